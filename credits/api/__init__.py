@@ -1,0 +1,1 @@
+"""The credits API (api.md)."""

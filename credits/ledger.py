@@ -1,0 +1,182 @@
+"""The one place that writes a balance (domain.md, Credits).
+
+Rules, before any code:
+
+- An account's balance is ``allocated - used`` and equals the sum of its transactions, always.
+- Whoever posts first locks the account rows, in the order of their keys, so that two posters never deadlock.
+- Usage is posted for each user and hour as the difference between what that hour comes to now and what has been posted for it:
+  a deduction, or a refund when the usage became less. Posting the same again posts nothing.
+- Usage that already happened is charged even beyond zero; only starting new runs is refused.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from credits.models import Account, Grant, Transaction, UsageCharge
+from kluisz_analytics.bulk import insert_rows
+from kluisz_analytics.fields import CREDIT_PLACES, to_scaled
+from kluisz_analytics.tenants.models import User
+
+ZERO = Decimal(0)
+UsageHours = Mapping[tuple[UUID, datetime], Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What a posting of usage did: entries written, and the credits deducted less those refunded."""
+
+    transactions: int
+    credits: Decimal
+
+
+@transaction.atomic
+def grant(
+    user: User,
+    amount: Decimal,
+    *,
+    source: Grant.Source,
+    idempotency_key: str,
+    reason: str = "",
+    created_by: User | None = None,
+) -> Transaction:
+    """Give ``amount`` credits to a user; the same key again returns the first entry and gives nothing.
+
+    Raises ValueError for an amount that is not above 0.
+    """
+    if not amount > 0:
+        raise ValueError(f"A grant of {amount} credits is not possible; grant more than 0.")
+    account = _lock([user.pk])[user.pk]
+    existing = Transaction.objects.filter(idempotency_key=idempotency_key).first()
+    if existing is not None:
+        return existing
+    given = Grant.objects.create(account=account, amount=amount, source=source, reason=reason, created_by=created_by)
+    is_purchase = source == Grant.Source.PURCHASE
+    entry = Transaction.objects.create(
+        account=account,
+        type=Transaction.Type.PURCHASE if is_purchase else Transaction.Type.ADDITION,
+        amount=amount,
+        balance_before=account.balance,
+        balance_after=account.balance + amount,
+        reason=reason,
+        idempotency_key=idempotency_key,
+        grant=given,
+        created_at=timezone.now(),
+        created_by=created_by,
+    )
+    account.allocated += amount
+    account.save(update_fields=["allocated", "updated_at"])
+    return entry
+
+
+@transaction.atomic
+def post_usage(usage: UsageHours, now: datetime) -> Posted:
+    """Bring the ledger to what each (user, hour) of ``usage`` comes to now, in credits. Returns what was posted."""
+    if not usage:
+        return Posted(0, ZERO)
+    charges = {
+        (charge.account_id, charge.hour): charge
+        for charge in UsageCharge.objects.filter(
+            account__in={user_id for user_id, _ in usage}, hour__in={hour for _, hour in usage}
+        )
+    }
+    posted = {key: charges[key].credits if key in charges else ZERO for key in usage}
+    changed = sorted(key for key, credits in usage.items() if credits != posted[key])
+    if not changed:
+        return Posted(0, ZERO)
+    return _post_differences(usage, changed, now)
+
+
+def _post_differences(usage: UsageHours, changed: list[tuple[UUID, datetime]], now: datetime) -> Posted:
+    accounts = _lock({user_id for user_id, _ in changed})
+    # Read again under the lock: another worker may have posted for the same hours in between.
+    charges = {
+        (charge.account_id, charge.hour): charge
+        for charge in UsageCharge.objects.filter(account__in=accounts, hour__in={hour for _, hour in changed})
+    }
+    entries, new_charges, old_charges, net = [], [], [], ZERO
+    for user_id, hour in changed:
+        account, charge = accounts[user_id], charges.get((user_id, hour))
+        if charge is None:
+            charge = UsageCharge(account=account, hour=hour, credits=ZERO, postings=0)
+            new_charges.append(charge)
+        else:
+            old_charges.append(charge)
+        difference = usage[user_id, hour] - charge.credits
+        if not difference:
+            continue
+        charge.credits += difference
+        charge.postings += 1
+        entries.append(_usage_entry(account, hour, difference, charge.postings, now))
+        account.used += difference
+        net += difference
+    _store(entries, new_charges, old_charges, accounts.values(), now)
+    return Posted(len(entries), net)
+
+
+def _usage_entry(account: Account, hour: datetime, difference: Decimal, number: int, now: datetime) -> tuple[object, ...]:
+    before, after = account.balance, account.balance - difference
+    is_more = difference > 0
+    return (
+        account.pk,
+        (Transaction.Type.DEDUCTION if is_more else Transaction.Type.REFUND).value,
+        to_scaled(-difference, CREDIT_PLACES),
+        to_scaled(before, CREDIT_PLACES),
+        to_scaled(after, CREDIT_PLACES),
+        "Usage" if is_more else "Usage became less",
+        f"usage:{account.pk}:{hour.astimezone(UTC):%Y-%m-%dT%H}:{number}",
+        hour,
+        now,
+    )
+
+
+ENTRY_COLUMNS = [
+    "account_id",
+    "type",
+    "amount",
+    "balance_before",
+    "balance_after",
+    "reason",
+    "idempotency_key",
+    "usage_hour",
+    "created_at",
+]
+CHARGE_COLUMNS = ["account_id", "hour", "credits", "postings"]
+
+
+def _store(
+    entries: list[tuple[object, ...]],
+    new_charges: list[UsageCharge],
+    old_charges: list[UsageCharge],
+    accounts: Iterable[Account],
+    now: datetime,
+) -> None:
+    with connection.cursor() as cursor:
+        insert_rows(cursor, Transaction._meta.db_table, ENTRY_COLUMNS, entries)
+        insert_rows(
+            cursor,
+            UsageCharge._meta.db_table,
+            CHARGE_COLUMNS,
+            [(one.account_id, one.hour, to_scaled(one.credits, CREDIT_PLACES), one.postings) for one in new_charges],
+        )
+    UsageCharge.objects.bulk_update(old_charges, ["credits", "postings"], batch_size=500)
+    for account in accounts:
+        account.updated_at = now
+    Account.objects.bulk_update(accounts, ["used", "updated_at"], batch_size=500)
+
+
+def _lock(user_ids: Iterable[UUID]) -> dict[UUID, Account]:
+    """The accounts of the users, locked in the order of their keys; missing ones are opened."""
+    user_ids = sorted(set(user_ids))
+    now = timezone.now()
+    Account.objects.bulk_create(
+        [Account(user_id=user_id, allocated=ZERO, used=ZERO, held=ZERO, updated_at=now) for user_id in user_ids],
+        ignore_conflicts=True,
+    )
+    locked = Account.objects.select_for_update().filter(pk__in=user_ids).order_by("pk")
+    return {account.pk: account for account in locked}

@@ -1,0 +1,58 @@
+"""What a user's account says: the answer of ``credits/status`` and the credit cards of the pages."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from credits.models import Account
+from credits.projection import exhaustion_date
+from kluisz_analytics.tenants.models import User
+from pricing.tiers import tiers_of
+
+LOW_USAGE_PERCENT = 80
+
+
+@dataclass(frozen=True, slots=True)
+class CreditStatus:
+    """Credits of one user; amounts exact, ``usage_percent`` of what is allocated, None where nothing is."""
+
+    user_id: UUID
+    username: str
+    credits_allocated: Decimal
+    credits_used: Decimal
+    credits_held: Decimal
+    credits_remaining: Decimal
+    credits_per_month: Decimal
+    usage_percent: float | None
+    license_is_active: bool
+    tier_name: str | None
+    is_low_credits: bool
+    is_out_of_credits: bool
+    can_execute: bool
+    projected_exhaustion_date: date | None
+
+
+def credit_status(user: User, moment: datetime) -> CreditStatus:
+    """The user's credits at ``moment``. A user whom nobody granted anything has an account of zeros."""
+    account = Account.objects.filter(pk=user.pk).first() or Account(user=user, allocated=Decimal(0), used=Decimal(0), held=Decimal(0))
+    tier = tiers_of([user], moment).get(user.pk)
+    license_is_active = user.is_active and user.tenant.is_active and tier is not None
+    usage_percent = float(round(100 * account.used / account.allocated, 2)) if account.allocated else None
+    is_out = account.remaining <= 0
+    return CreditStatus(
+        user_id=user.pk,
+        username=user.username,
+        credits_allocated=account.allocated,
+        credits_used=account.used,
+        credits_held=account.held,
+        credits_remaining=account.remaining,
+        credits_per_month=tier.default_credits_per_month if tier else Decimal(0),
+        usage_percent=usage_percent,
+        license_is_active=license_is_active,
+        tier_name=tier.name if tier else None,
+        is_low_credits=not is_out and usage_percent is not None and usage_percent >= LOW_USAGE_PERCENT,
+        is_out_of_credits=is_out,
+        can_execute=user.is_superuser or (license_is_active and not is_out),
+        projected_exhaustion_date=exhaustion_date(user.pk, account.remaining, moment),
+    )

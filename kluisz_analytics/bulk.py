@@ -1,0 +1,38 @@
+"""Many rows at once: COPY on PostgreSQL, one prepared statement on SQLite."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.db.backends.utils import CursorWrapper
+
+
+def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Insert ``rows`` (values in the order of ``columns``; UUID, aware datetime, int, str, bool or None) into ``table``.
+
+    Raises the database's IntegrityError when a row breaks a constraint; nothing is inserted then.
+    """
+    names = ", ".join(f'"{column}"' for column in columns)
+    if connection.vendor == "postgresql":
+        with cursor.cursor.copy(f'COPY "{table}" ({names}) FROM STDIN') as copy:
+            for row in rows:
+                copy.write_row(row)
+        return
+    places = ", ".join("%s" for _ in columns)
+    cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', (sqlite_row(row) for row in rows))
+
+
+def sqlite_row(row: Sequence[Any]) -> list[Any]:
+    """The row with each value in the form in which Django stores it on SQLite."""
+    return [sqlite_value(value) for value in row]
+
+
+def sqlite_value(value: Any) -> Any:
+    """A UUID as 32 hex digits and a time as naive UTC text, as Django's SQLite backend writes them."""
+    if isinstance(value, UUID):
+        return value.hex
+    if isinstance(value, datetime):
+        return str(value.replace(tzinfo=None))
+    return value

@@ -1,0 +1,324 @@
+"""Settings, all from the environment; with nothing set, the embedded size runs (architecture.md, Two sizes)."""
+
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+VAR_DIR = Path(env.str("KLUISZ_VAR_DIR", default=str(BASE_DIR / "var")))
+VAR_DIR.mkdir(parents=True, exist_ok=True)
+
+EMBEDDED = not env.str("DATABASE_URL", default="")
+DEBUG = env.bool("KLUISZ_DEBUG", default=False)
+
+EMBEDDED_SECRET_KEY = "embedded-use-only-set-KLUISZ_SECRET_KEY-in-production"
+SECRET_KEY = env.str("KLUISZ_SECRET_KEY", default=EMBEDDED_SECRET_KEY if EMBEDDED else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("DATABASE_URL is set, so this is production: set KLUISZ_SECRET_KEY to 50 random characters.")
+# Secrets of Langfuse connections are encrypted with the first key and read with any: prepend a new one to rotate.
+ENCRYPTION_KEYS: list[str] = env.list("KLUISZ_ENCRYPTION_KEYS", default=[])
+
+ALLOWED_HOSTS = env.list("KLUISZ_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("KLUISZ_CSRF_TRUSTED_ORIGINS", default=[])
+HTTPS_ONLY = env.bool("KLUISZ_HTTPS_ONLY", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS_ONLY
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS_ONLY else 0
+if HTTPS_ONLY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "rest_framework",
+    "knox",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "drf_standardized_errors",
+    "kluisz_analytics.tenants",
+    "pricing",
+    "credits",
+    "usage",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.gzip.GZipMiddleware",
+    "django.middleware.http.ConditionalGetMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "kluisz_analytics.urls"
+WSGI_APPLICATION = "kluisz_analytics.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+if EMBEDDED:
+    DATABASES: dict[str, Any] = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": VAR_DIR / "kluisz.sqlite3",
+            "OPTIONS": {
+                # A writer takes the lock at BEGIN and waits for it, so no transaction fails half-way with "database is locked".
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 30,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-64000; PRAGMA temp_store=MEMORY;",
+            },
+        }
+    }
+else:
+    DATABASES = {"default": env.db("DATABASE_URL")}
+    DATABASES["default"]["CONN_MAX_AGE"] = env.int("KLUISZ_CONN_MAX_AGE", default=60)
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.str("REDIS_URL", default="")
+if REDIS_URL:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+else:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+AUTH_USER_MODEL = "tenants.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "login"
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = env.str("KLUISZ_STATIC_ROOT", default=str(VAR_DIR / "static"))
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "usage.dashboards.plotlyjs.PlotlyFinder",
+]
+# Served straight from the apps, so a fresh machine needs no collectstatic; production collects and compresses.
+WHITENOISE_USE_FINDERS = env.bool("KLUISZ_STATIC_FROM_APPS", default=EMBEDDED)
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- Langfuse -------------------------------------------------------------------------------------------------------
+# Each name is also accepted without the prefix, and the host as ..._BASE_URL (architecture.md, Configuration).
+
+
+def langfuse_setting(*names: str) -> str:
+    """The first of the names that is set, with the prefix before without it; "" when none is."""
+    candidates = [f"KLUISZ_{name}" for name in names] + list(names)
+    return next((value for name in candidates if (value := env.str(name, default="").strip())), "")
+
+
+LANGFUSE_PUBLIC_KEY = langfuse_setting("LANGFUSE_PUBLIC_KEY")
+LANGFUSE_SECRET_KEY = langfuse_setting("LANGFUSE_SECRET_KEY")
+LANGFUSE_HOST = langfuse_setting("LANGFUSE_HOST", "LANGFUSE_BASE_URL") or "https://cloud.langfuse.com"
+if bool(LANGFUSE_PUBLIC_KEY) != bool(LANGFUSE_SECRET_KEY):
+    missing = "KLUISZ_LANGFUSE_SECRET_KEY" if LANGFUSE_PUBLIC_KEY else "KLUISZ_LANGFUSE_PUBLIC_KEY"
+    raise ImproperlyConfigured(f"Only one of the two Langfuse keys is set: set {missing} too, or neither for the sandbox.")
+USES_SANDBOX = not LANGFUSE_PUBLIC_KEY
+
+SANDBOX_PORT = env.int("KLUISZ_SANDBOX_PORT", default=8799)
+SANDBOX_PUBLIC_KEY = "pk-lf-sandbox"
+SANDBOX_SECRET_KEY = "sk-lf-sandbox"
+
+SYNC_BACKFILL_DAYS = env.int("KLUISZ_SYNC_BACKFILL_DAYS", default=90)
+SYNC_OVERLAP_HOURS = env.int("KLUISZ_SYNC_OVERLAP_HOURS", default=3)
+SYNC_EVERY_SECONDS = env.int("KLUISZ_SYNC_EVERY_SECONDS", default=180)
+
+# --- Celery ---------------------------------------------------------------------------------------------------------
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TIMEZONE = "UTC"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "sync-usage": {
+        "task": "usage.tasks.sync_usage",
+        "schedule": SYNC_EVERY_SECONDS,
+        "options": {"expires": SYNC_EVERY_SECONDS},
+    },
+}
+if REDIS_URL:
+    CELERY_BROKER_URL = REDIS_URL
+else:
+    CELERY_BROKER_URL = "filesystem://"
+    BROKER_DIR = VAR_DIR / "broker"
+    for folder in ("messages", "control"):
+        (BROKER_DIR / folder).mkdir(parents=True, exist_ok=True)
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(BROKER_DIR / "messages"),
+        "data_folder_out": str(BROKER_DIR / "messages"),
+        "control_folder": str(BROKER_DIR / "control"),
+    }
+
+# --- API ------------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "kluisz_analytics.tenants.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_standardized_errors.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
+    "COERCE_DECIMAL_TO_STRING": True,
+}
+REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": None}
+KNOX_TOKEN_MODEL = "tenants.ApiToken"
+DRF_STANDARDIZED_ERRORS = {"ALLOWED_ERROR_STATUS_CODES": ["400", "401", "403", "404"]}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Kluisz Analytics",
+    "DESCRIPTION": "Usage, cost and credits of LLM flows, by tenant, user, flow and model.",
+    "VERSION": "2.0.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": "/api/v2",
+    "ENUM_NAME_OVERRIDES": {
+        "ValidationErrorEnum": "drf_standardized_errors.openapi_serializers.ValidationErrorEnum.choices",
+        "ClientErrorEnum": "drf_standardized_errors.openapi_serializers.ClientErrorEnum.choices",
+        "ServerErrorEnum": "drf_standardized_errors.openapi_serializers.ServerErrorEnum.choices",
+    },
+    "POSTPROCESSING_HOOKS": ["drf_standardized_errors.openapi_hooks.postprocess_schema_enums"],
+}
+
+# --- Admin ----------------------------------------------------------------------------------------------------------
+
+
+def navigation_item(title: str, icon: str, url_name: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(url_name)}
+
+
+UNFOLD = {
+    "SITE_TITLE": "Kluisz Analytics",
+    "SITE_HEADER": "Kluisz Analytics",
+    "SITE_SUBHEADER": "Usage, pricing and credits",
+    "SITE_SYMBOL": "monitoring",
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "usage.dashboards.admin_index.add_platform_view",
+    "STYLES": [lambda request: static("kluisz/dashboard.css")],
+    "COLORS": {
+        "primary": {
+            "50": "240 253 250",
+            "100": "204 251 241",
+            "200": "153 246 228",
+            "300": "94 234 212",
+            "400": "45 212 191",
+            "500": "20 184 166",
+            "600": "13 148 136",
+            "700": "15 118 110",
+            "800": "17 94 89",
+            "900": "19 78 74",
+            "950": "4 47 46",
+        },
+    },
+    "SIDEBAR": {
+        "show_search": True,
+        "navigation": [
+            {
+                "title": "Overview",
+                "items": [
+                    navigation_item("Platform", "dashboard", "admin:index"),
+                    navigation_item("Dashboards", "monitoring", "home"),
+                ],
+            },
+            {
+                "title": "Directory",
+                "items": [
+                    navigation_item("Tenants", "domain", "admin:tenants_tenant_changelist"),
+                    navigation_item("Users", "group", "admin:tenants_user_changelist"),
+                    navigation_item("Projects", "folder", "admin:tenants_project_changelist"),
+                    navigation_item("Flows", "account_tree", "admin:tenants_flow_changelist"),
+                    navigation_item("API tokens", "key", "admin:tenants_apitoken_changelist"),
+                ],
+            },
+            {
+                "title": "Pricing",
+                "items": [
+                    navigation_item("Tiers", "sell", "admin:pricing_pricingtier_changelist"),
+                    navigation_item("Tier assignments", "badge", "admin:pricing_tierassignment_changelist"),
+                    navigation_item("Model prices", "payments", "admin:pricing_modelprice_changelist"),
+                ],
+            },
+            {
+                "title": "Credits",
+                "items": [
+                    navigation_item("Accounts", "account_balance_wallet", "admin:credits_account_changelist"),
+                    navigation_item("Grants", "redeem", "admin:credits_grant_changelist"),
+                    navigation_item("Transactions", "receipt_long", "admin:credits_transaction_changelist"),
+                    navigation_item("Usage charges", "schedule", "admin:credits_usagecharge_changelist"),
+                ],
+            },
+            {
+                "title": "Usage",
+                "items": [
+                    navigation_item("Traces", "timeline", "admin:usage_trace_changelist"),
+                    navigation_item("Observations", "data_object", "admin:usage_observation_changelist"),
+                    navigation_item("Tenant statistics", "bar_chart", "admin:usage_tenantusagestats_changelist"),
+                    navigation_item("User statistics", "person_search", "admin:usage_userusagestats_changelist"),
+                    navigation_item("Flow rollup", "stacked_bar_chart", "admin:usage_flowusage_changelist"),
+                    navigation_item("Model rollup", "smart_toy", "admin:usage_modelusage_changelist"),
+                ],
+            },
+            {
+                "title": "Sync",
+                "items": [
+                    navigation_item("Langfuse connections", "cable", "admin:usage_langfuseconnection_changelist"),
+                    navigation_item("Runs", "sync", "admin:usage_syncrun_changelist"),
+                    navigation_item("Windows", "date_range", "admin:usage_syncwindow_changelist"),
+                    navigation_item("Set aside", "report", "admin:usage_rejectedobservation_changelist"),
+                ],
+            },
+        ],
+    },
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("KLUISZ_LOG_LEVEL", default="WARNING")},
+    # httpx logs every request at INFO; the sync reports its own progress.
+    "loggers": {"httpx": {"level": "WARNING"}},
+}

@@ -1,0 +1,80 @@
+"""Admin pages of the directory."""
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User
+
+admin.site.unregister(Group)
+
+
+@admin.register(Tenant)
+class TenantAdmin(ModelAdmin):
+    list_display = ["name", "slug", "timezone", "is_active", "is_default"]
+    list_filter = ["is_active"]
+    search_fields = ["name", "slug", "id"]
+    prepopulated_fields = {"slug": ["name"]}
+
+    def has_delete_permission(self, request: HttpRequest, obj: Tenant | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and not (obj and obj.is_default)
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+    list_display = ["username", "email", "tenant", "is_tenant_admin", "is_superuser", "is_active"]
+    list_filter = ["is_active", "is_tenant_admin", "is_superuser", "is_service_account", "tenant"]
+    list_select_related = ["tenant"]
+    search_fields = ["username", "email", "id"]
+    autocomplete_fields = ["tenant"]
+    filter_horizontal = []
+    fieldsets = [
+        (None, {"fields": ["username", "password", "tenant"]}),
+        ("Person", {"fields": ["first_name", "last_name", "email"]}),
+        ("Role", {"fields": ["is_active", "is_tenant_admin", "is_service_account", "is_staff", "is_superuser"]}),
+        ("Dates", {"fields": ["last_login", "date_joined"]}),
+    ]
+    add_fieldsets = [(None, {"classes": ["wide"], "fields": ["username", "tenant", "password1", "password2"]})]
+
+
+@admin.register(Project)
+class ProjectAdmin(ModelAdmin):
+    list_display = ["name", "tenant", "id"]
+    list_filter = ["tenant"]
+    list_select_related = ["tenant"]
+    search_fields = ["name", "id"]
+    autocomplete_fields = ["tenant"]
+
+
+@admin.register(Flow)
+class FlowAdmin(ModelAdmin):
+    list_display = ["name", "project", "tenant", "id"]
+    list_filter = ["project__tenant"]
+    list_select_related = ["project__tenant"]
+    search_fields = ["name", "id"]
+    autocomplete_fields = ["project"]
+
+    @admin.display(ordering="project__tenant__name")
+    def tenant(self, flow: Flow) -> str:
+        return flow.project.tenant.name
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(ModelAdmin):
+    """Tokens are made by ``manage.py create_token``, which shows them once; here they are listed and revoked."""
+
+    list_display = ["token_key", "name", "user", "scope", "created", "expiry"]
+    list_filter = ["scope"]
+    list_select_related = ["user"]
+    search_fields = ["name", "user__username", "token_key"]
+    readonly_fields = ["token_key", "user", "created", "scope"]
+    exclude = ["digest"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False

@@ -1,0 +1,14 @@
+"""Addresses: pages, admin, API."""
+
+from django.contrib import admin
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+urlpatterns = [
+    path("", include("usage.dashboards.urls")),
+    path("admin/", admin.site.urls),
+    path("api/v2/analytics/", include("usage.api.urls")),
+    path("api/v2/credits/", include("credits.api.urls")),
+    path("api/v2/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/v2/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+]

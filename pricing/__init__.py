@@ -1,0 +1,1 @@
+"""How usage becomes cost, and cost becomes credits. No other app knows either (domain.md, Price)."""

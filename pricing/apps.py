@@ -1,0 +1,7 @@
+"""The pricing app."""
+
+from django.apps import AppConfig
+
+
+class PricingConfig(AppConfig):
+    name = "pricing"

@@ -1,0 +1,226 @@
+"""The pricing engine: pure and typed, with no query in it (domain.md, Price).
+
+``cost_of`` finds what one observation cost and where that figure came from; ``charge_for`` turns a trace's cost into what is
+billed and into credits. Decimal throughout; credits are rounded once for each trace, half up, to six places.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from re import Pattern
+from uuid import UUID
+
+from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, round_half_up
+from pricing.units import UnitKind, units_of
+
+MILLION = Decimal(1_000_000)
+ZERO = Decimal(0)
+
+
+class CostSource(StrEnum):
+    """Where a cost came from, in the order in which they apply."""
+
+    TENANT_PRICE = "tenant_price"
+    PLATFORM_PRICE = "platform_price"
+    LANGFUSE = "langfuse"
+    FALLBACK_PRICE = "fallback_price"
+    PRICE_BOOK = "price_book"
+    UNPRICED = "unpriced"
+    NO_USAGE = "no_usage"
+
+
+class Precedence(StrEnum):
+    """Whether a platform's price goes before or after the cost that Langfuse has computed."""
+
+    REPLACES = "replaces"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A model's price from one moment to another, in USD for a million units of each kind.
+
+    A kind without a price of its own is charged as its plain kind: cached input and cache writes as input, reasoning as output.
+    """
+
+    id: int
+    pattern: Pattern[str]
+    valid_from: datetime
+    valid_until: datetime | None
+    usd_per_million: Mapping[UnitKind, Decimal]
+    precedence: Precedence = Precedence.REPLACES
+
+    def applies(self, model: str, moment: datetime) -> bool:
+        in_time = self.valid_from <= moment and (self.valid_until is None or moment < self.valid_until)
+        return in_time and self.pattern.fullmatch(model) is not None
+
+    def cost(self, units: Mapping[UnitKind, int]) -> Decimal:
+        """USD for the units, at twelve places."""
+        total = sum((count * self._unit_price(kind) for kind, count in units.items()), ZERO)
+        return round_half_up(total / MILLION, USD_PLACES)
+
+    def _unit_price(self, kind: UnitKind) -> Decimal:
+        own = self.usd_per_million.get(kind)
+        if own is not None:
+            return own
+        return self.usd_per_million.get(PLAIN_KIND[kind], ZERO)
+
+
+PLAIN_KIND = {
+    UnitKind.INPUT: UnitKind.INPUT,
+    UnitKind.CACHED_INPUT: UnitKind.INPUT,
+    UnitKind.CACHE_WRITE: UnitKind.INPUT,
+    UnitKind.INPUT_AUDIO: UnitKind.INPUT,
+    UnitKind.OUTPUT: UnitKind.OUTPUT,
+    UnitKind.REASONING: UnitKind.OUTPUT,
+    UnitKind.OUTPUT_AUDIO: UnitKind.OUTPUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TierRate:
+    """A tier's rate from one moment on."""
+
+    id: int
+    valid_from: datetime
+    credits_per_usd: Decimal
+    pricing_multiplier: Decimal
+    minimum_credits: Decimal | None = None
+    maximum_credits: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A tier given to a user, a tenant or the platform from one moment on."""
+
+    valid_from: datetime
+    tier_id: int
+
+
+BookPrice = Callable[[str, Mapping[UnitKind, int], datetime], Decimal | None]
+
+
+@dataclass(frozen=True)
+class PriceBook:
+    """All prices, rates and assignments that a calculation needs. Every sequence is ordered newest first."""
+
+    tenant_prices: Mapping[UUID, Sequence[Price]] = field(default_factory=dict)
+    platform_prices: Sequence[Price] = ()
+    shipped_price: BookPrice | None = None
+    rates: Mapping[int, Sequence[TierRate]] = field(default_factory=dict)
+    user_tiers: Mapping[UUID, Sequence[Assignment]] = field(default_factory=dict)
+    tenant_tiers: Mapping[UUID, Sequence[Assignment]] = field(default_factory=dict)
+    platform_tiers: Sequence[Assignment] = ()
+
+    def rate_for(self, user_id: UUID | None, tenant_id: UUID | None, moment: datetime) -> TierRate | None:
+        """The rate that held at ``moment``: of the user's tier, else the tenant's default, else the platform's; None without."""
+        for assignments in (
+            self.user_tiers.get(user_id, ()) if user_id else (),
+            self.tenant_tiers.get(tenant_id, ()) if tenant_id else (),
+            self.platform_tiers,
+        ):
+            assignment = next((one for one in assignments if one.valid_from <= moment), None)
+            if assignment is not None:
+                return next((rate for rate in self.rates.get(assignment.tier_id, ()) if rate.valid_from <= moment), None)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an observation cost. ``cost_usd`` is None when it is unknown, never 0 for unknown."""
+
+    cost_usd: Decimal | None
+    source: CostSource
+    price_id: int | None = None
+
+
+NO_USAGE = Cost(ZERO, CostSource.NO_USAGE)
+UNPRICED = Cost(None, CostSource.UNPRICED)
+
+
+def cost_of(
+    book: PriceBook,
+    *,
+    tenant_id: UUID | None,
+    model: str,
+    usage_details: Mapping[str, int],
+    langfuse_cost_usd: Decimal | None,
+    started_at: datetime,
+) -> Cost:
+    """The cost of one observation: the first source that applies (domain.md, Price)."""
+    if not usage_details and langfuse_cost_usd is None:
+        return NO_USAGE
+    units = units_of(usage_details)
+    if units and tenant_id is not None:
+        price = _price_at(book.tenant_prices.get(tenant_id, ()), model, started_at)
+        if price is not None:
+            return Cost(price.cost(units), CostSource.TENANT_PRICE, price.id)
+    if units:
+        price = _price_at(book.platform_prices, model, started_at, Precedence.REPLACES)
+        if price is not None:
+            return Cost(price.cost(units), CostSource.PLATFORM_PRICE, price.id)
+    if langfuse_cost_usd is not None:
+        return Cost(langfuse_cost_usd, CostSource.LANGFUSE)
+    if units:
+        price = _price_at(book.platform_prices, model, started_at, Precedence.FALLBACK)
+        if price is not None:
+            return Cost(price.cost(units), CostSource.FALLBACK_PRICE, price.id)
+    if units and model and book.shipped_price is not None:
+        cost_usd = book.shipped_price(model, units, started_at)
+        if cost_usd is not None:
+            return Cost(cost_usd, CostSource.PRICE_BOOK)
+    return UNPRICED if any(usage_details.values()) else NO_USAGE
+
+
+def _price_at(
+    prices: Sequence[Price], model: str, moment: datetime, precedence: Precedence | None = None
+) -> Price | None:
+    if not model:
+        return None
+    return next(
+        (price for price in prices if (precedence is None or price.precedence == precedence) and price.applies(model, moment)),
+        None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a trace is billed: USD at twelve places and credits at six; both None where the cost or the tier is unknown."""
+
+    billed_cost_usd: Decimal | None
+    credits: Decimal | None
+    rate_id: int | None = None
+
+
+def charge_for(cost_usd: Decimal | None, rate: TierRate | None) -> Charge:
+    """A trace's charge: cost × multiplier × credits a dollar, then the minimum and the maximum, rounded once, half up."""
+    if rate is None:
+        return Charge(None, None)
+    if cost_usd is None:
+        return Charge(None, None, rate.id)
+    billed = cost_usd * rate.pricing_multiplier
+    credits = billed * rate.credits_per_usd
+    if rate.minimum_credits is not None:
+        credits = max(credits, rate.minimum_credits)
+    if rate.maximum_credits is not None:
+        credits = min(credits, rate.maximum_credits)
+    return Charge(round_half_up(billed, USD_PLACES), round_half_up(credits, CREDIT_PLACES), rate.id)
+
+
+def split(amount: Decimal, weights: Sequence[Decimal], places: int) -> list[Decimal]:
+    """``amount`` in parts proportional to ``weights``, each with ``places`` decimals; the parts sum to it exactly.
+
+    Equal parts, cumulatively rounded, where all weights are 0. Used to tell a trace's credits apart by model.
+    """
+    total = sum(weights, ZERO)
+    if not total:
+        weights, total = [Decimal(1)] * len(weights), Decimal(len(weights))
+    parts, given, seen = [], ZERO, ZERO
+    for weight in weights:
+        seen += weight
+        reached = amount if seen == total else round_half_up(amount * seen / total, places)
+        parts.append(reached - given)
+        given = reached
+    return parts

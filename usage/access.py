@@ -1,0 +1,95 @@
+"""Who may see what: the one place that decides it (domain.md, Who).
+
+A query takes a :class:`Scope` and nothing else says whose data it reads, so an endpoint can't forget to ask.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.core.exceptions import PermissionDenied
+
+from kluisz_analytics.tenants.models import Tenant, User
+
+
+class NotVisible(LookupError):
+    """What was asked for doesn't exist, or its existence is none of the caller's business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a query may read: one tenant's usage, one user's, both, or (with neither) the whole platform's."""
+
+    tenant_id: UUID | None = None
+    user_id: UUID | None = None
+
+    @property
+    def is_platform(self) -> bool:
+        return self.tenant_id is None and self.user_id is None
+
+
+def scope_of(viewer: User) -> Scope:
+    """All that the viewer may see. Raises PermissionDenied for a service account, which reads no analytics."""
+    if viewer.is_superuser:
+        return Scope()
+    if viewer.is_service_account:
+        raise PermissionDenied("A service account may check, reserve and settle credits, and read nothing else.")
+    if viewer.is_tenant_admin:
+        return Scope(tenant_id=viewer.tenant_id)
+    return Scope(user_id=viewer.pk)
+
+
+def platform_scope(viewer: User) -> Scope:
+    """The whole platform; PermissionDenied for anyone but a platform admin."""
+    scope = scope_of(viewer)
+    if not scope.is_platform:
+        raise PermissionDenied("Only a platform admin sees the whole platform.")
+    return scope
+
+
+def tenant_scope(viewer: User, tenant_id: UUID) -> Scope:
+    """One tenant. Raises NotVisible for another tenant than the viewer's, PermissionDenied for a user who isn't its admin."""
+    scope = scope_of(viewer)
+    if scope.is_platform:
+        if not Tenant.objects.filter(pk=tenant_id).exists():
+            raise NotVisible(f"There is no tenant {tenant_id}.")
+        return Scope(tenant_id=tenant_id)
+    if viewer.tenant_id != tenant_id:
+        raise NotVisible(f"There is no tenant {tenant_id}.")
+    if scope.tenant_id is None:
+        raise PermissionDenied("Only an admin of the tenant sees its numbers.")
+    return scope
+
+
+def user_scope(viewer: User, user_id: UUID) -> Scope:
+    """One user. Raises NotVisible for a user of another tenant, PermissionDenied for a colleague."""
+    scope = scope_of(viewer)
+    if user_id == viewer.pk:
+        return Scope(user_id=user_id, tenant_id=scope.tenant_id)
+    user = User.objects.filter(pk=user_id).only("pk", "tenant_id").first()
+    if user is None or (not scope.is_platform and user.tenant_id != viewer.tenant_id):
+        raise NotVisible(f"There is no user {user_id}.")
+    if scope.user_id is not None:
+        raise PermissionDenied("A user sees only itself.")
+    return Scope(user_id=user_id, tenant_id=scope.tenant_id)
+
+
+def check_filters(viewer: User, tenant_ids: Collection[UUID], user_ids: Collection[UUID]) -> None:
+    """Raises as the functions above when a filter names a tenant or a user that the viewer may not see.
+
+    Platform admins may name anything: an unknown id simply has no usage.
+    """
+    scope = scope_of(viewer)
+    if scope.is_platform:
+        return
+    for tenant_id in tenant_ids:
+        if tenant_id != viewer.tenant_id:
+            raise NotVisible(f"There is no tenant {tenant_id}.")
+    if not user_ids:
+        return
+    colleagues = set(User.objects.filter(pk__in=user_ids, tenant_id=viewer.tenant_id).values_list("pk", flat=True))
+    for user_id in user_ids:
+        if user_id not in colleagues:
+            raise NotVisible(f"There is no user {user_id}.")
+        if scope.user_id is not None and user_id != scope.user_id:
+            raise PermissionDenied("A user sees only itself.")

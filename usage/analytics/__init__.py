@@ -1,0 +1,1 @@
+"""The questions that pages and endpoints ask of usage, each written once."""

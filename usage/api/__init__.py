@@ -1,0 +1,1 @@
+"""The v2 analytics API (api.md): thin views over usage.analytics."""

@@ -1,0 +1,16 @@
+"""Addresses of the analytics API, below /api/v2/analytics/."""
+
+from django.urls import path
+
+from usage.api import views
+
+urlpatterns = [
+    path("platform/stats", views.PlatformStats.as_view(), name="platform-stats"),
+    path("tenant/<uuid:tenant_id>/stats", views.TenantStats.as_view(), name="tenant-stats"),
+    path("user/me/stats", views.MyStats.as_view(), name="my-stats"),
+    path("user/<uuid:user_id>/stats", views.UserStats.as_view(), name="user-stats"),
+    path("time-series", views.TimeSeries.as_view(), name="time-series"),
+    path("top-users", views.TopUsers.as_view(), name="top-users"),
+    path("top-flows", views.TopFlows.as_view(), name="top-flows"),
+    path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),
+]

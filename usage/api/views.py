@@ -1,0 +1,194 @@
+"""The analytics endpoints: read the parameters, ask one query, hand back its answer."""
+
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework.exceptions import NotFound
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from kluisz_analytics.tenants.models import Tenant, User
+from usage.access import NotVisible, platform_scope, scope_of, tenant_scope, user_scope
+from usage.analytics import names, queries
+from usage.analytics.calendar import Period, PeriodError
+from usage.analytics.freshness import complete_through_all
+from usage.analytics.numbers import Numbers
+from usage.analytics.projection import project_month
+from usage.analytics.question import Dimension
+from usage.analytics.queries import Metric, Ranked, Summary
+from usage.api import answers, parameters
+from usage.api.renderers import CSVRenderer
+from usage.models import Granularity
+
+
+class AnalyticsView(APIView):
+    """What every analytics endpoint does alike: the caller, the zone, the period's fields of the answer."""
+
+    renderer_classes = [JSONRenderer]
+
+    @property
+    def viewer(self) -> User:
+        return self.request.user  # type: ignore[return-value]
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, NotVisible):
+            exc = NotFound(str(exc))
+        return super().handle_exception(exc)
+
+    def period(self, asked: dict[str, Any], tenant: Tenant | None = None) -> Period:
+        """The asked period; its zone is by default the tenant's, for a platform admin UTC."""
+        if tenant is None and not self.viewer.is_superuser:
+            tenant = self.viewer.tenant
+        return parameters.period_of(asked, tenant.zone if tenant else ZoneInfo("UTC"))
+
+    def framed(self, period: Period, body: dict[str, Any]) -> dict[str, Any]:
+        """The body, with the period that it is for and up to when that is complete."""
+        return {"period_start": period.start, "period_end": period.end, "complete_through": complete_through_all(), **body}
+
+
+class ListView(AnalyticsView):
+    """An endpoint with rows, which can be had as CSV too."""
+
+    renderer_classes = [JSONRenderer, CSVRenderer]
+    file_name = "usage"
+
+
+class PlatformStats(AnalyticsView):
+    @extend_schema(parameters=[parameters.PeriodParameters], responses=answers.PlatformAnswer, operation_id="platform_stats")
+    def get(self, request: Request) -> Response:
+        """The whole platform's summary, and what has no owner yet."""
+        scope = platform_scope(self.viewer)
+        period = self.period(parameters.read_parameters(request, parameters.PeriodParameters))
+        body = {
+            **summary_body(queries.summary(scope, period)),
+            **asdict(queries.platform_totals()),
+            "active_tenants": queries.active_tenants(period),
+            "unattributed": queries.unattributed(period),
+        }
+        return Response(answers.PlatformAnswer(self.framed(period, body)).data)
+
+
+class TenantStats(AnalyticsView):
+    @extend_schema(parameters=[parameters.PeriodParameters], responses=answers.TenantAnswer, operation_id="tenant_stats")
+    def get(self, request: Request, tenant_id: UUID) -> Response:
+        """A tenant's summary."""
+        scope = tenant_scope(self.viewer, tenant_id)
+        tenant = Tenant.objects.get(pk=tenant_id)
+        period = self.period(parameters.read_parameters(request, parameters.PeriodParameters), tenant)
+        body = {"tenant_id": tenant.pk, "name": tenant.name, **summary_body(queries.summary(scope, period))}
+        return Response(answers.TenantAnswer(self.framed(period, body)).data)
+
+
+class UserStats(AnalyticsView):
+    @extend_schema(parameters=[parameters.PeriodParameters], responses=answers.UserAnswer, operation_id="user_stats")
+    def get(self, request: Request, user_id: UUID) -> Response:
+        """A user's summary, and what it comes to at the month's end."""
+        scope = user_scope(self.viewer, user_id)
+        user = User.objects.select_related("tenant").get(pk=user_id)
+        period = self.period(parameters.read_parameters(request, parameters.PeriodParameters), user.tenant)
+        body = {
+            "user_id": user.pk,
+            "username": user.username,
+            **summary_body(queries.summary(scope, period)),
+            "projection": project_month(scope, period.zone, timezone.now()),
+        }
+        return Response(answers.UserAnswer(self.framed(period, body)).data)
+
+
+class MyStats(UserStats):
+    @extend_schema(parameters=[parameters.PeriodParameters], responses=answers.UserAnswer, operation_id="my_stats")
+    def get(self, request: Request) -> Response:  # type: ignore[override]
+        """The caller's own summary."""
+        return super().get(request, self.viewer.pk)
+
+
+class TimeSeries(ListView):
+    file_name = "time-series"
+
+    @extend_schema(parameters=[parameters.SeriesParameters], responses=answers.SeriesAnswer, operation_id="time_series")
+    def get(self, request: Request) -> Response:
+        """Numbers for each hour, day, week or month; empty ones are zeros."""
+        asked = parameters.read_parameters(request, parameters.SeriesParameters)
+        period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
+        granularity = Granularity(asked["granularity"])
+        try:
+            series = queries.time_series(scope_of(self.viewer), period, granularity, filters)
+        except PeriodError as error:
+            raise parameters.as_validation_error(error) from error
+        points = [{"period_start": start, "period_end": end, **numbers.as_dict()} for start, end, numbers in series]
+        return Response(answers.SeriesAnswer(self.framed(period, {"granularity": granularity.value, "series": points})).data)
+
+
+class TopUsers(ListView):
+    file_name = "top-users"
+
+    @extend_schema(parameters=[parameters.TopParameters], responses=answers.TopUsersAnswer, operation_id="top_users")
+    def get(self, request: Request) -> Response:
+        """The users with the most usage."""
+        period, rows = top_rows(self, request, Dimension.USER)
+        users = names.users_by_id(row.key for row in rows)
+        results = [
+            {
+                "user_id": row.key,
+                "username": row.label,
+                "tenant_id": users[row.key].tenant_id if row.key in users else None,
+                "last_activity": row.last_activity,
+                **row.numbers.as_dict(),
+            }
+            for row in rows
+        ]
+        return Response(answers.TopUsersAnswer(self.framed(period, {"results": results})).data)
+
+
+class TopFlows(ListView):
+    file_name = "top-flows"
+
+    @extend_schema(parameters=[parameters.TopParameters], responses=answers.TopFlowsAnswer, operation_id="top_flows")
+    def get(self, request: Request) -> Response:
+        """The flows with the most usage; a flow that nobody has named is shown by its id."""
+        period, rows = top_rows(self, request, Dimension.FLOW)
+        flows = names.flows_by_id([row.key for row in rows], scope_of(self.viewer))
+        results = [
+            {
+                "flow_id": row.key,
+                "flow_name": row.label,
+                "project_id": str(flows[row.key].project_id) if row.key in flows else None,
+                "last_activity": row.last_activity,
+                **row.numbers.as_dict(),
+            }
+            for row in rows
+        ]
+        return Response(answers.TopFlowsAnswer(self.framed(period, {"results": results})).data)
+
+
+class CostBreakdown(ListView):
+    file_name = "cost-breakdown"
+
+    @extend_schema(parameters=[parameters.BreakdownParameters], responses=answers.BreakdownAnswer, operation_id="cost_breakdown")
+    def get(self, request: Request) -> Response:
+        """All usage by a dimension, with each one's share of the cost; the shares sum to 1."""
+        asked = parameters.read_parameters(request, parameters.BreakdownParameters)
+        period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
+        dimension = Dimension(asked["group_by"])
+        rows = queries.breakdown(dimension, scope_of(self.viewer), period, filters, asked["limit"])
+        results = [
+            {"key": None if row.key in (None, "") else str(row.key), "label": row.label, "share": row.share, **row.numbers.as_dict()}
+            for row in rows
+        ]
+        return Response(answers.BreakdownAnswer(self.framed(period, {"group_by": dimension.value, "results": results})).data)
+
+
+def top_rows(view: ListView, request: Request, dimension: Dimension) -> tuple[Period, list[Ranked]]:
+    asked = parameters.read_parameters(request, parameters.TopParameters)
+    period, filters = view.period(asked), parameters.filters_of(asked, view.viewer)
+    return period, queries.top(dimension, scope_of(view.viewer), period, Metric(asked["metric"]), asked["limit"], filters)
+
+
+def summary_body(summary: Summary) -> dict[str, Numbers | Any]:
+    return {**summary.numbers.as_dict(), "previous_period": summary.previous, "change": summary.change}

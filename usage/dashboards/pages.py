@@ -1,0 +1,192 @@
+"""What each dashboard shows, gathered once for a scope and a period."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.urls import reverse
+from django.utils import timezone
+
+from credits.accounts import remaining_by_tenant
+from credits.status import CreditStatus, credit_status
+from kluisz_analytics.tenants.models import Tenant, User
+from usage.access import Scope
+from usage.analytics import names, queries
+from usage.analytics.calendar import Period
+from usage.analytics.freshness import complete_through_all
+from usage.analytics.numbers import Numbers
+from usage.analytics.projection import Projection, project_month
+from usage.analytics.question import Dimension
+from usage.analytics.queries import Ranked, Summary
+from usage.dashboards import charts
+from usage.models import Granularity, LangfuseConnection
+
+ROWS = 8
+HOURLY_UP_TO = timedelta(days=2, hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a top list: with an address, if the viewer may go there, and how long its bar is (0 to 1)."""
+
+    label: str
+    numbers: Numbers
+    bar: float
+    detail: str = ""
+    url: str = ""
+    last_activity: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopList:
+    title: str
+    name: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """A page's content."""
+
+    title: str
+    subtitle: str
+    period: Period
+    summary: Summary
+    over_time: dict[str, Any]
+    by_model: dict[str, Any]
+    models: list[Ranked]
+    lists: list[TopList]
+    complete_through: datetime | None
+    connections: list[LangfuseConnection]
+    uses_sandbox: bool
+    unattributed: Numbers | None = None
+    totals: queries.PlatformTotals | None = None
+    active_tenants: int | None = None
+    credits: CreditStatus | None = None
+    projection: Projection | None = None
+    crumbs: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def last_day(self) -> datetime:
+        """The period's last day, as people write periods."""
+        return (self.period.end - timedelta(microseconds=1)).astimezone(self.period.zone)
+
+    @property
+    def first_day(self) -> datetime:
+        return self.period.start.astimezone(self.period.zone)
+
+    @property
+    def success_ratio(self) -> float | None:
+        numbers = self.summary.numbers
+        return numbers.successful_traces / numbers.total_traces if numbers.total_traces else None
+
+
+def platform_dashboard(period: Period) -> Dashboard:
+    """The whole platform."""
+    scope = Scope()
+    unattributed = queries.unattributed(period)
+    return Dashboard(
+        title="Platform",
+        subtitle="All tenants",
+        lists=[_top_tenants(scope, period), _top_users(scope, period), _top_flows(scope, period)],
+        unattributed=unattributed if unattributed.total_traces else None,
+        totals=queries.platform_totals(),
+        active_tenants=queries.active_tenants(period),
+        **_common(scope, period),
+    )
+
+
+def tenant_dashboard(scope: Scope, tenant: Tenant, period: Period, viewer: User) -> Dashboard:
+    """One tenant."""
+    return Dashboard(
+        title=tenant.name,
+        subtitle=f"Tenant · times in {period.zone.key}",
+        lists=[_top_users(scope, period), _top_flows(scope, period)],
+        crumbs=[("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else [],
+        **_common(scope, period),
+    )
+
+
+def user_dashboard(scope: Scope, user: User, period: Period, viewer: User) -> Dashboard:
+    """One user, with its credits."""
+    now = timezone.now()
+    crumbs = [("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else []
+    if viewer.is_superuser or viewer.is_tenant_admin:
+        crumbs.append((user.tenant.name, reverse("tenant-dashboard", args=[user.tenant.slug])))
+    return Dashboard(
+        title=user.get_full_name() or user.username,
+        subtitle=f"User of {user.tenant.name} · times in {period.zone.key}",
+        lists=[_top_flows(scope, period)],
+        credits=credit_status(user, now),
+        projection=project_month(scope, period.zone, now),
+        crumbs=crumbs,
+        **_common(scope, period),
+    )
+
+
+def _common(scope: Scope, period: Period) -> dict[str, Any]:
+    granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
+    models = queries.breakdown(Dimension.MODEL, scope, period)
+    return {
+        "period": period,
+        "summary": queries.summary(scope, period),
+        "over_time": charts.usage_over_time(queries.time_series(scope, period, granularity), period),
+        "by_model": charts.cost_by_model(models),
+        "models": models,
+        "complete_through": complete_through_all(),
+        "connections": list(LangfuseConnection.objects.filter(is_enabled=True)),
+        "uses_sandbox": settings.USES_SANDBOX,
+    }
+
+
+def _top_tenants(scope: Scope, period: Period) -> TopList:
+    rows = queries.top(Dimension.TENANT, scope, period, limit=ROWS)
+    tenants = names.tenants_by_id(row.key for row in rows)
+    remaining = remaining_by_tenant([row.key for row in rows])
+    return TopList(
+        "Tenants",
+        "tenants",
+        _rows(
+            rows,
+            urls={key: reverse("tenant-dashboard", args=[tenant.slug]) for key, tenant in tenants.items()},
+            details={key: f"{amount:,.0f} credits left" for key, amount in remaining.items()},
+        ),
+    )
+
+
+def _top_users(scope: Scope, period: Period) -> TopList:
+    rows = queries.top(Dimension.USER, scope, period, limit=ROWS)
+    users = names.users_by_id(row.key for row in rows)
+    return TopList(
+        "Users",
+        "users",
+        _rows(
+            rows,
+            urls={key: reverse("user-dashboard", args=[key]) for key in users},
+            details={key: user.tenant.name for key, user in users.items()} if scope.is_platform else {},
+        ),
+    )
+
+
+def _top_flows(scope: Scope, period: Period) -> TopList:
+    rows = queries.top(Dimension.FLOW, scope, period, limit=ROWS)
+    flows = names.flows_by_id([row.key for row in rows], scope)
+    return TopList("Flows", "flows", _rows(rows, details={key: flow.project.name for key, flow in flows.items()}))
+
+
+def _rows(ranked: list[Ranked], urls: dict[Any, str] | None = None, details: dict[Any, str] | None = None) -> list[Row]:
+    most = max((row.numbers.credits_exact or Decimal(0) for row in ranked), default=Decimal(0))
+    return [
+        Row(
+            label=row.label,
+            numbers=row.numbers,
+            bar=float((row.numbers.credits_exact or Decimal(0)) / most) if most else 0.0,
+            detail=(details or {}).get(row.key, ""),
+            url=(urls or {}).get(row.key, ""),
+            last_activity=row.last_activity,
+        )
+        for row in ranked
+    ]
+

@@ -1,0 +1,15 @@
+"""Addresses of the pages."""
+
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import path
+
+from usage.dashboards import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("platform/", views.platform_dashboard, name="platform-dashboard"),
+    path("tenants/<slug:slug>/", views.tenant_dashboard, name="tenant-dashboard"),
+    path("users/<uuid:user_id>/", views.user_dashboard, name="user-dashboard"),
+]

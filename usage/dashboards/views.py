@@ -1,0 +1,71 @@
+"""The pages: thin views over usage.dashboards.pages."""
+
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+
+from kluisz_analytics.tenants.models import Tenant, User
+from usage.access import NotVisible, platform_scope, tenant_scope, user_scope
+from usage.analytics.calendar import Period
+from usage.dashboards import pages
+from usage.dashboards.period_form import PeriodForm
+
+
+@login_required
+def home(request: HttpRequest) -> HttpResponse:
+    """To the widest dashboard that the user may see."""
+    user: User = request.user  # type: ignore[assignment]
+    if user.is_superuser:
+        return redirect("platform-dashboard")
+    if user.is_service_account:
+        raise PermissionDenied("A service account has no dashboard; it uses the credits API.")
+    if user.is_tenant_admin:
+        return redirect("tenant-dashboard", user.tenant.slug)
+    return redirect("user-dashboard", user.pk)
+
+
+@login_required
+def platform_dashboard(request: HttpRequest) -> HttpResponse:
+    platform_scope(request.user)  # type: ignore[arg-type]
+    form = PeriodForm.of(request, ZoneInfo("UTC"))
+    return _page(request, form, pages.platform_dashboard(_period(form)))
+
+
+@login_required
+def tenant_dashboard(request: HttpRequest, slug: str) -> HttpResponse:
+    viewer: User = request.user  # type: ignore[assignment]
+    tenant = get_object_or_404(Tenant, slug=slug)
+    try:
+        scope = tenant_scope(viewer, tenant.pk)
+    except NotVisible as error:
+        raise Http404(f"There is no tenant “{slug}”.") from error
+    form = PeriodForm.of(request, tenant.zone)
+    return _page(request, form, pages.tenant_dashboard(scope, tenant, _period(form), viewer))
+
+
+@login_required
+def user_dashboard(request: HttpRequest, user_id: UUID) -> HttpResponse:
+    viewer: User = request.user  # type: ignore[assignment]
+    try:
+        scope = user_scope(viewer, user_id)
+    except NotVisible as error:
+        raise Http404(str(error)) from error
+    user = User.objects.select_related("tenant").get(pk=user_id)
+    form = PeriodForm.of(request, user.tenant.zone)
+    return _page(request, form, pages.user_dashboard(scope, user, _period(form), viewer))
+
+
+def _period(form: PeriodForm) -> Period:
+    if not form.is_valid():
+        raise BadRequest(" ".join(message for messages in form.errors.values() for message in messages))
+    return form.period
+
+
+def _page(request: HttpRequest, form: PeriodForm, dashboard: pages.Dashboard) -> HttpResponse:
+    context: dict[str, Any] = {"dashboard": dashboard, "period_form": form}
+    return render(request, "dashboards/dashboard.html", context)

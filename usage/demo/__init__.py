@@ -1,0 +1,1 @@
+"""The demo: a made-up directory, and real traffic replayed through the tracer."""

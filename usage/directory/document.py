@@ -1,0 +1,113 @@
+"""The directory file: its form, read strictly (api.md, Commands)."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+
+from kluisz_analytics.tenants.models import validate_timezone
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Slug = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[-a-zA-Z0-9_]+$")]
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+class DirectoryError(ValueError):
+    """The file can't be taken over. The message names the value and the way out; nothing was changed."""
+
+
+class TierEntry(Struct, forbid_unknown_fields=True):
+    name: Name
+    credits_per_usd: Decimal
+    pricing_multiplier: Decimal
+    minimum_credits_per_trace: Decimal | None = None
+    maximum_credits_per_trace: Decimal | None = None
+    default_credits: Decimal = Decimal(0)
+    default_credits_per_month: Decimal = Decimal(0)
+    valid_from: datetime = LONG_AGO
+
+
+class TenantEntry(Struct, forbid_unknown_fields=True):
+    id: UUID
+    name: Name
+    slug: Slug
+    timezone: str = "UTC"
+    default_tier: str | None = None
+
+
+class ProjectEntry(Struct, forbid_unknown_fields=True):
+    id: UUID
+    name: Name
+    tenant: str
+
+
+class FlowEntry(Struct, forbid_unknown_fields=True):
+    id: UUID
+    name: Name
+    project: UUID
+
+
+class UserEntry(Struct, forbid_unknown_fields=True):
+    id: UUID
+    username: Annotated[str, Meta(min_length=1, max_length=150)]
+    tenant: str
+    email: str = ""
+    tier: str | None = None
+    tier_valid_from: datetime = LONG_AGO
+    is_tenant_admin: bool = False
+    is_superuser: bool = False
+    is_active: bool = True
+
+
+class DirectoryDocument(Struct, forbid_unknown_fields=True):
+    tiers: list[TierEntry] = []
+    tenants: list[TenantEntry] = []
+    projects: list[ProjectEntry] = []
+    flows: list[FlowEntry] = []
+    users: list[UserEntry] = []
+
+
+def read_document(path: Path) -> DirectoryDocument:
+    """The directory in the file. Raises DirectoryError naming what is wrong and where."""
+    try:
+        document = msgspec.json.decode(path.read_bytes(), type=DirectoryDocument)
+    except FileNotFoundError as error:
+        raise DirectoryError(f"There is no file {path}.") from error
+    except msgspec.DecodeError as error:
+        raise DirectoryError(f"{path}: {error}. See docs/directory.md for the form.") from error
+    _check(document)
+    return document
+
+
+def _check(document: DirectoryDocument) -> None:
+    for tier in document.tiers:
+        for name in ("credits_per_usd", "pricing_multiplier"):
+            _check_amount(tier.name, name, getattr(tier, name), above_zero=True)
+        for name in ("minimum_credits_per_trace", "maximum_credits_per_trace", "default_credits", "default_credits_per_month"):
+            _check_amount(tier.name, name, getattr(tier, name), above_zero=False)
+        _check_zone(tier.valid_from, f"tier “{tier.name}”")
+    for tenant in document.tenants:
+        try:
+            validate_timezone(tenant.timezone)
+        except Exception as error:
+            raise DirectoryError(f"Tenant “{tenant.slug}”: “{tenant.timezone}” is not an IANA time zone.") from error
+    for user in document.users:
+        _check_zone(user.tier_valid_from, f"user “{user.username}”")
+
+
+def _check_amount(tier: str, name: str, amount: Decimal | None, *, above_zero: bool) -> None:
+    if amount is None:
+        return
+    is_fine = amount.is_finite() and (amount > 0 if above_zero else amount >= 0)
+    if not is_fine or amount != amount.quantize(Decimal("0.000001")):
+        wanted = "a number above 0" if above_zero else "0 or a number above it"
+        raise DirectoryError(f"Tier “{tier}”: {name} is {amount}; write {wanted}, with at most six decimals.")
+
+
+def _check_zone(moment: datetime, where: str) -> None:
+    if moment.tzinfo is None:
+        raise DirectoryError(f"The time {moment.isoformat()} of {where} has no zone; write for example {moment.isoformat()}Z.")

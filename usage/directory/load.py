@@ -1,0 +1,167 @@
+"""Upserts a directory document in one transaction, then attributes the usage that was waiting for it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+
+from credits import ledger
+from credits.models import Grant, Transaction
+from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
+from pricing.models import PricingTier, TierAssignment, TierRate
+from usage.directory.document import DirectoryDocument, DirectoryError
+from usage.sync.apply import Applied
+from usage.sync.attribution import attribute_all
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How many rows of each kind the document had, and the usage that found its owner."""
+
+    tiers: int
+    tenants: int
+    projects: int
+    flows: int
+    users: int
+    traces_attributed: int
+
+
+def load_directory(document: DirectoryDocument) -> Loaded:
+    """Make the database know everything in the document; loading it again changes nothing.
+
+    Raises DirectoryError for a reference to something unknown or a name that is taken; nothing is changed then.
+    """
+    try:
+        with transaction.atomic():
+            _load(document)
+    except IntegrityError as error:
+        raise DirectoryError(f"The directory contradicts what is stored: {error}. Nothing was changed.") from error
+    attributed: Applied = attribute_all()
+    return Loaded(
+        tiers=len(document.tiers),
+        tenants=len(document.tenants),
+        projects=len(document.projects),
+        flows=len(document.flows),
+        users=len(document.users),
+        traces_attributed=attributed.traces_changed,
+    )
+
+
+def _load(document: DirectoryDocument) -> None:
+    _load_tiers(document)
+    tiers = {tier.name: tier for tier in PricingTier.objects.all()}
+    _load_tenants(document, tiers)
+    tenants = dict(Tenant.objects.values_list("slug", "pk"))
+    projects = [
+        Project(pk=entry.id, name=entry.name, tenant_id=_known(tenants, entry.tenant, f"project “{entry.name}”", "tenant"))
+        for entry in document.projects
+    ]
+    Project.objects.bulk_create(projects, update_conflicts=True, unique_fields=["id"], update_fields=["name", "tenant"])
+    known_projects: dict[UUID, UUID] = {pk: pk for pk in Project.objects.values_list("pk", flat=True)}
+    flows = [
+        Flow(pk=entry.id, name=entry.name, project_id=_known(known_projects, entry.project, f"flow “{entry.name}”", "project"))
+        for entry in document.flows
+    ]
+    Flow.objects.bulk_create(flows, update_conflicts=True, unique_fields=["id"], update_fields=["name", "project"])
+    _load_users(document, tenants, tiers)
+
+
+def _load_tiers(document: DirectoryDocument) -> None:
+    for entry in document.tiers:
+        tier, _ = PricingTier.objects.update_or_create(
+            name=entry.name,
+            defaults={"default_credits": entry.default_credits, "default_credits_per_month": entry.default_credits_per_month},
+        )
+        TierRate.objects.update_or_create(
+            tier=tier,
+            valid_from=entry.valid_from,
+            defaults={
+                "credits_per_usd": entry.credits_per_usd,
+                "pricing_multiplier": entry.pricing_multiplier,
+                "minimum_credits_per_trace": entry.minimum_credits_per_trace,
+                "maximum_credits_per_trace": entry.maximum_credits_per_trace,
+            },
+        )
+
+
+def _load_tenants(document: DirectoryDocument, tiers: dict[str, PricingTier]) -> None:
+    rows = [Tenant(pk=entry.id, name=entry.name, slug=entry.slug, timezone=entry.timezone) for entry in document.tenants]
+    Tenant.objects.bulk_create(rows, update_conflicts=True, unique_fields=["id"], update_fields=["name", "slug", "timezone"])
+    for entry in document.tenants:
+        if entry.default_tier is None:
+            continue
+        tier = _known(tiers, entry.default_tier, f"tenant “{entry.slug}”", "tier")
+        rate = tier.rates.order_by("valid_from").first()
+        if rate is None:
+            raise DirectoryError(f"Tier “{tier.name}” has no rate; add it to the file's tiers.")
+        if not TierAssignment.objects.filter(tenant_id=entry.id, tier=tier).exists():
+            TierAssignment.objects.create(tenant_id=entry.id, tier=tier, valid_from=rate.valid_from)
+
+
+def _load_users(document: DirectoryDocument, tenants: dict[str, UUID], tiers: dict[str, PricingTier]) -> None:
+    existing = set(User.objects.filter(pk__in=[entry.id for entry in document.users]).values_list("pk", flat=True))
+    rows = []
+    for entry in document.users:
+        user = User(
+            pk=entry.id,
+            username=entry.username,
+            email=entry.email,
+            tenant_id=_known(tenants, entry.tenant, f"user “{entry.username}”", "tenant"),
+            is_tenant_admin=entry.is_tenant_admin,
+            is_superuser=entry.is_superuser,
+            is_staff=entry.is_superuser,
+            is_active=entry.is_active,
+        )
+        if entry.id not in existing:
+            user.set_unusable_password()
+        rows.append(user)
+    User.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["id"],
+        update_fields=["username", "email", "tenant", "is_tenant_admin", "is_superuser", "is_staff", "is_active"],
+    )
+    _assign_tiers(document, tiers)
+
+
+def _assign_tiers(document: DirectoryDocument, tiers: dict[str, PricingTier]) -> None:
+    assignments, granted = [], []
+    for entry in document.users:
+        if entry.tier is None:
+            continue
+        tier = _known(tiers, entry.tier, f"user “{entry.username}”", "tier")
+        assignments.append(TierAssignment(user_id=entry.id, tier=tier, valid_from=entry.tier_valid_from))
+        if tier.default_credits:
+            granted.append((entry.id, tier))
+    TierAssignment.objects.bulk_create(
+        assignments, update_conflicts=True, unique_fields=["user", "valid_from"], update_fields=["tier"]
+    )
+    _grant_defaults(granted)
+
+
+def _grant_defaults(granted: Iterable[tuple[UUID, PricingTier]]) -> None:
+    """A tier's default credits, once a user: whoever has them is left alone, a user who moves up gets no second helping."""
+    keys = {f"tier-default:{user_id}": (user_id, tier) for user_id, tier in granted}
+    done = set(Transaction.objects.filter(idempotency_key__in=keys).values_list("idempotency_key", flat=True))
+    for key, (user_id, tier) in keys.items():
+        if key not in done:
+            ledger.grant(
+                User(pk=user_id),
+                tier.default_credits,
+                source=Grant.Source.TIER_DEFAULT,
+                reason=f"Default credits of {tier.name}",
+                idempotency_key=key,
+            )
+
+
+def _known(known: dict[K, V], key: K, where: str, kind: str) -> V:
+    try:
+        return known[key]
+    except KeyError:
+        raise DirectoryError(f"The {kind} “{key}” of {where} is unknown; add it to the file's {kind}s.") from None

@@ -1,0 +1,206 @@
+"""Reads Langfuse's public API: observations page by page, health and projects (langfuse.md)."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self, TypeVar
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from usage.langfuse.errors import NotLangfuse, RequestRefused, ServerTrouble, Unreachable, WrongKey
+from usage.langfuse.wire import NotAPage, Page, ReceivedObservation, decode_page
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+OBSERVATIONS = "/api/public/v2/observations"
+FIELD_GROUPS = "core,basic,time,metadata,model,usage,trace_context"
+OUR_METADATA = "tenant_id,kluisz_project_id,kluisz_flow_id"
+PAGE_SIZE = 1000
+TIMEOUT = httpx.Timeout(60, connect=10)
+ATTEMPTS = 5
+LONGEST_WAIT_SECONDS = 120
+TROUBLE = frozenset({500, 502, 503, 504, 524})
+
+
+class Retryable(Exception):
+    """An answer that may be better the next time: 5xx, a time-out, a cut-off body, or 429 with the wait it asked for."""
+
+    def __init__(self, message: str, wait_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the server says of itself."""
+
+    status: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class LangfuseProject:
+    """The project that a key pair is for."""
+
+    id: str
+    name: str
+
+
+class LangfuseClientService:
+    """A client for one Langfuse project.
+
+    Every call raises a LangfuseError with the way out: WrongKey, Unreachable, NotLangfuse, RequestRefused, or ServerTrouble once
+    the retries are used up.
+    """
+
+    def __init__(self, host: str, public_key: str, secret_key: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.host = host.rstrip("/")
+        self._http = httpx.Client(base_url=self.host, auth=(public_key, secret_key), timeout=TIMEOUT, follow_redirects=False)
+        self._sleep = sleep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def health(self) -> Health:
+        """The server's health; needs no key."""
+        body = self._get_json("/api/public/health")
+        if not isinstance(body, dict) or "status" not in body:
+            raise NotLangfuse(f"{self.host} answers, but not as Langfuse does. Check the host's address.")
+        return Health(str(body["status"]), str(body.get("version", "")))
+
+    def projects(self) -> list[LangfuseProject]:
+        """The projects that the keys are for; in practice one."""
+        body = self._get_json("/api/public/projects")
+        if not isinstance(body, dict) or not isinstance(body.get("data"), list):
+            raise NotLangfuse(f"{self.host} answers, but not as Langfuse does. Check the host's address.")
+        return [LangfuseProject(str(one["id"]), str(one["name"])) for one in body["data"]]
+
+    def observations(self, start: datetime, end: datetime) -> Iterator[ReceivedObservation]:
+        """Every version of every observation that starts in [start, end), newest first; rows that break the contract are left out."""
+        for page in self.pages(start, end):
+            yield from page.observations
+
+    def pages(self, start: datetime, end: datetime) -> Iterator[Page]:
+        """The same page by page, with the rows that break the contract. The next page is fetched while one is being used."""
+        query = {
+            "fields": FIELD_GROUPS,
+            "expandMetadata": OUR_METADATA,
+            "limit": PAGE_SIZE,
+            "fromStartTime": _iso(start),
+            "toStartTime": _iso(end),
+        }
+        with ThreadPoolExecutor(1, thread_name_prefix="langfuse-page") as fetcher:
+            upcoming = fetcher.submit(self._page, query)
+            seen_cursor: str | None = None
+            while True:
+                page = upcoming.result()
+                if page.cursor is None:
+                    yield page
+                    return
+                if page.cursor == seen_cursor:
+                    raise NotLangfuse(f"{self.host} gave the same cursor twice, so its pages would never end. Report it to its operator.")
+                seen_cursor = page.cursor
+                upcoming = fetcher.submit(self._page, {**query, "cursor": page.cursor})
+                yield page
+
+    def _page(self, query: Mapping[str, Any]) -> Page:
+        def fetch() -> Page:
+            try:
+                return decode_page(self._answer(OBSERVATIONS, query).content)
+            except NotAPage as error:
+                raise NotLangfuse(
+                    f"{self.host} answers {OBSERVATIONS}, but not with a page of observations ({error}). Check the host's address."
+                ) from error
+
+        return self._patiently(fetch)
+
+    def _get_json(self, path: str) -> Any:
+        def fetch() -> Any:
+            answer = self._answer(path, {})
+            try:
+                return answer.json()
+            except ValueError as error:
+                raise NotLangfuse(f"{self.host} answers {path}, but not with JSON. Check the host's address.") from error
+
+        return self._patiently(fetch)
+
+    def _patiently(self, fetch: Callable[[], T]) -> T:
+        """The result of ``fetch``, tried again after a Retryable: as long as the server asked for, else with backoff and jitter."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(Retryable),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=_wait,
+            sleep=self._sleep,
+            before_sleep=lambda state: logger.warning("%s; trying again in %.1f s", _failure(state), state.upcoming_sleep),
+            retry_error_callback=lambda state: self._give_up(_failure(state)),
+        )
+        return retrying(fetch)
+
+    def _give_up(self, failure: BaseException) -> Any:
+        if isinstance(failure.__cause__, httpx.TransportError):
+            raise Unreachable(f"{failure}. Check the host's address and that it can be reached from here.") from failure
+        raise ServerTrouble(f"{failure}, {ATTEMPTS} times. Try again later.") from failure
+
+    def _answer(self, path: str, query: Mapping[str, Any]) -> httpx.Response:
+        try:
+            answer = self._http.get(path, params=query)
+        except httpx.TransportError as error:
+            raise Retryable(f"No whole answer from {self.host} ({type(error).__name__})") from error
+        except httpx.InvalidURL as error:
+            raise Unreachable(f"“{self.host}” is not an address. Write for example https://cloud.langfuse.com.") from error
+        if answer.status_code == 200:
+            return answer
+        raise self._problem(answer, path)
+
+    def _problem(self, answer: httpx.Response, path: str) -> Exception:
+        status = answer.status_code
+        if status == 429:
+            return Retryable(f"{self.host} asks to slow down (429)", wait_seconds=_retry_after(answer))
+        if status in TROUBLE:
+            return Retryable(f"{self.host} answered {status}")
+        if status in (401, 403):
+            return WrongKey(f"{self.host} refused the keys ({status}). Check the public and the secret key, and that they are this host's.")
+        if status == 404 and path == OBSERVATIONS:
+            return NotLangfuse(
+                f"{self.host} has no {OBSERVATIONS}. Either it isn't a Langfuse server, or it is older than version 4; check the address "
+                "and the version."
+            )
+        if answer.is_redirect or status == 404:
+            return NotLangfuse(f"{self.host} answered {status} for {path}. Check the host's address.")
+        return RequestRefused(f"{self.host} refused {path} ({status}): {answer.text[:300]}")
+
+
+def _wait(state: RetryCallState) -> float:
+    failure = _failure(state)
+    if isinstance(failure, Retryable) and failure.wait_seconds is not None:
+        return failure.wait_seconds
+    return wait_random_exponential(multiplier=0.5, max=30)(state)
+
+
+def _failure(state: RetryCallState) -> BaseException:
+    failure = state.outcome.exception() if state.outcome else None
+    if failure is None:
+        raise RuntimeError("A retry without a failure.")
+    return failure
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    try:
+        return min(float(answer.headers.get("Retry-After", "1")), LONGEST_WAIT_SECONDS)
+    except ValueError:
+        return 1.0
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

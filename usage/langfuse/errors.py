@@ -1,0 +1,25 @@
+"""What can go wrong with a Langfuse server, in words that say the way out."""
+
+
+class LangfuseError(Exception):
+    """Langfuse could not be read. The message names the host and the way out, never a key."""
+
+
+class WrongKey(LangfuseError):
+    """The server refused the keys."""
+
+
+class Unreachable(LangfuseError):
+    """There is no answer from the host."""
+
+
+class NotLangfuse(LangfuseError):
+    """Something answers at the host, but it isn't a Langfuse that we can read."""
+
+
+class ServerTrouble(LangfuseError):
+    """Langfuse answered with an error of its own, again and again."""
+
+
+class RequestRefused(LangfuseError):
+    """Langfuse did not accept the request."""

@@ -1,0 +1,264 @@
+"""Langfuse's rows as they come, and the observations they mean (langfuse.md, v2 observations).
+
+A page is decoded in one go. A page with a row that breaks the contract is decoded again row by row, so that the bad row is set
+aside with its reason and the others are kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from kluisz_analytics.fields import LARGEST_SCALED, USD_PLACES, from_scaled, round_half_up
+
+TEXT_LENGTH = 200
+ROW_EXCERPT_LENGTH = 10_000
+LARGEST_COUNT = 2**53
+LARGEST_COST_USD = from_scaled(LARGEST_SCALED, USD_PLACES)
+# How far costDetails' own total may be from the sum of its parts: the store truncates it.
+TOTAL_TOLERANCE_USD = Decimal("1e-9")
+TYPES = frozenset(
+    {"SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL"}
+)
+LEVELS = frozenset({"DEBUG", "DEFAULT", "WARNING", "ERROR"})
+
+
+class NotAPage(ValueError):
+    """The body is not a page of observations."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedObservation:
+    """One version of an observation, in the words of domain.md. Absent texts are "", absent numbers None."""
+
+    trace_id: str
+    observation_id: str
+    type: str
+    name: str
+    level: str
+    is_root: bool
+    start_time: datetime
+    end_time: datetime | None
+    received_at: datetime
+    tenant_reference: str
+    user_reference: str
+    project_id: str
+    flow_id: str
+    trace_name: str
+    model: str
+    usage_details: Mapping[str, int]
+    cost_usd: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that breaks the contract, and why."""
+
+    trace_id: str
+    observation_id: str
+    received_at: str
+    reason: str
+    row: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of observations, newest first; ``cursor`` is None on the last one."""
+
+    observations: list[ReceivedObservation]
+    rejected: list[RejectedRow]
+    cursor: str | None
+
+
+class WireMetadata(msgspec.Struct, gc=False):
+    """The keys of the metadata that are ours; all others are skipped."""
+
+    tenant_id: Any = None
+    kluisz_project_id: Any = None
+    kluisz_flow_id: Any = None
+
+
+class WireRow(msgspec.Struct, gc=False):
+    """A row with the fields that we ask for. Absent comes as null, "", {} or 0 (langfuse.md)."""
+
+    id: str
+    traceId: str | None
+    startTime: datetime
+    type: str
+    endTime: datetime | None = None
+    parentObservationId: str | None = None
+    isRootObservation: bool | None = None
+    name: str | None = None
+    level: str | None = None
+    createdAt: datetime | None = None
+    updatedAt: datetime | None = None
+    metadata: WireMetadata | None = None
+    userId: str | None = None
+    traceName: str | None = None
+    model: str | None = None
+    providedModelName: str | None = None
+    usageDetails: dict[str, int | None] | None = None
+    costDetails: dict[str, Decimal | None] | None = None
+
+
+class LenientRow(WireRow, gc=False):
+    """As WireRow, for a row whose metadata is not a map: it is then as good as absent."""
+
+    metadata: Any = None
+
+
+class WireMeta(msgspec.Struct):
+    cursor: str | None = None
+
+
+class WirePage(msgspec.Struct):
+    data: list[WireRow]
+    meta: WireMeta
+
+
+class RawPage(msgspec.Struct):
+    data: list[msgspec.Raw]
+    meta: WireMeta
+
+
+_page_decoder = msgspec.json.Decoder(WirePage)
+_raw_page_decoder = msgspec.json.Decoder(RawPage)
+_row_decoder = msgspec.json.Decoder(LenientRow)
+
+
+def decode_page(body: bytes) -> Page:
+    """The page in ``body``. Raises NotAPage when it is not one at all."""
+    try:
+        wire = _page_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _decode_row_by_row(body)
+    observations, rejected = [], []
+    for position, row in enumerate(wire.data):
+        reason = _broken_rule(row)
+        if reason is None:
+            observations.append(_observation(row))
+        else:
+            rejected.append(_rejected(_raw_page_decoder.decode(body).data[position], reason))
+    return Page(observations, rejected, wire.meta.cursor)
+
+
+def _decode_row_by_row(body: bytes) -> Page:
+    try:
+        raw = _raw_page_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NotAPage(str(error)) from error
+    observations, rejected = [], []
+    for raw_row in raw.data:
+        try:
+            row = _row_decoder.decode(raw_row)
+            if not isinstance(row.metadata, dict):
+                row.metadata = None
+            else:
+                row.metadata = msgspec.convert(row.metadata, WireMetadata)
+            reason = _broken_rule(row)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            reason = str(error)
+        if reason is None:
+            observations.append(_observation(row))
+        else:
+            rejected.append(_rejected(raw_row, reason))
+    return Page(observations, rejected, raw.meta.cursor)
+
+
+def _broken_rule(row: WireRow) -> str | None:
+    """Which rule of the contract the row breaks; None for a good row."""
+    if not row.id:
+        return "The observation has no id."
+    if not row.traceId:
+        return "The observation has no trace id."
+    if row.type not in TYPES:
+        return f"Unknown type “{row.type[:50]}”."
+    if row.level and row.level not in LEVELS:
+        return f"Unknown level “{row.level[:50]}”."
+    for unit, count in (row.usageDetails or {}).items():
+        if count is not None and not 0 <= count <= LARGEST_COUNT:
+            return f"The count of “{unit[:50]}” is {count}; counts are 0 to {LARGEST_COUNT}."
+    for unit, cost in (row.costDetails or {}).items():
+        if cost is not None and not (cost.is_finite() and 0 <= cost <= LARGEST_COST_USD):
+            return f"The cost of “{unit[:50]}” is {cost}; costs are 0 to {LARGEST_COST_USD:f} USD."
+    return None
+
+
+def _observation(row: WireRow) -> ReceivedObservation:
+    metadata = row.metadata or NO_METADATA
+    start_time = _utc(row.startTime)
+    received_at = row.updatedAt or row.createdAt
+    return ReceivedObservation(
+        trace_id=_text(row.traceId),
+        observation_id=_text(row.id),
+        type=row.type,
+        name=_text(row.name),
+        level=row.level or "DEFAULT",
+        is_root=not row.parentObservationId if row.isRootObservation is None else row.isRootObservation,
+        start_time=start_time,
+        end_time=_utc(row.endTime) if row.endTime else None,
+        received_at=_utc(received_at) if received_at else start_time,
+        tenant_reference=_metadata_text(metadata.tenant_id),
+        user_reference=_text(row.userId),
+        project_id=_metadata_text(metadata.kluisz_project_id),
+        flow_id=_metadata_text(metadata.kluisz_flow_id),
+        trace_name=_text(row.traceName),
+        model=_text(row.model or row.providedModelName),
+        usage_details={unit: count for unit, count in row.usageDetails.items() if count is not None} if row.usageDetails else {},
+        cost_usd=_cost_usd(row.costDetails) if row.costDetails else None,
+    )
+
+
+NO_METADATA = WireMetadata()
+
+
+def _cost_usd(details: Mapping[str, Decimal | None]) -> Decimal | None:
+    """The sum of the parts where it agrees with ``total``, else ``total``; None where no part is known (langfuse.md)."""
+    parts = [cost for unit, cost in details.items() if unit != "total" and cost is not None]
+    total = details.get("total")
+    if parts and (total is None or abs(sum(parts) - total) <= TOTAL_TOLERANCE_USD):
+        total = sum(parts, Decimal(0))
+    return None if total is None else round_half_up(total, USD_PLACES)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _text(value: str | None) -> str:
+    if not value:
+        return ""
+    # PostgreSQL stores no NUL in a text.
+    return value.replace("\x00", "")[:TEXT_LENGTH]
+
+
+def _metadata_text(value: Any) -> str:
+    """A metadata value as text. A server that doesn't read them hands on JSON-encoded strings: their quotes go."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        value = msgspec.json.encode(value).decode()
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        try:
+            value = msgspec.json.decode(value, type=str)
+        except msgspec.DecodeError:
+            pass
+    return _text(value)
+
+
+def _rejected(raw_row: msgspec.Raw, reason: str) -> RejectedRow:
+    try:
+        row = msgspec.json.decode(raw_row)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        row = None
+    fields = row if isinstance(row, dict) else {}
+    return RejectedRow(
+        trace_id=_text(str(fields.get("traceId") or "")),
+        observation_id=_text(str(fields.get("id") or "")),
+        received_at=str(fields.get("updatedAt") or "")[:40],
+        reason=reason[:500],
+        row=bytes(raw_row).decode(errors="replace").replace("\x00", "")[:ROW_EXCERPT_LENGTH],
+    )

@@ -1,0 +1,109 @@
+"""Which Langfuse projects are read, and how far."""
+
+from django.db import models
+from django.db.models import F, Q
+
+from kluisz_analytics.tenants.models import Tenant
+from usage.secrets import decrypt, encrypt
+
+
+class LangfuseConnection(models.Model):
+    """A Langfuse project to read. Its secret key is encrypted at rest and never shown again."""
+
+    class Source(models.TextChoices):
+        SANDBOX = "sandbox", "Embedded sandbox"
+        ENVIRONMENT = "environment", "Environment (KLUISZ_LANGFUSE_…)"
+        ROW = "row", "Entered here"
+
+    name = models.SlugField(max_length=100, unique=True)
+    source = models.CharField(max_length=20, choices=Source.choices, default=Source.ROW, editable=False)
+    host = models.URLField(max_length=500, help_text="For example https://cloud.langfuse.com")
+    public_key = models.CharField(max_length=200)
+    encrypted_secret_key = models.TextField(blank=True, editable=False)
+    tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Fixed: all of this project's usage belongs to this tenant.",
+    )
+    is_enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "langfuse_connection"
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def secret_key(self) -> str:
+        """The secret key in clear. Raises ImproperlyConfigured when no configured key can decrypt it."""
+        return decrypt(self.encrypted_secret_key)
+
+    @secret_key.setter
+    def secret_key(self, value: str) -> None:
+        self.encrypted_secret_key = encrypt(value)
+
+
+class SyncWindow(models.Model):
+    """One hour of one connection: what a worker leases, reads and completes."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "Pending"
+        LEASED = "leased", "Leased"
+        DONE = "done", "Done"
+
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="windows")
+    start = models.DateTimeField()
+    end = models.DateTimeField()
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    leased_by = models.CharField(max_length=100, blank=True)
+    leased_until = models.DateTimeField(null=True, blank=True)
+    complete_through = models.DateTimeField(
+        null=True, blank=True, help_text="Everything that Langfuse had received of this hour up to then is stored."
+    )
+    observations = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        db_table = "sync_window"
+        ordering = ["-start"]
+        constraints = [
+            models.UniqueConstraint(fields=["connection", "start"], name="one_window_an_hour"),
+            models.CheckConstraint(condition=Q(end__gt=F("start")), name="window_ends_after_it_starts"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.connection} {self.start:%Y-%m-%d %H:00}"
+
+
+class SyncRun(models.Model):
+    """One run of the sync over one connection, as operators see it."""
+
+    class Outcome(models.TextChoices):
+        RUNNING = "running", "Running"
+        COMPLETE = "complete", "Complete"
+        FAILED = "failed", "Failed"
+
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="runs")
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.RUNNING)
+    windows = models.PositiveIntegerField(default=0)
+    observations_read = models.PositiveBigIntegerField(default=0)
+    observations_stored = models.PositiveBigIntegerField(default=0)
+    observations_rejected = models.PositiveBigIntegerField(default=0)
+    traces_changed = models.PositiveBigIntegerField(default=0)
+    transactions_posted = models.PositiveBigIntegerField(default=0)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        db_table = "sync_run"
+        ordering = ["-started_at"]
+        get_latest_by = "started_at"
+
+    def __str__(self) -> str:
+        return f"{self.connection} {self.started_at:%Y-%m-%d %H:%M}"

@@ -1,0 +1,170 @@
+"""Facts: each observation as Langfuse last sent it, and each trace as decided and priced from its observations.
+
+Keys are digests of (connection, trace id[, observation id]): the sync knows a row's key before it has seen the database, and one
+unique index serves both identity and joins.
+"""
+
+from django.db import models
+from django.db.models import Q
+
+from kluisz_analytics.fields import CreditsField, UsdField
+from kluisz_analytics.tenants.models import Tenant, User
+from pricing.engine import CostSource
+from usage.models.connections import LangfuseConnection
+
+
+class TokenColumns(models.Model):
+    """Token counts (pricing.units.TokenCounts)."""
+
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    total_tokens = models.BigIntegerField(default=0)
+    cached_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    audio_tokens = models.BigIntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+
+class Trace(TokenColumns):
+    """One flow run (domain.md, What is counted). ``hour`` is the hour of its own time; all its usage counts there."""
+
+    id = models.UUIDField(primary_key=True)
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.PROTECT, related_name="+")
+    langfuse_trace_id = models.CharField(max_length=200)
+    name = models.CharField(max_length=200, blank=True)
+    start_time = models.DateTimeField()
+    hour = models.DateTimeField()
+    latency_ms = models.BigIntegerField(null=True)
+    is_failed = models.BooleanField()
+    tenant = models.ForeignKey(Tenant, null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
+    user = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
+    tenant_reference = models.CharField(max_length=200, blank=True, help_text="The tenant as the trace names it.")
+    user_reference = models.CharField(max_length=200, blank=True, help_text="The user as the trace names it.")
+    project_id = models.CharField(max_length=200, blank=True)
+    flow_id = models.CharField(max_length=200, blank=True)
+    observations = models.IntegerField()
+    priced_observations = models.IntegerField()
+    unpriced_observations = models.IntegerField()
+    cost_usd = UsdField(null=True, help_text="Unknown when nothing of its usage has a price.")
+    billed_cost_usd = UsdField(null=True)
+    credits = CreditsField(null=True)
+    rate_id = models.BigIntegerField(null=True, help_text="The tier's rate that priced it.")
+
+    class Meta:
+        db_table = "usage_trace"
+        ordering = ["-start_time"]
+        indexes = [
+            models.Index(fields=["start_time"], name="trace_by_start"),
+            models.Index(fields=["tenant", "start_time"], name="trace_by_tenant"),
+            models.Index(fields=["user", "start_time"], name="trace_by_user"),
+            # load_directory looks here for usage whose tenant or user has become known.
+            models.Index(
+                fields=["user_reference", "tenant_reference"],
+                condition=Q(user__isnull=True) | Q(tenant__isnull=True),
+                name="trace_unattributed",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.langfuse_trace_id
+
+    @property
+    def is_attributed(self) -> bool:
+        return self.tenant_id is not None and self.user_id is not None
+
+
+class Observation(TokenColumns):
+    """One step of a trace: the version of it that Langfuse received last."""
+
+    class Type(models.TextChoices):
+        SPAN = "SPAN"
+        GENERATION = "GENERATION"
+        EVENT = "EVENT"
+        AGENT = "AGENT"
+        TOOL = "TOOL"
+        CHAIN = "CHAIN"
+        RETRIEVER = "RETRIEVER"
+        EVALUATOR = "EVALUATOR"
+        EMBEDDING = "EMBEDDING"
+        GUARDRAIL = "GUARDRAIL"
+
+    class Level(models.TextChoices):
+        DEBUG = "DEBUG"
+        DEFAULT = "DEFAULT"
+        WARNING = "WARNING"
+        ERROR = "ERROR"
+
+    class Source(models.TextChoices):
+        TENANT_PRICE = CostSource.TENANT_PRICE.value, "The tenant's own price"
+        PLATFORM_PRICE = CostSource.PLATFORM_PRICE.value, "A platform price in place of Langfuse's"
+        LANGFUSE = CostSource.LANGFUSE.value, "Langfuse's cost"
+        FALLBACK_PRICE = CostSource.FALLBACK_PRICE.value, "A platform price where Langfuse has none"
+        PRICE_BOOK = CostSource.PRICE_BOOK.value, "The shipped price book"
+        UNPRICED = CostSource.UNPRICED.value, "Unpriced: cost unknown"
+        NO_USAGE = CostSource.NO_USAGE.value, "No usage"
+
+    id = models.UUIDField(primary_key=True)
+    # Written in one statement batch with its trace; verify_books checks what a constraint would check 50 million times.
+    trace = models.ForeignKey(Trace, on_delete=models.PROTECT, related_name="steps", db_constraint=False)
+    langfuse_observation_id = models.CharField(max_length=200)
+    type = models.CharField(max_length=12, choices=Type.choices)
+    name = models.CharField(max_length=200, blank=True)
+    level = models.CharField(max_length=8, choices=Level.choices)
+    is_root = models.BooleanField()
+    start_time = models.DateTimeField()
+    end_time = models.DateTimeField(null=True)
+    received_at = models.DateTimeField(help_text="Langfuse's updatedAt: the latest version is the truth.")
+    content_hash = models.BigIntegerField(help_text="Tells versions of the same moment apart.")
+    tenant_reference = models.CharField(max_length=200, blank=True)
+    user_reference = models.CharField(max_length=200, blank=True)
+    project_id = models.CharField(max_length=200, blank=True)
+    flow_id = models.CharField(max_length=200, blank=True)
+    trace_name = models.CharField(max_length=200, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    usage_details = models.TextField(blank=True, help_text="JSON: unit → count, as the provider named them.")
+    langfuse_cost_usd = UsdField(null=True)
+    cost_usd = UsdField(null=True)
+    cost_source = models.CharField(max_length=20, choices=Source.choices)
+    price_id = models.BigIntegerField(null=True, help_text="The model price that priced it.")
+    billed_cost_usd = UsdField(null=True, help_text="Its part of what the trace is billed.")
+    credits = CreditsField(null=True, help_text="Its part of the trace's credits.")
+
+    class Meta:
+        db_table = "usage_observation"
+        ordering = ["start_time"]
+        indexes = [
+            models.Index(fields=["model"], condition=Q(cost_source=CostSource.UNPRICED.value), name="observation_unpriced"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or self.langfuse_observation_id
+
+
+class RejectedObservation(models.Model):
+    """A row that is not what Langfuse's contract says: set aside with its reason, billed to nobody."""
+
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="rejected")
+    langfuse_observation_id = models.CharField(max_length=200)
+    langfuse_trace_id = models.CharField(max_length=200, blank=True)
+    received_at = models.CharField(max_length=40, blank=True)
+    reason = models.CharField(max_length=500)
+    row = models.TextField(help_text="The row as Langfuse sent it, cut at 10,000 characters.")
+    first_seen_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "rejected_observation"
+        ordering = ["-first_seen_at"]
+        verbose_name = "observation set aside"
+        verbose_name_plural = "observations set aside"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["connection", "langfuse_trace_id", "langfuse_observation_id", "received_at"],
+                name="one_rejection_a_version",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.langfuse_observation_id}: {self.reason}"

@@ -1,0 +1,145 @@
+"""Rollups: sums of facts by period. Every one has the same numbers and differs in its dimensions.
+
+In rollups a missing tenant or user is the nil UUID and a missing project, flow or model is "", so that they are part of a unique
+key. Stats (TenantUsageStats, UserUsageStats) hold attributed usage only; the two cubes hold all usage.
+"""
+
+from uuid import UUID
+
+from django.db import models
+from django.db.models import F, Func
+
+from kluisz_analytics.fields import CreditsField, UsdField
+from kluisz_analytics.tenants.models import Tenant, User
+from usage.models.facts import TokenColumns
+
+UNATTRIBUTED = UUID(int=0)
+
+
+class Granularity(models.TextChoices):
+    """How long a period is; weeks start on Monday."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+class NumberColumns(TokenColumns):
+    """The numbers that every rollup keeps. All of them add up; none is a distinct count."""
+
+    total_traces = models.BigIntegerField(default=0)
+    failed_traces = models.BigIntegerField(default=0)
+    timed_traces = models.BigIntegerField(default=0, help_text="Traces whose latency is known.")
+    latency_ms_sum = models.BigIntegerField(default=0)
+    priced_observations = models.BigIntegerField(default=0)
+    unpriced_observations = models.BigIntegerField(default=0)
+    rated_traces = models.BigIntegerField(default=0, help_text="Traces with credits: their cost and their tier are known.")
+    total_cost_usd = UsdField(default=0)
+    billed_cost_usd = UsdField(default=0)
+    credits_exact = CreditsField(default=0)
+
+    class Meta:
+        abstract = True
+
+
+NUMBERS = [field.name for field in NumberColumns._meta.local_fields]
+
+
+class Rollup(NumberColumns):
+    """A period and its numbers; half-open, in UTC."""
+
+    granularity = models.CharField(max_length=5, choices=Granularity.choices)
+    period_start = models.DateTimeField()
+    period_end = models.DateTimeField()
+
+    class Meta:
+        abstract = True
+
+
+class WholeCredits(Func):
+    """The exact credits as an integer, rounded once, half up. Credits are stored in millionths and never negative."""
+
+    template = "((%(expressions)s + 500000) / 1000000)"
+    output_field = models.BigIntegerField()
+
+
+class TenantUsageStats(Rollup):
+    """A tenant's usage in a period."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="usage_stats")
+    active_users_count = models.BigIntegerField(default=0)
+    total_credits_used = models.GeneratedField(
+        expression=WholeCredits(F("credits_exact")), output_field=models.BigIntegerField(), db_persist=True
+    )
+
+    class Meta:
+        db_table = "tenant_usage_stats"
+        ordering = ["-period_start"]
+        verbose_name = verbose_name_plural = "tenant usage stats"
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "period_start", "period_end"], name="one_stats_row_a_tenant_and_period"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant}, {self.granularity} from {self.period_start:%Y-%m-%d %H:%M}"
+
+
+class UserUsageStats(Rollup):
+    """A user's usage in a period."""
+
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="usage_stats")
+    credits_used = models.GeneratedField(
+        expression=WholeCredits(F("credits_exact")), output_field=models.BigIntegerField(), db_persist=True
+    )
+    # The names that domain.md gives a user's numbers; readable in queries, never written.
+    traces_count = models.GeneratedField(expression=F("total_traces"), output_field=models.BigIntegerField(), db_persist=True)
+    cost_usd = models.GeneratedField(expression=F("total_cost_usd"), output_field=UsdField(), db_persist=True)
+
+    class Meta:
+        db_table = "user_usage_stats"
+        ordering = ["-period_start"]
+        verbose_name = verbose_name_plural = "user usage stats"
+        constraints = [
+            models.UniqueConstraint(fields=["user", "period_start", "period_end"], name="one_stats_row_a_user_and_period"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user}, {self.granularity} from {self.period_start:%Y-%m-%d %H:%M}"
+
+
+class FlowUsage(Rollup):
+    """Traces by tenant, user, project and flow: what lists of users, flows and projects are read from."""
+
+    tenant_key = models.UUIDField()
+    user_key = models.UUIDField()
+    project_id = models.CharField(max_length=200, blank=True)
+    flow_id = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        db_table = "flow_usage"
+        ordering = ["-period_start"]
+        verbose_name_plural = "flow usage"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["granularity", "period_start", "tenant_key", "user_key", "project_id", "flow_id"], name="one_flow_usage_row"
+            ),
+        ]
+        indexes = [models.Index(fields=["tenant_key", "granularity", "period_start"], name="flow_usage_by_tenant")]
+
+
+class ModelUsage(Rollup):
+    """Usage by tenant, user and model. A trace counts once for each model that it used."""
+
+    tenant_key = models.UUIDField()
+    user_key = models.UUIDField()
+    model = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        db_table = "model_usage"
+        ordering = ["-period_start"]
+        verbose_name_plural = "model usage"
+        constraints = [
+            models.UniqueConstraint(fields=["granularity", "period_start", "tenant_key", "user_key", "model"], name="one_model_usage_row"),
+        ]
+        indexes = [models.Index(fields=["tenant_key", "granularity", "period_start"], name="model_usage_by_tenant")]

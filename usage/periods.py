@@ -1,0 +1,28 @@
+"""Periods in UTC: hours, days, weeks from Monday and months; half-open (domain.md, Statistics)."""
+
+from datetime import UTC, datetime, timedelta
+
+from usage.models.rollups import Granularity
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+def hour_of(moment: datetime) -> datetime:
+    """The start of the hour that ``moment`` is in, in UTC."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def period_of(granularity: Granularity, moment: datetime) -> tuple[datetime, datetime]:
+    """The start and the end of the period that ``moment`` is in."""
+    hour = hour_of(moment)
+    day = hour.replace(hour=0)
+    if granularity is Granularity.HOUR:
+        return hour, hour + HOUR
+    if granularity is Granularity.DAY:
+        return day, day + DAY
+    if granularity is Granularity.WEEK:
+        monday = day - timedelta(days=day.weekday())
+        return monday, monday + 7 * DAY
+    first = day.replace(day=1)
+    return first, (first + 32 * DAY).replace(day=1)

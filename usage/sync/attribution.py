@@ -1,0 +1,47 @@
+"""Unattributed usage that has found its tenant or its user (domain.md, What is counted)."""
+
+from uuid import UUID
+
+from django.db.models import Q
+
+from kluisz_analytics.tenants.models import Tenant, User
+from pricing.book import load_price_book
+from pricing.engine import PriceBook
+from usage.models import LangfuseConnection, Trace
+from usage.sync import store
+from usage.sync.apply import Applied, committed, reassemble
+
+TRACES_A_BATCH = 5_000
+REFERENCES_A_QUERY = 5_000
+
+
+def attribute_known(connection: LangfuseConnection, book: PriceBook) -> Applied:
+    """Attribute, price and charge every trace of the connection whose missing tenant or user is known by now."""
+    applied = Applied()
+    for trace_ids in store.chunks(sorted(_attributable(connection)), TRACES_A_BATCH):
+        applied += committed(lambda ids=trace_ids: reassemble(connection, ids, book))  # type: ignore[misc]
+    return applied
+
+
+def attribute_all() -> Applied:
+    """The same for every connection, after the directory has changed."""
+    applied, book = Applied(), load_price_book()
+    for connection in LangfuseConnection.objects.all():
+        applied += attribute_known(connection, book)
+    return applied
+
+
+def _attributable(connection: LangfuseConnection) -> set[UUID]:
+    """Traces without a tenant or a user that name one we know. Reads distinct references, not traces, to find out."""
+    unattributed = Trace.objects.filter(connection=connection).filter(Q(user__isnull=True) | Q(tenant__isnull=True)).order_by()
+    found: set[UUID] = set()
+    for column, model, is_missing in (
+        ("user_reference", User, Q(user__isnull=True)),
+        ("tenant_reference", Tenant, Q(tenant__isnull=True)),
+    ):
+        named = unattributed.filter(is_missing).exclude(**{column: ""})
+        references = set(named.values_list(column, flat=True).distinct())
+        known = store.known_ids(model, references)
+        for texts in store.chunks(known, REFERENCES_A_QUERY):
+            found.update(named.filter(**{f"{column}__in": texts}).values_list("pk", flat=True))
+    return found

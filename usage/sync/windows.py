@@ -1,0 +1,123 @@
+"""Windows: the hours of a connection, leased by workers, one worker an hour.
+
+A lease is a conditional UPDATE: whoever changes the row has it. It runs out by itself, so a dead worker's hours are taken over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import F, Max, Q
+
+from usage.models import LangfuseConnection, SyncWindow
+from usage.periods import HOUR, hour_of
+
+LEASE = timedelta(minutes=10)
+# What Langfuse has received becomes readable some seconds later (langfuse.md); what is younger is not yet complete.
+SETTLING = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time, half-open, on whole hours."""
+
+    start: datetime
+    end: datetime
+
+    @classmethod
+    def around(cls, start: datetime, end: datetime) -> "Span":
+        """The whole hours that [start, end) touches."""
+        last = hour_of(end)
+        return cls(hour_of(start), last if last == end else last + HOUR)
+
+    def hours(self) -> list[datetime]:
+        return [self.start + number * HOUR for number in range(int((self.end - self.start) / HOUR))]
+
+
+def open_windows(connection: LangfuseConnection, span: Span) -> None:
+    """Make sure that every hour of the span has its window."""
+    SyncWindow.objects.bulk_create(
+        [SyncWindow(connection=connection, start=hour, end=hour + HOUR) for hour in span.hours()], ignore_conflicts=True, batch_size=1000
+    )
+
+
+# Never read, or read while its hour was still running.
+NOT_WHOLLY_READ = Q(complete_through__isnull=True) | Q(complete_through__lt=F("end"))
+
+
+def due(connection: LangfuseConnection, span: Span, again_from: datetime) -> list[SyncWindow]:
+    """The windows of the span to read now, newest first: those not wholly read, and those from ``again_from`` on once more."""
+    return list(
+        SyncWindow.objects.filter(connection=connection, start__gte=span.start, end__lte=span.end)
+        .filter(~Q(state=SyncWindow.State.DONE) | NOT_WHOLLY_READ | Q(end__gt=again_from))
+        .order_by("-start")
+    )
+
+
+def runs(windows: Sequence[SyncWindow], longest: int) -> list[list[SyncWindow]]:
+    """Neighbouring windows together, newest first, at most ``longest`` in a run: one walk reads them all."""
+    grouped: list[list[SyncWindow]] = []
+    for window in windows:
+        if grouped and grouped[-1][-1].start == window.end and len(grouped[-1]) < longest:
+            grouped[-1].append(window)
+        else:
+            grouped.append([window])
+    return grouped
+
+
+def lease(windows: Sequence[SyncWindow], worker: str, now: datetime) -> bool:
+    """Lease all of the windows, or none: False when another worker has one of them."""
+    ids = [window.pk for window in windows]
+    free = ~Q(state=SyncWindow.State.LEASED) | Q(leased_until__lte=now) | Q(leased_by=worker)
+    taken = SyncWindow.objects.filter(free, pk__in=ids).update(
+        state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + LEASE
+    )
+    if taken == len(ids):
+        return True
+    give_back(windows, worker)
+    return False
+
+
+def renew(windows: Sequence[SyncWindow], worker: str, now: datetime) -> None:
+    """Keep the leases for another while. Raises LeaseLost when one has been taken over."""
+    ids = [window.pk for window in windows]
+    kept = SyncWindow.objects.filter(pk__in=ids, leased_by=worker, state=SyncWindow.State.LEASED).update(leased_until=now + LEASE)
+    if kept != len(ids):
+        raise LeaseLost("Another worker has taken these windows over.")
+
+
+def give_back(windows: Sequence[SyncWindow], worker: str, error: str = "") -> None:
+    """Let the windows go, unfinished, with what went wrong."""
+    SyncWindow.objects.filter(
+        pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED
+    ).update(state=SyncWindow.State.PENDING, leased_by="", leased_until=None, error=error)
+
+
+def complete(windows: Sequence[SyncWindow], worker: str, read_at: datetime, observations: dict[datetime, int]) -> None:
+    """Mark windows as read: everything that Langfuse had at ``read_at`` is stored. In the transaction of the last batch."""
+    for window in windows:
+        changed = SyncWindow.objects.filter(pk=window.pk, leased_by=worker, state=SyncWindow.State.LEASED).update(
+            state=SyncWindow.State.DONE,
+            leased_by="",
+            leased_until=None,
+            error="",
+            complete_through=min(window.end, read_at - SETTLING),
+            observations=observations.get(window.start, 0),
+        )
+        if not changed:
+            raise LeaseLost(f"Another worker has taken the window {window} over.")
+
+
+class LeaseLost(RuntimeError):
+    """Another worker has the window now; what this one did since is rolled back."""
+
+
+def complete_through(connection: LangfuseConnection) -> datetime | None:
+    """Up to when everything of the connection is stored: to the first window that isn't wholly read. None before the first sync."""
+    windows = SyncWindow.objects.filter(connection=connection)
+    unfinished = windows.filter(NOT_WHOLLY_READ).order_by("start").first()
+    if unfinished is None:
+        return windows.aggregate(last=Max("end"))["last"]
+    if unfinished.complete_through is not None:
+        return unfinished.complete_through
+    return windows.filter(start__lt=unfinished.start).aggregate(last=Max("end"))["last"]

@@ -1,0 +1,17 @@
+"""Celery tasks: thin, each calls one service."""
+
+from celery import shared_task
+from celery.utils.log import get_task_logger
+
+from usage.connections import enabled_connections
+from usage.sync.runner import sync_connection
+
+logger = get_task_logger(__name__)
+
+
+@shared_task
+def sync_usage() -> None:
+    """Sync every enabled connection; beat starts it every few minutes."""
+    for connection in enabled_connections():
+        result = sync_connection(connection)
+        logger.info("Synced %s: %s", connection.name, result.as_json())

@@ -1,0 +1,95 @@
+"""Numbers formatted for people. Unknown is a dash, never 0."""
+
+from decimal import Decimal
+from typing import Any
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+register = template.Library()
+
+UNKNOWN = "–"
+SCALES = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
+
+
+@register.filter
+def count(value: int | None) -> str:
+    """1234567 → 1,234,567."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+@register.filter
+def compact(value: int | Decimal | None) -> str:
+    """1234567 → 1.23M; below ten thousand as it is."""
+    if value is None:
+        return UNKNOWN
+    for scale, letter in SCALES:
+        if abs(value) >= scale and abs(value) >= 10_000:
+            return f"{float(value) / scale:,.3g}{letter}" if abs(value) < 1000 * scale else f"{float(value) / scale:,.0f}{letter}"
+    return f"{value:,}"
+
+
+@register.filter
+def usd(value: Decimal | None) -> str:
+    """Dollars with cents; below ten cents with as many decimals as it takes to show something."""
+    if value is None:
+        return UNKNOWN
+    if value and abs(value) < Decimal("0.1"):
+        return f"${value.quantize(Decimal('0.000001')).normalize():f}"
+    return f"${value:,.2f}"
+
+
+@register.filter
+def credits(value: Decimal | None) -> str:
+    """Credits with as many decimals as say something: none above a thousand, two above one, six below."""
+    if value is None:
+        return UNKNOWN
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) >= 1 or not value:
+        return f"{value:,.2f}".removesuffix(".00")
+    return f"{value.quantize(Decimal('0.000001')).normalize():f}"
+
+
+@register.filter
+def duration(milliseconds: float | None) -> str:
+    """840 → 840 ms; 2163 → 2.2 s; 95000 → 1 min 35 s."""
+    if milliseconds is None:
+        return UNKNOWN
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    seconds = milliseconds / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+@register.filter
+def percent(ratio: float | None) -> str:
+    """0.1234 → 12.3%."""
+    if ratio is None:
+        return UNKNOWN
+    return f"{100 * ratio:.1f}%" if ratio < 0.9995 or ratio == 1 else "> 99.9%"
+
+
+@register.simple_tag
+def change(ratio: float | None, more_is: str = "neutral") -> SafeString | str:
+    """How a number changed, as a badge; ``more_is`` says whether more of it is good, bad or neutral."""
+    if ratio is None:
+        return ""
+    direction = "up" if ratio > 0 else "down" if ratio < 0 else "same"
+    mood = "neutral"
+    if more_is != "neutral" and ratio:
+        mood = "good" if (ratio > 0) == (more_is == "good") else "bad"
+    arrow = {"up": "▲", "down": "▼", "same": "■"}[direction]
+    shown = f"{abs(ratio):.0%}" if abs(ratio) < 10 else f"{abs(ratio):,.0f}×"
+    return format_html(
+        '<span class="kz-change kz-{}" title="Compared with the period before">{} {}</span>', mood, arrow, shown
+    )
+
+
+@register.filter
+def width(part: Any) -> str:
+    """A ratio as a CSS width."""
+    return f"{100 * min(max(float(part or 0), 0), 1):.2f}%"
