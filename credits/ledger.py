@@ -49,7 +49,7 @@ def grant(
 
     Raises ValueError for an amount that is not above 0.
     """
-    if not amount > 0:
+    if not (amount.is_finite() and amount > 0):
         raise ValueError(f"A grant of {amount} credits is not possible; grant more than 0.")
     account = _lock([user.pk])[user.pk]
     existing = Transaction.objects.filter(idempotency_key=idempotency_key).first()
@@ -81,9 +81,7 @@ def post_usage(usage: UsageHours, now: datetime) -> Posted:
         return Posted(0, ZERO)
     charges = {
         (charge.account_id, charge.hour): charge
-        for charge in UsageCharge.objects.filter(
-            account__in={user_id for user_id, _ in usage}, hour__in={hour for _, hour in usage}
-        )
+        for charge in UsageCharge.objects.filter(account__in={user_id for user_id, _ in usage}, hour__in={hour for _, hour in usage})
     }
     posted = {key: charges[key].credits if key in charges else ZERO for key in usage}
     changed = sorted(key for key, credits in usage.items() if credits != posted[key])

@@ -21,7 +21,7 @@ def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows:
                 copy.write_row(row)
         return
     places = ", ".join("%s" for _ in columns)
-    cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', (sqlite_row(row) for row in rows))
+    cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', [sqlite_row(row) for row in rows])
 
 
 def sqlite_row(row: Sequence[Any]) -> list[Any]:

@@ -48,8 +48,10 @@ def round_half_up(value: Decimal, places: int) -> Decimal:
 class ExactDecimalField(models.DecimalField):
     """A DecimalField kept as a scaled 64-bit integer; ``max_digits`` is 18 unless given."""
 
-    def __init__(self, *args: Any, decimal_places: int, max_digits: int = 18, **kwargs: Any) -> None:
-        super().__init__(*args, max_digits=max_digits, decimal_places=decimal_places, **kwargs)
+    decimal_places: int
+
+    def __init__(self, verbose_name: str | None = None, *, decimal_places: int, max_digits: int = 18, **kwargs: Any) -> None:
+        super().__init__(verbose_name, max_digits=max_digits, decimal_places=decimal_places, **kwargs)
 
     def get_internal_type(self) -> str:
         return "BigIntegerField"

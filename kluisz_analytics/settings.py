@@ -234,6 +234,7 @@ UNFOLD = {
     "SITE_HEADER": "Kluisz Analytics",
     "SITE_SUBHEADER": "Usage, pricing and credits",
     "SITE_SYMBOL": "monitoring",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("kluisz/icon.svg")}],
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "usage.dashboards.admin_index.add_platform_view",
     "STYLES": [lambda request: static("kluisz/dashboard.css")],
@@ -259,7 +260,7 @@ UNFOLD = {
                 "title": "Overview",
                 "items": [
                     navigation_item("Platform", "dashboard", "admin:index"),
-                    navigation_item("Dashboards", "monitoring", "home"),
+                    navigation_item("Dashboards", "monitoring", "platform-dashboard"),
                 ],
             },
             {

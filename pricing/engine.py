@@ -174,9 +174,7 @@ def cost_of(
     return UNPRICED if any(usage_details.values()) else NO_USAGE
 
 
-def _price_at(
-    prices: Sequence[Price], model: str, moment: datetime, precedence: Precedence | None = None
-) -> Price | None:
+def _price_at(prices: Sequence[Price], model: str, moment: datetime, precedence: Precedence | None = None) -> Price | None:
     if not model:
         return None
     return next(

@@ -31,7 +31,10 @@ class ConnectionForm(forms.ModelForm):
     """A secret key can be entered, and is never shown again."""
 
     new_secret_key = forms.CharField(
-        label="Secret key", required=False, widget=forms.PasswordInput, help_text="Stored encrypted. Leave it empty to keep the one that is stored."
+        label="Secret key",
+        required=False,
+        widget=forms.PasswordInput,
+        help_text="Stored encrypted. Leave it empty to keep the one that is stored.",
     )
 
     class Meta:
@@ -82,8 +85,8 @@ class LangfuseConnectionAdmin(ModelAdmin):
 @admin.register(SyncRun)
 class SyncRunAdmin(ReadOnlyAdmin):
     list_display = [
-        "started_at", "connection", "outcome", "windows", "observations_read", "observations_stored", "traces_changed", "transactions_posted",
-        "error",
+        "started_at", "connection", "outcome", "windows", "observations_read", "observations_stored", "traces_changed",
+        "transactions_posted", "error",
     ]  # fmt: skip
     list_filter = ["outcome", "connection"]
     list_select_related = ["connection"]
@@ -123,7 +126,18 @@ class OwnerFilter(admin.SimpleListFilter):
 
 @admin.register(Trace)
 class TraceAdmin(ReadOnlyAdmin):
-    list_display = ["start_time", "name", "tenant", "user", "is_failed", "total_tokens", "cost_usd", "credits", "unpriced_observations", "latency_ms"]
+    list_display = [
+        "start_time",
+        "name",
+        "tenant",
+        "user",
+        "is_failed",
+        "total_tokens",
+        "cost_usd",
+        "credits",
+        "unpriced_observations",
+        "latency_ms",
+    ]
     list_filter = [OwnerFilter, "is_failed", "tenant"]
     list_select_related = ["tenant", "user"]
     search_fields = ["langfuse_trace_id", "name", "user__username", "user_reference", "tenant_reference", "flow_id"]
@@ -145,7 +159,17 @@ class RollupAdmin(ReadOnlyAdmin):
 
 @admin.register(TenantUsageStats)
 class TenantUsageStatsAdmin(RollupAdmin):
-    list_display = ["period_start", "granularity", "tenant", "total_traces", "failed_traces", "total_tokens", "total_cost_usd", "total_credits_used", "active_users_count"]
+    list_display = [
+        "period_start",
+        "granularity",
+        "tenant",
+        "total_traces",
+        "failed_traces",
+        "total_tokens",
+        "total_cost_usd",
+        "total_credits_used",
+        "active_users_count",
+    ]
     list_filter = ["granularity", "tenant"]
     list_select_related = ["tenant"]
 
@@ -159,7 +183,17 @@ class UserUsageStatsAdmin(RollupAdmin):
 
 @admin.register(FlowUsage)
 class FlowUsageAdmin(RollupAdmin):
-    list_display = ["period_start", "granularity", "tenant_key", "user_key", "project_id", "flow_id", "total_traces", "total_cost_usd", "credits_exact"]
+    list_display = [
+        "period_start",
+        "granularity",
+        "tenant_key",
+        "user_key",
+        "project_id",
+        "flow_id",
+        "total_traces",
+        "total_cost_usd",
+        "credits_exact",
+    ]
     search_fields = ["flow_id", "project_id"]
 
 

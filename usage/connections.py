@@ -23,7 +23,9 @@ def configured_connection() -> LangfuseConnection:
         host, public_key, secret_key = settings.LANGFUSE_HOST, settings.LANGFUSE_PUBLIC_KEY, settings.LANGFUSE_SECRET_KEY
     LangfuseConnection.objects.filter(source=other).update(is_enabled=False)
     connection = LangfuseConnection.objects.filter(source=source).first() or LangfuseConnection(name=name, source=source)
-    if (connection.host, connection.public_key, connection.is_enabled) != (host, public_key, True) or not _has_secret(connection, secret_key):
+    if (connection.host, connection.public_key, connection.is_enabled) != (host, public_key, True) or not _has_secret(
+        connection, secret_key
+    ):
         connection.host, connection.public_key, connection.is_enabled = host, public_key, True
         connection.secret_key = secret_key
         connection.save()

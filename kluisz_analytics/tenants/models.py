@@ -1,7 +1,7 @@
 """Tenant, User, Project, Flow and API tokens (domain.md, Who)."""
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo, available_timezones
 
 from django.contrib.auth.models import AbstractUser, UserManager
@@ -55,7 +55,7 @@ class TenantUserManager(UserManager["User"]):
         return super()._create_user_object(username, email, password, **extra_fields)  # type: ignore[misc, no-any-return]
 
 
-class User(AbstractUser):
+class User(AbstractUser):  # type: ignore[django-manager-missing]  # Knox names the reverse of its abstract model itself
     """A user of one tenant. Roles: platform admin (``is_superuser``), tenant admin, service account, user."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
@@ -65,7 +65,7 @@ class User(AbstractUser):
         default=False, help_text="The flow engine: may check, reserve and settle credits for any user, and read nothing else."
     )
 
-    objects = TenantUserManager()
+    objects: ClassVar[TenantUserManager] = TenantUserManager()
 
     class Meta:
         db_table = "user"

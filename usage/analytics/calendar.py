@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from usage.models import Granularity
@@ -85,7 +86,7 @@ def buckets(period: Period, granularity: Granularity) -> list[tuple[datetime, da
     edges = [period.start]
     while edges[-1] < period.end:
         edges.append(min(_next_edge(edges[-1], granularity, period.zone), period.end))
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _next_edge(moment: datetime, granularity: Granularity, zone: ZoneInfo) -> datetime:

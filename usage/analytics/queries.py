@@ -34,6 +34,7 @@ METRIC_COLUMN = {
     Metric.TRACES: "total_traces",
 }
 SHARE_PLACES = 6
+NO_FILTERS = Filters()
 NO_SUMS = dict.fromkeys(["active_users_count", *NUMBERS], 0)
 NO_NUMBERS = numbers_from(NO_SUMS, None)
 
@@ -58,7 +59,7 @@ class Ranked:
     share: float | None = None
 
 
-def summary(scope: Scope, period: Period, filters: Filters = Filters()) -> Summary:
+def summary(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Summary:
     """The period's summary; two queries."""
     question = Question(scope, [(period.start, period.end), (period.previous.start, period.start)], filters)
     now, before = _per_bucket(question)
@@ -88,7 +89,7 @@ def platform_totals() -> PlatformTotals:
 
 
 def time_series(
-    scope: Scope, period: Period, granularity: Granularity, filters: Filters = Filters()
+    scope: Scope, period: Period, granularity: Granularity, filters: Filters = NO_FILTERS
 ) -> list[tuple[datetime, datetime, Numbers]]:
     """Numbers for every hour, day, week or month of the period, empty ones included; two queries. Raises PeriodError."""
     periods = buckets(period, granularity)
@@ -106,7 +107,7 @@ def _per_bucket(question: Question) -> list[Numbers]:
 
 
 def top(
-    dimension: Dimension, scope: Scope, period: Period, metric: Metric = Metric.CREDITS, limit: int = 10, filters: Filters = Filters()
+    dimension: Dimension, scope: Scope, period: Period, metric: Metric = Metric.CREDITS, limit: int = 10, filters: Filters = NO_FILTERS
 ) -> list[Ranked]:
     """The greatest by a metric, unattributed usage left out; three queries."""
     question = Question(
@@ -122,7 +123,7 @@ def top(
     return _ranked(question, [answer.key for answer in answers], [answer.sums for answer in answers])
 
 
-def breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filters = Filters(), limit: int = 1000) -> list[Ranked]:
+def breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filters = NO_FILTERS, limit: int = 1000) -> list[Ranked]:
     """All usage of the period by a dimension, the costliest first; shares of the cost, which sum to 1. Three queries.
 
     Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total.

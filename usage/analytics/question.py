@@ -100,7 +100,7 @@ COLUMN = {
 }
 
 TRACE_LINES = """
-SELECT t.start_time AS moment, COALESCE(t.tenant_id, '{nobody}') AS tenant_key, COALESCE(t.user_id, '{nobody}') AS user_key,
+SELECT t.hour, t.start_time AS moment, COALESCE(t.tenant_id, '{nobody}') AS tenant_key, COALESCE(t.user_id, '{nobody}') AS user_key,
     t.project_id, t.flow_id, '' AS model, t.is_failed, t.latency_ms, t.id AS trace_id,
     t.input_tokens, t.output_tokens, t.total_tokens, t.cached_tokens, t.cache_write_tokens, t.reasoning_tokens, t.audio_tokens,
     1 AS total_traces, CASE WHEN t.is_failed THEN 1 ELSE 0 END AS failed_traces,
@@ -111,7 +111,7 @@ FROM usage_trace t WHERE t.start_time >= %s AND t.start_time < %s
 """
 # A trace counts once for each model that it used; its steps without usage belong to no model.
 MODEL_LINES = """
-SELECT t.start_time AS moment, COALESCE(t.tenant_id, '{nobody}') AS tenant_key, COALESCE(t.user_id, '{nobody}') AS user_key,
+SELECT t.hour, t.start_time AS moment, COALESCE(t.tenant_id, '{nobody}') AS tenant_key, COALESCE(t.user_id, '{nobody}') AS user_key,
     t.project_id, t.flow_id, o.model, t.is_failed, t.latency_ms, t.id AS trace_id,
     SUM(o.input_tokens) AS input_tokens, SUM(o.output_tokens) AS output_tokens, SUM(o.total_tokens) AS total_tokens,
     SUM(o.cached_tokens) AS cached_tokens, SUM(o.cache_write_tokens) AS cache_write_tokens,
@@ -124,7 +124,7 @@ SELECT t.start_time AS moment, COALESCE(t.tenant_id, '{nobody}') AS tenant_key, 
     COALESCE(SUM(o.billed_cost_usd), 0) AS billed_cost_usd, COALESCE(SUM(o.credits), 0) AS credits_exact
 FROM usage_trace t JOIN ({steps}) o ON o.trace_id = t.id
 WHERE t.start_time >= %s AND t.start_time < %s
-GROUP BY t.id, t.start_time, t.tenant_id, t.user_id, t.project_id, t.flow_id, o.model, t.is_failed, t.latency_ms, t.credits
+GROUP BY t.id, t.hour, t.start_time, t.tenant_id, t.user_id, t.project_id, t.flow_id, o.model, t.is_failed, t.latency_ms, t.credits
 """
 # The steps that make a trace's model lines: those with usage, or, in a trace without any, its first.
 BILLED_STEPS = """
@@ -170,18 +170,17 @@ def ask_details(question: Question) -> dict[tuple[int, Any], Detail]:
         return {}
     source, where, buckets = _facts(question), _conditions(question), _bucket_table(question.buckets)
     key = _key_column(question.by) if question.by else "NULL"
+    known_first = "CASE WHEN s.latency_ms IS NULL THEN 1 ELSE 0 END"
     sql = (
         "SELECT number, dimension, MAX(CASE WHEN place = (timed * 95 + 99) / 100 THEN latency_ms END), MAX(moment) FROM ("
         f" SELECT b.number, {key} AS dimension, s.moment, s.latency_ms,"
-        f" ROW_NUMBER() OVER (PARTITION BY b.number, {key} ORDER BY CASE WHEN s.latency_ms IS NULL THEN 1 ELSE 0 END, s.latency_ms) AS place,"
+        f" ROW_NUMBER() OVER (PARTITION BY b.number, {key} ORDER BY {known_first}, s.latency_ms) AS place,"
         f" COUNT(s.latency_ms) OVER (PARTITION BY b.number, {key}) AS timed"
         f" FROM {buckets.text} JOIN ({source.text}) s ON s.moment >= b.bucket_start AND s.moment < b.bucket_end {where.text}"
         ") ranked GROUP BY 1, 2"
     )
     rows = _run(sql, [*buckets.parameters, *source.parameters, *where.parameters])
-    return {
-        (number, _as_key(question.by, value)): Detail(p95, _as_moment(moment)) for number, value, p95, moment in rows
-    }
+    return {(number, _as_key(question.by, value)): Detail(p95, _as_moment(moment)) for number, value, p95, moment in rows}
 
 
 def count_distinct_tenants(question: Question) -> int:
@@ -215,8 +214,13 @@ def _source(question: Question) -> Sql:
 
 def _facts(question: Question) -> Sql:
     edges = [moment for bucket in question.buckets for moment in bucket]
-    lines = MODEL_LINES.replace("{steps}", BILLED_STEPS) if _needs_model(question) else TRACE_LINES
-    return Sql(_with_nobody(lines), [min(edges), max(edges)])
+    return fact_lines(min(edges), max(edges), by_model=_needs_model(question))
+
+
+def fact_lines(start: datetime, end: datetime, *, by_model: bool) -> Sql:
+    """The facts of the traces in [start, end): a line each, or a line for each model that each used."""
+    lines = MODEL_LINES.replace("{steps}", BILLED_STEPS) if by_model else TRACE_LINES
+    return Sql(_with_nobody(lines), [_stored(start), _stored(end)])
 
 
 def _needs_model(question: Question) -> bool:

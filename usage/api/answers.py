@@ -118,7 +118,7 @@ class TopFlowsAnswer(PeriodAnswer):
 
 class ShareAnswer(NumbersAnswer):
     key = serializers.CharField(allow_null=True)
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]  # an answer's field, not the serializer's label
     share = serializers.FloatField(allow_null=True)
 
 

@@ -14,8 +14,8 @@ from rest_framework.request import Request
 from kluisz_analytics.tenants.models import User
 from usage.access import check_filters
 from usage.analytics.calendar import Period, PeriodError, asked_period
-from usage.analytics.question import Dimension, Filters, Status
 from usage.analytics.queries import Metric
+from usage.analytics.question import Dimension, Filters, Status
 from usage.models import Granularity
 from usage.sync.identity import canonical_id
 

@@ -20,8 +20,8 @@ from usage.analytics.calendar import Period, PeriodError
 from usage.analytics.freshness import complete_through_all
 from usage.analytics.numbers import Numbers
 from usage.analytics.projection import project_month
-from usage.analytics.question import Dimension
 from usage.analytics.queries import Metric, Ranked, Summary
+from usage.analytics.question import Dimension
 from usage.api import answers, parameters
 from usage.api.renderers import CSVRenderer
 from usage.models import Granularity

@@ -34,7 +34,12 @@ def usage_over_time(series: Series, period: Period) -> dict[str, Any]:
     for number, (name, field, hover) in enumerate(MEASURES):
         values = [_plain(getattr(numbers, field)) for _, _, numbers in series]
         figure.add_bar(
-            x=starts, y=values, name=name, visible=number == 0, marker={"color": TEAL, "cornerradius": 3}, hovertemplate=f"{hover}<extra></extra>"
+            x=starts,
+            y=values,
+            name=name,
+            visible=number == 0,
+            marker={"color": TEAL, "cornerradius": 3},
+            hovertemplate=f"{hover}<extra></extra>",
         )
     buttons = [
         {"label": name, "method": "update", "args": [{"visible": [place == number for place in range(len(MEASURES))]}]}
@@ -67,8 +72,7 @@ def cost_by_model(rows: Sequence[Ranked]) -> dict[str, Any]:
             sort=False,
             direction="clockwise",
             marker={"colors": PALETTE},
-            textinfo="percent",
-            textposition="outside",
+            textinfo="none",
             hovertemplate="%{label}<br>$%{value:,.4f} (%{percent})<extra></extra>",
         )
     )

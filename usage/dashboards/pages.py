@@ -1,7 +1,7 @@
 """What each dashboard shows, gathered once for a scope and a period."""
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -18,8 +18,8 @@ from usage.analytics.calendar import Period
 from usage.analytics.freshness import complete_through_all
 from usage.analytics.numbers import Numbers
 from usage.analytics.projection import Projection, project_month
-from usage.analytics.question import Dimension
 from usage.analytics.queries import Ranked, Summary
+from usage.analytics.question import Dimension
 from usage.dashboards import charts
 from usage.models import Granularity, LangfuseConnection
 
@@ -69,18 +69,28 @@ class Dashboard:
     crumbs: list[tuple[str, str]] = field(default_factory=list)
 
     @property
-    def last_day(self) -> datetime:
-        """The period's last day, as people write periods."""
-        return (self.period.end - timedelta(microseconds=1)).astimezone(self.period.zone)
+    def first_day(self) -> date:
+        """The period's first day in its zone."""
+        return self.period.start.astimezone(self.period.zone).date()
 
     @property
-    def first_day(self) -> datetime:
-        return self.period.start.astimezone(self.period.zone)
+    def last_day(self) -> date:
+        """The period's last day in its zone, as people write periods."""
+        return _last_day_before(self.period.end, self.period)
+
+    @property
+    def month_end_day(self) -> date | None:
+        """The last day of the month that the projection is for."""
+        return _last_day_before(self.projection.month_end, self.period) if self.projection else None
 
     @property
     def success_ratio(self) -> float | None:
         numbers = self.summary.numbers
         return numbers.successful_traces / numbers.total_traces if numbers.total_traces else None
+
+
+def _last_day_before(moment: datetime, period: Period) -> date:
+    return (moment - timedelta(microseconds=1)).astimezone(period.zone).date()
 
 
 def platform_dashboard(period: Period) -> Dashboard:
@@ -189,4 +199,3 @@ def _rows(ranked: list[Ranked], urls: dict[Any, str] | None = None, details: dic
         )
         for row in ranked
     ]
-

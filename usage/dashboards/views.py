@@ -62,7 +62,7 @@ def user_dashboard(request: HttpRequest, user_id: UUID) -> HttpResponse:
 
 def _period(form: PeriodForm) -> Period:
     if not form.is_valid():
-        raise BadRequest(" ".join(message for messages in form.errors.values() for message in messages))
+        raise BadRequest(" ".join(str(message) for messages in form.errors.values() for message in messages))
     return form.period
 
 

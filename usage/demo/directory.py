@@ -65,9 +65,7 @@ def demo_directory() -> dict[str, Any]:
                 "default_tier": tenant.tier,
             }
         )
-        projects = [
-            {"id": _id("project", tenant.slug, name), "name": name, "tenant": tenant.slug} for name in PROJECTS[: tenant.projects]
-        ]
+        projects = [{"id": _id("project", tenant.slug, name), "name": name, "tenant": tenant.slug} for name in PROJECTS[: tenant.projects]]
         document["projects"] += projects
         for number, name in enumerate(chance.sample(FLOWS, tenant.flows)):
             project = projects[number % len(projects)]

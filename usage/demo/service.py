@@ -26,7 +26,12 @@ class Services:
     def start(self, name: str, command: Sequence[str]) -> None:
         with self.log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(
-                [sys.executable, *command], cwd=settings.BASE_DIR, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=os.environ
+                [sys.executable, *command],
+                cwd=settings.BASE_DIR,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=os.environ,
             )
 
     def log(self, name: str) -> Path:

@@ -2,8 +2,8 @@
 
 The data has arrival times within one hour and token counts, nothing else. The rule (docs/demo.md):
 
-- *When*: an arrival's place in its hour becomes the same place in the last 30 days (UTC, today included), along a clock that runs faster at night and on
-  weekends (UTC), so the order and the bursts of the real arrivals stay.
+- *When*: an arrival's place in its hour becomes the same place in the last 30 days (UTC, today included),
+  along a clock that runs faster at night and on weekends, so the order and the bursts of the real arrivals stay.
 - *Who and what*: tenant, user and flow are drawn with the seed; a few of each make most of the calls (weights 1/rank). A flow belongs to
   one service (conversation or code) and always calls one model.
 - *How long*: 0.25 s, 12 ms for each token out, 0.05 ms for each token in.
@@ -136,7 +136,7 @@ class Cast:
     def __init__(self, directory: dict[str, Any], chance: random.Random) -> None:
         self._chance = chance
         self._tenants = directory["tenants"]
-        self._users = {tenant["slug"]: [] for tenant in self._tenants}
+        self._users: dict[str, list[dict[str, Any]]] = {tenant["slug"]: [] for tenant in self._tenants}
         for user in directory["users"]:
             self._users[user["tenant"]].append(user)
         tenant_of_project = {project["id"]: project["tenant"] for project in directory["projects"]}

@@ -15,7 +15,6 @@ from usage.directory.document import DirectoryDocument, DirectoryError
 from usage.sync.apply import Applied
 from usage.sync.attribution import attribute_all
 
-
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -139,9 +138,7 @@ def _assign_tiers(document: DirectoryDocument, tiers: dict[str, PricingTier]) ->
         assignments.append(TierAssignment(user_id=entry.id, tier=tier, valid_from=entry.tier_valid_from))
         if tier.default_credits:
             granted.append((entry.id, tier))
-    TierAssignment.objects.bulk_create(
-        assignments, update_conflicts=True, unique_fields=["user", "valid_from"], update_fields=["tier"]
-    )
+    TierAssignment.objects.bulk_create(assignments, update_conflicts=True, unique_fields=["user", "valid_from"], update_fields=["tier"])
     _grant_defaults(granted)
 
 

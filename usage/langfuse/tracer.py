@@ -210,7 +210,7 @@ class LangfuseTracer:
         if self._root is None:
             return None
         try:
-            from langfuse.langchain import CallbackHandler
+            from langfuse.langchain import CallbackHandler  # noqa: PLC0415  (LangChain is optional)
         except ImportError:
             return None
         context = TraceContext(trace_id=self.langfuse_trace_id, parent_span_id=self._root.id)

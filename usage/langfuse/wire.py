@@ -4,6 +4,7 @@ A page is decoded in one go. A page with a row that breaks the contract is decod
 aside with its reason and the others are kept.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,9 +21,7 @@ LARGEST_COUNT = 2**53
 LARGEST_COST_USD = from_scaled(LARGEST_SCALED, USD_PLACES)
 # How far costDetails' own total may be from the sum of its parts: the store truncates it.
 TOTAL_TOLERANCE_USD = Decimal("1e-9")
-TYPES = frozenset(
-    {"SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL"}
-)
+TYPES = frozenset({"SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL"})
 LEVELS = frozenset({"DEBUG", "DEFAULT", "WARNING", "ERROR"})
 
 
@@ -242,10 +241,8 @@ def _metadata_text(value: Any) -> str:
     if not isinstance(value, str):
         value = msgspec.json.encode(value).decode()
     if len(value) >= 2 and value[0] == value[-1] == '"':
-        try:
+        with contextlib.suppress(msgspec.DecodeError):
             value = msgspec.json.decode(value, type=str)
-        except msgspec.DecodeError:
-            pass
     return _text(value)
 
 

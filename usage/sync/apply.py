@@ -92,9 +92,7 @@ def _change_traces(connection: LangfuseConnection, trace_ids: set[UUID], changed
     lines = [line.negated() for trace in old_traces.values() for line in lines_of(trace, old_steps[trace.id])]
     new_steps = _merged(old_steps, changed)
     directory = store.known_directory(new_steps.values())
-    new_traces = {
-        trace_id: assemble(connection.pk, steps, directory, book, connection.tenant_id) for trace_id, steps in new_steps.items()
-    }
+    new_traces = {trace_id: assemble(connection.pk, steps, directory, book, connection.tenant_id) for trace_id, steps in new_steps.items()}
     unchanged = _write(old_traces, new_traces, old_rows, new_steps)
     lines += [line for trace in new_traces.values() for line in lines_of(trace, new_steps[trace.id])]
     apply_lines(lines)

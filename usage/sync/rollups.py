@@ -8,6 +8,8 @@ that the sums are exact whatever the order of the changes.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from django.db import connection, models
 from django.db.backends.utils import CursorWrapper
@@ -121,7 +123,7 @@ def _add(cursor: CursorWrapper, rule: RollupRule) -> None:
     additions = ", ".join(f"{name} = {table}.{name} + EXCLUDED.{name}" for name in NUMBERS)
     extra_columns, extra_values = ("", "") if rule.model is not TenantUsageStats else (", active_users_count", ", 0")
     conditions = ["c.grain = %s", f"p.granularity IN ({', '.join(['%s'] * len(rule.granularities))})"]
-    parameters: list[object] = [rule.grain.value, *rule.granularities]
+    parameters: list[Any] = [rule.grain.value, *rule.granularities]
     if rule.only_attributed:
         conditions += ["c.tenant_key <> %s", "c.user_key <> %s"]
         parameters += [_key(UNATTRIBUTED), _key(UNATTRIBUTED)]
@@ -157,5 +159,5 @@ def _count_active_users(cursor: CursorWrapper) -> None:
     )
 
 
-def _key(value: object) -> object:
+def _key(value: UUID) -> Any:
     return value if connection.vendor == "postgresql" else sqlite_value(value)

@@ -69,9 +69,7 @@ def lease(windows: Sequence[SyncWindow], worker: str, now: datetime) -> bool:
     """Lease all of the windows, or none: False when another worker has one of them."""
     ids = [window.pk for window in windows]
     free = ~Q(state=SyncWindow.State.LEASED) | Q(leased_until__lte=now) | Q(leased_by=worker)
-    taken = SyncWindow.objects.filter(free, pk__in=ids).update(
-        state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + LEASE
-    )
+    taken = SyncWindow.objects.filter(free, pk__in=ids).update(state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + LEASE)
     if taken == len(ids):
         return True
     give_back(windows, worker)
@@ -88,9 +86,9 @@ def renew(windows: Sequence[SyncWindow], worker: str, now: datetime) -> None:
 
 def give_back(windows: Sequence[SyncWindow], worker: str, error: str = "") -> None:
     """Let the windows go, unfinished, with what went wrong."""
-    SyncWindow.objects.filter(
-        pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED
-    ).update(state=SyncWindow.State.PENDING, leased_by="", leased_until=None, error=error)
+    SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED).update(
+        state=SyncWindow.State.PENDING, leased_by="", leased_until=None, error=error
+    )
 
 
 def complete(windows: Sequence[SyncWindow], worker: str, read_at: datetime, observations: dict[datetime, int]) -> None:

@@ -1,9 +1,11 @@
 """Numbers formatted for people. Unknown is a dash, never 0."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from django import template
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -20,7 +22,7 @@ def count(value: int | None) -> str:
 
 
 @register.filter
-def compact(value: int | Decimal | None) -> str:
+def compact(value: int | None) -> str:
     """1234567 → 1.23M; below ten thousand as it is."""
     if value is None:
         return UNKNOWN
@@ -47,8 +49,10 @@ def credits(value: Decimal | None) -> str:
         return UNKNOWN
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    if abs(value) >= 1 or not value:
-        return f"{value:,.2f}".removesuffix(".00")
+    if not value:
+        return "0"
+    if abs(value) >= 1:
+        return f"{value:,.2f}"
     return f"{value.quantize(Decimal('0.000001')).normalize():f}"
 
 
@@ -63,6 +67,17 @@ def duration(milliseconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+@register.filter
+def ago(moment: datetime | None) -> str:
+    """How long ago, in the largest unit: 35 min, 2 h, 3 d."""
+    if moment is None:
+        return UNKNOWN
+    minutes = max(0, int((timezone.now() - moment).total_seconds() // 60))
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // (24 * 60)} d"
 
 
 @register.filter
@@ -84,9 +99,7 @@ def change(ratio: float | None, more_is: str = "neutral") -> SafeString | str:
         mood = "good" if (ratio > 0) == (more_is == "good") else "bad"
     arrow = {"up": "▲", "down": "▼", "same": "■"}[direction]
     shown = f"{abs(ratio):.0%}" if abs(ratio) < 10 else f"{abs(ratio):,.0f}×"
-    return format_html(
-        '<span class="kz-change kz-{}" title="Compared with the period before">{} {}</span>', mood, arrow, shown
-    )
+    return format_html('<span class="kz-change kz-{}" title="Compared with the period before">{} {}</span>', mood, arrow, shown)
 
 
 @register.filter

@@ -1,5 +1,6 @@
 """OTLP in: spans as the SDK sends them become the rows that the API gives back."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -75,7 +76,7 @@ def _row(span: Any, foreign_metadata: dict[str, str], project_id: str, received_
         "promptVersion": _integer(attributes.get(Attribute.OBSERVATION_PROMPT_VERSION)),
         "usagePricingTierId": f"{model.id}_tier_default" if model else None,
         "usagePricingTierName": "Standard" if model else None,
-        "latency": (end - start) / 1000 if end > start else 0,
+        "latency": _seconds(end - start),
         "timeToFirstToken": None,
         "userId": attributes.get(Attribute.TRACE_USER_ID, ""),
         "sessionId": attributes.get(Attribute.TRACE_SESSION_ID, ""),
@@ -124,10 +125,8 @@ def _metadata(attributes: dict[str, str]) -> dict[str, str]:
 
 def _decoded(value: str) -> str:
     if value[:1] == '"':
-        try:
-            value = json.loads(value)
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            return str(json.loads(value))
     return value
 
 
@@ -143,6 +142,12 @@ def _plain_text(value: AnyValue) -> str:
 
 def _integer(value: str | None) -> int | None:
     return int(value) if value else None
+
+
+def _seconds(milliseconds: int) -> float | int:
+    """Seconds as JavaScript writes them: 3, not 3.0."""
+    seconds = max(milliseconds, 0) / 1000
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def iso(moment: datetime) -> str:

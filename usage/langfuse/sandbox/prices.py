@@ -46,8 +46,11 @@ def cost_details(model: KnownModel, usage: Mapping[str, int]) -> dict[str, float
 
 
 def as_stored(cost: float) -> float:
-    """The float that comes back from a store of twelve decimals that cuts the rest off: 2.75e-05 comes as 2.7499999e-05."""
-    return float(Decimal(cost).quantize(STORE_PLACES, rounding=ROUND_DOWN))
+    """The float that comes back from a store that reads the text of a float and cuts it off after twelve decimals.
+
+    1.75e-05 + 1e-05 is written 2.7499999999999997e-05 and comes back as 2.7499999e-05; 0.0025 + 0.005 comes back as 0.0075.
+    """
+    return float(Decimal(repr(float(cost))).quantize(STORE_PLACES, rounding=ROUND_DOWN))
 
 
 def price_text(price: Decimal | None) -> str | None:

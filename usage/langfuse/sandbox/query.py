@@ -21,9 +21,7 @@ ISO_PATTERN = (
     r"(?:[01]\d|2[0-3]):[0-5]\d)))$/"
 )
 FIELD_GROUPS = {
-    "basic": (
-        "name level statusMessage version environment userId sessionId isRootObservation bookmarked public"
-    ).split(),
+    "basic": ("name level statusMessage version environment userId sessionId isRootObservation bookmarked public").split(),
     "time": "completionStartTime createdAt updatedAt".split(),
     "metadata": ["metadata"],
     "model": "model internalModelId modelParameters".split(),
@@ -34,7 +32,7 @@ FIELD_GROUPS = {
     "metrics": [],
     "trace_context": "traceName release tags".split(),
 }
-ALWAYS = "id traceId startTime endTime projectId parentObservationId type latency timeToFirstToken".split()
+ALWAYS = "id traceId startTime endTime projectId parentObservationId type latency".split()
 # These come always, and are null unless the model group is asked for.
 MODEL_PRICES = "modelId inputPrice outputPrice totalPrice".split()
 DEFAULT_GROUPS = "core,basic"
@@ -131,7 +129,8 @@ def _filter_conditions(text: str) -> list[Condition]:
 
 
 def _filter_condition(one: Mapping[str, Any]) -> Condition:
-    kind, column, operator, value = (one.get(name) for name in ("type", "column", "operator", "value"))
+    kind, column, operator = (one.get(name) for name in ("type", "column", "operator"))
+    value: Any = one.get("value")
     try:
         if kind == "stringObject" and column == "metadata":
             return metadata_condition(one["key"], str(operator), str(value))
@@ -172,18 +171,18 @@ def _projected(row: Row, groups: list[str], expanded: frozenset[str]) -> Row:
     for group in groups:
         shown |= {name: row[name] for name in FIELD_GROUPS.get(group.strip(), ())}
     shown |= {name: row[name] if "model" in groups else None for name in MODEL_PRICES}
+    # Computed from completionStartTime, so null where that isn't read.
+    shown["timeToFirstToken"] = row["timeToFirstToken"] if {"time", "metrics"} & set(groups) else None
     if "metadata" in shown:
-        shown["metadata"] = {
-            key: value if key in expanded else value[:METADATA_LENGTH] for key, value in shown["metadata"].items()
-        }
+        shown["metadata"] = {key: value if key in expanded else value[:METADATA_LENGTH] for key, value in shown["metadata"].items()}
     return shown
 
 
 # --- Metrics --------------------------------------------------------------------------------------------------------
 
-MEASURES = {
+MEASURES: dict[tuple[str, str], tuple[str, Callable[[Any], Any]]] = {
     ("count", "count"): ("count(*)", str),
-    ("totalCost", "sum"): ("sum(total_cost)", lambda value: value),
+    ("totalCost", "sum"): ("sum(total_cost)", lambda value: value or (None if value is None else 0)),
     ("totalTokens", "sum"): ("coalesce(sum(total_tokens), 0)", str),
 }
 DIMENSIONS = {
@@ -265,9 +264,7 @@ def _check_metrics(query: Mapping[str, Any], dimensions: list[str], measures: li
     if granularity and granularity not in TIME_FORMATS:
         raise BadRequest(f"Invalid granularity '{granularity}'; the sandbox has {', '.join(TIME_FORMATS)}.")
     high = [field for field in dimensions if field in HIGH_CARDINALITY]
-    is_top_list = (query.get("config") or {}).get("row_limit") and any(
-        one.get("direction") == "desc" for one in query.get("orderBy") or []
-    )
+    is_top_list = (query.get("config") or {}).get("row_limit") and any(one.get("direction") == "desc" for one in query.get("orderBy") or [])
     if high and not is_top_list:
         raise BadRequest(
             f"High cardinality dimension(s) '{', '.join(high)}' require both 'config.row_limit' and 'orderBy' with direction 'desc' on a "

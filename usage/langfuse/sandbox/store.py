@@ -149,4 +149,4 @@ def metadata_condition(key: str, operator: str, value: str) -> Condition:
         "does not contain": f"instr({written}, ?) = 0",
         "starts with": f"instr({written}, ?) = 1",
     }
-    return Condition(comparisons[operator], [f'$.metadata.{json.dumps(key)}', value])
+    return Condition(comparisons[operator], [f"$.metadata.{json.dumps(key)}", value])

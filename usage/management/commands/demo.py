@@ -112,7 +112,9 @@ class Command(BaseCommand):
         )
 
     def _serve(self, port: int) -> None:
-        self.services.start("worker", ["-m", "celery", "-A", "kluisz_analytics", "worker", "--beat", "--pool", "solo", "--loglevel", "INFO"])
+        self.services.start(
+            "worker", ["-m", "celery", "-A", "kluisz_analytics", "worker", "--beat", "--pool", "solo", "--loglevel", "INFO"]
+        )
         web = ["-m", "gunicorn", "kluisz_analytics.wsgi", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "4"]
         self.services.start("web", web)
         deadline = time.monotonic() + START_SECONDS

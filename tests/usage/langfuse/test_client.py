@@ -1,0 +1,150 @@
+"""The client: pages, and a clear error for everything that can be wrong with a server."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.conftest import PUBLIC_KEY, SECRET_KEY, RunningSandbox, recorded
+from usage.langfuse import client as client_module
+from usage.langfuse.client import LangfuseClientService
+from usage.langfuse.errors import LangfuseError, NotLangfuse, RequestRefused, ServerTrouble, Unreachable, WrongKey
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+END = START + timedelta(days=1)
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def page(rows: list[Any], cursor: str | None = None) -> bytes:
+    return json.dumps({"data": rows, "meta": {"cursor": cursor} if cursor else {}}).encode()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[list[Answer]], str]]:
+    """A server that gives the listed answers in turn, the last one for ever."""
+    servers = []
+
+    def start(answers: list[Answer]) -> str:
+        left = list(answers)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, headers, body = left.pop(0) if len(left) > 1 else left[0]
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                return None
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def client_of(host: str, secret_key: str = SECRET_KEY, waits: list[float] | None = None) -> LangfuseClientService:
+    record = waits.append if waits is not None else lambda seconds: None
+    return LangfuseClientService(host, PUBLIC_KEY, secret_key, sleep=record)
+
+
+def read(host: str, **kwargs: Any) -> list[str]:
+    with client_of(host, **kwargs) as client:
+        return [one.observation_id for one in client.observations(START, END)]
+
+
+def test_it_reads_all_pages_newest_first(sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = recorded("observations_all_fields")["body"]["data"]
+    sandbox.store.add(rows)
+    monkeypatch.setattr(client_module, "PAGE_SIZE", 10)
+    with client_of(sandbox.url) as client:
+        pages = list(client.pages(START, END))
+    assert [len(one.observations) for one in pages] == [10, 10, 10, 3]
+    assert [one.observation_id for a_page in pages for one in a_page.observations] == [row["id"] for row in rows]
+
+
+def test_it_reads_page_by_page_not_the_whole_period(sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.store.add(recorded("observations_all_fields")["body"]["data"])
+    monkeypatch.setattr(client_module, "PAGE_SIZE", 1)
+    asked: list[dict[str, Any]] = []
+    with client_of(sandbox.url) as client:
+        fetch = client._page
+        monkeypatch.setattr(client, "_page", lambda query: asked.append(query) or fetch(query))
+        pages = client.pages(START, END)
+        for _ in range(3):
+            next(pages)
+        pages.close()
+    assert len(asked) <= 4, "three pages, and the one that is fetched ahead"
+
+
+def test_health_and_projects(sandbox: RunningSandbox) -> None:
+    with client_of(sandbox.url) as client:
+        assert client.health().version == "4.16.0"
+        assert [project.name for project in client.projects()] == ["sandbox"]
+
+
+def test_a_wrong_key_says_so_and_shows_no_key(sandbox: RunningSandbox) -> None:
+    with pytest.raises(WrongKey, match="refused the keys") as caught:
+        read(sandbox.url, secret_key="sk-lf-very-wrong")
+    assert "sk-lf" not in str(caught.value)
+
+
+def test_a_wrong_host_says_so() -> None:
+    with pytest.raises(Unreachable, match="Check the host's address"):
+        read("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        ((200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"), NotLangfuse, "not with a page"),
+        ((200, {}, b'{"hello": 1}'), NotLangfuse, "not with a page"),
+        ((404, {}, b"not found"), NotLangfuse, "older than version 4"),
+        ((302, {"Location": "http://127.0.0.1:1/"}, b""), NotLangfuse, "302"),
+        ((403, {}, b"{}"), WrongKey, "403"),
+        ((400, {}, b'{"message": "Invalid request data"}'), RequestRefused, "Invalid request data"),
+        ((500, {}, b"oops"), ServerTrouble, "answered 500, 5 times"),
+        ((524, {}, b""), ServerTrouble, "524"),
+    ],
+)
+def test_a_server_that_cannot_be_read_says_why(serve: Callable[..., str], answer: Answer, error: type[LangfuseError], words: str) -> None:
+    with pytest.raises(error, match=words):
+        read(serve([answer]))
+
+
+def test_health_of_something_else_says_so(serve: Callable[..., str]) -> None:
+    for body in (b"<html>", b"[1]", b'{"ok": true}'):
+        with client_of(serve([(200, {}, body)])) as client, pytest.raises(NotLangfuse):
+            client.health()
+
+
+def test_it_waits_as_long_as_it_is_told_and_goes_on_from_the_same_cursor(serve: Callable[..., str]) -> None:
+    row = recorded("observations_all_fields")["body"]["data"][0]
+    waits: list[float] = []
+    host = serve([(200, {}, page([row], "c1")), (429, {"Retry-After": "7"}, b"{}"), (200, {}, page([{**row, "id": "second"}]))])
+    assert read(host, waits=waits) == [row["id"], "second"]
+    assert waits == [7]
+
+
+def test_it_tries_again_after_trouble(serve: Callable[..., str]) -> None:
+    row = recorded("observations_all_fields")["body"]["data"][0]
+    waits: list[float] = []
+    cut_off = (200, {"Content-Length": "100000"}, b'{"data": [')
+    assert read(serve([(503, {}, b""), cut_off, (502, {}, b""), (200, {}, page([row]))]), waits=waits) == [row["id"]]
+    assert len(waits) == 3
+
+
+def test_a_cursor_that_goes_round_in_circles_ends_the_walk(serve: Callable[..., str]) -> None:
+    with pytest.raises(NotLangfuse, match="same cursor twice"):
+        read(serve([(200, {}, page([], "again"))]))
