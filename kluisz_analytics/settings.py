@@ -10,7 +10,8 @@ from django.urls import reverse_lazy
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
-environ.Env.read_env(BASE_DIR / ".env")
+if (BASE_DIR / ".env").exists():
+    environ.Env.read_env(BASE_DIR / ".env")
 
 VAR_DIR = Path(env.str("KLUISZ_VAR_DIR", default=str(BASE_DIR / "var")))
 VAR_DIR.mkdir(parents=True, exist_ok=True)
@@ -135,6 +136,7 @@ STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.AppDirectoriesFinder",
     "usage.dashboards.plotlyjs.PlotlyFinder",
 ]
+Path(STATIC_ROOT).mkdir(parents=True, exist_ok=True)
 # Served straight from the apps, so a fresh machine needs no collectstatic; production collects and compresses.
 WHITENOISE_USE_FINDERS = env.bool("KLUISZ_STATIC_FROM_APPS", default=EMBEDDED)
 WHITENOISE_AUTOREFRESH = DEBUG
@@ -199,7 +201,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_standardized_errors.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "kluisz_analytics.tenants.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
     "COERCE_DECIMAL_TO_STRING": True,
 }
@@ -210,6 +212,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Kluisz Analytics",
     "DESCRIPTION": "Usage, cost and credits of LLM flows, by tenant, user, flow and model.",
     "VERSION": "2.0.0",
+    "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection as database
 from django.test import TransactionTestCase
@@ -25,6 +26,11 @@ RECORDED = Path(__file__).parent / "fixtures" / "langfuse"
 PUBLIC_KEY, SECRET_KEY = "pk-lf-test", "sk-lf-test"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
+
+
+def pytest_configure() -> None:
+    """Tests make thousands of users; a slow password hash would be most of their time."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 def recorded(name: str) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def asked_period(start: date | datetime | None, end: date | datetime | None, zon
         start_moment = midnight(last_day - timedelta(days=DEFAULT_DAYS - 1), zone)
     else:
         start_moment = _moment(start, zone, is_end=False)
-    if end_moment < start_moment:
-        raise PeriodError("end_date", f"end_date {_shown(end)} is before start_date {_shown(start)}.")
+    if end_moment <= start_moment:
+        raise PeriodError("end_date", f"end_date {_shown(end)} is not after start_date {_shown(start)}.")
     for name, moment in (("start_date", start_moment), ("end_date", end_moment)):
         if not EARLIEST <= moment <= LATEST:
             raise PeriodError(name, f"{name} {moment.date()} is out of range; ask for a time from {EARLIEST.date()} to {LATEST.date()}.")

@@ -1,5 +1,6 @@
 """The tracer, with the real SDK: what a flow engine's run leaves in Langfuse."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -143,9 +144,9 @@ def test_a_langchain_callback_traces_into_the_run(sandbox: RunningSandbox, traci
 
 DOWN = """
 import logging, os, sys, time
-logging.basicConfig(level=logging.DEBUG)
 import django
 django.setup()
+logging.getLogger().setLevel(logging.DEBUG)
 from usage.langfuse.tracer import LangfuseTracer
 from usage.langfuse.tracing_client import TracingClient
 client = TracingClient("http://127.0.0.1:9", "pk-lf-down", "sk-lf-not-to-be-seen")
@@ -163,7 +164,9 @@ os._exit(0)
 
 
 def test_a_langfuse_that_is_down_never_breaks_or_delays_a_run_and_no_key_is_logged() -> None:
-    done = subprocess.run([sys.executable, "-c", DOWN], capture_output=True, text=True, timeout=60, check=True, cwd=settings.BASE_DIR)
+    environment = {**os.environ, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    command = [sys.executable, "-c", DOWN]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=settings.BASE_DIR, env=environment)
     # Each of the 200 runs alone would wait for a time-out of seconds if it waited at all.
     assert float(done.stdout) < 5
     assert "Connection refused" in done.stderr

@@ -1,0 +1,183 @@
+"""Invariant 1: every answer equals the same question asked of the stored traces and observations, in plain Python."""
+
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from decimal import Decimal
+from math import ceil
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from django.db import transaction
+
+from pricing.book import load_price_book
+from tests.conftest import NOON, People
+from tests.usage.sync.test_assemble import received
+from usage.access import Scope
+from usage.analytics import queries
+from usage.analytics.calendar import Period, buckets
+from usage.analytics.question import Dimension, Filters, Status
+from usage.models import Granularity, LangfuseConnection, Observation, Trace
+from usage.sync.apply import apply_received
+
+pytestmark = pytest.mark.django_db
+
+moments = st.integers(-3 * 24 * 60, 3 * 24 * 60).map(lambda minutes: NOON + timedelta(minutes=minutes))
+zones = st.sampled_from([ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata"), ZoneInfo("America/New_York"), ZoneInfo("Asia/Kathmandu")])
+
+
+def plain(traces: Iterable[Trace], model: str | None = None) -> dict[str, Any]:
+    """The numbers of the traces, by adding up; of one model where it is named."""
+    numbers: dict[str, Any] = dict.fromkeys(["total_traces", "failed_traces", "total_tokens", "unpriced_observations"], 0)
+    cost, credits, latencies, users, priced, rated = Decimal(0), Decimal(0), [], set(), 0, 0
+    for trace in traces:
+        steps = [one for one in trace.steps.all() if one.cost_source != "no_usage" or (model == "" and one.credits is not None)]
+        if model is not None:
+            steps = [one for one in steps if one.model == model]
+            if not steps:
+                continue
+        numbers["total_traces"] += 1
+        numbers["failed_traces"] += trace.is_failed
+        numbers["total_tokens"] += sum(one.total_tokens for one in steps)
+        numbers["unpriced_observations"] += sum(one.cost_source == "unpriced" for one in steps)
+        priced += sum(one.cost_source not in ("unpriced", "no_usage") for one in steps)
+        cost += sum((one.cost_usd or 0 for one in steps), Decimal(0))
+        if trace.credits is not None:
+            rated += 1
+            credits += sum((one.credits or 0 for one in trace.steps.all() if model is None or one in steps), Decimal(0))
+        if trace.latency_ms is not None:
+            latencies.append(trace.latency_ms)
+        if trace.tenant_id and trace.user_id:
+            users.add(trace.user_id)
+    numbers["total_cost_usd"] = cost if priced or not numbers["unpriced_observations"] else None
+    numbers["credits_exact"] = credits if rated or not numbers["total_traces"] else None
+    numbers["active_users_count"] = len(users)
+    numbers["p95_latency_ms"] = sorted(latencies)[ceil(0.95 * len(latencies)) - 1] if latencies else None
+    return numbers
+
+
+def same(found: queries.Numbers, expected: dict[str, Any]) -> bool:
+    return {name: getattr(found, name) for name in expected} == expected
+
+
+def in_scope(scope: Scope, filters: Filters, trace: Trace) -> bool:
+    attributed = trace.tenant_id is not None and trace.user_id is not None
+    narrowed = scope.tenant_id or scope.user_id or filters.tenant_ids or filters.user_ids
+    return all(
+        (
+            attributed or not narrowed,
+            scope.tenant_id in (None, trace.tenant_id),
+            scope.user_id in (None, trace.user_id),
+            not filters.tenant_ids or trace.tenant_id in filters.tenant_ids,
+            not filters.user_ids or trace.user_id in filters.user_ids,
+            not filters.flow_ids or trace.flow_id in filters.flow_ids,
+            not filters.project_ids or trace.project_id in filters.project_ids,
+            len(set(filters.statuses)) != 1 or trace.is_failed == (filters.statuses[0] is Status.FAILED),
+        )
+    )
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(data=st.data())
+def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection, people: People, data: st.DataObject) -> None:
+    users = [people.acme_user, people.acme_colleague, people.globex_user]
+    owners = st.sampled_from([("", ""), ("", "nobody"), *((str(one.tenant_id), str(one.pk)) for one in users), (str(people.acme.pk), "")])
+
+    def observation(number: int) -> Any:
+        tenant, user = data.draw(owners)
+        start = data.draw(moments)
+        usage = data.draw(st.sampled_from([{}, {"input": 7, "output": 2, "total": 9}]))
+        cost = data.draw(st.none() | st.decimals(min_value=0, max_value=5, places=12)) if usage else None
+        return received(
+            f"o{number}",
+            trace_id=f"t{data.draw(st.integers(0, 5))}",
+            is_root=data.draw(st.booleans()),
+            level=data.draw(st.sampled_from(["DEFAULT", "ERROR"])),
+            start_time=start,
+            end_time=data.draw(st.none() | st.just(start + timedelta(milliseconds=data.draw(st.integers(0, 9000))))),
+            tenant_reference=tenant,
+            user_reference=user,
+            flow_id=data.draw(st.sampled_from(["", "f1", "f2"])),
+            project_id=data.draw(st.sampled_from(["", "p1"])),
+            model=data.draw(st.sampled_from(["m1", "m2", "nobody-knows"])) if usage else "",
+            usage_details=usage,
+            cost_usd=cost,
+        )
+
+    with transaction.atomic():
+        apply_received(bare_connection, [observation(number) for number in range(data.draw(st.integers(0, 10)))], [], load_price_book())
+        start, end = sorted([data.draw(moments), data.draw(moments)])
+        if data.draw(st.booleans(), label="on full hours"):
+            start, end = start.replace(minute=0), end.replace(minute=0)
+        period = Period(start, end, data.draw(zones))
+        scope = data.draw(st.sampled_from([Scope(), Scope(tenant_id=people.acme.pk), Scope(user_id=people.acme_user.pk)]))
+        filters = Filters(
+            tenant_ids=data.draw(st.sampled_from([(), (people.acme.pk, people.globex.pk)])),
+            user_ids=data.draw(st.sampled_from([(), (people.acme_user.pk, people.globex_user.pk)])),
+            flow_ids=data.draw(st.sampled_from([(), ("f1",)])),
+            project_ids=data.draw(st.sampled_from([(), ("p1", "")])),
+            statuses=data.draw(st.sampled_from([(), (Status.FAILED,), (Status.SUCCESS,), (Status.FAILED, Status.SUCCESS)])),
+        )
+        traces = [one for one in Trace.objects.prefetch_related("steps") if in_scope(scope, filters, one)]
+        within = [one for one in traces if period.start <= one.start_time < period.end]
+
+        assert same(queries.summary(scope, period, filters).numbers, plain(within))
+        for granularity in (Granularity.HOUR, Granularity.DAY, Granularity.WEEK, Granularity.MONTH):
+            series = queries.time_series(scope, period, granularity, filters)
+            assert [(one[0], one[1]) for one in series] == buckets(period, granularity)
+            for bucket_start, bucket_end, numbers in series:
+                assert same(numbers, plain(one for one in within if bucket_start <= one.start_time < bucket_end))
+        for dimension in Dimension:
+            check_breakdown(dimension, scope, period, filters, within)
+        transaction.set_rollback(True)
+
+
+def check_breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filters, within: list[Trace]) -> None:
+    rows = queries.breakdown(dimension, scope, period, filters)
+    expected: dict[Any, dict[str, Any]] = {}
+    if dimension is Dimension.MODEL:
+        models = {step.model for trace in within for step in trace.steps.all() if step.cost_source != "no_usage"}
+        expected = {model: plain(within, model) for model in models}
+        without = [trace for trace in within if all(step.cost_source == "no_usage" for step in trace.steps.all())]
+        rows = [row for row in rows if row.key != ""] if without and "" not in models else rows
+    else:
+        for trace in within:
+            expected.setdefault(key_of(dimension, trace), []).append(trace)  # type: ignore[arg-type, union-attr]
+        expected = {key: plain(some) for key, some in expected.items()}  # type: ignore[arg-type]
+    assert {row.key for row in rows} == expected.keys()
+    for row in rows:
+        assert same(row.numbers, expected[row.key]), (dimension, row.key)
+    shares = [row.share for row in rows]
+    if any(row.share for row in rows):
+        assert sum(share or 0 for share in shares) == pytest.approx(1, abs=1e-9)
+
+
+def key_of(dimension: Dimension, trace: Trace) -> UUID | str | None:
+    if dimension in (Dimension.TENANT, Dimension.USER) and not trace.is_attributed:
+        return None
+    return {
+        Dimension.TENANT: trace.tenant_id,
+        Dimension.USER: trace.user_id,
+        Dimension.PROJECT: trace.project_id,
+        Dimension.FLOW: trace.flow_id,
+    }[dimension]
+
+
+def test_the_stored_observations_sum_to_their_traces(some_usage: None) -> None:
+    for trace in Trace.objects.prefetch_related("steps"):
+        assert sum(step.cost_usd or 0 for step in trace.steps.all()) == trace.cost_usd
+    assert Observation.objects.count() == 12
+
+
+def test_a_top_list_is_ordered_and_leaves_out_nobody(some_usage: None, people: People) -> None:
+    period = Period(NOON - timedelta(days=7), NOON + timedelta(days=7), ZoneInfo("UTC"))
+    top: Callable[..., Any] = queries.top
+    assert [row.key for row in top(Dimension.USER, Scope(), period)] == [people.globex_user.pk, people.acme_user.pk, people.acme_colleague.pk]
+    assert [row.key for row in top(Dimension.USER, Scope(), period, limit=1)] == [people.globex_user.pk]
+    by_traces = top(Dimension.TENANT, Scope(), period, metric=queries.Metric.TRACES)
+    assert [(row.label, row.numbers.total_traces) for row in by_traces] == [("Acme", 3), ("Globex", 2)]
+    assert by_traces[0].last_activity == NOON + timedelta(hours=30)

@@ -1,0 +1,50 @@
+"""Numbers formatted for people."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from usage.templatetags import figures
+
+D = Decimal
+
+
+@pytest.mark.parametrize(
+    ("show", "value", "text"),
+    [
+        (figures.count, 1234567, "1,234,567"),
+        (figures.count, None, "–"),
+        (figures.compact, 9999, "9,999"),
+        (figures.compact, 44_800_000, "44.8M"),
+        (figures.compact, 4_334_561, "4.33M"),
+        (figures.compact, 203_400, "203k"),
+        (figures.usd, D("91.335884350000"), "$91.34"),
+        (figures.usd, D("0"), "$0.00"),
+        (figures.usd, D("0.0006"), "$0.0006"),
+        (figures.usd, None, "–"),
+        (figures.credits, D("33214.507193"), "33,215"),
+        (figures.credits, D("11.4"), "11.40"),
+        (figures.credits, D("0.114"), "0.114"),
+        (figures.credits, D("0"), "0"),
+        (figures.credits, D("-5.5"), "-5.50"),
+        (figures.duration, 840, "840 ms"),
+        (figures.duration, 2163.2, "2.2 s"),
+        (figures.duration, 95_000, "1 min 35 s"),
+        (figures.percent, 0.988, "98.8%"),
+        (figures.percent, 1, "100.0%"),
+        (figures.percent, 0.99999, "> 99.9%"),
+        (figures.percent, None, "–"),
+        (figures.width, 0.5, "50.00%"),
+        (figures.width, None, "0.00%"),
+    ],
+)
+def test_a_number_is_shown_as_people_write_it(show: Callable[[Any], str], value: Any, text: str) -> None:
+    assert show(value) == text
+
+
+def test_a_change_is_a_badge() -> None:
+    assert figures.change(None) == ""
+    assert "kz-bad" in str(figures.change(0.25, "bad"))
+    assert "▼ 50%" in str(figures.change(-0.5))

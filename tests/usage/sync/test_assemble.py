@@ -1,0 +1,165 @@
+"""What a trace is, decided over all its steps (domain.md, What is counted)."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from pricing.engine import Assignment, CostSource, PriceBook, TierRate
+from tests.conftest import LONG_AGO, NOON
+from usage.langfuse.wire import ReceivedObservation
+from usage.sync.assemble import assemble
+from usage.sync.steps import Directory, Step, TraceFact, newest_versions, step_from
+
+ACME, GLOBEX, ANN, GUS = (uuid4() for _ in range(4))
+DIRECTORY = Directory(frozenset({ACME, GLOBEX}), {ANN: ACME, GUS: GLOBEX})
+BOOK = PriceBook(rates={1: [TierRate(1, LONG_AGO, Decimal(200), Decimal("0.95"))]}, platform_tiers=[Assignment(LONG_AGO, 1)])
+D = Decimal
+
+
+def received(observation_id: str = "o1", **fields: Any) -> ReceivedObservation:
+    values: dict[str, Any] = {
+        "trace_id": "t1",
+        "observation_id": observation_id,
+        "type": "SPAN",
+        "name": observation_id,
+        "level": "DEFAULT",
+        "is_root": False,
+        "start_time": NOON,
+        "end_time": None,
+        "received_at": NOON,
+        "tenant_reference": "",
+        "user_reference": "",
+        "project_id": "",
+        "flow_id": "",
+        "trace_name": "",
+        "model": "",
+        "usage_details": {},
+        "cost_usd": None,
+        **fields,
+    }
+    return ReceivedObservation(**values)
+
+
+def trace_of(*observations: ReceivedObservation, book: PriceBook = BOOK, fixed_tenant_id: UUID | None = None) -> tuple[TraceFact, list[Step]]:
+    steps = [step_from(1, one) for one in observations]
+    return assemble(1, steps, DIRECTORY, book, fixed_tenant_id), steps
+
+
+@pytest.mark.parametrize(
+    ("tenant", "user", "expected"),
+    [
+        (str(ACME), str(ANN), (ACME, ANN)),
+        ("", str(ANN), (ACME, ANN)),
+        (str(ACME).upper(), f"{{{ANN}}}", (ACME, ANN)),
+        (str(GLOBEX), str(ANN), (GLOBEX, ANN)),
+        (str(uuid4()), str(ANN), (None, ANN)),
+        ("acme", str(ANN), (None, ANN)),
+        (str(ACME), "", (ACME, None)),
+        (str(ACME), str(uuid4()), (ACME, None)),
+        ("", "", (None, None)),
+    ],
+)
+def test_the_owner_is_who_the_trace_names(tenant: str, user: str, expected: tuple[UUID | None, UUID | None]) -> None:
+    trace, _ = trace_of(received(tenant_reference=tenant, user_reference=user))
+    assert (trace.tenant_id, trace.user_id) == expected
+
+
+def test_a_root_is_asked_first_then_the_earliest() -> None:
+    early, late = NOON - timedelta(minutes=1), NOON
+    child = received("a", start_time=early, user_reference=str(GUS), flow_id="child-flow", project_id="p")
+    root = received("b", start_time=late, is_root=True, user_reference=str(ANN))
+    trace, _ = trace_of(child, root)
+    assert (trace.user_id, trace.flow_id, trace.project_id) == (ANN, "child-flow", "p")
+    trace, _ = trace_of(received("a", start_time=late, flow_id="late"), received("b", start_time=early, flow_id="early"))
+    assert trace.flow_id == "early"
+
+
+def test_the_order_in_which_steps_come_changes_nothing() -> None:
+    observations = [received("a", user_reference=str(GUS)), received("b", is_root=True, user_reference=str(ANN)), received("c", is_root=True)]
+    assert trace_of(*observations)[0] == trace_of(*reversed(observations))[0]
+
+
+def test_a_fixed_tenant_owns_all_of_its_connections_usage() -> None:
+    trace, _ = trace_of(received(tenant_reference=str(ACME), user_reference=str(ANN)), fixed_tenant_id=GLOBEX)
+    assert (trace.tenant_id, trace.user_id) == (GLOBEX, ANN)
+
+
+def test_its_time_is_its_earliest_start_and_all_its_usage_counts_there() -> None:
+    trace, _ = trace_of(received("a", start_time=NOON + timedelta(minutes=70)), received("b", start_time=NOON - timedelta(seconds=1)))
+    assert trace.start_time == NOON - timedelta(seconds=1)
+    assert trace.hour == NOON - timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("ends", "latency_ms"), [([None], None), ([NOON + timedelta(seconds=2), None], 2000), ([NOON - timedelta(seconds=9)], 0)]
+)
+def test_its_latency_is_to_the_latest_end(ends: list[datetime | None], latency_ms: int | None) -> None:
+    trace, _ = trace_of(*(received(str(number), end_time=end) for number, end in enumerate(ends)))
+    assert trace.latency_ms == latency_ms
+
+
+@pytest.mark.parametrize(
+    ("levels", "failed"),
+    [
+        ([(True, "ERROR"), (False, "DEFAULT")], True),
+        ([(True, "DEFAULT"), (False, "ERROR")], False),
+        ([(False, "ERROR")], True),
+        ([(False, "WARNING")], False),
+        ([(True, "DEFAULT"), (True, "ERROR")], True),
+    ],
+)
+def test_it_failed_if_a_root_did_or_without_one_any_step(levels: list[tuple[bool, str]], failed: bool) -> None:
+    trace, _ = trace_of(*(received(str(number), is_root=root, level=level) for number, (root, level) in enumerate(levels)))
+    assert trace.is_failed is failed
+
+
+def test_six_cents_on_professional_are_11_4_credits() -> None:
+    usage = {"input": 10, "output": 5, "total": 15}
+    owner = {"tenant_reference": str(ACME), "user_reference": str(ANN)}
+    trace, steps = trace_of(
+        received("a", is_root=True, **owner),
+        received("b", type="TOOL", usage_details=usage, cost_usd=D("0.02"), model="x"),
+        received("c", type="GENERATION", usage_details=usage, cost_usd=D("0.04"), model="y"),
+    )
+    assert (trace.cost_usd, trace.billed_cost_usd, trace.credits) == (D("0.06"), D("0.057"), D("11.4"))
+    assert (trace.tokens.total, trace.priced_observations, trace.unpriced_observations) == (30, 2, 0)
+    assert [step.credits for step in steps] == [None, D("3.8"), D("7.6")]
+
+
+def test_what_has_no_price_is_unknown_not_zero() -> None:
+    owner = {"tenant_reference": str(ACME), "user_reference": str(ANN)}
+    unpriced = received("a", usage_details={"input": 5, "total": 5}, model="nobody-knows", **owner)
+    trace, steps = trace_of(unpriced)
+    assert (trace.cost_usd, trace.credits, trace.unpriced_observations) == (None, None, 1)
+    assert steps[0].cost_source is CostSource.UNPRICED
+    trace, _ = trace_of(unpriced, received("b", usage_details={"input": 5}, cost_usd=D("0.01"), **owner))
+    assert (trace.cost_usd, trace.unpriced_observations) == (D("0.01"), 1)
+
+
+def test_unattributed_usage_has_a_cost_and_is_charged_to_nobody() -> None:
+    trace, steps = trace_of(received(usage_details={"input": 5}, cost_usd=D(1), tenant_reference=str(ACME)))
+    assert (trace.cost_usd, trace.credits, steps[0].credits) == (D(1), None, None)
+
+
+def test_without_a_tier_usage_has_a_cost_and_no_credits() -> None:
+    owner = {"tenant_reference": str(ACME), "user_reference": str(ANN)}
+    trace, _ = trace_of(received(usage_details={"input": 5}, cost_usd=D(1), **owner), book=PriceBook())
+    assert (trace.cost_usd, trace.billed_cost_usd, trace.credits, trace.rate_id) == (D(1), None, None, None)
+
+
+def test_the_version_received_last_is_the_truth_whatever_the_order() -> None:
+    versions = [received("a", received_at=NOON + timedelta(seconds=number), cost_usd=D(number)) for number in (2, 3, 1)]
+    for order in (versions, versions[::-1]):
+        (step,) = newest_versions([step_from(1, one) for one in order]).values()
+        assert step.langfuse_cost_usd == 3
+    twins = [received("a", cost_usd=D(number)) for number in (1, 2)]
+    chosen = {next(iter(newest_versions([step_from(1, one) for one in order]).values())).langfuse_cost_usd for order in (twins, twins[::-1])}
+    assert len(chosen) == 1, "of two versions of one moment the same one is chosen, whatever the order"
+
+
+def test_the_same_span_id_in_two_traces_is_two_observations() -> None:
+    assert step_from(1, received("a", trace_id="t1")).id != step_from(1, received("a", trace_id="t2")).id
+    assert step_from(1, received("a")).id != step_from(2, received("a")).id

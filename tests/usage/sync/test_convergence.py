@@ -1,0 +1,77 @@
+"""Invariant 2: the same end, whatever the order, overlap and repetition of the batches that led there."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from credits.models import UsageCharge
+from pricing.book import load_price_book
+from tests.conftest import People
+from tests.usage.sync.test_assemble import received
+from tests.usage.sync.test_sync import state
+from usage.books import verify_books
+from usage.langfuse.wire import ReceivedObservation
+from usage.models import LangfuseConnection
+from usage.sync.apply import apply_received
+
+pytestmark = pytest.mark.django_db
+
+# Around the end of an hour, a day, a week (a Sunday) and a month.
+BORDER = datetime(2026, 11, 30, 23, 59, tzinfo=UTC) - timedelta(days=1)
+moments = st.integers(-90, 90).map(lambda minutes: BORDER + timedelta(minutes=minutes)) | st.just(BORDER + timedelta(days=1, minutes=2))
+
+
+@st.composite
+def versions(draw: st.DrawFn, people: list[str], tenants: list[str]) -> ReceivedObservation:
+    has_usage = draw(st.booleans())
+    fields: dict[str, Any] = {
+        "trace_id": draw(st.sampled_from(["t1", "t2", "t3"])),
+        "is_root": draw(st.booleans()),
+        "level": draw(st.sampled_from(["DEFAULT", "ERROR"])),
+        "start_time": draw(moments),
+        "end_time": draw(st.none() | moments),
+        "received_at": BORDER + timedelta(days=3, seconds=draw(st.integers(0, 4))),
+        "user_reference": draw(st.sampled_from(people)),
+        "tenant_reference": draw(st.sampled_from(tenants)),
+        "flow_id": draw(st.sampled_from(["", "f1", "f2"])),
+    }
+    if has_usage:
+        fields["usage_details"] = {"input": draw(st.integers(0, 50)), "output": 3}
+        fields["cost_usd"] = draw(st.none() | st.decimals(min_value=0, max_value=3, places=12))
+        fields["model"] = draw(st.sampled_from(["m1", "m2", "nobody-knows"]))
+    return received(draw(st.sampled_from(["a", "b", "c", "d"])), **fields)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_order_of_batches_ends_as_one_clean_batch(connection: LangfuseConnection, people: People, data: st.DataObject) -> None:
+    owners = ["", "unknown", str(people.acme_user.pk), str(people.globex_user.pk)]
+    tenants = ["", "unknown", str(people.acme.pk), str(people.globex.pk)]
+    history = data.draw(st.lists(versions(owners, tenants), min_size=1, max_size=10), label="history")
+    batches = data.draw(st.lists(st.lists(st.sampled_from(history), max_size=6), max_size=6), label="batches")
+    last = data.draw(st.permutations(history), label="last batches")
+    cut = data.draw(st.integers(0, len(last)), label="cut")
+    book = load_price_book()
+
+    with transaction.atomic():
+        for batch in [*batches, last[:cut], last[cut:]]:
+            apply_received(connection, batch, [], book)
+            assert verify_books() == []
+        stepwise = comparable()
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        apply_received(connection, history, [], book)
+        clean = comparable()
+        transaction.set_rollback(True)
+
+    assert stepwise == clean
+
+
+def comparable() -> dict[str, list[Any]]:
+    """The state; of the ledger what is posted for each hour, not in how many steps."""
+    posted = UsageCharge.objects.exclude(credits=0).values_list("account_id", "hour", "credits")
+    return {**state(), "UsageCharge": sorted(map(str, posted))}
