@@ -11,6 +11,7 @@ from django.utils import timezone
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.conftest import People, RunningSandbox
@@ -68,8 +69,14 @@ def log_in(browser: webdriver.Chrome, site: str, username: str) -> None:
     browser.get(site)
     browser.find_element(By.NAME, "username").send_keys(username)
     browser.find_element(By.NAME, "password").send_keys("right")
-    browser.find_element(By.CSS_SELECTOR, "button.kz-primary").click()
-    WebDriverWait(browser, 10).until(lambda one: "/login/" not in one.current_url)
+    follow(browser, By.CSS_SELECTOR, "button.kz-primary")
+
+
+def follow(browser: webdriver.Chrome, by: str, value: str) -> None:
+    """Click what leads to another page, and wait for that."""
+    page = browser.find_element(By.TAG_NAME, "html")
+    browser.find_element(by, value).click()
+    WebDriverWait(browser, 10).until(staleness_of(page))
 
 
 def text(browser: webdriver.Chrome) -> str:
@@ -96,15 +103,15 @@ def test_a_platform_admin_sees_everything_and_goes_down_to_a_user(browser: webdr
     assert browser.current_url == f"{site}/platform/"
     assert (card(browser, "Runs"), card(browser, "Provider cost"), card(browser, "Active users")) == ("3", "$0.18", "2")
     assert drawn_charts(browser) == 2
-    browser.find_element(By.LINK_TEXT, "Globex").click()
+    follow(browser, By.LINK_TEXT, "Globex")
     assert (card(browser, "Runs"), card(browser, "Credits used")) == ("2", "22.80")
-    browser.find_element(By.LINK_TEXT, "gus").click()
+    follow(browser, By.LINK_TEXT, "gus")
     assert card(browser, "Runs") == "2"
     assert "Professional" in text(browser)
-    browser.find_element(By.LINK_TEXT, "Admin").click()
+    follow(browser, By.LINK_TEXT, "Admin")
     assert card(browser, "Runs") == "3"
     assert drawn_charts(browser) == 2
-    browser.find_element(By.LINK_TEXT, "Traces").click()
+    follow(browser, By.CSS_SELECTOR, "a[href='/admin/usage/trace/']")
     assert re.search(r"\b3 traces\b", text(browser))
     assert errors(browser) == []
 
@@ -115,9 +122,9 @@ def test_a_tenant_admin_sees_its_tenant_and_no_other(browser: webdriver.Chrome, 
     assert (card(browser, "Runs"), card(browser, "Credits used")) == ("1", "11.40")
     assert "Triage" in text(browser)
     for button, runs in (("7 days", "1"), ("Today", "1")):
-        browser.find_element(By.XPATH, f"//button[text()='{button}']").click()
+        follow(browser, By.XPATH, f"//button[text()='{button}']")
         assert card(browser, "Runs") == runs
-    browser.find_element(By.LINK_TEXT, "ann").click()
+    follow(browser, By.LINK_TEXT, "ann")
     assert card(browser, "Runs") == "1"
     browser.get(f"{site}/tenants/globex/")
     assert "Nothing here" in text(browser)
@@ -135,7 +142,7 @@ def test_a_user_sees_its_own_usage_and_credits_and_logs_out(browser: webdriver.C
     browser.get(f"{site}/users/{people.globex_user.pk}/")
     assert "Nothing here" in text(browser)
     browser.get(site)
-    browser.find_element(By.XPATH, "//button[text()='Log out']").click()
+    follow(browser, By.XPATH, "//button[text()='Log out']")
     assert "/login/" in browser.current_url
 
 
@@ -143,5 +150,5 @@ def test_a_wrong_password_is_refused_in_words(browser: webdriver.Chrome, site: s
     browser.get(site)
     browser.find_element(By.NAME, "username").send_keys("ann")
     browser.find_element(By.NAME, "password").send_keys("wrong")
-    browser.find_element(By.CSS_SELECTOR, "button.kz-primary").click()
+    follow(browser, By.CSS_SELECTOR, "button.kz-primary")
     assert "don't match" in text(browser)
