@@ -54,9 +54,18 @@ def site(live_server: Any, people: People, tracing: TracingClient, sandbox: Runn
     start = timezone.now() - timedelta(minutes=2)
     for number, user in enumerate((people.acme_user, people.globex_user, people.globex_user)):
         tracer = LangfuseTracer(
-            "flow", "chain", "Kanvas", f"run {number}", user_id=str(user.pk), kluisz_flow_id=str(people.flow.pk), start_time=start, client=tracing
+            "flow",
+            "chain",
+            "Kanvas",
+            f"run {number}",
+            user_id=str(user.pk),
+            kluisz_flow_id=str(people.flow.pk),
+            start_time=start,
+            client=tracing,
         )
-        tracer.add_generation("Model", "gpt-4o", {"input": 20_000, "output": 1_000}, start_time=start, end_time=start + timedelta(seconds=2))
+        tracer.add_generation(
+            "Model", "gpt-4o", {"input": 20_000, "output": 1_000}, start_time=start, end_time=start + timedelta(seconds=2)
+        )
         tracer.end(end_time=start + timedelta(seconds=2))
     tracing.flush()
     result = sync_connection(connection)

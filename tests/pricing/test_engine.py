@@ -34,7 +34,9 @@ def rate(per_usd: str = "200", multiplier: str = "0.95", minimum: str | None = N
     return TierRate(1, THEN, D(per_usd), D(multiplier), D(minimum) if minimum else None, D(maximum) if maximum else None)
 
 
-def price(pattern: str = "m", per_million: str = "2", since: datetime = THEN, precedence: Precedence = Precedence.REPLACES, key: int = 1) -> Price:
+def price(
+    pattern: str = "m", per_million: str = "2", since: datetime = THEN, precedence: Precedence = Precedence.REPLACES, key: int = 1
+) -> Price:
     return Price(key, re.compile(pattern), since, None, {UnitKind.INPUT: D(per_million), UnitKind.OUTPUT: D(per_million)}, precedence)
 
 

@@ -44,7 +44,13 @@ def use(bare_connection: LangfuseConnection) -> Callable[..., None]:
     ) -> None:
         trace_id = f"run{next(number)}"
         owner = {"user_reference": str(user.pk), "tenant_reference": str(user.tenant_id)} if user else {}
-        common = {"trace_id": trace_id, "start_time": start, "end_time": start + timedelta(seconds=seconds), "flow_id": flow, "project_id": project}
+        common = {
+            "trace_id": trace_id,
+            "start_time": start,
+            "end_time": start + timedelta(seconds=seconds),
+            "flow_id": flow,
+            "project_id": project,
+        }
         root = received("root", is_root=True, level="ERROR" if failed else "DEFAULT", **common, **owner)
         usage = {"input": 10, "output": 5, "total": 15}
         call = received("call", model=model, usage_details=usage, cost_usd=None if cost is None else Decimal(cost), **{**common, **extra})

@@ -18,7 +18,15 @@ TENANT, PROJECT, FLOW, USER = (str(uuid4()) for _ in range(4))
 
 def document() -> dict[str, Any]:
     return {
-        "tiers": [{"name": "Pro", "credits_per_usd": "200", "pricing_multiplier": 0.95, "default_credits": "100", "valid_from": "2026-01-01T00:00:00Z"}],
+        "tiers": [
+            {
+                "name": "Pro",
+                "credits_per_usd": "200",
+                "pricing_multiplier": 0.95,
+                "default_credits": "100",
+                "valid_from": "2026-01-01T00:00:00Z",
+            }
+        ],
         "tenants": [{"id": TENANT, "name": "Acme", "slug": "acme", "timezone": "Europe/Amsterdam", "default_tier": "Pro"}],
         "projects": [{"id": PROJECT, "name": "Care", "tenant": "acme"}],
         "flows": [{"id": FLOW, "name": "Triage", "project": PROJECT}],
@@ -77,7 +85,10 @@ def test_what_changed_is_taken_over(tmp_path: Path) -> None:
         ({"users": [{"id": USER, "username": "ann", "tenant": "acme", "tier": "Gold"}]}, "tier “Gold” of user “ann”"),
         ({"flows": [{"id": FLOW, "name": "T", "project": str(uuid4())}]}, "of flow “T” is unknown"),
         ({"planets": []}, "planets"),
-        ({"users": [{"id": USER, "username": "a", "tenant": "acme"}, {"id": str(uuid4()), "username": "a", "tenant": "acme"}]}, "contradicts"),
+        (
+            {"users": [{"id": USER, "username": "a", "tenant": "acme"}, {"id": str(uuid4()), "username": "a", "tenant": "acme"}]},
+            "contradicts",
+        ),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_changed(tmp_path: Path, change: dict[str, Any], words: str) -> None:

@@ -176,7 +176,11 @@ def test_the_stored_observations_sum_to_their_traces(some_usage: None) -> None:
 def test_a_top_list_is_ordered_and_leaves_out_nobody(some_usage: None, people: People) -> None:
     period = Period(NOON - timedelta(days=7), NOON + timedelta(days=7), ZoneInfo("UTC"))
     top: Callable[..., Any] = queries.top
-    assert [row.key for row in top(Dimension.USER, Scope(), period)] == [people.globex_user.pk, people.acme_user.pk, people.acme_colleague.pk]
+    assert [row.key for row in top(Dimension.USER, Scope(), period)] == [
+        people.globex_user.pk,
+        people.acme_user.pk,
+        people.acme_colleague.pk,
+    ]
     assert [row.key for row in top(Dimension.USER, Scope(), period, limit=1)] == [people.globex_user.pk]
     by_traces = top(Dimension.TENANT, Scope(), period, metric=queries.Metric.TRACES)
     assert [(row.label, row.numbers.total_traces) for row in by_traces] == [("Acme", 3), ("Globex", 2)]

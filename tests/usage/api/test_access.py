@@ -51,10 +51,17 @@ def test_each_role_gets_what_it_may_see(people: People, api: Callable[..., Any],
     assert found == dict(zip(ROLES, EXPECTED[path], strict=True))
 
 
-@pytest.mark.parametrize("path", ["time-series", "top-users", "top-flows", "cost-breakdown?group_by=user", "cost-breakdown?group_by=tenant"])
+@pytest.mark.parametrize(
+    "path", ["time-series", "top-users", "top-flows", "cost-breakdown?group_by=user", "cost-breakdown?group_by=tenant"]
+)
 @pytest.mark.parametrize(
     ("role", "cost"),
-    [("platform_admin", "1.830600000000"), ("acme_admin", "0.080600000000"), ("acme_user", "0.060600000000"), ("globex_user", "1.500000000000")],
+    [
+        ("platform_admin", "1.830600000000"),
+        ("acme_admin", "0.080600000000"),
+        ("acme_user", "0.060600000000"),
+        ("globex_user", "1.500000000000"),
+    ],
 )
 def test_nothing_of_others_leaks_into_sums(people: People, api: Callable[..., Any], path: str, role: str, cost: str) -> None:
     from decimal import Decimal

@@ -119,7 +119,9 @@ def test_filters_combine_and_repeat(people: People, api: Callable[..., Any]) -> 
         ("cost-breakdown", {"status": "odd"}, "status.0", "odd"),
     ],
 )
-def test_bad_parameters_are_named(people: People, api: Callable[..., Any], path: str, query: dict[str, str], parameter: str, words: str) -> None:
+def test_bad_parameters_are_named(
+    people: People, api: Callable[..., Any], path: str, query: dict[str, str], parameter: str, words: str
+) -> None:
     answer = api(people.platform_admin, path, **query)
     assert answer.status_code == 400
     body = answer.json()
@@ -206,7 +208,9 @@ def test_credit_status(people: People, api: Callable[..., Any]) -> None:
 QUERY_BUDGET = 12
 
 
-@pytest.mark.parametrize("path", ["platform/stats", "time-series", "top-users", "top-flows", "cost-breakdown", "cost-breakdown?group_by=user"])
+@pytest.mark.parametrize(
+    "path", ["platform/stats", "time-series", "top-users", "top-flows", "cost-breakdown", "cost-breakdown?group_by=user"]
+)
 def test_the_number_of_queries_does_not_grow_with_the_data(
     people: People, use: Callable[..., None], django_assert_max_num_queries: Any, path: str
 ) -> None:

@@ -48,7 +48,9 @@ def test_every_answer_validates(people: People, api: Callable[..., Any], schema:
     Draft202012Validator({**described, "components": schema["components"]}).validate(answer.json())
 
 
-@pytest.mark.parametrize(("path", "query"), [("time-series", {"granularity": "x"}), ("top-users", {"tenant_id": "x"}), ("top-flows", {"limit": "x"})])
+@pytest.mark.parametrize(
+    ("path", "query"), [("time-series", {"granularity": "x"}), ("top-users", {"tenant_id": "x"}), ("top-flows", {"limit": "x"})]
+)
 def test_every_refusal_validates(people: People, api: Callable[..., Any], schema: dict[str, Any], path: str, query: dict[str, str]) -> None:
     for user, status in ((people.acme_user, "400"), (None, "401"), (people.service, "403")):
         answer = api(user, path, **query)

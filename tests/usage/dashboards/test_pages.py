@@ -82,7 +82,9 @@ def test_a_period_can_be_chosen(people: People, query: str) -> None:
     assert page(people.acme_user, f"/users/{people.acme_user.pk}/{query}")[0] == 200
 
 
-@pytest.mark.parametrize("query", ["?days=8", "?start_date=2026-11-31", "?start_date=2026-11-02&end_date=2026-11-01", "?end_date=0001-01-01"])
+@pytest.mark.parametrize(
+    "query", ["?days=8", "?start_date=2026-11-31", "?start_date=2026-11-02&end_date=2026-11-01", "?end_date=0001-01-01"]
+)
 def test_an_impossible_period_is_refused(people: People, query: str) -> None:
     assert page(people.acme_user, f"/users/{people.acme_user.pk}/{query}")[0] == 400
 
@@ -121,7 +123,9 @@ def test_every_model_has_its_admin_pages(people: People, use: Callable[..., None
     from django.apps import apps
 
     ours = {model for app in ("tenants", "pricing", "credits", "usage") for model in apps.get_app_config(app).get_models()}
-    assert {model.__name__ for model in ours - admin.site._registry.keys()} == {"TierRate", "ModelPriceUnit"}, "these are edited with their parents"
+    assert {model.__name__ for model in ours - admin.site._registry.keys()} == {"TierRate", "ModelPriceUnit"}, (
+        "these are edited with their parents"
+    )
 
 
 def test_a_connections_secret_is_never_shown(people: People, bare_connection: LangfuseConnection) -> None:

@@ -122,9 +122,7 @@ def test_what_is_no_export_is_refused(sandbox: RunningSandbox) -> None:
 
 def test_it_asks_to_slow_down_when_told_to(sandbox: RunningSandbox) -> None:
     sandbox.sandbox.rate_limit = RateLimit(2)
-    answers = [
-        httpx.get(f"{sandbox.url}/api/public/v2/observations", auth=(sandbox.sandbox.public_key, SECRET_KEY)) for _ in range(3)
-    ]
+    answers = [httpx.get(f"{sandbox.url}/api/public/v2/observations", auth=(sandbox.sandbox.public_key, SECRET_KEY)) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert int(answers[2].headers["Retry-After"]) in range(1, 62)
     assert answers[2].headers["X-RateLimit-Limit"] == "2"

@@ -173,7 +173,9 @@ def test_a_langfuse_that_is_down_never_breaks_or_delays_a_run_and_no_key_is_logg
     assert "sk-lf-not-to-be-seen" not in done.stderr
 
 
-def test_what_breaks_inside_tracing_stays_inside(tracing: TracingClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_breaks_inside_tracing_stays_inside(
+    tracing: TracingClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     tracer = tracer_for(tracing)
     monkeypatch.setattr(tracing, "tracer", None)
     tracer.add_trace("c1", "Prompt", "x")

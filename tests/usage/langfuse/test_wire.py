@@ -62,7 +62,9 @@ def test_absent_texts_are_empty(absent: Any) -> None:
     assert (row.model, row.user_reference, row.name, row.level, row.trace_name) == ("", "", "", "DEFAULT", "")
 
 
-@pytest.mark.parametrize(("value", "text"), [("acme", "acme"), ('"acme"', "acme"), ('"', '"'), (7, "7"), (None, ""), ('"a" and "b"', '"a" and "b"')])
+@pytest.mark.parametrize(
+    ("value", "text"), [("acme", "acme"), ('"acme"', "acme"), ('"', '"'), (7, "7"), (None, ""), ('"a" and "b"', '"a" and "b"')]
+)
 def test_metadata_is_read_json_encoded_or_raw(value: Any, text: str) -> None:
     (row,) = page_of({**GOOD, "metadata": {"tenant_id": value, "scope.name": "x"}}).observations
     assert row.tenant_reference == text
@@ -107,7 +109,9 @@ def test_a_row_that_breaks_the_contract_is_set_aside_and_the_rest_is_kept(broken
     assert json.loads(rejected.row)["startTime"]
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>hello</html>", b"[]", b'{"data": 3, "meta": {}}', b'{"message": "hi"}', b'{"data": [{"id"', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>hello</html>", b"[]", b'{"data": 3, "meta": {}}', b'{"message": "hi"}', b'{"data": [{"id"', b"\xff\xfe"]
+)
 def test_what_is_no_page_is_said_to_be_none(body: bytes) -> None:
     with pytest.raises(NotAPage):
         decode_page(body)

@@ -43,7 +43,9 @@ def received(observation_id: str = "o1", **fields: Any) -> ReceivedObservation:
     return ReceivedObservation(**values)
 
 
-def trace_of(*observations: ReceivedObservation, book: PriceBook = BOOK, fixed_tenant_id: UUID | None = None) -> tuple[TraceFact, list[Step]]:
+def trace_of(
+    *observations: ReceivedObservation, book: PriceBook = BOOK, fixed_tenant_id: UUID | None = None
+) -> tuple[TraceFact, list[Step]]:
     steps = [step_from(1, one) for one in observations]
     return assemble(1, steps, DIRECTORY, book, fixed_tenant_id), steps
 
@@ -78,7 +80,11 @@ def test_a_root_is_asked_first_then_the_earliest() -> None:
 
 
 def test_the_order_in_which_steps_come_changes_nothing() -> None:
-    observations = [received("a", user_reference=str(GUS)), received("b", is_root=True, user_reference=str(ANN)), received("c", is_root=True)]
+    observations = [
+        received("a", user_reference=str(GUS)),
+        received("b", is_root=True, user_reference=str(ANN)),
+        received("c", is_root=True),
+    ]
     assert trace_of(*observations)[0] == trace_of(*reversed(observations))[0]
 
 
@@ -156,7 +162,9 @@ def test_the_version_received_last_is_the_truth_whatever_the_order() -> None:
         (step,) = newest_versions([step_from(1, one) for one in order]).values()
         assert step.langfuse_cost_usd == 3
     twins = [received("a", cost_usd=D(number)) for number in (1, 2)]
-    chosen = {next(iter(newest_versions([step_from(1, one) for one in order]).values())).langfuse_cost_usd for order in (twins, twins[::-1])}
+    chosen = {
+        next(iter(newest_versions([step_from(1, one) for one in order]).values())).langfuse_cost_usd for order in (twins, twins[::-1])
+    }
     assert len(chosen) == 1, "of two versions of one moment the same one is chosen, whatever the order"
 
 

@@ -51,7 +51,9 @@ def call(observation_id: str, cost: float | None, model: str = "gpt-4o", **field
     """A model call with 15 tokens."""
     usage = {"input": 10, "output": 5, "total": 15}
     costs = {} if cost is None else {"total": cost}
-    return row(observation_id, **{"type": "GENERATION", "model": model, "usageDetails": usage, "costDetails": costs, "totalUsage": 15, **fields})
+    return row(
+        observation_id, **{"type": "GENERATION", "model": model, "usageDetails": usage, "costDetails": costs, "totalUsage": 15, **fields}
+    )
 
 
 def owned(people: People, **fields: Any) -> dict[str, Any]:
@@ -65,7 +67,8 @@ def state() -> dict[str, list[Any]]:
     skipped = {"id", "created_at", "updated_at", "first_seen_at"}
     return {
         model.__name__: sorted(
-            str({key: value for key, value in one.items() if key not in skipped or model in (Trace, Observation)}) for one in model.objects.values()
+            str({key: value for key, value in one.items() if key not in skipped or model in (Trace, Observation)})
+            for one in model.objects.values()
         )
         for model in (Trace, Observation, TenantUsageStats, UserUsageStats, FlowUsage, ModelUsage, UsageCharge)
     }
@@ -98,7 +101,9 @@ def test_it_works(connection: LangfuseConnection, sandbox: RunningSandbox, peopl
 
 
 def test_a_second_sync_changes_nothing(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
-    sandbox.store.add([owned(people, start=timezone.now() - timedelta(minutes=5)), call("c1", 0.06, start=timezone.now() - timedelta(minutes=5))])
+    sandbox.store.add(
+        [owned(people, start=timezone.now() - timedelta(minutes=5)), call("c1", 0.06, start=timezone.now() - timedelta(minutes=5))]
+    )
     sync(connection)
     before = state()
     again = sync_connection(connection, start=MOMENT - timedelta(days=2))
@@ -165,11 +170,15 @@ def test_a_trace_that_moves_to_another_hour_and_day_leaves_nothing_behind(
     sandbox.store.add([row("early", start=MOMENT - timedelta(days=40))])
     sync_connection(connection, start=MOMENT - timedelta(days=41))
     assert verify_books() == []
-    assert {stats.period_start.date() for stats in TenantUsageStats.objects.filter(granularity="day")} == {(MOMENT - timedelta(days=40)).date()}
+    assert {stats.period_start.date() for stats in TenantUsageStats.objects.filter(granularity="day")} == {
+        (MOMENT - timedelta(days=40)).date()
+    }
     assert UserUsageStats.objects.filter(granularity="hour").count() == 1
 
 
-def test_a_root_that_arrives_later_moves_the_usage_to_its_owner(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_a_root_that_arrives_later_moves_the_usage_to_its_owner(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     sandbox.store.add([call("c1", 0.06, userId=str(people.globex_user.pk))])
     sync(connection)
     assert Account.objects.get(pk=people.globex_user.pk).used == D("11.4")
@@ -226,7 +235,9 @@ def test_unpriced_usage_is_stored_and_unknown(connection: LangfuseConnection, sa
     assert Transaction.objects.count() == 0
 
 
-def test_a_model_that_only_the_shipped_book_knows_is_priced_by_it(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_a_model_that_only_the_shipped_book_knows_is_priced_by_it(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     sandbox.store.add([owned(people), call("c1", None, model="gpt-4o")])
     sync(connection)
     assert Observation.objects.get(model="gpt-4o").cost_source == "price_book"
