@@ -76,7 +76,8 @@ def cost_by_model(rows: Sequence[Ranked]) -> dict[str, Any]:
             hovertemplate="%{label}<br>$%{value:,.4f} (%{percent})<extra></extra>",
         )
     )
-    figure.update_layout(**_layout(310), legend={"orientation": "h", "y": -0.08, "x": 0.5, "xanchor": "center"})
+    legend = {"orientation": "h", "y": -0.04, "x": 0.5, "xanchor": "center"}
+    figure.update_layout(**_layout(310) | {"margin": {"l": 8, "r": 8, "t": 6, "b": 8}}, legend=legend)
     return _as_dict(figure)
 
 

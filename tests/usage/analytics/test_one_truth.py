@@ -9,10 +9,9 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from django.db import transaction
 
 from pricing.book import load_price_book
 from tests.conftest import NOON, People

@@ -95,7 +95,7 @@ def test_an_empty_page_says_so(people: People) -> None:
 
 def test_what_has_no_price_is_said(people: People, use: Callable[..., None]) -> None:
     use(people.acme_user, None, start=timezone.now(), model="acme-llm-7b")
-    status, text = page(people.acme_admin, "/tenants/acme/")
+    _, text = page(people.acme_admin, "/tenants/acme/")
     assert "1 model calls have no price" in text
     assert "–" in text
 

@@ -4,9 +4,9 @@ import gzip
 from datetime import UTC, datetime, timedelta
 
 import httpx
+from langfuse import Langfuse, propagate_attributes
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from langfuse import Langfuse, propagate_attributes
 from tests.conftest import SECRET_KEY, RunningSandbox, recorded
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.sandbox.server import RateLimit

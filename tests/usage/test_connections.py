@@ -1,0 +1,71 @@
+"""Which Langfuse is read: the environment's, else the embedded sandbox."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.conf import settings as project
+from pytest_django.fixtures import SettingsWrapper
+
+from usage.connections import configured_connection, enabled_connections
+from usage.models import LangfuseConnection
+
+pytestmark = pytest.mark.django_db
+SHOW = "from django.conf import settings as s; print(s.LANGFUSE_HOST, s.LANGFUSE_PUBLIC_KEY, s.LANGFUSE_SECRET_KEY, s.USES_SANDBOX)"
+
+
+def settings_with(**environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if "LANGFUSE" not in key}
+    return subprocess.run(
+        [sys.executable, "-c", SHOW], env={**clean, **environment}, capture_output=True, text=True, cwd=project.BASE_DIR, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [
+        ({}, "https://cloud.langfuse.com   True"),
+        ({"KLUISZ_LANGFUSE_PUBLIC_KEY": "pk", "KLUISZ_LANGFUSE_SECRET_KEY": "sk"}, "https://cloud.langfuse.com pk sk False"),
+        ({"LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk", "LANGFUSE_BASE_URL": "http://h"}, "http://h pk sk False"),
+        (
+            {"KLUISZ_LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_PUBLIC_KEY": "no", "LANGFUSE_SECRET_KEY": "sk", "KLUISZ_LANGFUSE_HOST": "http://k"},
+            "http://k pk sk False",
+        ),
+    ],
+)
+def test_settings_come_from_the_environment_with_or_without_the_prefix(environment: dict[str, str], shown: str) -> None:
+    assert settings_with(**environment).stdout.strip() == shown
+
+
+def test_one_key_alone_is_refused_in_words() -> None:
+    refused = settings_with(KLUISZ_LANGFUSE_PUBLIC_KEY="pk")
+    assert refused.returncode == 1
+    assert "set KLUISZ_LANGFUSE_SECRET_KEY too" in refused.stderr
+
+
+def test_without_keys_it_is_the_sandbox_and_with_them_the_environments(settings: SettingsWrapper) -> None:
+    settings.USES_SANDBOX = True
+    assert configured_connection().source == "sandbox"
+    settings.USES_SANDBOX = False
+    settings.LANGFUSE_HOST, settings.LANGFUSE_PUBLIC_KEY, settings.LANGFUSE_SECRET_KEY = "http://h", "pk", "sk"
+    first = configured_connection()
+    assert (first.source, first.host, first.secret_key) == ("environment", "http://h", "sk")
+    settings.LANGFUSE_SECRET_KEY = "sk-new"
+    assert configured_connection().pk == first.pk
+    assert LangfuseConnection.objects.get(pk=first.pk).secret_key == "sk-new"
+    assert [one.source for one in enabled_connections()] == ["environment"], "the sandbox is no longer read"
+    settings.USES_SANDBOX = True
+    assert [one.source for one in enabled_connections()] == ["sandbox"]
+
+
+def test_keys_can_be_rotated(settings: SettingsWrapper) -> None:
+    settings.ENCRYPTION_KEYS = ["old"]
+    row = LangfuseConnection(name="x", host="http://h", public_key="pk")
+    row.secret_key = "sk-lf-1"
+    assert "sk-lf-1" not in row.encrypted_secret_key
+    settings.ENCRYPTION_KEYS = ["new", "old"]
+    assert row.secret_key == "sk-lf-1"
+    settings.ENCRYPTION_KEYS = ["new"]
+    with pytest.raises(Exception, match="KLUISZ_ENCRYPTION_KEYS"):
+        _ = row.secret_key
