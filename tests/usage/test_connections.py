@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from django.conf import settings as project
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from usage.connections import configured_connection, enabled_connections
 from usage.models import LangfuseConnection
@@ -29,7 +29,12 @@ def settings_with(**environment: str) -> subprocess.CompletedProcess[str]:
         ({"KLUISZ_LANGFUSE_PUBLIC_KEY": "pk", "KLUISZ_LANGFUSE_SECRET_KEY": "sk"}, "https://cloud.langfuse.com pk sk False"),
         ({"LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk", "LANGFUSE_BASE_URL": "http://h"}, "http://h pk sk False"),
         (
-            {"KLUISZ_LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_PUBLIC_KEY": "no", "LANGFUSE_SECRET_KEY": "sk", "KLUISZ_LANGFUSE_HOST": "http://k"},
+            {
+                "KLUISZ_LANGFUSE_PUBLIC_KEY": "pk",
+                "LANGFUSE_PUBLIC_KEY": "no",
+                "LANGFUSE_SECRET_KEY": "sk",
+                "KLUISZ_LANGFUSE_HOST": "http://k",
+            },
             "http://k pk sk False",
         ),
     ],
@@ -44,7 +49,7 @@ def test_one_key_alone_is_refused_in_words() -> None:
     assert "set KLUISZ_LANGFUSE_SECRET_KEY too" in refused.stderr
 
 
-def test_without_keys_it_is_the_sandbox_and_with_them_the_environments(settings: SettingsWrapper) -> None:
+def test_without_keys_it_is_the_sandbox_and_with_them_the_environments(settings: Settings) -> None:
     settings.USES_SANDBOX = True
     assert configured_connection().source == "sandbox"
     settings.USES_SANDBOX = False
@@ -59,7 +64,7 @@ def test_without_keys_it_is_the_sandbox_and_with_them_the_environments(settings:
     assert [one.source for one in enabled_connections()] == ["sandbox"]
 
 
-def test_keys_can_be_rotated(settings: SettingsWrapper) -> None:
+def test_keys_can_be_rotated(settings: Settings) -> None:
     settings.ENCRYPTION_KEYS = ["old"]
     row = LangfuseConnection(name="x", host="http://h", public_key="pk")
     row.secret_key = "sk-lf-1"
