@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
 from django.utils import timezone
 
 from credits.models import Account, Grant, Transaction, UsageCharge
-from kluisz_analytics.bulk import insert_rows
+from kluisz_analytics.bulk import insert_rows, update_rows
 from kluisz_analytics.fields import CREDIT_PLACES, to_scaled
 from kluisz_analytics.tenants.models import User
 
@@ -77,44 +78,68 @@ def grant(
 @transaction.atomic
 def post_usage(usage: UsageHours, now: datetime) -> Posted:
     """Bring the ledger to what each (user, hour) of ``usage`` comes to now, in credits. Returns what was posted."""
-    if not usage:
-        return Posted(0, ZERO)
-    charges = {
-        (charge.account_id, charge.hour): charge
-        for charge in UsageCharge.objects.filter(account__in={user_id for user_id, _ in usage}, hour__in={hour for _, hour in usage})
-    }
-    posted = {key: charges[key].credits if key in charges else ZERO for key in usage}
-    changed = sorted(key for key, credits in usage.items() if credits != posted[key])
+    posted = _posted(usage)
+    changed = sorted(key for key, credits in usage.items() if credits != (posted[key].credits if key in posted else ZERO))
     if not changed:
         return Posted(0, ZERO)
-    return _post_differences(usage, changed, now)
-
-
-def _post_differences(usage: UsageHours, changed: list[tuple[UUID, datetime]], now: datetime) -> Posted:
     accounts = _lock({user_id for user_id, _ in changed})
     # Read again under the lock: another worker may have posted for the same hours in between.
-    charges = {
-        (charge.account_id, charge.hour): charge
-        for charge in UsageCharge.objects.filter(account__in=accounts, hour__in={hour for _, hour in changed})
-    }
+    posted = _posted(changed)
     entries, new_charges, old_charges, net = [], [], [], ZERO
     for user_id, hour in changed:
-        account, charge = accounts[user_id], charges.get((user_id, hour))
-        if charge is None:
-            charge = UsageCharge(account=account, hour=hour, credits=ZERO, postings=0)
-            new_charges.append(charge)
-        else:
-            old_charges.append(charge)
+        account, charge = accounts[user_id], posted.get((user_id, hour), NOT_POSTED)
         difference = usage[user_id, hour] - charge.credits
         if not difference:
             continue
-        charge.credits += difference
-        charge.postings += 1
-        entries.append(_usage_entry(account, hour, difference, charge.postings, now))
+        amount, number = to_scaled(usage[user_id, hour], CREDIT_PLACES), charge.postings + 1
+        if charge.id is None:
+            new_charges.append((user_id, hour, amount, number))
+        else:
+            old_charges.append((charge.id, amount, number))
+        entries.append(_usage_entry(account, hour, difference, number, now))
         account.used += difference
         net += difference
-    _store(entries, new_charges, old_charges, accounts.values(), now)
+    with connection.cursor() as cursor:
+        insert_rows(cursor, Transaction._meta.db_table, ENTRY_COLUMNS, entries)
+        insert_rows(cursor, UsageCharge._meta.db_table, ["account_id", "hour", "credits", "postings"], new_charges)
+        update_rows(cursor, UsageCharge._meta.db_table, ["id", "credits", "postings"], old_charges)
+        used = [(account.pk, to_scaled(account.used, CREDIT_PLACES), now) for account in accounts.values()]
+        update_rows(cursor, Account._meta.db_table, ["user_id", "used", "updated_at"], used)
     return Posted(len(entries), net)
+
+
+class Charge(NamedTuple):
+    """What has been posted for a (user, hour), and in how many entries."""
+
+    id: int | None
+    credits: Decimal
+    postings: int
+
+
+NOT_POSTED = Charge(None, ZERO, 0)
+
+
+def _posted(keys: Iterable[tuple[UUID, datetime]]) -> dict[tuple[UUID, datetime], Charge]:
+    """What has been posted for the users in the hours (and in the other hours of the same users)."""
+    keys = list(keys)
+    charges = UsageCharge.objects.filter(account__in={user_id for user_id, _ in keys}, hour__in={hour for _, hour in keys})
+    return {
+        (user_id, hour): Charge(pk, credits, postings)
+        for user_id, hour, pk, credits, postings in charges.order_by().values_list("account_id", "hour", "pk", "credits", "postings")
+    }
+
+
+ENTRY_COLUMNS = [
+    "account_id",
+    "type",
+    "amount",
+    "balance_before",
+    "balance_after",
+    "reason",
+    "idempotency_key",
+    "usage_hour",
+    "created_at",
+]
 
 
 def _usage_entry(account: Account, hour: datetime, difference: Decimal, number: int, now: datetime) -> tuple[object, ...]:
@@ -131,41 +156,6 @@ def _usage_entry(account: Account, hour: datetime, difference: Decimal, number: 
         hour,
         now,
     )
-
-
-ENTRY_COLUMNS = [
-    "account_id",
-    "type",
-    "amount",
-    "balance_before",
-    "balance_after",
-    "reason",
-    "idempotency_key",
-    "usage_hour",
-    "created_at",
-]
-CHARGE_COLUMNS = ["account_id", "hour", "credits", "postings"]
-
-
-def _store(
-    entries: list[tuple[object, ...]],
-    new_charges: list[UsageCharge],
-    old_charges: list[UsageCharge],
-    accounts: Iterable[Account],
-    now: datetime,
-) -> None:
-    with connection.cursor() as cursor:
-        insert_rows(cursor, Transaction._meta.db_table, ENTRY_COLUMNS, entries)
-        insert_rows(
-            cursor,
-            UsageCharge._meta.db_table,
-            CHARGE_COLUMNS,
-            [(one.account_id, one.hour, to_scaled(one.credits, CREDIT_PLACES), one.postings) for one in new_charges],
-        )
-    UsageCharge.objects.bulk_update(old_charges, ["credits", "postings"], batch_size=500)
-    for account in accounts:
-        account.updated_at = now
-    Account.objects.bulk_update(accounts, ["used", "updated_at"], batch_size=500)
 
 
 def _lock(user_ids: Iterable[UUID]) -> dict[UUID, Account]:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
+from django.db.models.expressions import RawSQL
 
 
 def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -22,6 +23,26 @@ def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows:
         return
     places = ", ".join("%s" for _ in columns)
     cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', [sqlite_row(row) for row in rows])
+
+
+def listed(ids: Iterable[UUID]) -> RawSQL:
+    """The ids as the right side of an ``__in`` filter: one parameter, however many there are."""
+    if connection.vendor == "postgresql":
+        return RawSQL("SELECT unnest(%s::uuid[])", [list(ids)])
+    return RawSQL("SELECT value FROM json_each(%s)", ['["' + '","'.join(one.hex for one in ids) + '"]'])
+
+
+def update_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Replace the rows of ``table`` that have the same first column, its key, by these. One statement, however many."""
+    if not rows:
+        return
+    staged, (key, *others) = f"changed_{table}", columns
+    cursor.execute(f'DROP TABLE IF EXISTS "{staged}"')
+    listed = ", ".join(f'"{column}"' for column in columns)
+    cursor.execute(f'CREATE TEMPORARY TABLE "{staged}" AS SELECT {listed} FROM "{table}" WHERE 1 = 0')
+    insert_rows(cursor, staged, columns, rows)
+    assignments = ", ".join(f'"{column}" = s."{column}"' for column in others)
+    cursor.execute(f'UPDATE "{table}" SET {assignments} FROM "{staged}" s WHERE "{table}"."{key}" = s."{key}"')
 
 
 def sqlite_row(row: Sequence[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ PostgreSQL adds integers several times faster than numerics. Python only ever se
 Range: 18 digits in all, so up to 9.2 million USD (12 places) or 9.2 million million credits (6 places) in one row.
 """
 
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -17,32 +17,29 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 USD_PLACES = 12
 CREDIT_PLACES = 6
 LARGEST_SCALED = 2**63 - 1
+# Enough digits for every product of stored amounts, whatever the context of the caller.
+EXACT = Context(prec=60)
 
 
 def to_scaled(value: Decimal | int, places: int) -> int:
     """The integer that stores ``value``; ValueError when it has more decimals than ``places`` or is too large."""
-    with localcontext() as context:
-        context.prec = 60
-        scaled = Decimal(value).scaleb(places)
-        if scaled != scaled.to_integral_value():
-            raise ValueError(f"{value} has more than {places} decimal places; round it first.")
-        if abs(scaled) > LARGEST_SCALED:
-            raise ValueError(f"{value} is too large: at most {Decimal(LARGEST_SCALED).scaleb(-places):f} can be stored.")
-        return int(scaled)
+    scaled = EXACT.scaleb(Decimal(value), places)
+    if abs(scaled) > LARGEST_SCALED:
+        raise ValueError(f"{value} is too large: at most {Decimal(LARGEST_SCALED).scaleb(-places):f} can be stored.")
+    integer = int(scaled)
+    if integer != scaled:
+        raise ValueError(f"{value} has more than {places} decimal places; round it first.")
+    return integer
 
 
 def from_scaled(stored: int, places: int) -> Decimal:
     """The decimal that ``stored`` stands for, with exactly ``places`` decimals."""
-    with localcontext() as context:
-        context.prec = 60
-        return Decimal(stored).scaleb(-places)
+    return EXACT.scaleb(Decimal(stored), -places)
 
 
 def round_half_up(value: Decimal, places: int) -> Decimal:
     """``value`` with ``places`` decimals, halves away from zero."""
-    with localcontext() as context:
-        context.prec = 60
-        return value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+    return value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP, context=EXACT)
 
 
 class ExactDecimalField(models.DecimalField):

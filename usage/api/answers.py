@@ -4,7 +4,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES
+from credits.api.views import CreditsField
+from kluisz_analytics.fields import USD_PLACES
 
 
 class UsdField(serializers.DecimalField):
@@ -12,13 +13,6 @@ class UsdField(serializers.DecimalField):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_digits=None, decimal_places=USD_PLACES, **kwargs)
-
-
-class CreditsField(serializers.DecimalField):
-    """Credits as a decimal string with six places."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_digits=None, decimal_places=CREDIT_PLACES, **kwargs)
 
 
 class NumbersAnswer(serializers.Serializer[Any]):

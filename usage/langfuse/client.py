@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
@@ -92,7 +91,7 @@ class LangfuseClientService:
             yield from page.observations
 
     def pages(self, start: datetime, end: datetime) -> Iterator[Page]:
-        """The same page by page, with the rows that break the contract. The next page is fetched while one is being used."""
+        """The same page by page, with the rows that break the contract; a page is fetched when it is asked for."""
         query = {
             "fields": FIELD_GROUPS,
             "expandMetadata": OUR_METADATA,
@@ -100,19 +99,15 @@ class LangfuseClientService:
             "fromStartTime": _iso(start),
             "toStartTime": _iso(end),
         }
-        with ThreadPoolExecutor(1, thread_name_prefix="langfuse-page") as fetcher:
-            upcoming = fetcher.submit(self._page, query)
-            seen_cursor: str | None = None
-            while True:
-                page = upcoming.result()
-                if page.cursor is None:
-                    yield page
-                    return
-                if page.cursor == seen_cursor:
-                    raise NotLangfuse(f"{self.host} gave the same cursor twice, so its pages would never end. Report it to its operator.")
-                seen_cursor = page.cursor
-                upcoming = fetcher.submit(self._page, {**query, "cursor": page.cursor})
-                yield page
+        cursor: str | None = None
+        while True:
+            page = self._page({**query, "cursor": cursor} if cursor else query)
+            yield page
+            if page.cursor is None:
+                return
+            if page.cursor == cursor:
+                raise NotLangfuse(f"{self.host} gave the same cursor twice, so its pages would never end. Report it to its operator.")
+            cursor = page.cursor
 
     def _page(self, query: Mapping[str, Any]) -> Page:
         def fetch() -> Page:

@@ -29,8 +29,7 @@ class NotAPage(ValueError):
     """The body is not a page of observations."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedObservation:
+class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
     """One version of an observation, in the words of domain.md. Absent texts are "", absent numbers None."""
 
     trace_id: str

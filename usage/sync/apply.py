@@ -17,6 +17,7 @@ from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
 from credits import ledger
+from kluisz_analytics.bulk import listed
 from pricing.engine import PriceBook
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import Granularity, LangfuseConnection, Observation, RejectedObservation, Trace, UserUsageStats
@@ -54,12 +55,20 @@ def apply_received(
     connection: LangfuseConnection, received: Iterable[ReceivedObservation], rejected: Iterable[RejectedRow], book: PriceBook
 ) -> Applied:
     """Store a batch and all that follows from it. Call it in a transaction; :func:`committed` makes one."""
-    newest = newest_versions([step_from(connection.pk, one) for one in received])
-    known = store.stored_versions(newest)
+    return apply_steps(connection, [step_from(connection.pk, one) for one in received], rejected, book)
+
+
+def apply_steps(connection: LangfuseConnection, steps: Iterable[Step], rejected: Iterable[RejectedRow], book: PriceBook) -> Applied:
+    """As apply_received, for observations that are steps already."""
+    newest = newest_versions(steps)
+    stored = store.stored_traces({step.trace_id for step in newest.values()})
+    known = store.stored_versions(stored) if stored else {}
     changed = {step.id: step for step in newest.values() if step.id not in known or known[step.id] < step.version}
     applied = Applied(observations_rejected=_set_aside(connection, rejected))
     if changed:
-        applied += _change_traces(connection, {step.trace_id for step in changed.values()}, changed, book)
+        # A trace that another worker stores in the meantime makes the insert fail, and the batch run again.
+        touched = {step.trace_id for step in changed.values()} & stored
+        applied += _change_traces(connection, touched, changed, book)
         applied.observations_stored = len(changed)
     return applied
 
@@ -82,13 +91,13 @@ def committed(work: Callable[[], Applied]) -> Applied:
     raise AssertionError("unreachable")
 
 
-def _change_traces(connection: LangfuseConnection, trace_ids: set[UUID], changed: dict[UUID, Step], book: PriceBook) -> Applied:
-    old_traces = store.lock_traces(trace_ids)
+def _change_traces(connection: LangfuseConnection, stored_ids: set[UUID], changed: dict[UUID, Step], book: PriceBook) -> Applied:
+    old_traces = store.lock_traces(stored_ids) if stored_ids else {}
     old_steps: dict[UUID, list[Step]] = defaultdict(list)
-    for step in store.load_steps(old_traces):
+    for step in store.load_steps(old_traces) if old_traces else ():
         old_steps[step.trace_id].append(step)
     # What is stored, before pricing anew changes the steps in place.
-    old_rows = {step.id: store.row_of(store.STEP_COLUMNS, step) for steps in old_steps.values() for step in steps}
+    old_rows = {step.id: store.step_row(step) for steps in old_steps.values() for step in steps}
     lines = [line.negated() for trace in old_traces.values() for line in lines_of(trace, old_steps[trace.id])]
     new_steps = _merged(old_steps, changed)
     directory = store.known_directory(new_steps.values())
@@ -120,10 +129,10 @@ def _write(
     """Write what differs; returns how many traces are as they were."""
     added, altered, unchanged = [], [], 0
     for trace in new_traces.values():
-        row = store.row_of(store.TRACE_COLUMNS, trace)
+        row = store.trace_row(trace)
         if trace.id not in old_traces:
             added.append(row)
-        elif row != store.row_of(store.TRACE_COLUMNS, old_traces[trace.id]):
+        elif row != store.trace_row(old_traces[trace.id]):
             altered.append(row)
         else:
             unchanged += 1
@@ -131,7 +140,7 @@ def _write(
     added, altered = [], []
     for steps in new_steps.values():
         for step in steps:
-            row = store.row_of(store.STEP_COLUMNS, step)
+            row = store.step_row(step)
             if step.id not in old_rows:
                 added.append(row)
             elif row != old_rows[step.id]:
@@ -146,11 +155,11 @@ def _post_usage(lines: Sequence[Line], now: datetime) -> ledger.Posted:
     if not touched:
         return ledger.Posted(0, ZERO)
     sums: dict[tuple[UUID, datetime], Decimal] = dict.fromkeys(touched, ZERO)
-    for users in store.chunks({user_id for user_id, _ in touched}):
-        rows = UserUsageStats.objects.filter(
-            granularity=Granularity.HOUR, user__in=users, period_start__in={hour for _, hour in touched}
-        ).values_list("user_id", "period_start", "credits_exact")
-        sums.update({(user_id, hour): credits for user_id, hour, credits in rows if (user_id, hour) in touched})
+    users = listed({user_id for user_id, _ in touched})
+    rows = UserUsageStats.objects.filter(
+        granularity=Granularity.HOUR, user__in=users, period_start__in={hour for _, hour in touched}
+    ).values_list("user_id", "period_start", "credits_exact")
+    sums.update({(user_id, hour): credits for user_id, hour, credits in rows if (user_id, hour) in touched})
     return ledger.post_usage(sums, now)
 
 

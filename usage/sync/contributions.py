@@ -5,11 +5,12 @@ A change of a trace is its old lines taken away and its new lines added; a rollu
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
+
+import msgspec
 
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
 from pricing.engine import CostSource
@@ -28,8 +29,7 @@ class Grain(StrEnum):
     MODEL = "model"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, gc=False):
     """Numbers in the order of NUMBERS (money scaled, as it is stored), and the dimensions that they count under."""
 
     grain: Grain

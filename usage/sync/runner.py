@@ -5,7 +5,7 @@ import os
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,19 +18,24 @@ from pricing.engine import PriceBook
 from usage.connections import client_for
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.errors import LangfuseError
-from usage.langfuse.wire import Page, ReceivedObservation, RejectedRow
+from usage.langfuse.wire import RejectedRow
 from usage.models import LangfuseConnection, SyncRun, SyncWindow
 from usage.periods import hour_of
 from usage.sync import windows
-from usage.sync.apply import Applied, apply_received, committed
+from usage.sync.apply import Applied, apply_steps, committed
 from usage.sync.attribution import attribute_known
+from usage.sync.prefetch import prefetched
+from usage.sync.steps import Step, step_from
 from usage.sync.windows import Span
 
 logger = logging.getLogger(__name__)
 
 # How much is applied in one transaction: enough to be set-based, little enough to stay in memory.
 OBSERVATIONS_A_BATCH = 10_000
-HOURS_A_WALK = 24
+# How many pages may wait for the database; a page is about 3 MB.
+PAGES_AHEAD = 12
+# How far one walk goes, and so how the work is shared between workers.
+HOURS_A_WALK = 7 * 24
 
 Progress = Callable[[int, int, int], None]
 """Called with the windows done, the windows due and the observations read so far."""
@@ -132,6 +137,15 @@ def _read_due(
             raise
 
 
+@dataclass(frozen=True, slots=True)
+class StepPage:
+    """A page of a walk, as steps."""
+
+    steps: list[Step]
+    rejected: list[RejectedRow]
+    is_last: bool
+
+
 @dataclass
 class Walk:
     """One walk through neighbouring windows, newest first, committing batch by batch."""
@@ -142,26 +156,32 @@ class Walk:
     unread: list[SyncWindow]
     worker: str
     result: SyncResult
-    observations: list[ReceivedObservation] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
     counts: Counter[datetime] = field(default_factory=Counter)
 
     def read(self, report: Callable[[], None]) -> None:
         read_at = timezone.now()
         start, end = self.unread[-1].start, self.unread[0].end
-        for page in self.client.pages(start, end):
+        for page in prefetched(self._pages(start, end), PAGES_AHEAD):
             self._take(page)
-            if page.cursor is not None and len(self.observations) >= OBSERVATIONS_A_BATCH:
-                self._commit(read_at, wholly_read_from=page.observations[-1].start_time if page.observations else end)
+            if not page.is_last and len(self.steps) >= OBSERVATIONS_A_BATCH:
+                self._commit(read_at, wholly_read_from=page.steps[-1].start_time if page.steps else end)
                 report()
         self._commit(read_at, wholly_read_from=None)
         report()
 
-    def _take(self, page: Page) -> None:
-        self.observations += page.observations
+    def _pages(self, start: datetime, end: datetime) -> Iterator[StepPage]:
+        """The pages as steps; made by the prefetching thread, which touches no database."""
+        for page in self.client.pages(start, end):
+            steps = [step_from(self.connection.pk, one) for one in page.observations]
+            yield StepPage(steps, page.rejected, page.cursor is None)
+
+    def _take(self, page: StepPage) -> None:
+        self.steps += page.steps
         self.rejected += page.rejected
-        self.counts.update(hour_of(one.start_time) for one in page.observations)
-        self.result.observations_read += len(page.observations) + len(page.rejected)
+        self.counts.update(hour_of(step.start_time) for step in page.steps)
+        self.result.observations_read += len(page.steps) + len(page.rejected)
 
     def _commit(self, read_at: datetime, wholly_read_from: datetime | None) -> None:
         """Apply what was taken. Windows that begin after ``wholly_read_from`` are done; all of them where it is None."""
@@ -169,11 +189,11 @@ class Walk:
         left = self.unread[len(finished) :]
 
         def work() -> Applied:
-            applied = apply_received(self.connection, self.observations, self.rejected, self.book)
+            applied = apply_steps(self.connection, self.steps, self.rejected, self.book)
             windows.complete(finished, self.worker, read_at, self.counts)
             windows.renew(left, self.worker, timezone.now())
             return applied
 
         self.result.add(committed(work))
         self.result.windows += len(finished)
-        self.unread, self.observations, self.rejected = left, [], []
+        self.unread, self.steps, self.rejected = left, [], []

@@ -1,6 +1,6 @@
 """A step (observation) and a trace while they are being decided and priced. Pure: no database in here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -15,8 +15,7 @@ from usage.langfuse.wire import ReceivedObservation
 from usage.sync.identity import canonical_id, observation_key, trace_key
 
 
-@dataclass(slots=True)
-class Step:
+class Step(msgspec.Struct, gc=False):
     """An observation: what Langfuse said of it, then what it costs."""
 
     id: UUID
@@ -56,8 +55,7 @@ class Step:
         return self.cost_source is not CostSource.NO_USAGE
 
 
-@dataclass(slots=True)
-class TraceFact:
+class TraceFact(msgspec.Struct, gc=False):
     """A trace as decided from its steps."""
 
     id: UUID
@@ -119,7 +117,7 @@ def step_from(connection_id: int, received: ReceivedObservation) -> Step:
     )
 
 
-_encoder = msgspec.msgpack.Encoder(order="sorted")
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def _content_hash(received: ReceivedObservation) -> int:
@@ -127,7 +125,7 @@ def _content_hash(received: ReceivedObservation) -> int:
     return xxhash.xxh3_64_intdigest(_encoder.encode(received)) - 2**63
 
 
-def newest_versions(steps: list[Step]) -> dict[UUID, Step]:
+def newest_versions(steps: Iterable[Step]) -> dict[UUID, Step]:
     """The newest version of each step."""
     newest: dict[UUID, Step] = {}
     for step in steps:

@@ -1,6 +1,6 @@
 """Loads and stores facts: whole batches, with the columns named once."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from django.db import connection, models
 
-from kluisz_analytics.bulk import insert_rows
+from kluisz_analytics.bulk import insert_rows, listed, update_rows
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
@@ -21,8 +21,6 @@ from usage.sync.identity import parse_uuid
 from usage.sync.steps import Directory, Step, TraceFact
 
 T = TypeVar("T")
-# Below every database's limit of parameters in one statement.
-IDS_A_QUERY = 10_000
 TOKEN_FIELDS = ("input", "output", "total", "cached", "cache_write", "reasoning", "audio")
 TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TOKEN_FIELDS)
 
@@ -35,86 +33,65 @@ def credits(value: Decimal | None) -> int | None:
     return None if value is None else to_scaled(value, CREDIT_PLACES)
 
 
-# Column → what is stored in it. The order is that of the rows.
-STEP_COLUMNS: dict[str, Callable[[Step], Any]] = {
-    "id": attrgetter("id"),
-    "trace_id": attrgetter("trace_id"),
-    "langfuse_observation_id": attrgetter("langfuse_observation_id"),
-    "type": attrgetter("type"),
-    "name": attrgetter("name"),
-    "level": attrgetter("level"),
-    "is_root": attrgetter("is_root"),
-    "start_time": attrgetter("start_time"),
-    "end_time": attrgetter("end_time"),
-    "received_at": attrgetter("received_at"),
-    "content_hash": attrgetter("content_hash"),
-    "tenant_reference": attrgetter("tenant_reference"),
-    "user_reference": attrgetter("user_reference"),
-    "project_id": attrgetter("project_id"),
-    "flow_id": attrgetter("flow_id"),
-    "trace_name": attrgetter("trace_name"),
-    "model": attrgetter("model"),
-    "usage_details": lambda step: msgspec.json.encode(step.usage_details).decode() if step.usage_details else "",
-    "langfuse_cost_usd": lambda step: usd(step.langfuse_cost_usd),
-    "cost_usd": lambda step: usd(step.cost_usd),
-    "cost_source": lambda step: step.cost_source.value,
-    "price_id": attrgetter("price_id"),
-    "billed_cost_usd": lambda step: usd(step.billed_cost_usd),
-    "credits": lambda step: credits(step.credits),
-    **{f"{name}_tokens": attrgetter(f"tokens.{name}") for name in TOKEN_FIELDS},
-}
-TRACE_COLUMNS: dict[str, Callable[[TraceFact], Any]] = {
-    **{
-        name: attrgetter(name)
-        for name in (
-            "id connection_id langfuse_trace_id name start_time hour latency_ms is_failed tenant_id user_id tenant_reference "
-            "user_reference project_id flow_id observations priced_observations unpriced_observations"
-        ).split()
-    },
-    "cost_usd": lambda trace: usd(trace.cost_usd),
-    "billed_cost_usd": lambda trace: usd(trace.billed_cost_usd),
-    "credits": lambda trace: credits(trace.credits),
-    "rate_id": attrgetter("rate_id"),
-    **{f"{name}_tokens": attrgetter(f"tokens.{name}") for name in TOKEN_FIELDS},
-}
+# The columns of a row, in its order: those that are stored as they are, then those that are not.
+STEP_PLAIN = tuple(
+    "id trace_id langfuse_observation_id type name level is_root start_time end_time received_at content_hash tenant_reference user_reference "
+    "project_id flow_id trace_name model price_id".split()
+)
+STEP_MONEY = ("langfuse_cost_usd", "cost_usd", "billed_cost_usd", "credits")
+STEP_COLUMNS = (*STEP_PLAIN, *TOKEN_COLUMNS, "cost_source", "usage_details", *STEP_MONEY)
+TRACE_PLAIN = tuple(
+    "id connection_id langfuse_trace_id name start_time hour latency_ms is_failed tenant_id user_id tenant_reference user_reference project_id "
+    "flow_id observations priced_observations unpriced_observations rate_id".split()
+)
+TRACE_MONEY = ("cost_usd", "billed_cost_usd", "credits")
+TRACE_COLUMNS = (*TRACE_PLAIN, *TOKEN_COLUMNS, *TRACE_MONEY)
+
+_tokens = [f"tokens.{name}" for name in TOKEN_FIELDS]
+_plain_of_step = attrgetter(*STEP_PLAIN, *_tokens)
+_plain_of_trace = attrgetter(*TRACE_PLAIN, *_tokens)
 
 
-def row_of(columns: dict[str, Callable[[T], Any]], fact: T) -> tuple[Any, ...]:
-    """The fact as it is stored. Two facts with equal rows are the same."""
-    return tuple(value(fact) for value in columns.values())
+def step_row(step: Step) -> tuple[Any, ...]:
+    """The step as it is stored, in the order of STEP_COLUMNS. Two steps with equal rows are the same."""
+    usage = msgspec.json.encode(step.usage_details).decode() if step.usage_details else ""
+    money = (usd(step.langfuse_cost_usd), usd(step.cost_usd), usd(step.billed_cost_usd), credits(step.credits))
+    return (*_plain_of_step(step), step.cost_source.value, usage, *money)
 
 
-def stored_versions(step_ids: Iterable[UUID]) -> dict[UUID, tuple[datetime, int]]:
-    """The version that is stored of each of the steps; steps that are not stored are left out."""
-    versions = {}
-    for ids in chunks(step_ids):
-        found = Observation.objects.filter(pk__in=ids).values_list("pk", "received_at", "content_hash")
-        versions.update({pk: (received_at, content_hash) for pk, received_at, content_hash in found})
-    return versions
+def trace_row(trace: TraceFact) -> tuple[Any, ...]:
+    """The trace as it is stored, in the order of TRACE_COLUMNS."""
+    return (*_plain_of_trace(trace), usd(trace.cost_usd), usd(trace.billed_cost_usd), credits(trace.credits))
+
+
+def stored_traces(trace_ids: Iterable[UUID]) -> set[UUID]:
+    """Those of the traces that are stored."""
+    return set(Trace.objects.filter(pk__in=listed(trace_ids)).order_by().values_list("pk", flat=True))
+
+
+def stored_versions(trace_ids: Iterable[UUID]) -> dict[UUID, tuple[datetime, int]]:
+    """The version that is stored of each step of the traces."""
+    found = Observation.objects.filter(trace_id__in=listed(trace_ids)).order_by().values_list("pk", "received_at", "content_hash")
+    return {pk: (received_at, content_hash) for pk, received_at, content_hash in found}
 
 
 def lock_traces(trace_ids: Iterable[UUID]) -> dict[UUID, TraceFact]:
     """The stored traces, locked in the order of their keys until the transaction ends."""
-    traces = {}
     names = [name for name in TRACE_COLUMNS if name not in TOKEN_COLUMNS]
-    for ids in chunks(sorted(trace_ids)):
-        locked = Trace.objects.select_for_update(of=("self",)).filter(pk__in=ids).order_by("pk")
-        for *values, tokens in _with_tokens(locked, names):
-            trace = TraceFact(**dict(zip(names, values, strict=True)), tokens=tokens)
-            traces[trace.id] = trace
-    return traces
+    locked = Trace.objects.select_for_update(of=("self",)).filter(pk__in=listed(trace_ids)).order_by("pk")
+    rows = _with_tokens(locked, names)
+    return {values[0]: TraceFact(**dict(zip(names, values, strict=True)), tokens=tokens) for *values, tokens in rows}
 
 
 def load_steps(trace_ids: Iterable[UUID]) -> Iterator[Step]:
     """All stored steps of the traces."""
     names = [name for name in STEP_COLUMNS if name not in TOKEN_COLUMNS]
-    for ids in chunks(trace_ids):
-        stored = Observation.objects.filter(trace_id__in=ids).order_by()
-        for *values, langfuse_trace_id, tokens in _with_tokens(stored, [*names, "trace__langfuse_trace_id"]):
-            fields = dict(zip(names, values, strict=True))
-            fields["usage_details"] = msgspec.json.decode(fields["usage_details"]) if fields["usage_details"] else {}
-            fields["cost_source"] = CostSource(fields["cost_source"])
-            yield Step(**fields, langfuse_trace_id=langfuse_trace_id, tokens=tokens)
+    stored = Observation.objects.filter(trace_id__in=listed(trace_ids)).order_by()
+    for *values, langfuse_trace_id, tokens in _with_tokens(stored, [*names, "trace__langfuse_trace_id"]):
+        fields = dict(zip(names, values, strict=True))
+        fields["usage_details"] = msgspec.json.decode(fields["usage_details"]) if fields["usage_details"] else {}
+        fields["cost_source"] = CostSource(fields["cost_source"])
+        yield Step(**fields, langfuse_trace_id=langfuse_trace_id, tokens=tokens)
 
 
 def _with_tokens(rows: models.QuerySet[Any], names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -122,20 +99,12 @@ def _with_tokens(rows: models.QuerySet[Any], names: Sequence[str]) -> Iterator[t
         yield *row[: len(names)], TokenCounts(*row[len(names) :])
 
 
-def write(model: type[models.Model], columns: Iterable[str], new: list[tuple[Any, ...]], changed: list[tuple[Any, ...]]) -> None:
+def write(model: type[models.Model], columns: Sequence[str], new: list[tuple[Any, ...]], changed: list[tuple[Any, ...]]) -> None:
     """Insert the new rows and replace the changed ones. Raises IntegrityError when a new one is there already."""
-    columns, table = list(columns), model._meta.db_table
     with connection.cursor() as cursor:
         if new:
-            insert_rows(cursor, table, columns, new)
-        if changed:
-            staged = f"changed_{table}"
-            cursor.execute(f"DROP TABLE IF EXISTS {staged}")
-            listed = ", ".join(columns)
-            cursor.execute(f"CREATE TEMPORARY TABLE {staged} AS SELECT {listed} FROM {table} WHERE 1 = 0")
-            insert_rows(cursor, staged, columns, changed)
-            assignments = ", ".join(f"{column} = s.{column}" for column in columns if column != "id")
-            cursor.execute(f"UPDATE {table} SET {assignments} FROM {staged} s WHERE {table}.id = s.id")
+            insert_rows(cursor, model._meta.db_table, columns, new)
+        update_rows(cursor, model._meta.db_table, columns, changed)
 
 
 def known_directory(traces: Iterable[Sequence[Step]]) -> Directory:
@@ -145,21 +114,15 @@ def known_directory(traces: Iterable[Sequence[Step]]) -> Directory:
         for step in steps:
             tenant_ids.add(step.tenant_reference)
             user_ids.add(step.user_reference)
-    users: dict[UUID, UUID] = {}
-    for ids in chunks(_uuids(user_ids)):
-        users.update(User.objects.filter(pk__in=ids).values_list("pk", "tenant_id"))
-    tenants: set[UUID] = set()
-    for ids in chunks(_uuids(tenant_ids)):
-        tenants.update(Tenant.objects.filter(pk__in=ids).values_list("pk", flat=True))
-    return Directory(frozenset(tenants), users)
+    users = User.objects.filter(pk__in=listed(_uuids(user_ids))).values_list("pk", "tenant_id")
+    tenants = Tenant.objects.filter(pk__in=listed(_uuids(tenant_ids))).values_list("pk", flat=True)
+    return Directory(frozenset(tenants), dict(users))
 
 
 def known_ids(model: type[Tenant] | type[User], references: Collection[str]) -> list[str]:
     """Those of the references (canonical ids) that are keys of the model."""
-    known: list[str] = []
-    for ids in chunks(_uuids(references)):
-        known += [str(pk) for pk in model._default_manager.filter(pk__in=ids).values_list("pk", flat=True)]
-    return known
+    found = model._default_manager.filter(pk__in=listed(_uuids(references))).values_list("pk", flat=True)
+    return [str(pk) for pk in found]
 
 
 def _uuids(texts: Collection[str]) -> list[UUID]:
@@ -173,7 +136,7 @@ def set_aside(rows: Iterable[RejectedObservation]) -> int:
     return RejectedObservation.objects.count() - before
 
 
-def chunks(items: Iterable[T], size: int = IDS_A_QUERY) -> Iterator[list[T]]:
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk

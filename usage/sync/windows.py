@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import F, Max, Q
+from django.db.models import Case, DateTimeField, F, Max, Q, Value, When
+from django.db.models.functions import Least
 
 from usage.models import LangfuseConnection, SyncWindow
 from usage.periods import HOUR, hour_of
@@ -93,17 +94,17 @@ def give_back(windows: Sequence[SyncWindow], worker: str, error: str = "") -> No
 
 def complete(windows: Sequence[SyncWindow], worker: str, read_at: datetime, observations: dict[datetime, int]) -> None:
     """Mark windows as read: everything that Langfuse had at ``read_at`` is stored. In the transaction of the last batch."""
-    for window in windows:
-        changed = SyncWindow.objects.filter(pk=window.pk, leased_by=worker, state=SyncWindow.State.LEASED).update(
-            state=SyncWindow.State.DONE,
-            leased_by="",
-            leased_until=None,
-            error="",
-            complete_through=min(window.end, read_at - SETTLING),
-            observations=observations.get(window.start, 0),
-        )
-        if not changed:
-            raise LeaseLost(f"Another worker has taken the window {window} over.")
+    counts = [When(pk=window.pk, then=Value(observations[window.start])) for window in windows if observations.get(window.start)]
+    changed = SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED).update(
+        state=SyncWindow.State.DONE,
+        leased_by="",
+        leased_until=None,
+        error="",
+        complete_through=Least(F("end"), Value(read_at - SETTLING, output_field=DateTimeField())),
+        observations=Case(*counts, default=Value(0)) if counts else 0,
+    )
+    if changed != len(windows):
+        raise LeaseLost("Another worker has taken these windows over.")
 
 
 class LeaseLost(RuntimeError):

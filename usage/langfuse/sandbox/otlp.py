@@ -13,8 +13,6 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from usage.langfuse.sandbox.prices import KnownModel, as_stored, cost_details, find_model, price_text
 
 ERROR_STATUS = 2
-GENERATION_LIKE = frozenset({"GENERATION", "EMBEDDING"})
-METADATA_LENGTH = 200
 Row = dict[str, Any]
 
 
@@ -68,8 +66,8 @@ def _row(span: Any, foreign_metadata: dict[str, str], project_id: str, received_
         "outputUsage": sum(count for unit, count in usage.items() if "output" in unit),
         "totalUsage": usage.get("total", 0),
         "costDetails": costs,
-        "inputCost": _cost_of_side(costs, "input"),
-        "outputCost": _cost_of_side(costs, "output"),
+        "inputCost": costs.get("input"),
+        "outputCost": costs.get("output"),
         "totalCost": costs.get("total", 0),
         "promptId": "",
         "promptName": attributes.get(Attribute.OBSERVATION_PROMPT_NAME, ""),
@@ -107,10 +105,6 @@ def _costs(attributes: dict[str, str], model: KnownModel | None, usage: dict[str
         parts = {unit: cost for unit, cost in given.items() if unit != "total"}
         return {**parts, "total": given.get("total", as_stored(sum(parts.values())))}
     return cost_details(model, usage) if model and usage else {}
-
-
-def _cost_of_side(costs: dict[str, float], side: str) -> float | None:
-    return costs.get(side)
 
 
 def _metadata(attributes: dict[str, str]) -> dict[str, str]:
