@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench-sync clean
 
 demo: $(VENV)/ready
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -18,6 +18,9 @@ lint: $(VENV)/ready-dev
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench-sync: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.bench_sync
 
 $(VENV)/ready: requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }

@@ -3,22 +3,22 @@
 import tempfile
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-import httpx
 import msgspec
 from django.core.management import call_command
 from django.db import connection as database
-from langfuse.api import ObservationsV2Response
+from langfuse.api import LangfuseAPI, ObservationV2
 
 from benchmarks.bench_sync import BATCH, FLOOR_COLUMNS
 from benchmarks.page_server import END
-from usage.books import verify_books
 from usage.demo.directory import write_demo_directory
 from usage.directory.document import read_document
 from usage.directory.load import load_directory
 from usage.langfuse.client import FIELD_GROUPS, LangfuseClientService
 from usage.langfuse.wire import ReceivedObservation
 from usage.models import LangfuseConnection, Observation, Trace
+from usage.sync.identity import observation_key, trace_key
 from usage.sync.prefetch import prefetched
 from usage.sync.runner import PAGES_AHEAD, sync_connection
 
@@ -66,82 +66,66 @@ def floor(host: str) -> None:
             _upsert(cursor, batch)
 
 
-def _upsert(cursor: object, batch: list[ReceivedObservation]) -> None:
-    cursor.execute("BEGIN")  # type: ignore[attr-defined]
-    cursor.execute("TRUNCATE bench_staging")  # type: ignore[attr-defined]
-    with cursor.cursor.copy("COPY bench_staging FROM STDIN") as copy:  # type: ignore[attr-defined]
+def _upsert(cursor: Any, batch: list[ReceivedObservation]) -> None:
+    cursor.execute("BEGIN")
+    cursor.execute("TRUNCATE bench_staging")
+    with cursor.cursor.copy("COPY bench_staging FROM STDIN") as copy:
         for one in batch:
             usage = msgspec.json.encode(one.usage_details).decode() if one.usage_details else ""
+            key = f"{one.trace_id}/{one.observation_id}"
+            who = (one.tenant_reference, one.user_reference, one.project_id, one.flow_id, one.trace_name)
+            times = (one.start_time, one.end_time, one.received_at)
             copy.write_row(
                 (
-                    f"{one.trace_id}/{one.observation_id}",
+                    key,
                     one.trace_id,
                     one.type,
                     one.name,
                     one.level,
                     one.is_root,
-                    one.start_time,
-                    one.end_time,
-                    one.received_at,
-                    one.tenant_reference,
-                    one.user_reference,
-                    one.project_id,
-                    one.flow_id,
+                    *times,
+                    *who,
                     one.trace_name,
                     one.model,
                     usage,
                     one.cost_usd,
-                )  # fmt: skip
+                )
             )
     columns = [part.split()[0] for part in FLOOR_COLUMNS.split(", ")]
     updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in columns[1:])
-    cursor.execute(f"INSERT INTO bench_floor SELECT * FROM bench_staging ON CONFLICT (id) DO UPDATE SET {updates}")  # type: ignore[attr-defined]
-    cursor.execute("COMMIT")  # type: ignore[attr-defined]
+    cursor.execute(f"INSERT INTO bench_floor SELECT * FROM bench_staging ON CONFLICT (id) DO UPDATE SET {updates}")
+    cursor.execute("COMMIT")
 
 
 def obvious(host: str) -> None:
-    """The SDK's models for the page, a model instance a row, bulk_create; the facts only."""
-    Observation.objects.all().delete()
-    query = {
-        "fields": FIELD_GROUPS,
-        "limit": 1000,
-        "fromStartTime": START.isoformat()[:-6] + "Z",
-        "toStartTime": END.isoformat()[:-6] + "Z",
-    }
+    """The SDK's client and models for the page, a model instance a row, bulk_create; the facts only."""
+    api = LangfuseAPI(base_url=host, username="pk", password="sk", timeout=60)
     cursor: str | None = None
-    with httpx.Client(base_url=host) as http:
-        while True:
-            body = http.get("/api/public/v2/observations", params={**query, **({"cursor": cursor} if cursor else {})}).json()
-            page = ObservationsV2Response.model_validate(body)
-            Observation.objects.bulk_create(_instance(row) for row in page.data)
-            cursor = page.meta.cursor
-            if not cursor:
-                return
+    while True:
+        page = api.observations.get_many(fields=FIELD_GROUPS, limit=1000, cursor=cursor, from_start_time=START, to_start_time=END)
+        Observation.objects.bulk_create(_instance(row) for row in page.data)
+        cursor = page.meta.cursor
+        if not cursor:
+            return
 
 
-def _instance(row: object) -> Observation:
-    from usage.sync.identity import observation_key, trace_key
-
-    usage = row.usage_details or {}  # type: ignore[attr-defined]
+def _instance(row: ObservationV2) -> Observation:
+    usage = row.usage_details or {}
     return Observation(
-        id=observation_key(0, row.trace_id, row.id),  # type: ignore[attr-defined]
-        trace_id=trace_key(0, row.trace_id),  # type: ignore[attr-defined]
-        langfuse_observation_id=row.id,  # type: ignore[attr-defined]
-        type=row.type,  # type: ignore[attr-defined]
-        name=row.name or "",  # type: ignore[attr-defined]
-        level=row.level or "DEFAULT",  # type: ignore[attr-defined]
-        is_root=row.parent_observation_id is None,  # type: ignore[attr-defined]
-        start_time=row.start_time,  # type: ignore[attr-defined]
-        end_time=row.end_time,  # type: ignore[attr-defined]
-        received_at=row.updated_at,  # type: ignore[attr-defined]
+        id=observation_key(0, row.trace_id or "", row.id),
+        trace_id=trace_key(0, row.trace_id or ""),
+        langfuse_observation_id=row.id,
+        type=row.type,
+        name=row.name or "",
+        level=row.level or "DEFAULT",
+        is_root=row.parent_observation_id is None,
+        start_time=row.start_time,
+        end_time=row.end_time,
+        received_at=row.updated_at,
         content_hash=0,
-        user_reference=row.user_id or "",  # type: ignore[attr-defined]
-        model=getattr(row, "provided_model_name", None) or getattr(row, "model", None) or "",
+        user_reference=row.user_id or "",
+        model=row.model or "",
         usage_details=msgspec.json.encode(usage).decode(),
         total_tokens=usage.get("total", 0),
         cost_source="langfuse",
     )
-
-
-def books_balance() -> bool:
-    return verify_books() == []

@@ -30,8 +30,6 @@ from usage.sync.windows import Span
 
 logger = logging.getLogger(__name__)
 
-# How much is applied in one transaction: enough to be set-based, little enough to stay in memory.
-OBSERVATIONS_A_BATCH = 10_000
 # How many pages may wait for the database; a page is about 3 MB.
 PAGES_AHEAD = 12
 # How far one walk goes, and so how the work is shared between workers.
@@ -165,7 +163,7 @@ class Walk:
         start, end = self.unread[-1].start, self.unread[0].end
         for page in prefetched(self._pages(start, end), PAGES_AHEAD):
             self._take(page)
-            if not page.is_last and len(self.steps) >= OBSERVATIONS_A_BATCH:
+            if not page.is_last and len(self.steps) >= settings.SYNC_BATCH_OBSERVATIONS:
                 self._commit(read_at, wholly_read_from=page.steps[-1].start_time if page.steps else end)
                 report()
         self._commit(read_at, wholly_read_from=None)

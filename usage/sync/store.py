@@ -35,14 +35,14 @@ def credits(value: Decimal | None) -> int | None:
 
 # The columns of a row, in its order: those that are stored as they are, then those that are not.
 STEP_PLAIN = tuple(
-    "id trace_id langfuse_observation_id type name level is_root start_time end_time received_at content_hash tenant_reference user_reference "
-    "project_id flow_id trace_name model price_id".split()
+    "id trace_id langfuse_observation_id type name level is_root start_time end_time received_at content_hash tenant_reference "
+    "user_reference project_id flow_id trace_name model price_id".split()
 )
 STEP_MONEY = ("langfuse_cost_usd", "cost_usd", "billed_cost_usd", "credits")
 STEP_COLUMNS = (*STEP_PLAIN, *TOKEN_COLUMNS, "cost_source", "usage_details", *STEP_MONEY)
 TRACE_PLAIN = tuple(
-    "id connection_id langfuse_trace_id name start_time hour latency_ms is_failed tenant_id user_id tenant_reference user_reference project_id "
-    "flow_id observations priced_observations unpriced_observations rate_id".split()
+    "id connection_id langfuse_trace_id name start_time hour latency_ms is_failed tenant_id user_id tenant_reference user_reference "
+    "project_id flow_id observations priced_observations unpriced_observations rate_id".split()
 )
 TRACE_MONEY = ("cost_usd", "billed_cost_usd", "credits")
 TRACE_COLUMNS = (*TRACE_PLAIN, *TOKEN_COLUMNS, *TRACE_MONEY)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db.models import Case, DateTimeField, F, Max, Q, Value, When
 from django.db.models.functions import Least
 
 from usage.models import LangfuseConnection, SyncWindow
 from usage.periods import HOUR, hour_of
 
-LEASE = timedelta(minutes=10)
 # What Langfuse has received becomes readable some seconds later (langfuse.md); what is younger is not yet complete.
 SETTLING = timedelta(seconds=30)
 
@@ -66,11 +66,18 @@ def runs(windows: Sequence[SyncWindow], longest: int) -> list[list[SyncWindow]]:
     return grouped
 
 
+def lease_time() -> timedelta:
+    """How long a lease lasts unless it is renewed."""
+    return timedelta(seconds=settings.SYNC_LEASE_SECONDS)
+
+
 def lease(windows: Sequence[SyncWindow], worker: str, now: datetime) -> bool:
     """Lease all of the windows, or none: False when another worker has one of them."""
     ids = [window.pk for window in windows]
     free = ~Q(state=SyncWindow.State.LEASED) | Q(leased_until__lte=now) | Q(leased_by=worker)
-    taken = SyncWindow.objects.filter(free, pk__in=ids).update(state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + LEASE)
+    taken = SyncWindow.objects.filter(free, pk__in=ids).update(
+        state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + lease_time()
+    )
     if taken == len(ids):
         return True
     give_back(windows, worker)
@@ -80,7 +87,7 @@ def lease(windows: Sequence[SyncWindow], worker: str, now: datetime) -> bool:
 def renew(windows: Sequence[SyncWindow], worker: str, now: datetime) -> None:
     """Keep the leases for another while. Raises LeaseLost when one has been taken over."""
     ids = [window.pk for window in windows]
-    kept = SyncWindow.objects.filter(pk__in=ids, leased_by=worker, state=SyncWindow.State.LEASED).update(leased_until=now + LEASE)
+    kept = SyncWindow.objects.filter(pk__in=ids, leased_by=worker, state=SyncWindow.State.LEASED).update(leased_until=now + lease_time())
     if kept != len(ids):
         raise LeaseLost("Another worker has taken these windows over.")
 

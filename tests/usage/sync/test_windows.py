@@ -38,7 +38,7 @@ def test_two_workers_never_have_the_same_window(opened: list[SyncWindow]) -> Non
 
 def test_a_dead_workers_windows_are_taken_over(opened: list[SyncWindow]) -> None:
     assert windows.lease(opened, "dead", NOON)
-    later = NOON + windows.LEASE + timedelta(seconds=1)
+    later = NOON + windows.lease_time() + timedelta(seconds=1)
     assert windows.lease(opened, "alive", later)
     with pytest.raises(LeaseLost):
         windows.renew(opened, "dead", later)
