@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 from django.urls import reverse_lazy
@@ -184,6 +185,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": SYNC_EVERY_SECONDS,
         "options": {"expires": SYNC_EVERY_SECONDS},
     },
+    "reconcile-usage": {"task": "usage.tasks.reconcile_usage", "schedule": crontab(hour=3, minute=20)},
 }
 if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL

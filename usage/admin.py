@@ -85,10 +85,10 @@ class LangfuseConnectionAdmin(ModelAdmin):
 @admin.register(SyncRun)
 class SyncRunAdmin(ReadOnlyAdmin):
     list_display = [
-        "started_at", "connection", "outcome", "windows", "observations_read", "observations_stored", "traces_changed",
-        "transactions_posted", "error",
+        "started_at", "connection", "kind", "outcome", "windows", "windows_drifted", "observations_read", "observations_stored",
+        "traces_changed", "transactions_posted", "error",
     ]  # fmt: skip
-    list_filter = ["outcome", "connection"]
+    list_filter = ["kind", "outcome", "connection"]
     list_select_related = ["connection"]
 
 

@@ -4,9 +4,18 @@ from celery import shared_task
 from celery.utils.log import get_task_logger
 
 from usage.connections import enabled_connections
+from usage.sync.reconcile import reconcile_connection
 from usage.sync.runner import sync_connection
 
 logger = get_task_logger(__name__)
+
+
+@shared_task
+def reconcile_usage() -> None:
+    """Compare every enabled connection with Langfuse's metrics; beat starts it once a day."""
+    for connection in enabled_connections():
+        result = reconcile_connection(connection)
+        logger.info("Reconciled %s: %s", connection.name, result.as_json())
 
 
 @shared_task

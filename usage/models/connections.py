@@ -66,6 +66,10 @@ class SyncWindow(models.Model):
         null=True, blank=True, help_text="Everything that Langfuse had received of this hour up to then is stored."
     )
     observations = models.PositiveIntegerField(default=0)
+    # What Langfuse's metrics said of the hour before it was last read; unknown where nobody asked. A change means: read it again.
+    langfuse_count = models.BigIntegerField(null=True)
+    langfuse_tokens = models.BigIntegerField(null=True)
+    langfuse_cost_usd = models.FloatField(null=True, help_text="A float sum of Langfuse's; compared, never billed.")
     error = models.TextField(blank=True)
 
     class Meta:
@@ -83,6 +87,10 @@ class SyncWindow(models.Model):
 class SyncRun(models.Model):
     """One run of the sync over one connection, as operators see it."""
 
+    class Kind(models.TextChoices):
+        SYNC = "sync", "Sync"
+        RECONCILIATION = "reconciliation", "Reconciliation"
+
     class Outcome(models.TextChoices):
         RUNNING = "running", "Running"
         COMPLETE = "complete", "Complete"
@@ -92,7 +100,9 @@ class SyncRun(models.Model):
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.RUNNING)
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.SYNC)
     windows = models.PositiveIntegerField(default=0)
+    windows_drifted = models.PositiveIntegerField(default=0, help_text="Hours that had changed in Langfuse since they were read.")
     observations_read = models.PositiveBigIntegerField(default=0)
     observations_stored = models.PositiveBigIntegerField(default=0)
     observations_rejected = models.PositiveBigIntegerField(default=0)

@@ -6,6 +6,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -49,6 +50,7 @@ class SyncResult:
 
     connection: str
     windows: int = 0
+    windows_drifted: int = 0
     windows_elsewhere: int = 0
     observations_read: int = 0
     observations_stored: int = 0
@@ -86,27 +88,51 @@ def sync_connection(
     now = timezone.now()
     span = Span.around(start or now - timedelta(days=settings.SYNC_BACKFILL_DAYS), end or now)
     again_from = span.start if start or end else now - timedelta(hours=settings.SYNC_OVERLAP_HOURS)
-    run = SyncRun.objects.create(connection=connection, started_at=now)
-    worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    result = SyncResult(connection.name)
-    try:
+    with recorded_run(connection, SyncRun.Kind.SYNC) as result, client_for(connection) as client:
         windows.open_windows(connection, span)
-        book = load_price_book()
-        result.add(attribute_known(connection, book))
-        with client_for(connection) as client:
-            _read_due(connection, client, book, windows.due(connection, span, again_from), worker, result, progress)
-    except LangfuseError as error:
-        result.error = str(error)
-        logger.error("Sync of connection %s failed: %s", connection.name, error)
-    finally:
-        # Whatever else went wrong goes on up, after the run says so.
-        result.complete_through = windows.complete_through(connection)
-        _finish(run, result)
+        read_due(connection, client, windows.due(connection, span, again_from), result, progress)
     return result
 
 
+@contextmanager
+def recorded_run(connection: LangfuseConnection, kind: SyncRun.Kind) -> Iterator[SyncResult]:
+    """A run that operators see, whatever becomes of it. A failure of Langfuse ends up in the result, any other goes on up."""
+    run = SyncRun.objects.create(connection=connection, kind=kind, started_at=timezone.now())
+    result = SyncResult(connection.name)
+    try:
+        yield result
+    except LangfuseError as error:
+        result.error = str(error)
+        logger.error("The %s of connection %s failed: %s", kind.value, connection.name, error)
+    except BaseException as error:
+        result.error = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        result.complete_through = windows.complete_through(connection)
+        _finish(run, result)
+
+
+RECORDED = (
+    "windows",
+    "windows_drifted",
+    "observations_read",
+    "observations_stored",
+    "observations_rejected",
+    "traces_changed",
+    "transactions_posted",
+)
+
+
 def _finish(run: SyncRun, result: SyncResult) -> None:
-    for name in ("windows", "observations_read", "observations_stored", "observations_rejected", "traces_changed", "transactions_posted"):
+    for name in (
+        "windows",
+        "windows_drifted",
+        "observations_read",
+        "observations_stored",
+        "observations_rejected",
+        "traces_changed",
+        "transactions_posted",
+    ):
         setattr(run, name, getattr(result, name))
     run.error = result.error
     run.outcome = SyncRun.Outcome.COMPLETE if result.is_complete else SyncRun.Outcome.FAILED
@@ -114,15 +140,17 @@ def _finish(run: SyncRun, result: SyncResult) -> None:
     run.save()
 
 
-def _read_due(
+def read_due(
     connection: LangfuseConnection,
     client: LangfuseClientService,
-    book: PriceBook,
     due: list[SyncWindow],
-    worker: str,
     result: SyncResult,
-    progress: Progress,
+    progress: Progress = no_progress,
 ) -> None:
+    """Lease and read the windows, newest first, after attributing what has found its owner. Adds to ``result``."""
+    book = load_price_book()
+    result.add(attribute_known(connection, book))
+    worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     for run in windows.runs(due, HOURS_A_WALK):
         if not windows.lease(run, worker, timezone.now()):
             result.windows_elsewhere += len(run)

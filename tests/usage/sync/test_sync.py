@@ -262,7 +262,7 @@ def test_a_failure_is_said_and_nothing_is_marked_done(connection: LangfuseConnec
 def test_the_command_reports_zero_changes_the_second_time(
     connection: LangfuseConnection, sandbox: RunningSandbox, people: People, command: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("usage.management.commands.sync_usage.enabled_connections", lambda: [connection])
+    monkeypatch.setattr("usage.connections.enabled_connections", lambda: [connection])
     sandbox.store.add([owned(people), call("c1", 0.06)])
     first = json.loads(command("sync_usage", "--json"))
     second = json.loads(command("sync_usage", "--json", "--from", MOMENT.date().isoformat()))
@@ -275,7 +275,7 @@ def test_the_command_reports_zero_changes_the_second_time(
 def test_the_command_fails_when_not_all_was_stored(
     connection: LangfuseConnection, command: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("usage.management.commands.sync_usage.enabled_connections", lambda: [connection])
+    monkeypatch.setattr("usage.connections.enabled_connections", lambda: [connection])
     connection.secret_key = "sk-lf-wrong"
     connection.save()
     with pytest.raises(SystemExit) as caught:

@@ -1,91 +1,15 @@
 """Syncs every enabled Langfuse connection."""
 
-import json
-from argparse import ArgumentParser, ArgumentTypeError
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-from django.core.management.base import BaseCommand, CommandError
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from usage.connections import enabled_connections
+from usage.management.sync_command import SyncCommand
 from usage.models import LangfuseConnection
-from usage.sync.runner import SyncResult, sync_connection
+from usage.sync.runner import Progress, SyncResult, sync_connection
 
 
-def moment(text: str) -> datetime:
-    """An ISO date or datetime, UTC unless it names a zone."""
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        raise ArgumentTypeError(f"“{text}” is not an ISO date or time; write for example 2026-11-01 or 2026-11-01T12:00Z.") from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
-class Command(BaseCommand):
+class Command(SyncCommand):
     help = "Reads what is due from every enabled Langfuse connection. Exit status 0 only if all of it was stored."
+    verb = "Syncing"
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--from", dest="start", type=moment, metavar="T", help="read everything from then on again")
-        parser.add_argument("--to", dest="end", type=moment, metavar="T", help="up to then, not including it")
-        parser.add_argument("--connection", metavar="NAME", help="only this connection")
-        parser.add_argument("--json", action="store_true", help="print one JSON summary, and nothing else")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        start, end = options["start"], options["end"]
-        if start and end and end <= start:
-            raise CommandError(f"--to {end.isoformat()} is not after --from {start.isoformat()}.")
-        results = [self._sync(connection, options) for connection in self._connections(options["connection"])]
-        if options["json"]:
-            self.stdout.write(json.dumps({"complete": all(one.is_complete for one in results), "runs": [one.as_json() for one in results]}))
-        if not all(result.is_complete for result in results):
-            raise SystemExit(1)
-
-    def _connections(self, name: str | None) -> list[LangfuseConnection]:
-        connections = enabled_connections()
-        if name is None:
-            return connections
-        chosen = [connection for connection in connections if connection.name == name]
-        if not chosen:
-            names = ", ".join(connection.name for connection in connections)
-            raise CommandError(f"There is no enabled connection “{name}”; there is {names}.")
-        return chosen
-
-    def _sync(self, connection: LangfuseConnection, options: dict[str, Any]) -> SyncResult:
-        console = Console(stderr=True, quiet=options["json"])
-        with sync_progress(console) as bar:
-            task = bar.add_task(f"Syncing {connection.name}", total=None, read="0")
-
-            def report(done: int, due: int, read: int) -> None:
-                bar.update(task, completed=done, total=due, read=f"{read:,}")
-
-            result = sync_connection(connection, options["start"], options["end"], report)
-        if not options["json"]:
-            self._tell(result)
-        return result
-
-    def _tell(self, result: SyncResult) -> None:
-        self.stdout.write(
-            f"{result.connection}: {result.observations_read:,} observations read, {result.observations_stored:,} new or changed, "
-            f"{result.traces_changed:,} traces changed, {result.transactions_posted:,} ledger entries, "
-            f"{result.observations_rejected:,} rows set aside; complete through {result.complete_through}."
-        )
-        if result.windows_elsewhere:
-            self.stderr.write(f"{result.windows_elsewhere} windows are being read by another worker; run it again.")
-        if result.error:
-            self.stderr.write(result.error)
-
-
-def sync_progress(console: Console) -> Progress:
-    """A progress bar with an estimate; nothing but a final line where there is no terminal."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total} windows, {task.fields[read]} observations"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=not console.is_terminal,
-    )
+    def run(self, connection: LangfuseConnection, start: datetime | None, end: datetime | None, report: Progress) -> SyncResult:
+        return sync_connection(connection, start, end, report)

@@ -1,0 +1,96 @@
+"""Finds data that came, changed or went after its hour was read: by asking Langfuse's metrics whether they have changed.
+
+Metrics count every version of a re-sent row until Langfuse merges it away, so they need not equal our own figures. What tells is
+change: each window keeps what Langfuse said of it before it was last read, and is read again when Langfuse says something else now.
+
+Requests are dear (100 a day on the smallest plan), so days are asked first, all in one request, and hours only of the days that differ.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from usage.connections import client_for
+from usage.langfuse.client import MOST_FIGURES, Figures, LangfuseClientService
+from usage.models import LangfuseConnection, SyncRun, SyncWindow
+from usage.periods import DAY, hour_of
+from usage.sync import windows
+from usage.sync.runner import Progress, SyncResult, no_progress, read_due, recorded_run
+from usage.sync.windows import Span
+
+NOTHING = Figures(0, 0, 0.0)
+DAYS_OF_HOURS = MOST_FIGURES // 24
+
+
+def reconcile_connection(
+    connection: LangfuseConnection, start: datetime | None = None, end: datetime | None = None, progress: Progress = no_progress
+) -> SyncResult:
+    """Compare the hours of the time (by default all that is synced, up to the running hour) with Langfuse, and read again what changed."""
+    now = timezone.now()
+    span = Span.around(start or now - timedelta(days=settings.SYNC_BACKFILL_DAYS), min(end, hour_of(now)) if end else hour_of(now))
+    with recorded_run(connection, SyncRun.Kind.RECONCILIATION) as result, client_for(connection) as client:
+        windows.open_windows(connection, span)
+        drifted = list(_drifted(connection, client, span))
+        result.windows_drifted = sum(window.langfuse_count is not None for window, _ in drifted)
+        changed = [_with_figures(window, figures) for window, figures in drifted]
+        SyncWindow.objects.bulk_update(changed, ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"], batch_size=500)
+        read_due(connection, client, changed[::-1], result, progress)
+    return result
+
+
+def _drifted(connection: LangfuseConnection, client: LangfuseClientService, span: Span) -> Iterator[tuple[SyncWindow, Figures]]:
+    """The windows, oldest first, of which Langfuse says something else now, or of which nobody had asked; and what it says."""
+    by_day: dict[date, list[SyncWindow]] = defaultdict(list)
+    stored = SyncWindow.objects.filter(connection=connection, start__gte=span.start, end__lte=span.end).order_by("start")
+    for window in stored.exclude(state=SyncWindow.State.LEASED):
+        by_day[window.start.date()].append(window)
+    days = [day for day in sorted(by_day) if _is_unknown(by_day[day])]
+    known = [day for day in sorted(by_day) if not _is_unknown(by_day[day])]
+    for some in _neighbours(known, MOST_FIGURES):
+        figures = client.figures(some[0], some[-1] + DAY, "day")
+        days += [day.date() for day in some if _summed(by_day[day.date()]).differ(figures.get(day, NOTHING))]
+    for some in _neighbours(sorted(days), DAYS_OF_HOURS):
+        figures = client.figures(some[0], some[-1] + DAY, "hour")
+        for day in some:
+            for window in by_day[day.date()]:
+                now_said = figures.get(window.start, NOTHING)
+                if window.langfuse_count is None or _said_of(window).differ(now_said):
+                    yield window, now_said
+
+
+def _is_unknown(of_a_day: Iterable[SyncWindow]) -> bool:
+    """Whether the day can't be compared as a whole: nobody asked about one of its hours, or some are not of the span."""
+    listed = list(of_a_day)
+    return len(listed) < 24 or any(window.langfuse_count is None for window in listed)
+
+
+def _neighbours(days: list[date], longest: int) -> Iterator[list[datetime]]:
+    """Days as their first moments, in groups that one request can span."""
+    group: list[datetime] = []
+    for day in days:
+        moment = datetime(day.year, day.month, day.day, tzinfo=timezone.get_default_timezone())
+        if group and (moment - group[0]).days >= longest:
+            yield group
+            group = []
+        group.append(moment)
+    if group:
+        yield group
+
+
+def _summed(of_a_day: Iterable[SyncWindow]) -> Figures:
+    said = [_said_of(window) for window in of_a_day]
+    return Figures(sum(one.count for one in said), sum(one.tokens for one in said), sum(one.cost_usd for one in said))
+
+
+def _said_of(window: SyncWindow) -> Figures:
+    return Figures(window.langfuse_count or 0, window.langfuse_tokens or 0, window.langfuse_cost_usd or 0.0)
+
+
+def _with_figures(window: SyncWindow, figures: Figures) -> SyncWindow:
+    """The window, to be read again; the figures are older than that reading, so nothing that comes in between goes unnoticed."""
+    window.state = SyncWindow.State.PENDING
+    window.langfuse_count, window.langfuse_tokens, window.langfuse_cost_usd = figures.count, figures.tokens, figures.cost_usd
+    return window
