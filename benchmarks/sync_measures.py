@@ -75,22 +75,8 @@ def _upsert(cursor: Any, batch: list[ReceivedObservation]) -> None:
             key = f"{one.trace_id}/{one.observation_id}"
             who = (one.tenant_reference, one.user_reference, one.project_id, one.flow_id, one.trace_name)
             times = (one.start_time, one.end_time, one.received_at)
-            copy.write_row(
-                (
-                    key,
-                    one.trace_id,
-                    one.type,
-                    one.name,
-                    one.level,
-                    one.is_root,
-                    *times,
-                    *who,
-                    one.trace_name,
-                    one.model,
-                    usage,
-                    one.cost_usd,
-                )
-            )
+            own = (one.type, one.name, one.level, one.is_root)
+            copy.write_row((key, one.trace_id, *own, *times, *who, one.model, usage, one.cost_usd))
     columns = [part.split()[0] for part in FLOOR_COLUMNS.split(", ")]
     updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in columns[1:])
     cursor.execute(f"INSERT INTO bench_floor SELECT * FROM bench_staging ON CONFLICT (id) DO UPDATE SET {updates}")

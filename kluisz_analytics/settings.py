@@ -1,5 +1,6 @@
 """Settings, all from the environment; with nothing set, the embedded size runs (architecture.md, Two sizes)."""
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,17 @@ VAR_DIR.mkdir(parents=True, exist_ok=True)
 EMBEDDED = not env.str("DATABASE_URL", default="")
 DEBUG = env.bool("KLUISZ_DEBUG", default=False)
 
-EMBEDDED_SECRET_KEY = "embedded-use-only-set-KLUISZ_SECRET_KEY-in-production"
-SECRET_KEY = env.str("KLUISZ_SECRET_KEY", default=EMBEDDED_SECRET_KEY if EMBEDDED else "")
+
+def embedded_secret_key() -> str:
+    """A random key of this installation's own, made at its first start."""
+    path = VAR_DIR / "secret-key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(50))
+    return path.read_text()
+
+
+SECRET_KEY = env.str("KLUISZ_SECRET_KEY", default="") or (embedded_secret_key() if EMBEDDED else "")
 if not SECRET_KEY:
     raise ImproperlyConfigured("DATABASE_URL is set, so this is production: set KLUISZ_SECRET_KEY to 50 random characters.")
 # Secrets of Langfuse connections are encrypted with the first key and read with any: prepend a new one to rotate.
@@ -139,6 +149,10 @@ STATICFILES_FINDERS = [
     "usage.dashboards.plotlyjs.PlotlyFinder",
 ]
 Path(STATIC_ROOT).mkdir(parents=True, exist_ok=True)
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
 # Served straight from the apps, so a fresh machine needs no collectstatic; production collects and compresses.
 WHITENOISE_USE_FINDERS = env.bool("KLUISZ_STATIC_FROM_APPS", default=EMBEDDED)
 WHITENOISE_AUTOREFRESH = DEBUG

@@ -26,16 +26,13 @@ OUR_METADATA = "tenant_id,kluisz_project_id,kluisz_flow_id"
 PAGE_SIZE = 1000
 TIMEOUT = httpx.Timeout(60, connect=10)
 ATTEMPTS = 5
-LONGEST_WAIT_SECONDS = 120
+LONGEST_WAIT_SECONDS = 15 * 60
+TOO_MANY = 429
 TROUBLE = frozenset({500, 502, 503, 504, 524})
 
 
 class Retryable(Exception):
-    """An answer that may be better the next time: 5xx, a time-out, a cut-off body, or 429 with the wait it asked for."""
-
-    def __init__(self, message: str, wait_seconds: float | None = None) -> None:
-        super().__init__(message)
-        self.wait_seconds = wait_seconds
+    """An answer that may be better the next time: 5xx, a time-out, a cut-off body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +171,11 @@ class LangfuseClientService:
         return self._patiently(fetch)
 
     def _patiently(self, fetch: Callable[[], T]) -> T:
-        """The result of ``fetch``, tried again after a Retryable: as long as the server asked for, else with backoff and jitter."""
+        """The result of ``fetch``, tried again after a Retryable, with backoff and jitter."""
         retrying = Retrying(
             retry=retry_if_exception_type(Retryable),
             stop=stop_after_attempt(ATTEMPTS),
-            wait=_wait,
+            wait=wait_random_exponential(multiplier=0.5, max=30),
             sleep=self._sleep,
             before_sleep=lambda state: logger.warning("%s; trying again in %.1f s", _failure(state), state.upcoming_sleep),
             retry_error_callback=lambda state: self._give_up(_failure(state)),
@@ -191,20 +188,33 @@ class LangfuseClientService:
         raise ServerTrouble(f"{failure}, {ATTEMPTS} times. Try again later.") from failure
 
     def _answer(self, path: str, query: Mapping[str, Any]) -> httpx.Response:
+        """The server's answer with status 200, after waiting as often and as long as it asks to."""
+        waited = 0.0
+        while True:
+            answer = self._ask(path, query)
+            if answer.status_code == 200:
+                return answer
+            if answer.status_code != TOO_MANY or waited >= LONGEST_WAIT_SECONDS:
+                raise self._problem(answer, path)
+            seconds = _retry_after(answer)
+            logger.info("%s asks to slow down; going on in %.0f s", self.host, seconds)
+            self._sleep(seconds)
+            waited += seconds
+
+    def _ask(self, path: str, query: Mapping[str, Any]) -> httpx.Response:
         try:
-            answer = self._http.get(path, params=query)
+            return self._http.get(path, params=query)
         except httpx.TransportError as error:
             raise Retryable(f"No whole answer from {self.host} ({type(error).__name__})") from error
         except httpx.InvalidURL as error:
             raise Unreachable(f"“{self.host}” is not an address. Write for example https://cloud.langfuse.com.") from error
-        if answer.status_code == 200:
-            return answer
-        raise self._problem(answer, path)
 
     def _problem(self, answer: httpx.Response, path: str) -> Exception:
         status = answer.status_code
-        if status == 429:
-            return Retryable(f"{self.host} asks to slow down (429)", wait_seconds=_retry_after(answer))
+        if status == TOO_MANY:
+            return ServerTrouble(
+                f"{self.host} asks to slow down (429), for longer than {LONGEST_WAIT_SECONDS // 60} minutes. Try again later."
+            )
         if status in TROUBLE:
             return Retryable(f"{self.host} answered {status}")
         if status in (401, 403):
@@ -228,13 +238,6 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def _wait(state: RetryCallState) -> float:
-    failure = _failure(state)
-    if isinstance(failure, Retryable) and failure.wait_seconds is not None:
-        return failure.wait_seconds
-    return wait_random_exponential(multiplier=0.5, max=30)(state)
-
-
 def _failure(state: RetryCallState) -> BaseException:
     failure = state.outcome.exception() if state.outcome else None
     if failure is None:
@@ -244,7 +247,7 @@ def _failure(state: RetryCallState) -> BaseException:
 
 def _retry_after(answer: httpx.Response) -> float:
     try:
-        return min(float(answer.headers.get("Retry-After", "1")), LONGEST_WAIT_SECONDS)
+        return max(1.0, min(float(answer.headers.get("Retry-After", "1")), LONGEST_WAIT_SECONDS))
     except ValueError:
         return 1.0
 

@@ -15,7 +15,7 @@ import msgspec
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
 from pricing.engine import CostSource
 from pricing.units import TokenCounts
-from usage.models.rollups import NUMBERS, UNATTRIBUTED
+from usage.models.rollups import UNATTRIBUTED
 from usage.sync.assemble import sum_tokens
 from usage.sync.steps import Step, TraceFact
 
@@ -94,25 +94,26 @@ def _line(
     billed_cost_usd: Decimal | None,
     credits: Decimal | None,
 ) -> Line:
-    values = {
-        "input_tokens": tokens.input,
-        "output_tokens": tokens.output,
-        "total_tokens": tokens.total,
-        "cached_tokens": tokens.cached,
-        "cache_write_tokens": tokens.cache_write,
-        "reasoning_tokens": tokens.reasoning,
-        "audio_tokens": tokens.audio,
-        "total_traces": 1,
-        "failed_traces": int(trace.is_failed),
-        "timed_traces": int(trace.latency_ms is not None),
-        "latency_ms_sum": trace.latency_ms or 0,
-        "priced_observations": priced,
-        "unpriced_observations": unpriced,
-        "rated_traces": int(credits is not None),
-        "total_cost_usd": to_scaled(cost_usd, USD_PLACES),
-        "billed_cost_usd": to_scaled(billed_cost_usd or ZERO, USD_PLACES),
-        "credits_exact": to_scaled(credits or ZERO, CREDIT_PLACES),
-    }
+    # In the order of NUMBERS.
+    numbers = (
+        tokens.input,
+        tokens.output,
+        tokens.total,
+        tokens.cached,
+        tokens.cache_write,
+        tokens.reasoning,
+        tokens.audio,
+        1,
+        int(trace.is_failed),
+        int(trace.latency_ms is not None),
+        trace.latency_ms or 0,
+        priced,
+        unpriced,
+        int(credits is not None),
+        to_scaled(cost_usd, USD_PLACES),
+        to_scaled(billed_cost_usd, USD_PLACES) if billed_cost_usd else 0,
+        to_scaled(credits, CREDIT_PLACES) if credits else 0,
+    )
     return Line(
         grain=grain,
         hour=trace.hour,
@@ -121,5 +122,5 @@ def _line(
         project_id=trace.project_id,
         flow_id=trace.flow_id,
         model=model,
-        numbers=tuple(values[name] for name in NUMBERS),
+        numbers=numbers,
     )

@@ -137,6 +137,16 @@ def test_it_waits_as_long_as_it_is_told_and_goes_on_from_the_same_cursor(serve: 
     assert waits == [7]
 
 
+def test_it_waits_as_often_as_it_is_told_but_not_for_ever(serve: Callable[..., str]) -> None:
+    row = recorded("observations_all_fields")["body"]["data"][0]
+    waits: list[float] = []
+    told = (429, {"Retry-After": "30"}, b"{}")
+    assert read(serve([told] * 20 + [(200, {}, page([row]))]), waits=waits) == [row["id"]]
+    assert waits == [30] * 20
+    with pytest.raises(ServerTrouble, match="429"):
+        read(serve([told]), waits=waits)
+
+
 def test_it_tries_again_after_trouble(serve: Callable[..., str]) -> None:
     row = recorded("observations_all_fields")["body"]["data"][0]
     waits: list[float] = []
