@@ -66,10 +66,10 @@ def summary(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Summ
     return Summary(now, before, change_of(now, before))
 
 
-def unattributed(period: Period) -> Numbers:
-    """Usage whose tenant or user is missing or unknown; two queries."""
+def unattributed(period: Period, *, detailed: bool = True) -> Numbers:
+    """Usage whose tenant or user is missing or unknown; two queries, one where not ``detailed``."""
     question = Question(Scope(), [(period.start, period.end)], only_unattributed=True)
-    return _per_bucket(question)[0]
+    return _per_bucket(question, detailed=detailed)[0]
 
 
 def active_tenants(period: Period) -> int:
@@ -89,17 +89,20 @@ def platform_totals() -> PlatformTotals:
 
 
 def time_series(
-    scope: Scope, period: Period, granularity: Granularity, filters: Filters = NO_FILTERS
+    scope: Scope, period: Period, granularity: Granularity, filters: Filters = NO_FILTERS, *, detailed: bool = True
 ) -> list[tuple[datetime, datetime, Numbers]]:
-    """Numbers for every hour, day, week or month of the period, empty ones included; two queries. Raises PeriodError."""
+    """Numbers for every hour, day, week or month of the period, empty ones included; two queries. Raises PeriodError.
+
+    Not ``detailed``, it leaves out the percentile, which only the facts know, and takes one query of the rollups.
+    """
     periods = buckets(period, granularity)
-    numbers = _per_bucket(Question(scope, periods, filters))
+    numbers = _per_bucket(Question(scope, periods, filters), detailed=detailed)
     return [(start, end, one) for (start, end), one in zip(periods, numbers, strict=True)]
 
 
-def _per_bucket(question: Question) -> list[Numbers]:
+def _per_bucket(question: Question, *, detailed: bool = True) -> list[Numbers]:
     sums = {answer.bucket: answer.sums for answer in ask(question)}
-    details = ask_details(question)
+    details = ask_details(question) if detailed else {}
     return [
         numbers_from(sums.get(number, NO_SUMS), details[number, None].p95_latency_ms if (number, None) in details else None)
         for number in range(len(question.buckets))
@@ -123,15 +126,18 @@ def top(
     return _ranked(question, [answer.key for answer in answers], [answer.sums for answer in answers])
 
 
-def breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filters = NO_FILTERS, limit: int = 1000) -> list[Ranked]:
+def breakdown(
+    dimension: Dimension, scope: Scope, period: Period, filters: Filters = NO_FILTERS, limit: int = 1000, *, detailed: bool = True
+) -> list[Ranked]:
     """All usage of the period by a dimension, the costliest first; shares of the cost, which sum to 1. Three queries.
 
-    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total.
+    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. Not ``detailed``, it leaves out the percentile
+    and the last run, which only the facts know.
     """
     question = Question(scope, [(period.start, period.end)], filters, by=dimension, order_by=METRIC_COLUMN[Metric.COST])
     answers = ask(question)
     shown = answers[:limit]
-    rows = _ranked(question, [answer.key for answer in shown], [answer.sums for answer in shown])
+    rows = _ranked(question, [answer.key for answer in shown], [answer.sums for answer in shown], detailed=detailed)
     shares = _shares([int(answer.sums["total_cost_usd"]) for answer in answers])
     return [replace(row, share=share) for row, share in zip(rows, shares, strict=False)]
 
@@ -143,13 +149,13 @@ def _shares(costs: Sequence[int]) -> list[float | None]:
     return [float(share) for share in split(Decimal(1), [Decimal(cost) for cost in costs], SHARE_PLACES)]
 
 
-def _ranked(question: Question, keys: Sequence[Any], sums: Sequence[dict[str, Any]]) -> list[Ranked]:
+def _ranked(question: Question, keys: Sequence[Any], sums: Sequence[dict[str, Any]], *, detailed: bool = True) -> list[Ranked]:
     if question.by is None or not keys:
         return []
     named = [key for key in keys if key is not None]
     # Without unattributed usage only these keys' runs are looked at; with it, all are.
     narrowed = question if len(named) < len(keys) else replace(question, filters=question.filters.only(question.by, named))
-    details = ask_details(narrowed)
+    details = ask_details(narrowed) if detailed else {}
     labels = names.labels_for(question.by, keys, question.scope)
     rows = []
     for key, one in zip(keys, sums, strict=True):

@@ -96,7 +96,7 @@ def _last_day_before(moment: datetime, period: Period) -> date:
 def platform_dashboard(period: Period) -> Dashboard:
     """The whole platform."""
     scope = Scope()
-    unattributed = queries.unattributed(period)
+    unattributed = queries.unattributed(period, detailed=False)
     return Dashboard(
         title="Platform",
         subtitle="All tenants",
@@ -138,11 +138,11 @@ def user_dashboard(scope: Scope, user: User, period: Period, viewer: User) -> Da
 
 def _common(scope: Scope, period: Period) -> dict[str, Any]:
     granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
-    models = queries.breakdown(Dimension.MODEL, scope, period)
+    models = queries.breakdown(Dimension.MODEL, scope, period, detailed=False)
     return {
         "period": period,
         "summary": queries.summary(scope, period),
-        "over_time": charts.usage_over_time(queries.time_series(scope, period, granularity), period),
+        "over_time": charts.usage_over_time(queries.time_series(scope, period, granularity, detailed=False), period),
         "by_model": charts.cost_by_model(models),
         "models": models,
         "complete_through": complete_through_all(),
