@@ -64,6 +64,13 @@ def test_without_keys_it_is_the_sandbox_and_with_them_the_environments(settings:
     assert [one.source for one in enabled_connections()] == ["sandbox"]
 
 
+def test_a_new_secret_key_does_not_lock_out_the_environments_connection(settings: Settings) -> None:
+    settings.USES_SANDBOX, settings.ENCRYPTION_KEYS = True, ["old"]
+    configured_connection()
+    settings.ENCRYPTION_KEYS = ["new, and the old one is lost"]
+    assert configured_connection().secret_key == settings.SANDBOX_SECRET_KEY
+
+
 def test_keys_can_be_rotated(settings: Settings) -> None:
     settings.ENCRYPTION_KEYS = ["old"]
     row = LangfuseConnection(name="x", host="http://h", public_key="pk")

@@ -34,10 +34,12 @@ def compact(value: int | None) -> str:
 
 @register.filter
 def usd(value: Decimal | None) -> str:
-    """Dollars with cents; below ten cents with as many decimals as it takes to show something."""
+    """Dollars with cents; below ten cents with mills, below one with as many decimals as it takes to show something."""
     if value is None:
         return UNKNOWN
-    if value and abs(value) < Decimal("0.1"):
+    if value and Decimal("0.01") <= abs(value) < Decimal("0.1"):
+        return f"${value:.3f}"
+    if value and abs(value) < Decimal("0.01"):
         return f"${value.quantize(Decimal('0.000001')).normalize():f}"
     return f"${value:,.2f}"
 

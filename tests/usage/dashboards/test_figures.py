@@ -22,6 +22,7 @@ D = Decimal
         (figures.compact, 203_400, "203k"),
         (figures.usd, D("91.335884350000"), "$91.34"),
         (figures.usd, D("0"), "$0.00"),
+        (figures.usd, D("0.055961"), "$0.056"),
         (figures.usd, D("0.0006"), "$0.0006"),
         (figures.usd, None, "–"),
         (figures.credits, D("33214.507193"), "33,215"),

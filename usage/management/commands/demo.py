@@ -6,6 +6,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -66,8 +67,9 @@ class Command(BaseCommand):
         connection = configured_connection()
         if settings.USES_SANDBOX:
             self._start_sandbox(connection)
-            if not Trace.objects.filter(connection=connection).exists():
+            if not _marker().exists():
                 self._replay()
+                _marker().touch()
         else:
             self.console.print(f"Reading the Langfuse at [bold]{connection.host}[/], since KLUISZ_LANGFUSE_… keys are set.")
         self._sync(connection)
@@ -84,7 +86,14 @@ class Command(BaseCommand):
 
     def _start_sandbox(self, connection: LangfuseConnection) -> None:
         _check_free(settings.SANDBOX_PORT, "KLUISZ_SANDBOX_PORT=8801 make demo")
-        self.services.start("sandbox", ["manage.py", "langfuse_sandbox"])
+        database = settings.VAR_DIR / "demo-sandbox.sqlite3"
+        if not database.exists():
+            _marker().unlink(missing_ok=True)
+        elif not _marker().exists():
+            # A replay was stopped half-way: begin it anew.
+            for file in settings.VAR_DIR.glob(f"{database.name}*"):
+                file.unlink()
+        self.services.start("sandbox", ["manage.py", "langfuse_sandbox", "--database", str(database)])
         deadline = time.monotonic() + START_SECONDS
         with client_for(connection) as client:
             while not _is_listening(settings.SANDBOX_PORT):
@@ -107,8 +116,8 @@ class Command(BaseCommand):
         if result.error:
             raise CommandError(result.error)
         self.console.print(
-            f"Synced: {result.observations_stored:,} observations new or changed, {result.traces_changed:,} traces, "
-            f"{result.transactions_posted:,} ledger entries."
+            f"Synced: {result.observations_stored:,} observations new or changed, {result.transactions_posted:,} ledger entries; "
+            f"{Trace.objects.filter(connection=connection).count():,} runs are stored."
         )
 
     def _serve(self, port: int) -> None:
@@ -132,6 +141,11 @@ class Command(BaseCommand):
         for role, username in zip(("Platform admin", "Tenant admin", "User"), LOGINS, strict=True):
             self.console.print(f"  {role:<15} [bold]{username}[/]")
         self.console.print(f"API at http://127.0.0.1:{port}/api/v2/docs/. A worker syncs every few minutes. Stop with Ctrl-C.")
+
+
+def _marker() -> Path:
+    """Is there once the whole traffic has been replayed into the demo's sandbox."""
+    return Path(settings.VAR_DIR) / "demo-replayed"
 
 
 def _progress(console: Console) -> Progress:
