@@ -124,15 +124,7 @@ RECORDED = (
 
 
 def _finish(run: SyncRun, result: SyncResult) -> None:
-    for name in (
-        "windows",
-        "windows_drifted",
-        "observations_read",
-        "observations_stored",
-        "observations_rejected",
-        "traces_changed",
-        "transactions_posted",
-    ):
+    for name in RECORDED:
         setattr(run, name, getattr(result, name))
     run.error = result.error
     run.outcome = SyncRun.Outcome.COMPLETE if result.is_complete else SyncRun.Outcome.FAILED
