@@ -20,7 +20,7 @@ lint: $(VENV)/ready-dev
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
 bench-sync: $(VENV)/ready-dev
-	@$(BIN)/python -m benchmarks.bench_sync
+	@$(BIN)/python -m benchmarks.bench_sync $(ARGS)
 
 $(VENV)/ready: requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }

@@ -21,7 +21,6 @@ os.environ.setdefault("DATABASE_URL", "postgres://postgres@127.0.0.1:5432/kluisz
 os.environ.setdefault("KLUISZ_SECRET_KEY", "only for the benchmark")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kluisz_analytics.settings")
 
-BATCH = 10_000
 FLOOR_COLUMNS = (
     "id text PRIMARY KEY, trace_id text, type text, name text, level text, is_root bool, start_time timestamptz, end_time timestamptz, "
     "received_at timestamptz, tenant text, usr text, project text, flow text, trace_name text, model text, usage text, cost numeric"

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection as database
 from langfuse.api import LangfuseAPI, ObservationV2
 
-from benchmarks.bench_sync import BATCH, FLOOR_COLUMNS
+from benchmarks.bench_sync import FLOOR_COLUMNS
 from benchmarks.page_server import END
 from usage.demo.directory import write_demo_directory
 from usage.directory.document import read_document
@@ -19,8 +20,8 @@ from usage.langfuse.client import FIELD_GROUPS, LangfuseClientService
 from usage.langfuse.wire import ReceivedObservation
 from usage.models import LangfuseConnection, Observation, Trace
 from usage.sync.identity import observation_key, trace_key
-from usage.sync.prefetch import prefetched
-from usage.sync.runner import PAGES_AHEAD, sync_connection
+from usage.sync.reader import Reader
+from usage.sync.runner import sync_connection
 
 START = END - timedelta(days=40)
 
@@ -58,11 +59,15 @@ def floor(host: str) -> None:
         cursor.execute("CREATE TEMPORARY TABLE bench_staging (LIKE bench_floor)")
         with LangfuseClientService(host, "pk", "sk") as client:
             batch: list[ReceivedObservation] = []
-            for page in prefetched(client.pages(START, END), PAGES_AHEAD):
-                batch += page.observations
-                if len(batch) >= BATCH:
-                    _upsert(cursor, batch)
-                    batch = []
+            with Reader(client, lambda page, _: page.observations, settings.SYNC_FETCHERS) as reader:
+                reader.add(START, END)
+                while reader.unread():
+                    fetched = reader.take(60)
+                    assert fetched is not None
+                    batch += fetched.content
+                    if len(batch) >= settings.SYNC_BATCH_OBSERVATIONS:
+                        _upsert(cursor, batch)
+                        batch = []
             _upsert(cursor, batch)
 
 

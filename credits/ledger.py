@@ -9,9 +9,9 @@ Rules, before any code:
 - Usage that already happened is charged even beyond zero; only starting new runs is refused.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -20,8 +20,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from credits.models import Account, Grant, Transaction, UsageCharge
-from kluisz_analytics.bulk import insert_rows, update_rows
-from kluisz_analytics.fields import CREDIT_PLACES, to_scaled
+from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
+from kluisz_analytics.fields import CREDIT_PLACES, from_scaled, to_scaled
 from kluisz_analytics.tenants.models import User
 
 ZERO = Decimal(0)
@@ -78,54 +78,57 @@ def grant(
 @transaction.atomic
 def post_usage(usage: UsageHours, now: datetime) -> Posted:
     """Bring the ledger to what each (user, hour) of ``usage`` comes to now, in credits. Returns what was posted."""
-    posted = _posted(usage)
-    changed = sorted(key for key, credits in usage.items() if credits != (posted[key].credits if key in posted else ZERO))
-    if not changed:
+    if not usage:
         return Posted(0, ZERO)
-    accounts = _lock({user_id for user_id, _ in changed})
-    # Read again under the lock: another worker may have posted for the same hours in between.
-    posted = _posted(changed)
-    entries, new_charges, old_charges, net = [], [], [], ZERO
-    for user_id, hour in changed:
-        account, charge = accounts[user_id], posted.get((user_id, hour), NOT_POSTED)
-        difference = usage[user_id, hour] - charge.credits
+    accounts = _lock({user_id for user_id, _ in usage})
+    posted = _posted(usage)
+    balances = {user_id: to_scaled(account.balance, CREDIT_PLACES) for user_id, account in accounts.items()}
+    created_at = stamp(now)
+    entries, new_charges, old_charges, net = [], [], [], 0
+    for user_id, hour in sorted(usage, key=lambda key: (key[0].int, key[1])):
+        amount, charge = to_scaled(usage[user_id, hour], CREDIT_PLACES), posted.get((user_id, hour), NOT_POSTED)
+        difference, number = amount - charge.microcredits, charge.postings + 1
         if not difference:
             continue
-        amount, number = to_scaled(usage[user_id, hour], CREDIT_PLACES), charge.postings + 1
+        at = stamp(hour)
         if charge.id is None:
-            new_charges.append((user_id, hour, amount, number))
+            new_charges.append((user_id.hex, at, amount, number))
         else:
             old_charges.append((charge.id, amount, number))
-        entries.append(_usage_entry(account, hour, difference, number, now))
-        account.used += difference
+        entries.append(_usage_entry(user_id, at, balances[user_id], difference, number, created_at))
+        balances[user_id] -= difference
         net += difference
     with connection.cursor() as cursor:
         insert_rows(cursor, Transaction._meta.db_table, ENTRY_COLUMNS, entries)
         insert_rows(cursor, UsageCharge._meta.db_table, ["account_id", "hour", "credits", "postings"], new_charges)
         update_rows(cursor, UsageCharge._meta.db_table, ["id", "credits", "postings"], old_charges)
-        used = [(account.pk, to_scaled(account.used, CREDIT_PLACES), now) for account in accounts.values()]
+        used = [
+            (user_id.hex, to_scaled(accounts[user_id].allocated, CREDIT_PLACES) - balance, created_at)
+            for user_id, balance in balances.items()
+        ]
         update_rows(cursor, Account._meta.db_table, ["user_id", "used", "updated_at"], used)
-    return Posted(len(entries), net)
+    return Posted(len(entries), from_scaled(net, CREDIT_PLACES))
 
 
 class Charge(NamedTuple):
-    """What has been posted for a (user, hour), and in how many entries."""
+    """What has been posted for a (user, hour), in millionths of a credit, and in how many entries."""
 
     id: int | None
-    credits: Decimal
+    microcredits: int
     postings: int
 
 
-NOT_POSTED = Charge(None, ZERO, 0)
+NOT_POSTED = Charge(None, 0, 0)
 
 
-def _posted(keys: Iterable[tuple[UUID, datetime]]) -> dict[tuple[UUID, datetime], Charge]:
+def _posted(keys: Collection[tuple[UUID, datetime]]) -> dict[tuple[UUID, datetime], Charge]:
     """What has been posted for the users in the hours (and in the other hours of the same users)."""
-    keys = list(keys)
-    charges = UsageCharge.objects.filter(account__in={user_id for user_id, _ in keys}, hour__in={hour for _, hour in keys})
+    of_users, hours = among("account_id", {user_id.hex for user_id, _ in keys}), {hour for _, hour in keys}
+    charges = UsageCharge.objects.filter(of_users, hour__gte=min(hours), hour__lte=max(hours)).order_by()
     return {
-        (user_id, hour): Charge(pk, credits, postings)
-        for user_id, hour, pk, credits, postings in charges.order_by().values_list("account_id", "hour", "pk", "credits", "postings")
+        (user_id, hour): Charge(pk, to_scaled(credits, CREDIT_PLACES), postings)
+        for user_id, hour, pk, credits, postings in charges.values_list("account_id", "hour", "pk", "credits", "postings")
+        if hour in hours
     }
 
 
@@ -142,29 +145,36 @@ ENTRY_COLUMNS = [
 ]
 
 
-def _usage_entry(account: Account, hour: datetime, difference: Decimal, number: int, now: datetime) -> tuple[object, ...]:
-    before, after = account.balance, account.balance - difference
+def _usage_entry(user_id: UUID, hour: str, balance: int, difference: int, number: int, created_at: str) -> tuple[object, ...]:
+    """A row of the ledger, in the order of ENTRY_COLUMNS; amounts in millionths of a credit."""
     is_more = difference > 0
     return (
-        account.pk,
+        user_id.hex,
         (Transaction.Type.DEDUCTION if is_more else Transaction.Type.REFUND).value,
-        to_scaled(-difference, CREDIT_PLACES),
-        to_scaled(before, CREDIT_PLACES),
-        to_scaled(after, CREDIT_PLACES),
+        -difference,
+        balance,
+        balance - difference,
         "Usage" if is_more else "Usage became less",
-        f"usage:{account.pk}:{hour.astimezone(UTC):%Y-%m-%dT%H}:{number}",
+        f"usage:{user_id}:{hour}:{number}",
         hour,
-        now,
+        created_at,
     )
 
 
-def _lock(user_ids: Iterable[UUID]) -> dict[UUID, Account]:
+def _lock(user_ids: Collection[UUID]) -> dict[UUID, Account]:
     """The accounts of the users, locked in the order of their keys; missing ones are opened."""
-    user_ids = sorted(set(user_ids))
+    accounts = _locked(user_ids)
+    missing = [user_id for user_id in user_ids if user_id not in accounts]
+    if not missing:
+        return accounts
     now = timezone.now()
     Account.objects.bulk_create(
-        [Account(user_id=user_id, allocated=ZERO, used=ZERO, held=ZERO, updated_at=now) for user_id in user_ids],
+        [Account(user_id=user_id, allocated=ZERO, used=ZERO, held=ZERO, updated_at=now) for user_id in sorted(missing)],
         ignore_conflicts=True,
     )
-    locked = Account.objects.select_for_update().filter(pk__in=user_ids).order_by("pk")
+    return _locked(user_ids)
+
+
+def _locked(user_ids: Collection[UUID]) -> dict[UUID, Account]:
+    locked = Account.objects.select_for_update().filter(among("user_id", (user_id.hex for user_id in user_ids))).order_by("pk")
     return {account.pk: account for account in locked}

@@ -1,17 +1,29 @@
-"""Many rows at once: COPY on PostgreSQL, one prepared statement on SQLite."""
+"""Many rows at once: COPY on PostgreSQL, one prepared statement on SQLite.
+
+Values are in the form that both databases take as it is: text, integers, booleans and None; a UUID as 32 hex digits (``UUID.hex``), a time
+by :func:`stamp`.
+"""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+import msgspec
+from django.db import connection, models
 from django.db.backends.utils import CursorWrapper
 from django.db.models.expressions import RawSQL
 
 
+def stamp(moment: datetime) -> str:
+    """A time as Django's SQLite backend writes it, and PostgreSQL reads it in a session in UTC (which Django's are)."""
+    # msgspec writes a time ten times as fast as datetime does: 2026-11-30T12:00:00.250000Z.
+    text: str = msgspec.to_builtins(moment if moment.tzinfo is UTC else moment.astimezone(UTC))
+    return f"{text[:10]} {text[11:-1]}"
+
+
 def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Insert ``rows`` (values in the order of ``columns``; UUID, aware datetime, int, str, bool or None) into ``table``.
+    """Insert ``rows`` (values in the order of ``columns``) into ``table``.
 
     Raises the database's IntegrityError when a row breaks a constraint; nothing is inserted then.
     """
@@ -22,14 +34,17 @@ def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows:
                 copy.write_row(row)
         return
     places = ", ".join("%s" for _ in columns)
-    cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', [sqlite_row(row) for row in rows])
+    cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', rows)
 
 
-def listed(ids: Iterable[UUID]) -> RawSQL:
-    """The ids as the right side of an ``__in`` filter: one parameter, however many there are."""
+def among(column: str, keys: Iterable[str]) -> RawSQL:
+    """A filter: ``column`` (as SQL names it) is one of these UUIDs (32 hex digits each). One parameter, however many there are.
+
+    PostgreSQL is given an array and not a subquery: it then knows how many there are, and looks each up in the column's index.
+    """
     if connection.vendor == "postgresql":
-        return RawSQL("SELECT unnest(%s::uuid[])", [list(ids)])
-    return RawSQL("SELECT value FROM json_each(%s)", ['["' + '","'.join(one.hex for one in ids) + '"]'])
+        return RawSQL(f"{column} = ANY(%s::uuid[])", ["{" + ",".join(keys) + "}"], models.BooleanField())
+    return RawSQL(f"{column} IN (SELECT value FROM json_each(%s))", ['["' + '","'.join(keys) + '"]'], models.BooleanField())
 
 
 def update_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -38,16 +53,11 @@ def update_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows:
         return
     staged, (key, *others) = f"changed_{table}", columns
     cursor.execute(f'DROP TABLE IF EXISTS "{staged}"')
-    listed = ", ".join(f'"{column}"' for column in columns)
-    cursor.execute(f'CREATE TEMPORARY TABLE "{staged}" AS SELECT {listed} FROM "{table}" WHERE 1 = 0')
+    names = ", ".join(f'"{column}"' for column in columns)
+    cursor.execute(f'CREATE TEMPORARY TABLE "{staged}" AS SELECT {names} FROM "{table}" WHERE 1 = 0')
     insert_rows(cursor, staged, columns, rows)
     assignments = ", ".join(f'"{column}" = s."{column}"' for column in others)
     cursor.execute(f'UPDATE "{table}" SET {assignments} FROM "{staged}" s WHERE "{table}"."{key}" = s."{key}"')
-
-
-def sqlite_row(row: Sequence[Any]) -> list[Any]:
-    """The row with each value in the form in which Django stores it on SQLite."""
-    return [sqlite_value(value) for value in row]
 
 
 def sqlite_value(value: Any) -> Any:
@@ -55,5 +65,5 @@ def sqlite_value(value: Any) -> Any:
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, datetime):
-        return str(value.replace(tzinfo=None))
+        return stamp(value)
     return value

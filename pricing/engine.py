@@ -52,9 +52,11 @@ class Price:
     usd_per_million: Mapping[UnitKind, Decimal]
     precedence: Precedence = Precedence.REPLACES
 
-    def applies(self, model: str, moment: datetime) -> bool:
-        in_time = self.valid_from <= moment and (self.valid_until is None or moment < self.valid_until)
-        return in_time and self.pattern.fullmatch(model) is not None
+    def is_for(self, model: str) -> bool:
+        return self.pattern.fullmatch(model) is not None
+
+    def holds_at(self, moment: datetime) -> bool:
+        return self.valid_from <= moment and (self.valid_until is None or moment < self.valid_until)
 
     def cost(self, units: Mapping[UnitKind, int]) -> Decimal:
         """USD for the units, at twelve places."""
@@ -104,7 +106,10 @@ BookPrice = Callable[[str, Mapping[UnitKind, int], datetime], Decimal | None]
 
 @dataclass(frozen=True)
 class PriceBook:
-    """All prices, rates and assignments that a calculation needs. Every sequence is ordered newest first."""
+    """All prices, rates and assignments that a calculation needs. Every sequence is ordered newest first.
+
+    A book never changes, so it remembers which of its prices are for which model.
+    """
 
     tenant_prices: Mapping[UUID, Sequence[Price]] = field(default_factory=dict)
     platform_prices: Sequence[Price] = ()
@@ -113,6 +118,19 @@ class PriceBook:
     user_tiers: Mapping[UUID, Sequence[Assignment]] = field(default_factory=dict)
     tenant_tiers: Mapping[UUID, Sequence[Assignment]] = field(default_factory=dict)
     platform_tiers: Sequence[Assignment] = ()
+    _by_model: dict[tuple[UUID | None, str], tuple[Price, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    def price_for(self, tenant_id: UUID | None, model: str, moment: datetime, precedence: Precedence | None = None) -> Price | None:
+        """A tenant's own price for the model at ``moment``, or (without a tenant) the platform's of this precedence."""
+        key = tenant_id, model
+        prices = self._by_model.get(key)
+        if prices is None:
+            listed = self.platform_prices if tenant_id is None else self.tenant_prices.get(tenant_id, ())
+            prices = self._by_model[key] = tuple(price for price in listed if model and price.is_for(model))
+        for price in prices:
+            if (precedence is None or price.precedence == precedence) and price.holds_at(moment):
+                return price
+        return None
 
     def rate_for(self, user_id: UUID | None, tenant_id: UUID | None, moment: datetime) -> TierRate | None:
         """The rate that held at ``moment``: of the user's tier, else the tenant's default, else the platform's; None without."""
@@ -152,35 +170,22 @@ def cost_of(
     """The cost of one observation: the first source that applies (domain.md, Price)."""
     if not usage_details and langfuse_cost_usd is None:
         return NO_USAGE
-    units = units_of(usage_details)
-    if units and tenant_id is not None:
-        price = _price_at(book.tenant_prices.get(tenant_id, ()), model, started_at)
-        if price is not None:
-            return Cost(price.cost(units), CostSource.TENANT_PRICE, price.id)
-    if units:
-        price = _price_at(book.platform_prices, model, started_at, Precedence.REPLACES)
-        if price is not None:
-            return Cost(price.cost(units), CostSource.PLATFORM_PRICE, price.id)
+    for source, price in (
+        (CostSource.TENANT_PRICE, book.price_for(tenant_id, model, started_at) if tenant_id in book.tenant_prices else None),
+        (CostSource.PLATFORM_PRICE, book.price_for(None, model, started_at, Precedence.REPLACES)),
+    ):
+        if price is not None and (units := units_of(usage_details)):
+            return Cost(price.cost(units), source, price.id)
     if langfuse_cost_usd is not None:
         return Cost(langfuse_cost_usd, CostSource.LANGFUSE)
-    if units:
-        price = _price_at(book.platform_prices, model, started_at, Precedence.FALLBACK)
-        if price is not None:
-            return Cost(price.cost(units), CostSource.FALLBACK_PRICE, price.id)
-    if units and model and book.shipped_price is not None:
-        cost_usd = book.shipped_price(model, units, started_at)
-        if cost_usd is not None:
-            return Cost(cost_usd, CostSource.PRICE_BOOK)
-    return UNPRICED if any(usage_details.values()) else NO_USAGE
-
-
-def _price_at(prices: Sequence[Price], model: str, moment: datetime, precedence: Precedence | None = None) -> Price | None:
-    if not model:
-        return None
-    return next(
-        (price for price in prices if (precedence is None or price.precedence == precedence) and price.applies(model, moment)),
-        None,
-    )
+    units = units_of(usage_details)
+    if not units:
+        return UNPRICED if any(usage_details.values()) else NO_USAGE
+    price = book.price_for(None, model, started_at, Precedence.FALLBACK)
+    if price is not None:
+        return Cost(price.cost(units), CostSource.FALLBACK_PRICE, price.id)
+    cost_usd = book.shipped_price(model, units, started_at) if model and book.shipped_price is not None else None
+    return UNPRICED if cost_usd is None else Cost(cost_usd, CostSource.PRICE_BOOK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ twice. So a key is only sorted: with "input" in it an input kind, with "output" 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 
 class UnitKind(StrEnum):
@@ -41,8 +41,7 @@ def unit_kind(usage_key: str) -> UnitKind | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCounts:
+class TokenCounts(NamedTuple):
     """Tokens of one observation: ``input``, ``output`` and ``total``, and the kinds apart (parts of the first two)."""
 
     input: int = 0

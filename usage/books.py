@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from kluisz_analytics.bulk import insert_rows, sqlite_value
+from kluisz_analytics.bulk import insert_rows, stamp
 from usage.analytics.question import fact_lines
 from usage.models import TenantUsageStats, Trace
 from usage.models.rollups import NUMBERS, UNATTRIBUTED
@@ -47,7 +47,7 @@ LEDGER_CHECKS = {
     "invariant 5: what is posted for an hour is its priced usage": """
         SELECT user_id, hour, SUM(priced), SUM(posted) FROM (
             SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace
-            WHERE credits IS NOT NULL AND user_id IS NOT NULL AND tenant_id IS NOT NULL
+            WHERE credits IS NOT NULL AND user_id IS NOT NULL AND tenant_id IS NOT NULL AND NOT is_voided
             UNION ALL SELECT account_id, hour, 0, credits FROM credit_usage_charge) both_sides
         GROUP BY user_id, hour HAVING SUM(priced) <> SUM(posted)""",
 }
@@ -58,6 +58,10 @@ FACT_CHECKS = {
             FROM usage_observation GROUP BY trace_id) o ON o.trace_id = t.id
         WHERE COALESCE(o.steps, 0) <> t.observations OR COALESCE(o.tokens, 0) <> t.total_tokens
             OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0) OR COALESCE(o.credits, 0) <> COALESCE(t.credits, 0)""",
+    "facts: a trace counts its observations that are gone": """
+        SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
+            SELECT trace_id, COUNT(*) AS steps FROM usage_observation WHERE gone_since IS NOT NULL GROUP BY trace_id) o ON o.trace_id = t.id
+        WHERE COALESCE(o.steps, 0) <> t.gone_observations""",
     "facts: every observation has its trace": """
         SELECT o.id, o.trace_id FROM usage_observation o LEFT JOIN usage_trace t ON t.id = o.trace_id WHERE t.id IS NULL""",
 }
@@ -95,7 +99,7 @@ def _load_periods(cursor: CursorWrapper) -> None:
     cursor.execute("DROP TABLE IF EXISTS books_period")
     cursor.execute(f"CREATE TEMPORARY TABLE books_period (hour {kind}, granularity varchar(5), period_start {kind}, period_end {kind})")
     hours = Trace.objects.order_by().values_list("hour", flat=True).distinct()
-    rows = [(hour, granularity.value, *period_of(granularity, hour)) for hour in hours for granularity in STATS]
+    rows = [(stamp(hour), granularity.value, *map(stamp, period_of(granularity, hour))) for hour in hours for granularity in STATS]
     insert_rows(cursor, "books_period", ["hour", "granularity", "period_start", "period_end"], rows)
 
 
@@ -110,7 +114,7 @@ def _rows_from_facts(rule: RollupRule) -> tuple[str, list[Any]]:
     sums = [f"CAST(SUM(s.{name}) AS bigint)" for name in NUMBERS]
     counts = ["COUNT(DISTINCT s.user_key)"] if _distinct_counts(rule) else []
     granularities = ", ".join(f"'{granularity.value}'" for granularity in rule.granularities)
-    nobody = UNATTRIBUTED if connection.vendor == "postgresql" else sqlite_value(UNATTRIBUTED)
+    nobody = UNATTRIBUTED.hex
     attributed = f"AND s.tenant_key <> '{nobody}' AND s.user_key <> '{nobody}'" if rule.only_attributed else ""
     sql = (
         f"SELECT {', '.join([*keys, *sums, *counts])} FROM ({facts.text}) s JOIN books_period p ON p.hour = s.hour "

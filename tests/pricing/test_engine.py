@@ -147,8 +147,8 @@ def test_the_tier_is_the_users_else_the_tenants_else_the_platforms() -> None:
 
 
 def test_a_pattern_has_to_match_the_whole_name() -> None:
-    assert not price("gpt-4").applies("gpt-4o", NOW)
-    assert price("gpt-4.*").applies("gpt-4o", NOW)
+    assert not price("gpt-4").is_for("gpt-4o")
+    assert price("gpt-4.*").is_for("gpt-4o")
 
 
 def test_a_kind_without_a_price_of_its_own_costs_as_its_plain_kind() -> None:

@@ -10,7 +10,6 @@ from django.db import transaction
 from rest_framework.test import APIClient
 
 from kluisz_analytics.tenants.models import User
-from pricing.book import load_price_book
 from tests.conftest import NOON, People
 from tests.usage.sync.test_assemble import received
 from usage.models import LangfuseConnection
@@ -55,7 +54,7 @@ def use(bare_connection: LangfuseConnection) -> Callable[..., None]:
         usage = {"input": 10, "output": 5, "total": 15}
         call = received("call", model=model, usage_details=usage, cost_usd=None if cost is None else Decimal(cost), **{**common, **extra})
         with transaction.atomic():
-            apply_received(bare_connection, [root, call], [], load_price_book())
+            apply_received(bare_connection, [root, call])
 
     return run
 

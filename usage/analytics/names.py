@@ -7,7 +7,7 @@ from uuid import UUID
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from usage.access import Scope
 from usage.analytics.question import Dimension
-from usage.sync.identity import parse_uuid
+from usage.identifiers import parse_uuid
 
 UNATTRIBUTED_LABEL = "Unattributed"
 NONE_LABELS = {Dimension.PROJECT: "No project", Dimension.FLOW: "No flow", Dimension.MODEL: "No model"}

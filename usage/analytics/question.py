@@ -107,7 +107,7 @@ SELECT t.hour, t.start_time AS moment, COALESCE(t.tenant_id, '{nobody}') AS tena
     CASE WHEN t.latency_ms IS NULL THEN 0 ELSE 1 END AS timed_traces, COALESCE(t.latency_ms, 0) AS latency_ms_sum,
     t.priced_observations, t.unpriced_observations, CASE WHEN t.credits IS NULL THEN 0 ELSE 1 END AS rated_traces,
     COALESCE(t.cost_usd, 0) AS total_cost_usd, COALESCE(t.billed_cost_usd, 0) AS billed_cost_usd, COALESCE(t.credits, 0) AS credits_exact
-FROM usage_trace t WHERE t.start_time >= %s AND t.start_time < %s
+FROM usage_trace t WHERE t.start_time >= %s AND t.start_time < %s AND NOT t.is_voided
 """
 # A trace counts once for each model that it used; its steps without usage belong to no model.
 MODEL_LINES = """
@@ -123,7 +123,7 @@ SELECT t.hour, t.start_time AS moment, COALESCE(t.tenant_id, '{nobody}') AS tena
     CASE WHEN t.credits IS NULL THEN 0 ELSE 1 END AS rated_traces, COALESCE(SUM(o.cost_usd), 0) AS total_cost_usd,
     COALESCE(SUM(o.billed_cost_usd), 0) AS billed_cost_usd, COALESCE(SUM(o.credits), 0) AS credits_exact
 FROM usage_trace t JOIN ({steps}) o ON o.trace_id = t.id
-WHERE t.start_time >= %s AND t.start_time < %s
+WHERE t.start_time >= %s AND t.start_time < %s AND NOT t.is_voided
 GROUP BY t.id, t.hour, t.start_time, t.tenant_id, t.user_id, t.project_id, t.flow_id, o.model, t.is_failed, t.latency_ms, t.credits
 """
 # The steps that make a trace's model lines: those with usage, or, in a trace without any, its first.

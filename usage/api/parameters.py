@@ -17,7 +17,7 @@ from usage.analytics.calendar import Period, PeriodError, asked_period
 from usage.analytics.queries import Metric
 from usage.analytics.question import Dimension, Filters, Status
 from usage.models import Granularity
-from usage.sync.identity import canonical_id
+from usage.identifiers import canonical_id
 
 LARGEST_LIMIT = 1000
 DEFAULT_LIMIT = 10

@@ -3,10 +3,10 @@
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import Event, RLock
 from typing import Any, Literal, Self, TypeVar
 
 import httpx
@@ -72,10 +72,13 @@ class LangfuseClientService:
     the retries are used up.
     """
 
-    def __init__(self, host: str, public_key: str, secret_key: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, host: str, public_key: str, secret_key: str, *, sleep: Callable[[float], object] | None = None) -> None:
         self.host = host.rstrip("/")
         self._http = httpx.Client(base_url=self.host, auth=(public_key, secret_key), timeout=TIMEOUT, follow_redirects=False)
-        self._sleep = sleep
+        # Decoding is the interpreter's work: threads that compete for it make all others wait, the one that stores most of all.
+        self.computing = RLock()
+        self._interrupted = Event()
+        self._sleep = sleep or self._interrupted.wait
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +87,12 @@ class LangfuseClientService:
         self.close()
 
     def close(self) -> None:
+        self.interrupt()
         self._http.close()
+
+    def interrupt(self) -> None:
+        """Wake up whoever waits for the server in another thread; from now on nobody waits."""
+        self._interrupted.set()
 
     def health(self) -> Health:
         """The server's health; needs no key."""
@@ -151,8 +159,10 @@ class LangfuseClientService:
 
     def _page(self, query: Mapping[str, Any]) -> Page:
         def fetch() -> Page:
+            body = self._answer(OBSERVATIONS, query).content
             try:
-                return decode_page(self._answer(OBSERVATIONS, query).content)
+                with self.computing:
+                    return decode_page(body)
             except NotAPage as error:
                 raise NotLangfuse(
                     f"{self.host} answers {OBSERVATIONS}, but not with a page of observations ({error}). Check the host's address."

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from kluisz_analytics.fields import LARGEST_SCALED, USD_PLACES, from_scaled, round_half_up
+from usage.identifiers import canonical_id
 
 TEXT_LENGTH = 200
 ROW_EXCERPT_LENGTH = 10_000
@@ -64,11 +66,22 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of observations, newest first; ``cursor`` is None on the last one."""
+    """A page of observations, newest first; ``cursor`` is None on the last one.
+
+    ``oldest`` is how far back the walk has come with it; None where that can't be told.
+    """
 
     observations: list[ReceivedObservation]
     rejected: list[RejectedRow]
     cursor: str | None
+
+    @property
+    def oldest(self) -> datetime | None:
+        return self.observations[-1].start_time if self.observations else None
+
+    def since(self, start: datetime) -> "Page":
+        """Without what is older than ``start``."""
+        return Page([one for one in self.observations if one.start_time >= start], self.rejected, self.cursor)
 
 
 class WireMetadata(msgspec.Struct, gc=False):
@@ -190,8 +203,8 @@ def _observation(row: WireRow) -> ReceivedObservation:
     start_time = _utc(row.startTime)
     received_at = row.updatedAt or row.createdAt
     return ReceivedObservation(
-        trace_id=_text(row.traceId),
-        observation_id=_text(row.id),
+        trace_id=_cut(row.traceId or ""),
+        observation_id=_cut(row.id),
         type=row.type,
         name=_text(row.name),
         level=row.level or "DEFAULT",
@@ -199,10 +212,10 @@ def _observation(row: WireRow) -> ReceivedObservation:
         start_time=start_time,
         end_time=_utc(row.endTime) if row.endTime else None,
         received_at=_utc(received_at) if received_at else start_time,
-        tenant_reference=_metadata_text(metadata.tenant_id),
-        user_reference=_text(row.userId),
-        project_id=_metadata_text(metadata.kluisz_project_id),
-        flow_id=_metadata_text(metadata.kluisz_flow_id),
+        tenant_reference=_metadata_id(metadata.tenant_id),
+        user_reference=canonical_id(_text(row.userId)),
+        project_id=_metadata_id(metadata.kluisz_project_id),
+        flow_id=_metadata_id(metadata.kluisz_flow_id),
         trace_name=_text(row.traceName),
         model=_text(row.model or row.providedModelName),
         usage_details={unit: count for unit, count in row.usageDetails.items() if count is not None} if row.usageDetails else {},
@@ -223,26 +236,36 @@ def _cost_usd(details: Mapping[str, Decimal | None]) -> Decimal | None:
 
 
 def _utc(moment: datetime) -> datetime:
+    if moment.tzinfo is UTC:
+        return moment
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _text(value: str | None) -> str:
-    if not value:
-        return ""
+def _cut(value: str) -> str:
     # PostgreSQL stores no NUL in a text.
-    return value.replace("\x00", "")[:TEXT_LENGTH]
+    return value.replace("\x00", "")[:TEXT_LENGTH] if len(value) > TEXT_LENGTH or "\x00" in value else value
 
 
-def _metadata_text(value: Any) -> str:
-    """A metadata value as text. A server that doesn't read them hands on JSON-encoded strings: their quotes go."""
+@lru_cache(maxsize=65_536)
+def _text(value: str | None) -> str:
+    """A text that comes again and again: a name, an owner, a model. "" for an absent one."""
+    return _cut(value) if value else ""
+
+
+def _metadata_id(value: Any) -> str:
+    """The id in a metadata value; "" for an absent one."""
     if value is None:
         return ""
-    if not isinstance(value, str):
-        value = msgspec.json.encode(value).decode()
+    return _unquoted_id(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+
+
+@lru_cache(maxsize=65_536)
+def _unquoted_id(value: str) -> str:
+    """A server that doesn't read metadata hands on JSON-encoded strings: their quotes go."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         with contextlib.suppress(msgspec.DecodeError):
             value = msgspec.json.decode(value, type=str)
-    return _text(value)
+    return canonical_id(_cut(value))
 
 
 def _rejected(raw_row: msgspec.Raw, reason: str) -> RejectedRow:

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from usage import connections
 from usage.models import LangfuseConnection
+from usage.sync.result import SyncResult
 from usage.sync.runner import Progress as Report
-from usage.sync.runner import SyncResult
 
 
 def moment(text: str) -> datetime:

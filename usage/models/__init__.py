@@ -1,7 +1,7 @@
 """Facts (what happened), rollups (sums of facts) and the state of the sync."""
 
-from usage.models.connections import LangfuseConnection, SyncRun, SyncWindow
-from usage.models.facts import Observation, RejectedObservation, Trace
+from usage.models.connections import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
+from usage.models.facts import Observation, RejectedObservation, Trace, TraceVoid
 from usage.models.rollups import FlowUsage, Granularity, ModelUsage, TenantUsageStats, UserUsageStats
 
 __all__ = [
@@ -11,9 +11,11 @@ __all__ = [
     "ModelUsage",
     "Observation",
     "RejectedObservation",
+    "SyncDrift",
     "SyncRun",
     "SyncWindow",
     "TenantUsageStats",
     "Trace",
+    "TraceVoid",
     "UserUsageStats",
 ]

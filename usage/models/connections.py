@@ -28,6 +28,20 @@ class LangfuseConnection(models.Model):
         related_name="+",
         help_text="Fixed: all of this project's usage belongs to this tenant.",
     )
+    class Plan(models.TextChoices):
+        SELF_HOSTED = "self_hosted", "Self-hosted (no limits)"
+        HOBBY = "hobby", "Cloud Hobby"
+        CORE = "core", "Cloud Core"
+        PRO = "pro", "Cloud Pro, Team or Enterprise"
+
+    class Api(models.TextChoices):
+        V2 = "v2", "v2 (Langfuse 4)"
+        V1 = "v1", "v1 (Langfuse 2 and 3)"
+
+    plan = models.CharField(
+        max_length=20, choices=Plan.choices, default=Plan.SELF_HOSTED, help_text="Sets how many requests all workers together may make."
+    )
+    api = models.CharField(max_length=2, choices=Api.choices, blank=True, editable=False, help_text="Found out at the first sync.")
     is_enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -107,6 +121,7 @@ class SyncRun(models.Model):
     observations_stored = models.PositiveBigIntegerField(default=0)
     observations_rejected = models.PositiveBigIntegerField(default=0)
     traces_changed = models.PositiveBigIntegerField(default=0)
+    observations_gone = models.PositiveBigIntegerField(default=0, help_text="Found to be deleted in Langfuse. They stay billed.")
     transactions_posted = models.PositiveBigIntegerField(default=0)
     error = models.TextField(blank=True)
 
@@ -117,3 +132,26 @@ class SyncRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.connection} {self.started_at:%Y-%m-%d %H:%M}"
+
+
+class SyncDrift(models.Model):
+    """An hour of which Langfuse said something else than before it was last read; read again, it changed this in our facts."""
+
+    run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="drifts")
+    start = models.DateTimeField(help_text="The hour.")
+    count_before = models.BigIntegerField()
+    count_now = models.BigIntegerField()
+    tokens_before = models.BigIntegerField()
+    tokens_now = models.BigIntegerField()
+    cost_usd_before = models.FloatField(help_text="Langfuse's float sum; compared, never billed.")
+    cost_usd_now = models.FloatField(help_text="Langfuse's float sum; compared, never billed.")
+    observations_stored = models.PositiveIntegerField(null=True, help_text="New or changed ones that the repair stored; unknown until then.")
+    observations_gone = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        db_table = "sync_drift"
+        ordering = ["-run", "-start"]
+        constraints = [models.UniqueConstraint(fields=["run", "start"], name="one_drift_a_run_and_hour")]
+
+    def __str__(self) -> str:
+        return f"{self.run.connection} {self.start:%Y-%m-%d %H:00}"

@@ -32,7 +32,7 @@ class Trace(TokenColumns):
     """One flow run (domain.md, What is counted). ``hour`` is the hour of its own time; all its usage counts there."""
 
     id = models.UUIDField(primary_key=True)
-    connection = models.ForeignKey(LangfuseConnection, on_delete=models.PROTECT, related_name="+")
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.PROTECT, related_name="+", db_index=False)
     langfuse_trace_id = models.CharField(max_length=200)
     name = models.CharField(max_length=200, blank=True)
     start_time = models.DateTimeField()
@@ -46,12 +46,14 @@ class Trace(TokenColumns):
     project_id = models.CharField(max_length=200, blank=True)
     flow_id = models.CharField(max_length=200, blank=True)
     observations = models.IntegerField()
+    gone_observations = models.IntegerField(default=0, help_text="Deleted in Langfuse since they were read; still billed unless voided.")
     priced_observations = models.IntegerField()
     unpriced_observations = models.IntegerField()
     cost_usd = UsdField(null=True, help_text="Unknown when nothing of its usage has a price.")
     billed_cost_usd = UsdField(null=True)
     credits = CreditsField(null=True)
     rate_id = models.BigIntegerField(null=True, help_text="The tier's rate that priced it.")
+    is_voided = models.BooleanField(default=False, help_text="Taken out of all numbers and of the ledger by an operator.")
 
     class Meta:
         db_table = "usage_trace"
@@ -66,6 +68,7 @@ class Trace(TokenColumns):
                 condition=Q(user__isnull=True) | Q(tenant__isnull=True),
                 name="trace_unattributed",
             ),
+            models.Index(fields=["start_time"], condition=Q(gone_observations__gt=0), name="trace_gone"),
         ]
 
     def __str__(self) -> str:
@@ -131,11 +134,14 @@ class Observation(TokenColumns):
     price_id = models.BigIntegerField(null=True, help_text="The model price that priced it.")
     billed_cost_usd = UsdField(null=True, help_text="Its part of what the trace is billed.")
     credits = CreditsField(null=True, help_text="Its part of the trace's credits.")
+    gone_since = models.DateTimeField(null=True, help_text="When it was found to be deleted in Langfuse. It stays billed.")
 
     class Meta:
         db_table = "usage_observation"
         ordering = ["start_time"]
         indexes = [
+            # A window that is read again looks here for what has gone from it.
+            models.Index(fields=["start_time"], name="observation_by_start"),
             models.Index(fields=["model"], condition=Q(cost_source=CostSource.UNPRICED.value), name="observation_unpriced"),
         ]
 
@@ -143,16 +149,38 @@ class Observation(TokenColumns):
         return self.name or self.langfuse_observation_id
 
 
+class TraceVoid(models.Model):
+    """Who voided a trace that is gone from Langfuse, and why. Without it, the trace stays billed."""
+
+    trace = models.OneToOneField(Trace, primary_key=True, on_delete=models.PROTECT, related_name="void")
+    reason = models.CharField(max_length=500)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        db_table = "usage_trace_void"
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.trace}: {self.reason}"
+
+
 class RejectedObservation(models.Model):
-    """A row that is not what Langfuse's contract says: set aside with its reason, billed to nobody."""
+    """A row that is not what Langfuse's contract says: set aside with its reason, billed to nobody, and tried again."""
+
+    class Resolution(models.TextChoices):
+        READ = "read", "Read after all"
+        SUPERSEDED = "superseded", "A later version was read"
 
     connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="rejected")
     langfuse_observation_id = models.CharField(max_length=200)
     langfuse_trace_id = models.CharField(max_length=200, blank=True)
     received_at = models.CharField(max_length=40, blank=True)
     reason = models.CharField(max_length=500)
-    row = models.TextField(help_text="The row as Langfuse sent it, cut at 10,000 characters.")
+    row = models.TextField(help_text="The row as Langfuse sent it, cut at 100,000 characters.")
     first_seen_at = models.DateTimeField(auto_now_add=True)
+    tried_at = models.DateTimeField(null=True, blank=True, help_text="When it was last tried again.")
+    resolution = models.CharField(max_length=10, choices=Resolution.choices, blank=True)
 
     class Meta:
         db_table = "rejected_observation"

@@ -73,7 +73,7 @@ class Same(Func):
 class TenantUsageStats(Rollup):
     """A tenant's usage in a period."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="usage_stats")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="usage_stats", db_index=False)
     active_users_count = models.BigIntegerField(default=0)
     total_credits_used = models.GeneratedField(
         expression=WholeCredits(F("credits_exact")), output_field=models.BigIntegerField(), db_persist=True
@@ -94,7 +94,7 @@ class TenantUsageStats(Rollup):
 class UserUsageStats(Rollup):
     """A user's usage in a period."""
 
-    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="usage_stats")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="usage_stats", db_index=False)
     credits_used = models.GeneratedField(
         expression=WholeCredits(F("credits_exact")), output_field=models.BigIntegerField(), db_persist=True
     )

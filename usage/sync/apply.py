@@ -1,37 +1,38 @@
 """Applies what was received to everything that depends on it, in one transaction (invariant 2).
 
-What is stored is a function of the newest version of each observation. A batch makes it so for the traces that it touches: the
-traces are locked, decided and priced anew from all their steps, and the differences go into facts, rollups, stats and the ledger.
-So the order, overlap and repetition of batches leave no trace of their own.
+What is stored is a function of the newest version of each observation. A batch makes it so for the traces that it touches: traces that
+are stored are locked, decided and priced anew from all their steps, and the differences go into facts, rollups, stats and the ledger; the
+others are new. So the order, overlap and repetition of batches leave no trace of their own.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
+from itertools import chain
 from uuid import UUID
 
 from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
 from credits import ledger
-from kluisz_analytics.bulk import listed
+from kluisz_analytics.fields import CREDIT_PLACES, from_scaled
+from pricing.book import load_price_book
 from pricing.engine import PriceBook
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
-from usage.models import Granularity, LangfuseConnection, Observation, RejectedObservation, Trace, UserUsageStats
-from usage.models.rollups import UNATTRIBUTED
+from usage.models import LangfuseConnection, Observation, Trace
 from usage.sync import store
 from usage.sync.assemble import assemble
-from usage.sync.contributions import Line, lines_of
-from usage.sync.rollups import apply_lines
-from usage.sync.steps import Step, TraceFact, newest_versions, step_from
+from usage.sync.contributions import Change
+from usage.sync.rejections import set_aside
+from usage.sync.rollups import apply_change
+from usage.sync.steps import Directory, Step, TraceFact, newest_versions, step_from
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5
-ZERO = Decimal(0)
+StepsByTrace = Mapping[str, Sequence[Step]]
 
 
 @dataclass(slots=True)
@@ -41,41 +42,114 @@ class Applied:
     observations_stored: int = 0
     observations_rejected: int = 0
     traces_changed: int = 0
+    observations_gone: int = 0
     transactions_posted: int = 0
 
     def __iadd__(self, other: "Applied") -> "Applied":
         self.observations_stored += other.observations_stored
         self.observations_rejected += other.observations_rejected
         self.traces_changed += other.traces_changed
+        self.observations_gone += other.observations_gone
         self.transactions_posted += other.transactions_posted
         return self
 
 
-def apply_received(
-    connection: LangfuseConnection, received: Iterable[ReceivedObservation], rejected: Iterable[RejectedRow], book: PriceBook
-) -> Applied:
-    """Store a batch and all that follows from it. Call it in a transaction; :func:`committed` makes one."""
-    return apply_steps(connection, [step_from(connection.pk, one) for one in received], rejected, book)
+@dataclass(frozen=True, slots=True)
+class Assembler:
+    """Decides and prices the traces of one connection, with the prices and the directory of a moment."""
+
+    connection_id: int
+    fixed_tenant_id: UUID | None
+    directory: Directory
+    book: PriceBook
+
+    def trace_of(self, steps: Sequence[Step]) -> TraceFact:
+        return assemble(self.connection_id, steps, self.directory, self.book, self.fixed_tenant_id)
 
 
-def apply_steps(connection: LangfuseConnection, steps: Iterable[Step], rejected: Iterable[RejectedRow], book: PriceBook) -> Applied:
-    """As apply_received, for observations that are steps already."""
-    newest = newest_versions(steps)
-    stored = store.stored_traces({step.trace_id for step in newest.values()})
-    known = store.stored_versions(stored) if stored else {}
-    changed = {step.id: step for step in newest.values() if step.id not in known or known[step.id] < step.version}
-    applied = Applied(observations_rejected=_set_aside(connection, rejected))
-    if changed:
-        # A trace that another worker stores in the meantime makes the insert fail, and the batch run again.
-        touched = {step.trace_id for step in changed.values()} & stored
-        applied += _change_traces(connection, touched, changed, book)
-        applied.observations_stored = len(changed)
+def load_assembler(connection: LangfuseConnection) -> Assembler:
+    """With everything that is known now."""
+    return Assembler(connection.pk, connection.tenant_id, store.load_directory_of_ids(), load_price_book())
+
+
+@dataclass(slots=True)
+class NewTraces:
+    """Traces that are not stored, ready to be: their facts and rows, and what they add to the rollups."""
+
+    facts: dict[str, TraceFact] = field(default_factory=dict)
+    steps: dict[str, Sequence[Step]] = field(default_factory=dict)
+    rows: dict[str, store.Row] = field(default_factory=dict)
+    step_rows: dict[str, list[store.Row]] = field(default_factory=dict)
+    change: Change = field(default_factory=Change)
+
+    @classmethod
+    def of(cls, assembler: Assembler, by_trace: StepsByTrace) -> "NewTraces":
+        """Pure: so it can be made ahead, while the database is busy."""
+        new = cls()
+        for trace_id, steps in by_trace.items():
+            fact = assembler.trace_of(steps)
+            new.facts[trace_id], new.steps[trace_id] = fact, steps
+            new.rows[trace_id] = store.trace_row(fact)
+            new.step_rows[trace_id] = [store.step_row(step) for step in steps]
+            new.change.add(fact, steps)
+        return new
+
+    def leave_out(self, trace_ids: Iterable[str]) -> None:
+        """Forget traces that turned out to be stored."""
+        for trace_id in trace_ids:
+            fact = self.facts.pop(trace_id, None)
+            if fact is not None:
+                self.change.take_away(fact, self.steps.pop(trace_id))
+                del self.rows[trace_id], self.step_rows[trace_id]
+
+
+class Batch:
+    """Observations to apply together: the newest version of each, by trace."""
+
+    def __init__(self, steps: Iterable[Step], rejected: Sequence[RejectedRow] = ()) -> None:
+        self.rejected = rejected
+        self.by_trace: dict[str, list[Step]] = defaultdict(list)
+        for step in newest_versions(steps).values():
+            self.by_trace[step.trace_id].append(step)
+        self.new: NewTraces | None = None
+
+    def prepare(self, assembler: Assembler) -> None:
+        """Decide all traces as if none were stored, which in hours that were never read is nearly always so."""
+        self.new = NewTraces.of(assembler, self.by_trace)
+
+
+def apply_received(connection: LangfuseConnection, received: Iterable[ReceivedObservation], rejected: Sequence[RejectedRow] = ()) -> Applied:
+    """Store observations and all that follows from them. Call it in a transaction; :func:`committed` makes one."""
+    batch = Batch([step_from(connection.pk, one) for one in received], rejected)
+    return apply_batch(connection, batch, load_assembler(connection))
+
+
+def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembler) -> Applied:
+    """Store a batch and all that follows from it. Call it in a transaction.
+
+    Raises IntegrityError where another worker has stored one of its new traces in the meantime: run it again then.
+    """
+    stored = store.stored_traces(batch.by_trace) if batch.by_trace else set()
+    versions = store.stored_versions(stored) if stored else {}
+    news = {trace_id: fresh for trace_id in stored if (fresh := _news(batch.by_trace[trace_id], versions))}
+    if batch.new is None:
+        new = NewTraces.of(assembler, {trace_id: steps for trace_id, steps in batch.by_trace.items() if trace_id not in stored})
+    else:
+        new, batch.new = batch.new, None
+        new.leave_out(stored)
+    applied = _change_traces(assembler, news.keys(), news, new)
+    applied.observations_stored = sum(map(len, news.values())) + sum(map(len, new.steps.values()))
+    applied.observations_rejected = set_aside(connection, batch.rejected)
     return applied
 
 
-def reassemble(connection: LangfuseConnection, trace_ids: Iterable[UUID], book: PriceBook) -> Applied:
+def _news(steps: Sequence[Step], versions: Mapping[str, store.StoredVersion]) -> list[Step]:
+    return [step for step in steps if step.id not in versions or versions[step.id].is_older_than(step)]
+
+
+def reassemble(assembler: Assembler, trace_ids: Collection[str]) -> Applied:
     """Decide and price stored traces anew, after a tenant, a user or a price became known. Call it in a transaction."""
-    return _change_traces(connection, set(trace_ids), {}, book)
+    return _change_traces(assembler, trace_ids, {}, NewTraces())
 
 
 def committed(work: Callable[[], Applied]) -> Applied:
@@ -91,88 +165,53 @@ def committed(work: Callable[[], Applied]) -> Applied:
     raise AssertionError("unreachable")
 
 
-def _change_traces(connection: LangfuseConnection, stored_ids: set[UUID], changed: dict[UUID, Step], book: PriceBook) -> Applied:
-    old_traces = store.lock_traces(stored_ids) if stored_ids else {}
-    old_steps: dict[UUID, list[Step]] = defaultdict(list)
-    for step in store.load_steps(old_traces) if old_traces else ():
-        old_steps[step.trace_id].append(step)
-    # What is stored, before pricing anew changes the steps in place.
-    old_rows = {step.id: store.step_row(step) for steps in old_steps.values() for step in steps}
-    lines = [line.negated() for trace in old_traces.values() for line in lines_of(trace, old_steps[trace.id])]
-    new_steps = _merged(old_steps, changed)
-    directory = store.known_directory(new_steps.values())
-    new_traces = {trace_id: assemble(connection.pk, steps, directory, book, connection.tenant_id) for trace_id, steps in new_steps.items()}
-    unchanged = _write(old_traces, new_traces, old_rows, new_steps)
-    lines += [line for trace in new_traces.values() for line in lines_of(trace, new_steps[trace.id])]
-    apply_lines(lines)
-    posted = _post_usage(lines, timezone.now())
-    return Applied(traces_changed=len(new_traces) - unchanged, transactions_posted=posted.transactions)
-
-
-def _merged(old_steps: dict[UUID, list[Step]], changed: dict[UUID, Step]) -> dict[UUID, list[Step]]:
-    """The steps of each trace: the changed ones where they are newer than what is stored under the lock."""
-    merged = {trace_id: {step.id: step for step in steps} for trace_id, steps in old_steps.items()}
-    for step in changed.values():
-        steps = merged.setdefault(step.trace_id, {})
-        known = steps.get(step.id)
-        if known is None or known.version < step.version:
-            steps[step.id] = step
-    return {trace_id: list(steps.values()) for trace_id, steps in merged.items() if steps}
-
-
-def _write(
-    old_traces: dict[UUID, TraceFact],
-    new_traces: dict[UUID, TraceFact],
-    old_rows: dict[UUID, tuple[object, ...]],
-    new_steps: dict[UUID, list[Step]],
-) -> int:
-    """Write what differs; returns how many traces are as they were."""
-    added, altered, unchanged = [], [], 0
-    for trace in new_traces.values():
+def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: StepsByTrace, new: NewTraces) -> Applied:
+    """Write new traces, and stored ones as they are with their news; then what follows from both."""
+    change, changed_traces, changed_steps, added_steps = new.change, [], [], []
+    for old_trace, old_steps in _locked(stored_ids):
+        change.take_away(old_trace, old_steps)
+        # What is stored, before deciding anew changes the steps in place.
+        old_rows = {step.id: store.step_row(step) for step in old_steps}
+        steps = _merged(old_steps, news.get(old_trace.id, ()))
+        trace = assembler.trace_of(steps)
+        trace.is_voided = old_trace.is_voided
+        change.add(trace, steps)
         row = store.trace_row(trace)
-        if trace.id not in old_traces:
-            added.append(row)
-        elif row != store.trace_row(old_traces[trace.id]):
-            altered.append(row)
+        if row != store.trace_row(old_trace):
+            changed_traces.append(row)
+        rows = [store.step_row(step) for step in steps]
+        added_steps += [row for row in rows if row[0] not in old_rows]
+        changed_steps += [row for row in rows if row[0] in old_rows and row != old_rows[row[0]]]
+    store.write(Trace, store.TRACE_COLUMNS, new.rows.values(), changed_traces)
+    store.write(Observation, store.STEP_COLUMNS, chain(added_steps, *new.step_rows.values()), changed_steps)
+    posted = _post(apply_change(change))
+    return Applied(traces_changed=len(new.rows) + len(changed_traces), transactions_posted=posted.transactions)
+
+
+def _locked(trace_ids: Collection[str]) -> Iterable[tuple[TraceFact, list[Step]]]:
+    """The stored traces with their steps, locked until the transaction ends."""
+    if not trace_ids:
+        return []
+    traces = store.lock_traces(trace_ids)
+    steps: dict[str, list[Step]] = defaultdict(list)
+    for step in store.load_steps(traces):
+        steps[step.trace_id].append(step)
+    return [(trace, steps[trace.id]) for trace in traces.values()]
+
+
+def _merged(old_steps: Iterable[Step], news: Iterable[Step]) -> list[Step]:
+    """The steps of a trace: the news where they still are, now that what is stored is locked."""
+    merged = {step.id: step for step in old_steps}
+    for step in news:
+        known = merged.get(step.id)
+        if known is None or known.version < step.version:
+            merged[step.id] = step
         else:
-            unchanged += 1
-    store.write(Trace, store.TRACE_COLUMNS, added, altered)
-    added, altered = [], []
-    for steps in new_steps.values():
-        for step in steps:
-            row = store.step_row(step)
-            if step.id not in old_rows:
-                added.append(row)
-            elif row != old_rows[step.id]:
-                altered.append(row)
-    store.write(Observation, store.STEP_COLUMNS, added, altered)
-    return unchanged
+            known.gone_since = None
+    return list(merged.values())
 
 
-def _post_usage(lines: Sequence[Line], now: datetime) -> ledger.Posted:
-    """Bring the ledger to the new sums of every (user, hour) that a line touches."""
-    touched = {(line.user_key, line.hour) for line in lines if line.user_key != UNATTRIBUTED}
-    if not touched:
-        return ledger.Posted(0, ZERO)
-    sums: dict[tuple[UUID, datetime], Decimal] = dict.fromkeys(touched, ZERO)
-    users = listed({user_id for user_id, _ in touched})
-    rows = UserUsageStats.objects.filter(
-        granularity=Granularity.HOUR, user__in=users, period_start__in={hour for _, hour in touched}
-    ).values_list("user_id", "period_start", "credits_exact")
-    sums.update({(user_id, hour): credits for user_id, hour, credits in rows if (user_id, hour) in touched})
-    return ledger.post_usage(sums, now)
-
-
-def _set_aside(connection: LangfuseConnection, rejected: Iterable[RejectedRow]) -> int:
-    rows = [
-        RejectedObservation(
-            connection=connection,
-            langfuse_observation_id=row.observation_id,
-            langfuse_trace_id=row.trace_id,
-            received_at=row.received_at,
-            reason=row.reason,
-            row=row.row,
-        )
-        for row in rejected
-    ]
-    return store.set_aside(rows) if rows else 0
+def _post(microcredits: Mapping[tuple[UUID, datetime], int]) -> ledger.Posted:
+    """Bring the ledger to what the hours come to now."""
+    usage = {key: from_scaled(amount, CREDIT_PLACES) for key, amount in microcredits.items()}
+    return ledger.post_usage(usage, timezone.now())

@@ -5,29 +5,31 @@ from uuid import UUID
 from django.db.models import Q
 
 from kluisz_analytics.tenants.models import Tenant, User
-from pricing.book import load_price_book
-from pricing.engine import PriceBook
 from usage.models import LangfuseConnection, Trace
 from usage.sync import store
-from usage.sync.apply import Applied, committed, reassemble
+from usage.sync.apply import Applied, committed, load_assembler, reassemble
 
 TRACES_A_BATCH = 5_000
 REFERENCES_A_QUERY = 5_000
 
 
-def attribute_known(connection: LangfuseConnection, book: PriceBook) -> Applied:
+def attribute_known(connection: LangfuseConnection) -> Applied:
     """Attribute, price and charge every trace of the connection whose missing tenant or user is known by now."""
     applied = Applied()
-    for trace_ids in store.chunks(sorted(_attributable(connection)), TRACES_A_BATCH):
-        applied += committed(lambda ids=trace_ids: reassemble(connection, ids, book))  # type: ignore[misc]
+    found = sorted(pk.hex for pk in _attributable(connection))
+    if not found:
+        return applied
+    assembler = load_assembler(connection)
+    for trace_ids in store.chunks(found, TRACES_A_BATCH):
+        applied += committed(lambda ids=trace_ids: reassemble(assembler, ids))  # type: ignore[misc]
     return applied
 
 
 def attribute_all() -> Applied:
     """The same for every connection, after the directory has changed."""
-    applied, book = Applied(), load_price_book()
+    applied = Applied()
     for connection in LangfuseConnection.objects.all():
-        applied += attribute_known(connection, book)
+        applied += attribute_known(connection)
     return applied
 
 

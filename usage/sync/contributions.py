@@ -5,21 +5,20 @@ A change of a trace is its old lines taken away and its new lines added; a rollu
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
-from uuid import UUID
+from operator import add, sub
+from typing import NamedTuple
 
-import msgspec
-
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
+from kluisz_analytics.bulk import stamp
 from pricing.engine import CostSource
-from pricing.units import TokenCounts
-from usage.models.rollups import UNATTRIBUTED
+from usage.models.rollups import NUMBERS, UNATTRIBUTED
 from usage.sync.assemble import sum_tokens
 from usage.sync.steps import Step, TraceFact
 
-ZERO = Decimal(0)
+NOBODY = UNATTRIBUTED.hex
+Numbers = tuple[int, ...]
+"""In the order of NUMBERS; money as it is stored."""
+TOTAL_TRACES = NUMBERS.index("total_traces")
 
 
 class Grain(StrEnum):
@@ -29,98 +28,92 @@ class Grain(StrEnum):
     MODEL = "model"
 
 
-class Line(msgspec.Struct, frozen=True, gc=False):
-    """Numbers in the order of NUMBERS (money scaled, as it is stored), and the dimensions that they count under."""
+class LineKey(NamedTuple):
+    """What a line counts under: keys as 32 hex digits, the hour as it is stored."""
 
-    grain: Grain
-    hour: datetime
-    tenant_key: UUID
-    user_key: UUID
+    grain: str
+    hour: str
+    tenant_key: str
+    user_key: str
     project_id: str
     flow_id: str
     model: str
-    numbers: tuple[int, ...]
-
-    def negated(self) -> "Line":
-        numbers = tuple(-number for number in self.numbers)
-        return Line(self.grain, self.hour, self.tenant_key, self.user_key, self.project_id, self.flow_id, self.model, numbers)
 
 
-def lines_of(trace: TraceFact, steps: Sequence[Step]) -> Iterator[Line]:
-    """The lines that a trace adds."""
-    yield _line(
-        Grain.TRACE,
-        "",
-        trace,
-        trace.tokens,
+class Change:
+    """Lines added and taken away; those under one key are summed up."""
+
+    def __init__(self) -> None:
+        self._sums: dict[LineKey, Numbers] = {}
+
+    def add(self, trace: TraceFact, steps: Sequence[Step]) -> None:
+        for key, numbers in lines_of(trace, steps):
+            known = self._sums.get(key)
+            self._sums[key] = numbers if known is None else tuple(map(add, known, numbers))
+
+    def take_away(self, trace: TraceFact, steps: Sequence[Step]) -> None:
+        for key, numbers in lines_of(trace, steps):
+            self._sums[key] = tuple(map(sub, self._sums.get(key, NOTHING), numbers))
+
+    def include(self, other: "Change") -> None:
+        for key, numbers in other._sums.items():
+            self._sums[key] = tuple(map(add, self._sums.get(key, NOTHING), numbers))
+
+    def lines(self) -> list[tuple[LineKey, Numbers]]:
+        """What is left: a line that was taken away and added again is no change."""
+        return [(key, numbers) for key, numbers in self._sums.items() if any(numbers)]
+
+
+NOTHING: Numbers = (0,) * len(NUMBERS)
+
+
+def lines_of(trace: TraceFact, steps: Sequence[Step]) -> Iterator[tuple[LineKey, Numbers]]:
+    """The lines that a trace adds; none for a voided one."""
+    if trace.is_voided:
+        return
+    timed = trace.latency_ms is not None
+    rated = trace.microcredits is not None
+    common = (1, int(trace.is_failed), int(timed), trace.latency_ms or 0)
+    numbers = (
+        *trace.tokens,
+        *common,
         trace.priced_observations,
         trace.unpriced_observations,
-        trace.cost_usd or ZERO,
-        trace.billed_cost_usd,
-        trace.credits,
+        int(rated),
+        trace.cost_picousd or 0,
+        trace.billed_cost_picousd or 0,
+        trace.microcredits or 0,
     )
-    for model, group in _by_model(steps).items():
-        is_rated = trace.credits is not None
-        yield _line(
-            Grain.MODEL,
-            model,
-            trace,
-            sum_tokens(group),
-            sum(step.cost_usd is not None for step in group),
-            sum(step.cost_source is CostSource.UNPRICED for step in group),
-            sum((step.cost_usd or ZERO for step in group), ZERO),
-            sum((step.billed_cost_usd or ZERO for step in group), ZERO) if is_rated else None,
-            sum((step.credits or ZERO for step in group), ZERO) if is_rated else None,
-        )
+    hour = stamp(trace.hour)
+    tenant_key = trace.tenant_id.hex if trace.tenant_id else NOBODY
+    user_key = trace.user_id.hex if trace.user_id else NOBODY
+    owner = (hour, tenant_key, user_key, trace.project_id, trace.flow_id)
+    yield LineKey("trace", *owner, ""), numbers
+    groups = _by_model(steps)
+    if len(groups) == 1:
+        yield LineKey("model", *owner, *groups), numbers
+        return
+    for model, group in groups.items():
+        yield LineKey("model", *owner, model), _model_numbers(common, rated, group)
 
 
 def _by_model(steps: Sequence[Step]) -> dict[str, list[Step]]:
-    """Billed steps by model, and whichever step carries credits without usage (a tier's minimum) under no model."""
+    """Billed steps by model; a trace without any (which may carry a tier's minimum) uses no model."""
     groups: dict[str, list[Step]] = defaultdict(list)
     for step in steps:
         if step.is_billed:
-            groups[step.model].append(step)
-    return groups or {"": [step for step in steps if step.credits is not None]}
+            groups[step.received.model].append(step)
+    return groups or {"": []}
 
 
-def _line(
-    grain: Grain,
-    model: str,
-    trace: TraceFact,
-    tokens: TokenCounts,
-    priced: int,
-    unpriced: int,
-    cost_usd: Decimal,
-    billed_cost_usd: Decimal | None,
-    credits: Decimal | None,
-) -> Line:
-    # In the order of NUMBERS.
-    numbers = (
-        tokens.input,
-        tokens.output,
-        tokens.total,
-        tokens.cached,
-        tokens.cache_write,
-        tokens.reasoning,
-        tokens.audio,
-        1,
-        int(trace.is_failed),
-        int(trace.latency_ms is not None),
-        trace.latency_ms or 0,
-        priced,
-        unpriced,
-        int(credits is not None),
-        to_scaled(cost_usd, USD_PLACES),
-        to_scaled(billed_cost_usd, USD_PLACES) if billed_cost_usd else 0,
-        to_scaled(credits, CREDIT_PLACES) if credits else 0,
-    )
-    return Line(
-        grain=grain,
-        hour=trace.hour,
-        tenant_key=trace.tenant_id or UNATTRIBUTED,
-        user_key=trace.user_id or UNATTRIBUTED,
-        project_id=trace.project_id,
-        flow_id=trace.flow_id,
-        model=model,
-        numbers=numbers,
+def _model_numbers(common: tuple[int, ...], rated: bool, group: Sequence[Step]) -> Numbers:
+    return (
+        *sum_tokens(group),
+        *common,
+        sum(step.cost_picousd is not None for step in group),
+        sum(step.cost_source is CostSource.UNPRICED for step in group),
+        int(rated),
+        sum(step.cost_picousd or 0 for step in group),
+        sum(step.billed_cost_picousd or 0 for step in group),
+        sum(step.microcredits or 0 for step in group),
     )

@@ -18,7 +18,8 @@ from usage.langfuse.client import MOST_FIGURES, Figures, LangfuseClientService
 from usage.models import LangfuseConnection, SyncRun, SyncWindow
 from usage.periods import DAY, hour_of
 from usage.sync import windows
-from usage.sync.runner import Progress, SyncResult, no_progress, read_due, recorded_run
+from usage.sync.result import SyncResult
+from usage.sync.runner import Progress, no_progress, read_due, recorded_run
 from usage.sync.windows import Span
 
 NOTHING = Figures(0, 0, 0.0)

@@ -1,54 +1,44 @@
-"""A step (observation) and a trace while they are being decided and priced. Pure: no database in here."""
+"""A step (observation) and a trace while they are being decided and priced. Pure: no database in here.
+
+Amounts are integers, as they are stored: a millionth of a millionth of a dollar (``picousd``) and a millionth of a credit
+(``microcredits``), so that sums are exact and fast. The engine computes in Decimal.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from uuid import UUID
 
 import msgspec
 import xxhash
 
+from kluisz_analytics.fields import USD_PLACES, to_scaled
 from pricing.engine import CostSource
 from pricing.units import NO_TOKENS, TokenCounts, count_tokens
 from usage.langfuse.wire import ReceivedObservation
-from usage.sync.identity import canonical_id, observation_key, trace_key
+from usage.sync.identity import observation_key, trace_key
 
 
 class Step(msgspec.Struct, gc=False):
-    """An observation: what Langfuse said of it, then what it costs."""
+    """An observation: what Langfuse said of it, then what it costs. ``id`` and ``trace_id`` are keys as 32 hex digits."""
 
-    id: UUID
-    trace_id: UUID
-    langfuse_trace_id: str
-    langfuse_observation_id: str
-    type: str
-    name: str
-    level: str
-    is_root: bool
-    start_time: datetime
-    end_time: datetime | None
-    received_at: datetime
+    id: str
+    trace_id: str
+    received: ReceivedObservation
     content_hash: int
-    tenant_reference: str
-    user_reference: str
-    project_id: str
-    flow_id: str
-    trace_name: str
-    model: str
-    usage_details: Mapping[str, int]
-    langfuse_cost_usd: Decimal | None
-    tokens: TokenCounts = NO_TOKENS
-    cost_usd: Decimal | None = None
+    tokens: TokenCounts
+    langfuse_cost_picousd: int | None = None
+    cost_picousd: int | None = None
     cost_source: CostSource = CostSource.NO_USAGE
     price_id: int | None = None
-    billed_cost_usd: Decimal | None = None
-    credits: Decimal | None = None
+    billed_cost_picousd: int | None = None
+    microcredits: int | None = None
+    gone_since: datetime | None = None
 
     @property
     def version(self) -> tuple[datetime, int]:
         """Versions of a step are ordered by this; the greatest is the truth, however they arrive."""
-        return self.received_at, self.content_hash
+        return self.received.received_at, self.content_hash
 
     @property
     def is_billed(self) -> bool:
@@ -56,9 +46,9 @@ class Step(msgspec.Struct, gc=False):
 
 
 class TraceFact(msgspec.Struct, gc=False):
-    """A trace as decided from its steps."""
+    """A trace as decided from its steps. ``id`` is its key as 32 hex digits."""
 
-    id: UUID
+    id: str
     connection_id: int
     langfuse_trace_id: str
     name: str
@@ -73,63 +63,50 @@ class TraceFact(msgspec.Struct, gc=False):
     project_id: str
     flow_id: str
     observations: int
+    gone_observations: int
     priced_observations: int
     unpriced_observations: int
     tokens: TokenCounts
-    cost_usd: Decimal | None
-    billed_cost_usd: Decimal | None
-    credits: Decimal | None
+    cost_picousd: int | None
+    billed_cost_picousd: int | None
+    microcredits: int | None
     rate_id: int | None
+    is_voided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """The tenants and users that are known, as far as a batch asks for them."""
+    """The tenants and users that are known, by id as text; of a user its key and its tenant's."""
 
-    tenants: frozenset[UUID] = frozenset()
-    tenant_of_user: Mapping[UUID, UUID] = field(default_factory=dict)
+    tenants: Mapping[str, UUID] = field(default_factory=dict)
+    users: Mapping[str, tuple[UUID, UUID]] = field(default_factory=dict)
 
 
 def step_from(connection_id: int, received: ReceivedObservation) -> Step:
     """The step that a received observation means, not yet priced."""
     return Step(
-        id=observation_key(connection_id, received.trace_id, received.observation_id),
-        trace_id=trace_key(connection_id, received.trace_id),
-        langfuse_trace_id=received.trace_id,
-        langfuse_observation_id=received.observation_id,
-        type=received.type,
-        name=received.name,
-        level=received.level,
-        is_root=received.is_root,
-        start_time=received.start_time,
-        end_time=received.end_time,
-        received_at=received.received_at,
-        content_hash=_content_hash(received),
-        tenant_reference=canonical_id(received.tenant_reference),
-        user_reference=canonical_id(received.user_reference),
-        project_id=canonical_id(received.project_id),
-        flow_id=canonical_id(received.flow_id),
-        trace_name=received.trace_name,
-        model=received.model,
-        usage_details=received.usage_details,
-        langfuse_cost_usd=received.cost_usd,
-        tokens=count_tokens(received.usage_details),
+        observation_key(connection_id, received.trace_id, received.observation_id),
+        trace_key(connection_id, received.trace_id),
+        received,
+        content_hash(received),
+        count_tokens(received.usage_details) if received.usage_details else NO_TOKENS,
+        None if received.cost_usd is None else to_scaled(received.cost_usd, USD_PLACES),
     )
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
-def _content_hash(received: ReceivedObservation) -> int:
+def content_hash(received: ReceivedObservation) -> int:
     """A signed 64-bit digest of everything that Langfuse said."""
     return xxhash.xxh3_64_intdigest(_encoder.encode(received)) - 2**63
 
 
-def newest_versions(steps: Iterable[Step]) -> dict[UUID, Step]:
+def newest_versions(steps: Iterable[Step]) -> dict[str, Step]:
     """The newest version of each step."""
-    newest: dict[UUID, Step] = {}
+    newest: dict[str, Step] = {}
     for step in steps:
-        known = newest.get(step.id)
-        if known is None or known.version < step.version:
+        known = newest.setdefault(step.id, step)
+        if known is not step and known.version < step.version:
             newest[step.id] = step
     return newest

@@ -1,139 +1,197 @@
-"""Loads and stores facts: whole batches, with the columns named once."""
+"""Loads and stores facts: whole batches, with the columns named once.
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+A row is what insert_rows takes: primitives, in the order of the columns. Two facts with equal rows are the same.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from operator import attrgetter
-from typing import Any, TypeVar
-from uuid import UUID
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from django.db import connection, models
 
-from kluisz_analytics.bulk import insert_rows, listed, update_rows
+from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
 from pricing.units import TokenCounts
-from usage.models import Observation, RejectedObservation, Trace
-from usage.sync.identity import parse_uuid
+from usage.identifiers import parse_uuid
+from usage.langfuse.wire import ReceivedObservation
+from usage.models import Observation, Trace
 from usage.sync.steps import Directory, Step, TraceFact
 
 T = TypeVar("T")
-TOKEN_FIELDS = ("input", "output", "total", "cached", "cache_write", "reasoning", "audio")
-TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TOKEN_FIELDS)
+Row = tuple[Any, ...]
+TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TokenCounts._fields)
 
-
-def usd(value: Decimal | None) -> int | None:
-    return None if value is None else to_scaled(value, USD_PLACES)
-
-
-def credits(value: Decimal | None) -> int | None:
-    return None if value is None else to_scaled(value, CREDIT_PLACES)
-
-
-# The columns of a row, in its order: those that are stored as they are, then those that are not.
-STEP_PLAIN = tuple(
-    "id trace_id langfuse_observation_id type name level is_root start_time end_time received_at content_hash tenant_reference "
-    "user_reference project_id flow_id trace_name model price_id".split()
+# Columns that are stored as they are said or decided, then those that are not.
+SAID = (
+    "type",
+    "name",
+    "level",
+    "is_root",
+    "tenant_reference",
+    "user_reference",
+    "project_id",
+    "flow_id",
+    "trace_name",
+    "model",
 )
-STEP_MONEY = ("langfuse_cost_usd", "cost_usd", "billed_cost_usd", "credits")
-STEP_COLUMNS = (*STEP_PLAIN, *TOKEN_COLUMNS, "cost_source", "usage_details", *STEP_MONEY)
-TRACE_PLAIN = tuple(
-    "id connection_id langfuse_trace_id name start_time hour latency_ms is_failed tenant_id user_id tenant_reference user_reference "
-    "project_id flow_id observations priced_observations unpriced_observations rate_id".split()
+STEP_COLUMNS = (
+    *("id", "trace_id", "content_hash", "price_id", "langfuse_cost_usd", "cost_usd", "billed_cost_usd", "credits"),
+    *("langfuse_observation_id", *SAID, *TOKEN_COLUMNS),
+    *("start_time", "end_time", "received_at", "gone_since", "cost_source", "usage_details"),
 )
-TRACE_MONEY = ("cost_usd", "billed_cost_usd", "credits")
-TRACE_COLUMNS = (*TRACE_PLAIN, *TOKEN_COLUMNS, *TRACE_MONEY)
+DECIDED = (
+    *("connection_id", "langfuse_trace_id", "name", "latency_ms", "is_failed", "is_voided"),
+    *("tenant_reference", "user_reference", "project_id", "flow_id"),
+    *("observations", "gone_observations", "priced_observations", "unpriced_observations", "rate_id"),
+)
+TRACE_COLUMNS = (
+    *("id", "cost_usd", "billed_cost_usd", "credits", *DECIDED, *TOKEN_COLUMNS),
+    *("start_time", "hour", "tenant_id", "user_id"),
+)
 
-_tokens = [f"tokens.{name}" for name in TOKEN_FIELDS]
-_plain_of_step = attrgetter(*STEP_PLAIN, *_tokens)
-_plain_of_trace = attrgetter(*TRACE_PLAIN, *_tokens)
+_step_values = attrgetter(
+    *("id", "trace_id", "content_hash", "price_id", "langfuse_cost_picousd", "cost_picousd", "billed_cost_picousd", "microcredits")
+)
+_said_values = attrgetter("observation_id", *SAID)
+_trace_values = attrgetter("id", "cost_picousd", "billed_cost_picousd", "microcredits", *DECIDED)
 
 
-def step_row(step: Step) -> tuple[Any, ...]:
-    """The step as it is stored, in the order of STEP_COLUMNS. Two steps with equal rows are the same."""
-    usage = msgspec.json.encode(step.usage_details).decode() if step.usage_details else ""
-    money = (usd(step.langfuse_cost_usd), usd(step.cost_usd), usd(step.billed_cost_usd), credits(step.credits))
-    return (*_plain_of_step(step), step.cost_source.value, usage, *money)
+def step_row(step: Step) -> Row:
+    """The step as it is stored, in the order of STEP_COLUMNS."""
+    received = step.received
+    end_time, gone_since = received.end_time, step.gone_since
+    return (
+        *_step_values(step),
+        *_said_values(received),
+        *step.tokens,
+        stamp(received.start_time),
+        stamp(end_time) if end_time else None,
+        stamp(received.received_at),
+        stamp(gone_since) if gone_since else None,
+        step.cost_source.value,
+        msgspec.json.encode(received.usage_details).decode() if received.usage_details else "",
+    )
 
 
-def trace_row(trace: TraceFact) -> tuple[Any, ...]:
+def trace_row(trace: TraceFact) -> Row:
     """The trace as it is stored, in the order of TRACE_COLUMNS."""
-    return (*_plain_of_trace(trace), usd(trace.cost_usd), usd(trace.billed_cost_usd), credits(trace.credits))
+    return (
+        *_trace_values(trace),
+        *trace.tokens,
+        stamp(trace.start_time),
+        stamp(trace.hour),
+        trace.tenant_id.hex if trace.tenant_id else None,
+        trace.user_id.hex if trace.user_id else None,
+    )
 
 
-def stored_traces(trace_ids: Iterable[UUID]) -> set[UUID]:
+def stored_traces(trace_ids: Collection[str]) -> set[str]:
     """Those of the traces that are stored."""
-    return set(Trace.objects.filter(pk__in=listed(trace_ids)).order_by().values_list("pk", flat=True))
+    return {pk.hex for pk in Trace.objects.filter(among("usage_trace.id", trace_ids)).order_by().values_list("pk", flat=True)}
 
 
-def stored_versions(trace_ids: Iterable[UUID]) -> dict[UUID, tuple[datetime, int]]:
+class StoredVersion(NamedTuple):
+    """Which version of a step is stored, and whether Langfuse had it when it was last looked for."""
+
+    received_at: datetime
+    content_hash: int
+    is_gone: bool
+
+    def is_older_than(self, step: Step) -> bool:
+        """Whether the step, as it comes from Langfuse now, is news."""
+        return self.is_gone or (self.received_at, self.content_hash) < step.version
+
+
+def stored_versions(trace_ids: Collection[str]) -> dict[str, StoredVersion]:
     """The version that is stored of each step of the traces."""
-    found = Observation.objects.filter(trace_id__in=listed(trace_ids)).order_by().values_list("pk", "received_at", "content_hash")
-    return {pk: (received_at, content_hash) for pk, received_at, content_hash in found}
+    stored = Observation.objects.filter(among("usage_observation.trace_id", trace_ids)).order_by()
+    found = stored.values_list("pk", "received_at", "content_hash", "gone_since")
+    return {pk.hex: StoredVersion(received_at, content_hash, gone_since is not None) for pk, received_at, content_hash, gone_since in found}
 
 
-def lock_traces(trace_ids: Iterable[UUID]) -> dict[UUID, TraceFact]:
+def lock_traces(trace_ids: Collection[str]) -> dict[str, TraceFact]:
     """The stored traces, locked in the order of their keys until the transaction ends."""
-    names = [name for name in TRACE_COLUMNS if name not in TOKEN_COLUMNS]
-    locked = Trace.objects.select_for_update(of=("self",)).filter(pk__in=listed(trace_ids)).order_by("pk")
-    rows = _with_tokens(locked, names)
-    return {values[0]: TraceFact(**dict(zip(names, values, strict=True)), tokens=tokens) for *values, tokens in rows}
+    locked = Trace.objects.select_for_update(of=("self",)).filter(among("usage_trace.id", trace_ids)).order_by("pk")
+    facts = (_trace_fact(row) for row in locked.values(*TRACE_COLUMNS).iterator(chunk_size=2000))
+    return {fact.id: fact for fact in facts}
 
 
-def load_steps(trace_ids: Iterable[UUID]) -> Iterator[Step]:
+def load_steps(traces: Mapping[str, TraceFact]) -> Iterator[Step]:
     """All stored steps of the traces."""
-    names = [name for name in STEP_COLUMNS if name not in TOKEN_COLUMNS]
-    stored = Observation.objects.filter(trace_id__in=listed(trace_ids)).order_by()
-    for *values, langfuse_trace_id, tokens in _with_tokens(stored, [*names, "trace__langfuse_trace_id"]):
-        fields = dict(zip(names, values, strict=True))
-        fields["usage_details"] = msgspec.json.decode(fields["usage_details"]) if fields["usage_details"] else {}
-        fields["cost_source"] = CostSource(fields["cost_source"])
-        yield Step(**fields, langfuse_trace_id=langfuse_trace_id, tokens=tokens)
+    stored = Observation.objects.filter(among("usage_observation.trace_id", traces)).order_by()
+    for row in stored.values(*STEP_COLUMNS).iterator(chunk_size=2000):
+        yield _step(row, traces[row["trace_id"].hex].langfuse_trace_id)
 
 
-def _with_tokens(rows: models.QuerySet[Any], names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    for row in rows.values_list(*names, *TOKEN_COLUMNS).iterator(chunk_size=2000):
-        yield *row[: len(names)], TokenCounts(*row[len(names) :])
+def _trace_fact(row: dict[str, Any]) -> TraceFact:
+    return TraceFact(
+        id=row["id"].hex,
+        tokens=_tokens(row),
+        cost_picousd=_scaled(row["cost_usd"], USD_PLACES),
+        billed_cost_picousd=_scaled(row["billed_cost_usd"], USD_PLACES),
+        microcredits=_scaled(row["credits"], CREDIT_PLACES),
+        **{name: row[name] for name in (*DECIDED, "start_time", "hour", "tenant_id", "user_id")},
+    )
 
 
-def write(model: type[models.Model], columns: Sequence[str], new: list[tuple[Any, ...]], changed: list[tuple[Any, ...]]) -> None:
+def _step(row: dict[str, Any], langfuse_trace_id: str) -> Step:
+    langfuse_cost = row["langfuse_cost_usd"]
+    received = ReceivedObservation(
+        trace_id=langfuse_trace_id,
+        observation_id=row["langfuse_observation_id"],
+        usage_details=msgspec.json.decode(row["usage_details"]) if row["usage_details"] else {},
+        cost_usd=langfuse_cost,
+        **{name: row[name] for name in (*SAID, "start_time", "end_time", "received_at")},
+    )
+    return Step(
+        id=row["id"].hex,
+        trace_id=row["trace_id"].hex,
+        received=received,
+        content_hash=row["content_hash"],
+        tokens=_tokens(row),
+        langfuse_cost_picousd=_scaled(langfuse_cost, USD_PLACES),
+        cost_picousd=_scaled(row["cost_usd"], USD_PLACES),
+        cost_source=CostSource(row["cost_source"]),
+        price_id=row["price_id"],
+        billed_cost_picousd=_scaled(row["billed_cost_usd"], USD_PLACES),
+        microcredits=_scaled(row["credits"], CREDIT_PLACES),
+        gone_since=row["gone_since"],
+    )
+
+
+def _tokens(row: dict[str, Any]) -> TokenCounts:
+    return TokenCounts(*[row[name] for name in TOKEN_COLUMNS])
+
+
+def _scaled(value: Decimal | None, places: int) -> int | None:
+    return None if value is None else to_scaled(value, places)
+
+
+def write(model: type[models.Model], columns: Sequence[str], new: Iterable[Row], changed: Sequence[Row]) -> None:
     """Insert the new rows and replace the changed ones. Raises IntegrityError when a new one is there already."""
     with connection.cursor() as cursor:
-        if new:
-            insert_rows(cursor, model._meta.db_table, columns, new)
+        insert_rows(cursor, model._meta.db_table, columns, new)
         update_rows(cursor, model._meta.db_table, columns, changed)
 
 
-def known_directory(traces: Iterable[Sequence[Step]]) -> Directory:
-    """The tenants and users that the steps refer to and that we know."""
-    tenant_ids, user_ids = set(), set()
-    for steps in traces:
-        for step in steps:
-            tenant_ids.add(step.tenant_reference)
-            user_ids.add(step.user_reference)
-    users = User.objects.filter(pk__in=listed(_uuids(user_ids))).values_list("pk", "tenant_id")
-    tenants = Tenant.objects.filter(pk__in=listed(_uuids(tenant_ids))).values_list("pk", flat=True)
-    return Directory(frozenset(tenants), dict(users))
+def load_directory_of_ids() -> Directory:
+    """All tenants and users, by the ids that traces name them with."""
+    tenants = {str(pk): pk for pk in Tenant.objects.order_by().values_list("pk", flat=True)}
+    users = {str(pk): (pk, tenant_id) for pk, tenant_id in User.objects.order_by().values_list("pk", "tenant_id")}
+    return Directory(tenants, users)
 
 
 def known_ids(model: type[Tenant] | type[User], references: Collection[str]) -> list[str]:
     """Those of the references (canonical ids) that are keys of the model."""
-    found = model._default_manager.filter(pk__in=listed(_uuids(references))).values_list("pk", flat=True)
-    return [str(pk) for pk in found]
-
-
-def _uuids(texts: Collection[str]) -> list[UUID]:
-    return [parsed for text in texts if (parsed := parse_uuid(text))]
-
-
-def set_aside(rows: Iterable[RejectedObservation]) -> int:
-    """Store rows that break the contract; one that is there already is not stored again. Returns how many are new."""
-    before = RejectedObservation.objects.count()
-    RejectedObservation.objects.bulk_create(rows, ignore_conflicts=True)
-    return RejectedObservation.objects.count() - before
+    parsed = [one.hex for text in references if (one := parse_uuid(text))]
+    table = f'"{model._meta.db_table}"'
+    return [str(pk) for pk in model._default_manager.filter(among(f"{table}.id", parsed)).values_list("pk", flat=True)]
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -3,14 +3,15 @@
 A lease is a conditional UPDATE: whoever changes the row has it. It runs out by itself, so a dead worker's hours are taken over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Case, DateTimeField, F, Max, Q, Value, When
-from django.db.models.functions import Least
+from django.db import connection
+from django.db.models import F, Max, Q
 
+from kluisz_analytics.bulk import stamp, update_rows
 from usage.models import LangfuseConnection, SyncWindow
 from usage.periods import HOUR, hour_of
 
@@ -55,11 +56,17 @@ def due(connection: LangfuseConnection, span: Span, again_from: datetime) -> lis
     )
 
 
+def is_known(window: SyncWindow) -> bool:
+    """Whether it had been read before; what is stored of it and doesn't come again is then gone from Langfuse."""
+    return window.complete_through is not None
+
+
 def runs(windows: Sequence[SyncWindow], longest: int) -> list[list[SyncWindow]]:
-    """Neighbouring windows together, newest first, at most ``longest`` in a run: one walk reads them all."""
+    """Neighbouring windows together, newest first, at most ``longest`` in a run, none that is known with one that isn't."""
     grouped: list[list[SyncWindow]] = []
     for window in windows:
-        if grouped and grouped[-1][-1].start == window.end and len(grouped[-1]) < longest:
+        last = grouped[-1][-1] if grouped else None
+        if last and last.start == window.end and len(grouped[-1]) < longest and is_known(last) == is_known(window):
             grouped[-1].append(window)
         else:
             grouped.append([window])
@@ -86,6 +93,8 @@ def lease(windows: Sequence[SyncWindow], worker: str, now: datetime) -> bool:
 
 def renew(windows: Sequence[SyncWindow], worker: str, now: datetime) -> None:
     """Keep the leases for another while. Raises LeaseLost when one has been taken over."""
+    if not windows:
+        return
     ids = [window.pk for window in windows]
     kept = SyncWindow.objects.filter(pk__in=ids, leased_by=worker, state=SyncWindow.State.LEASED).update(leased_until=now + lease_time())
     if kept != len(ids):
@@ -99,19 +108,31 @@ def give_back(windows: Sequence[SyncWindow], worker: str, error: str = "") -> No
     )
 
 
-def complete(windows: Sequence[SyncWindow], worker: str, read_at: datetime, observations: dict[datetime, int]) -> None:
-    """Mark windows as read: everything that Langfuse had at ``read_at`` is stored. In the transaction of the last batch."""
-    counts = [When(pk=window.pk, then=Value(observations[window.start])) for window in windows if observations.get(window.start)]
-    changed = SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED).update(
-        state=SyncWindow.State.DONE,
-        leased_by="",
-        leased_until=None,
-        error="",
-        complete_through=Least(F("end"), Value(read_at - SETTLING, output_field=DateTimeField())),
-        observations=Case(*counts, default=Value(0)) if counts else 0,
-    )
-    if changed != len(windows):
+def complete(windows: Sequence[SyncWindow], worker: str, read_at: Mapping[int, datetime], observations: Mapping[datetime, int]) -> None:
+    """Mark windows as read: everything that Langfuse had at each one's ``read_at`` is stored. In the transaction of the last batch.
+
+    Raises LeaseLost when one has been taken over.
+    """
+    if not windows:
+        return
+    leased = SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED)
+    if leased.select_for_update().count() != len(windows):
         raise LeaseLost("Another worker has taken these windows over.")
+    columns = ("id", "state", "leased_by", "leased_until", "error", "complete_through", "observations")
+    rows = [
+        (
+            window.pk,
+            SyncWindow.State.DONE.value,
+            "",
+            None,
+            "",
+            stamp(min(window.end, read_at[window.pk] - SETTLING)),
+            observations.get(window.start, 0),
+        )
+        for window in windows
+    ]
+    with connection.cursor() as cursor:
+        update_rows(cursor, SyncWindow._meta.db_table, columns, rows)
 
 
 class LeaseLost(RuntimeError):

@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from credits.models import UsageCharge
-from pricing.book import load_price_book
 from tests.conftest import People
 from tests.usage.sync.test_assemble import received
 from tests.usage.sync.test_sync import state
@@ -55,16 +54,15 @@ def test_any_order_of_batches_ends_as_one_clean_batch(connection: LangfuseConnec
     batches = data.draw(st.lists(st.lists(st.sampled_from(history), max_size=6), max_size=6), label="batches")
     last = data.draw(st.permutations(history), label="last batches")
     cut = data.draw(st.integers(0, len(last)), label="cut")
-    book = load_price_book()
 
     with transaction.atomic():
         for batch in [*batches, last[:cut], last[cut:]]:
-            apply_received(connection, batch, [], book)
+            apply_received(connection, batch)
             assert verify_books() == []
         stepwise = comparable()
         transaction.set_rollback(True)
     with transaction.atomic():
-        apply_received(connection, history, [], book)
+        apply_received(connection, history)
         clean = comparable()
         transaction.set_rollback(True)
 

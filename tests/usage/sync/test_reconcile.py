@@ -14,7 +14,8 @@ from usage.books import verify_books
 from usage.langfuse.client import Figures, LangfuseClientService
 from usage.models import LangfuseConnection, SyncRun, SyncWindow, Trace
 from usage.sync.reconcile import reconcile_connection
-from usage.sync.runner import SyncResult, sync_connection
+from usage.sync.result import SyncResult
+from usage.sync.runner import sync_connection
 
 pytestmark = pytest.mark.django_db
 LONG_AGO = MOMENT - timedelta(days=50)

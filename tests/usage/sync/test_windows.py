@@ -1,6 +1,6 @@
 """Windows: leased by one worker at a time, taken over when a lease runs out."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -17,6 +17,10 @@ HOUR = timedelta(hours=1)
 def opened(bare_connection: LangfuseConnection) -> list[SyncWindow]:
     windows.open_windows(bare_connection, Span(NOON, NOON + 4 * HOUR))
     return list(SyncWindow.objects.order_by("-start"))
+
+
+def read_at(read: list[SyncWindow], moment: datetime) -> dict[int, datetime]:
+    return {window.pk: moment for window in read}
 
 
 def test_a_span_is_the_whole_hours_that_it_touches() -> None:
@@ -43,18 +47,18 @@ def test_a_dead_workers_windows_are_taken_over(opened: list[SyncWindow]) -> None
     with pytest.raises(LeaseLost):
         windows.renew(opened, "dead", later)
     with pytest.raises(LeaseLost):
-        windows.complete(opened[:1], "dead", later, {})
+        windows.complete(opened[:1], "dead", read_at(opened, later), {})
 
 
 def test_what_was_read_while_its_hour_ran_is_due_again(bare_connection: LangfuseConnection, opened: list[SyncWindow]) -> None:
     span, never = Span(NOON, NOON + 4 * HOUR), NOON + 100 * HOUR
     assert windows.due(bare_connection, span, never) == opened
     windows.lease(opened, "w", NOON)
-    read_at = NOON + 3 * HOUR + timedelta(minutes=20)
-    windows.complete(opened, "w", read_at, {})
+    moment = NOON + 3 * HOUR + timedelta(minutes=20)
+    windows.complete(opened, "w", read_at(opened, moment), {})
     assert windows.due(bare_connection, span, never) == opened[:1]
     assert windows.due(bare_connection, span, NOON + 2 * HOUR) == opened[:2]
-    assert windows.complete_through(bare_connection) == read_at - windows.SETTLING
+    assert windows.complete_through(bare_connection) == moment - windows.SETTLING
 
 
 def test_neighbours_are_walked_together(opened: list[SyncWindow]) -> None:
@@ -66,7 +70,7 @@ def test_neighbours_are_walked_together(opened: list[SyncWindow]) -> None:
 def test_completeness_ends_at_the_first_gap(bare_connection: LangfuseConnection, opened: list[SyncWindow]) -> None:
     assert windows.complete_through(bare_connection) is None
     windows.lease(opened, "w", NOON)
-    windows.complete([opened[3], opened[1]], "w", NOON + 10 * HOUR, {})
+    windows.complete([opened[3], opened[1]], "w", read_at(opened, NOON + 10 * HOUR), {})
     assert windows.complete_through(bare_connection) == NOON + HOUR
     windows.give_back([opened[2], opened[0]], "w", "no answer")
     assert set(SyncWindow.objects.filter(state="pending").values_list("error", flat=True)) == {"no answer"}

@@ -5,7 +5,8 @@ from datetime import datetime
 from usage.management.sync_command import SyncCommand
 from usage.models import LangfuseConnection
 from usage.sync.reconcile import reconcile_connection
-from usage.sync.runner import Progress, SyncResult
+from usage.sync.result import SyncResult
+from usage.sync.runner import Progress
 
 
 class Command(SyncCommand):

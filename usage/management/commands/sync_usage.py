@@ -4,7 +4,8 @@ from datetime import datetime
 
 from usage.management.sync_command import SyncCommand
 from usage.models import LangfuseConnection
-from usage.sync.runner import Progress, SyncResult, sync_connection
+from usage.sync.result import SyncResult
+from usage.sync.runner import Progress, sync_connection
 
 
 class Command(SyncCommand):

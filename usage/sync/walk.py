@@ -1,0 +1,211 @@
+"""Walks through the windows that are due: leases them, reads them ahead, applies what comes in batches (architecture.md, Two sizes).
+
+Three things go on at once: fetchers read and decode pages, a thread decides and prices the batch after, and the database takes the batch
+before. Windows become done in the transaction of the last batch that has rows of theirs.
+"""
+
+import gc
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.conf import settings
+from django.utils import timezone
+
+from usage.langfuse.client import LangfuseClientService
+from usage.langfuse.wire import Page, RejectedRow
+from usage.models import LangfuseConnection, SyncWindow
+from usage.periods import HOUR, hour_of
+from usage.sync import gone, windows
+from usage.sync.apply import Applied, Assembler, Batch, apply_batch, committed, load_assembler
+from usage.sync.identity import observation_key
+from usage.sync.reader import Reader
+from usage.sync.result import SyncResult
+from usage.sync.steps import Step, step_from
+
+# How much is leased at once, and so how the work is shared between workers.
+HOURS_A_LEASE = 72
+# Prices and the directory are loaded anew when they are this old.
+ASSEMBLER_SECONDS = 30
+# Threads take turns so often, so that the one that stores does not wait long for its turn after each answer of the database.
+TURN_SECONDS = 0.0003
+# How many batches may be under way: one that is being prepared, and one that the database takes.
+BATCHES_AHEAD = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepPage:
+    """A page as steps, with how many start in each hour."""
+
+    steps: list[Step]
+    rejected: list[RejectedRow]
+    hours: Counter[datetime]
+
+
+@dataclass(slots=True)
+class Pile:
+    """Pages taken and not yet applied; ``known`` counts those of hours that had been read before."""
+
+    steps: list[Step] = field(default_factory=list)
+    rejected: list[RejectedRow] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    known: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A batch to apply, and the windows that are done with it."""
+
+    batch: Future[Batch]
+    seen: list[str]
+    finished: list[SyncWindow]
+
+
+class Walk:
+    """One worker's walk through the windows of one connection. Adds to ``result`` as it goes."""
+
+    def __init__(
+        self, connection: LangfuseConnection, client: LangfuseClientService, due: Sequence[SyncWindow], worker: str, result: SyncResult
+    ) -> None:
+        self._connection, self._client, self._worker, self._result = connection, client, worker, result
+        self._runs = deque(windows.runs(due, HOURS_A_LEASE))
+        self._leased: list[SyncWindow] = []
+        self._read_at: dict[int, datetime] = {}
+        self._counts: Counter[datetime] = Counter()
+        self._pile = Pile()
+        self._work: deque[Work] = deque()
+        self._assembler = load_assembler(connection)
+        self._assembled_at = time.monotonic()
+
+    def read(self, report: Callable[[], None]) -> None:
+        """Read everything. Raises what goes wrong, with the windows given back and nothing half done."""
+        gone.forget_seen()
+        try:
+            with (
+                undisturbed(),
+                Reader(self._client, self._turned, settings.SYNC_FETCHERS) as reader,
+                ThreadPoolExecutor(1, "preparer") as preparer,
+            ):
+                while self._lease_enough(reader):
+                    self._take(reader)
+                    if len(self._pile.steps) >= settings.SYNC_BATCH_OBSERVATIONS:
+                        self._pass_on(reader, preparer)
+                        self._apply(BATCHES_AHEAD)
+                        report()
+                self._pass_on(reader, preparer)
+                self._apply(0)
+                report()
+        except BaseException as error:
+            windows.give_back(self._leased, self._worker, error=str(error)[:2000])
+            raise
+
+    def _lease_enough(self, reader: Reader[StepPage]) -> bool:
+        """Lease while a fetcher has nothing to do; whether there is anything left to take."""
+        while self._runs and reader.is_hungry():
+            run = self._runs.popleft()
+            read_at = timezone.now()
+            if not windows.lease(run, self._worker, read_at):
+                self._result.windows_elsewhere += len(run)
+                continue
+            self._leased += run
+            self._read_at |= {window.pk: read_at for window in run}
+            reader.add(run[-1].start, run[0].end, label=windows.is_known(run[0]))
+        if time.monotonic() - self._assembled_at > ASSEMBLER_SECONDS:
+            self._assembler, self._assembled_at = load_assembler(self._connection), time.monotonic()
+        return bool(reader.unread())
+
+    def _turned(self, page: Page, is_known: object) -> StepPage:
+        """Called by the fetchers: pages as steps."""
+        connection_id = self._connection.pk
+        steps = [step_from(connection_id, one) for one in page.observations]
+        return StepPage(steps, page.rejected, _count_by_hour(steps))
+
+    def _take(self, reader: Reader[StepPage]) -> None:
+        fetched = reader.take(windows.lease_time().total_seconds() / 3)
+        if fetched is None:
+            windows.renew(self._leased, self._worker, timezone.now())
+            return
+        page = fetched.content
+        self._pile.steps += page.steps
+        self._pile.rejected += page.rejected
+        self._counts += page.hours
+        self._result.observations_read += len(page.steps) + len(page.rejected)
+        if fetched.stretch.label:
+            self._pile.known += len(page.steps)
+            self._pile.seen += [step.id for step in page.steps]
+            self._pile.seen += [observation_key(self._connection.pk, row.trace_id, row.observation_id) for row in page.rejected]
+
+    def _pass_on(self, reader: Reader[StepPage], preparer: ThreadPoolExecutor) -> None:
+        """Make a batch of the pile, with the windows that are wholly read by now."""
+        unread = reader.unread()
+        passed_on = {window.pk for work in self._work for window in work.finished}
+        finished = [
+            window
+            for window in self._leased
+            if window.pk not in passed_on and not any(start < window.end and window.start < end for start, end in unread)
+        ]
+        pile, self._pile = self._pile, Pile()
+        # What was read before is mostly stored, so deciding it ahead as if it were not would be for nothing.
+        assembler = self._assembler if pile.known < len(pile.steps) / 2 else None
+        self._work.append(Work(preparer.submit(_batch_of, pile, assembler, self._client.computing), pile.seen, finished))
+
+    def _apply(self, may_wait: int) -> None:
+        """Apply batches until at most so many wait."""
+        while len(self._work) > may_wait:
+            work = self._work.popleft()
+            self._commit(work.batch.result(), work)
+
+    def _commit(self, batch: Batch, work: Work) -> None:
+        finished = {window.pk for window in work.finished}
+        left = [window for window in self._leased if window.pk not in finished]
+
+        def stored() -> Applied:
+            applied = apply_batch(self._connection, batch, self._assembler)
+            gone.remember_seen(work.seen)
+            applied.observations_gone = gone.mark_gone(self._connection, [one for one in work.finished if windows.is_known(one)])
+            windows.complete(work.finished, self._worker, self._read_at, self._counts)
+            windows.renew(left, self._worker, timezone.now())
+            return applied
+
+        self._result.add(committed(stored))
+        self._result.windows += len(finished)
+        self._leased = left
+
+
+def _batch_of(pile: Pile, assembler: Assembler | None, computing: AbstractContextManager[object]) -> Batch:
+    """Called by the preparer."""
+    with computing:
+        batch = Batch(pile.steps, pile.rejected)
+        if assembler is not None:
+            batch.prepare(assembler)
+        return batch
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Short turns between threads, and a collector that leaves alone what was there before."""
+    turn = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_SECONDS)
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(turn)
+
+
+def _count_by_hour(steps: Sequence[Step]) -> Counter[datetime]:
+    counts: Counter[datetime] = Counter()
+    hour = end = None
+    for step in steps:
+        start_time = step.received.start_time
+        if hour is None or end is None or not hour <= start_time < end:
+            hour = hour_of(start_time)
+            end = hour + HOUR
+        counts[hour] += 1
+    return counts
