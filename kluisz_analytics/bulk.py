@@ -34,7 +34,7 @@ def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows:
                 copy.write_row(row)
         return
     places = ", ".join("%s" for _ in columns)
-    cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', rows)
+    cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', rows)  # type: ignore[arg-type]  # any iterable will do
 
 
 def among(column: str, keys: Iterable[str]) -> RawSQL:
@@ -43,8 +43,10 @@ def among(column: str, keys: Iterable[str]) -> RawSQL:
     PostgreSQL is given an array and not a subquery: it then knows how many there are, and looks each up in the column's index.
     """
     if connection.vendor == "postgresql":
-        return RawSQL(f"{column} = ANY(%s::uuid[])", ["{" + ",".join(keys) + "}"], models.BooleanField())
-    return RawSQL(f"{column} IN (SELECT value FROM json_each(%s))", ['["' + '","'.join(keys) + '"]'], models.BooleanField())
+        condition, listed = f"{column} = ANY(%s::uuid[])", "{" + ",".join(keys) + "}"
+    else:
+        condition, listed = f"{column} IN (SELECT value FROM json_each(%s))", '["' + '","'.join(keys) + '"]'
+    return RawSQL(condition, [listed], models.BooleanField())  # noqa: S611  (the column is named by us, the keys are a parameter)
 
 
 def update_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -175,6 +175,15 @@ if bool(LANGFUSE_PUBLIC_KEY) != bool(LANGFUSE_SECRET_KEY):
     raise ImproperlyConfigured(f"Only one of the two Langfuse keys is set: set {missing} too, or neither for the sandbox.")
 USES_SANDBOX = not LANGFUSE_PUBLIC_KEY
 
+# How many requests Langfuse allows (its Cloud plans; a self-hosted one has no limits).
+LANGFUSE_PLAN = env.str(
+    "KLUISZ_LANGFUSE_PLAN", default="hobby" if LANGFUSE_PUBLIC_KEY and "langfuse.com" in LANGFUSE_HOST else "self_hosted"
+)
+if LANGFUSE_PLAN not in ("self_hosted", "hobby", "core", "pro"):
+    raise ImproperlyConfigured(
+        f"KLUISZ_LANGFUSE_PLAN is “{LANGFUSE_PLAN}”: write self_hosted, hobby, core or pro (also for team, enterprise)."
+    )
+
 SANDBOX_PORT = env.int("KLUISZ_SANDBOX_PORT", default=8799)
 SANDBOX_PUBLIC_KEY = "pk-lf-sandbox"
 SANDBOX_SECRET_KEY = "sk-lf-sandbox"
@@ -323,6 +332,7 @@ UNFOLD = {
                 "items": [
                     navigation_item("Traces", "timeline", "admin:usage_trace_changelist"),
                     navigation_item("Observations", "data_object", "admin:usage_observation_changelist"),
+                    navigation_item("Voided traces", "block", "admin:usage_tracevoid_changelist"),
                     navigation_item("Tenant statistics", "bar_chart", "admin:usage_tenantusagestats_changelist"),
                     navigation_item("User statistics", "person_search", "admin:usage_userusagestats_changelist"),
                     navigation_item("Flow rollup", "stacked_bar_chart", "admin:usage_flowusage_changelist"),
@@ -335,6 +345,7 @@ UNFOLD = {
                     navigation_item("Langfuse connections", "cable", "admin:usage_langfuseconnection_changelist"),
                     navigation_item("Runs", "sync", "admin:usage_syncrun_changelist"),
                     navigation_item("Windows", "date_range", "admin:usage_syncwindow_changelist"),
+                    navigation_item("Drift", "difference", "admin:usage_syncdrift_changelist"),
                     navigation_item("Set aside", "report", "admin:usage_rejectedobservation_changelist"),
                 ],
             },

@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from usage.langfuse.budget import LIMITS_OF_PLAN, RequestBudget
 from usage.langfuse.client import LangfuseClientService
 from usage.models import LangfuseConnection
 
@@ -24,10 +25,13 @@ def configured_connection() -> LangfuseConnection:
         host, public_key, secret_key = settings.LANGFUSE_HOST, settings.LANGFUSE_PUBLIC_KEY, settings.LANGFUSE_SECRET_KEY
     LangfuseConnection.objects.filter(source=other).update(is_enabled=False)
     connection = LangfuseConnection.objects.filter(source=source).first() or LangfuseConnection(name=name, source=source)
-    if (connection.host, connection.public_key, connection.is_enabled) != (host, public_key, True) or not _has_secret(
+    wanted = (host, public_key, settings.LANGFUSE_PLAN, True)
+    if (connection.host, connection.public_key, connection.plan, connection.is_enabled) != wanted or not _has_secret(
         connection, secret_key
     ):
-        connection.host, connection.public_key, connection.is_enabled = host, public_key, True
+        if connection.host != host:
+            connection.api = ""
+        connection.host, connection.public_key, connection.plan, connection.is_enabled = wanted
         connection.secret_key = secret_key
         connection.save()
     return connection
@@ -52,4 +56,13 @@ def enabled_connections() -> list[LangfuseConnection]:
 
 
 def client_for(connection: LangfuseConnection) -> LangfuseClientService:
-    return LangfuseClientService(connection.host, connection.public_key, connection.secret_key)
+    """A client for the connection, within the budget that all workers share."""
+    budget = RequestBudget(str(connection.pk), LIMITS_OF_PLAN[connection.plan])
+    return LangfuseClientService(connection.host, connection.public_key, connection.secret_key, api=connection.api, budget=budget)
+
+
+def remember_api(connection: LangfuseConnection, api: str) -> None:
+    """Keep how the server is read; "" to find it out anew, after an update of the server perhaps."""
+    if connection.api != api:
+        connection.api = api
+        connection.save(update_fields=["api"])

@@ -16,8 +16,8 @@ from usage.access import check_filters
 from usage.analytics.calendar import Period, PeriodError, asked_period
 from usage.analytics.queries import Metric
 from usage.analytics.question import Dimension, Filters, Status
-from usage.models import Granularity
 from usage.identifiers import canonical_id
+from usage.models import Granularity
 
 LARGEST_LIMIT = 1000
 DEFAULT_LIMIT = 10

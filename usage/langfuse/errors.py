@@ -23,3 +23,11 @@ class ServerTrouble(LangfuseError):
 
 class RequestRefused(LangfuseError):
     """Langfuse did not accept the request."""
+
+
+class NotFound(NotLangfuse):
+    """The host has no such address."""
+
+
+class BudgetSpent(LangfuseError):
+    """No more requests are allowed for so long that waiting makes no sense."""

@@ -5,7 +5,7 @@ aside with its reason and the others are kept.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,13 +14,14 @@ from typing import Any
 
 import msgspec
 
-from kluisz_analytics.fields import LARGEST_SCALED, USD_PLACES, from_scaled, round_half_up
+from kluisz_analytics.fields import USD_PLACES, round_half_up
 from usage.identifiers import canonical_id
 
 TEXT_LENGTH = 200
-ROW_EXCERPT_LENGTH = 10_000
-LARGEST_COUNT = 2**53
-LARGEST_COST_USD = from_scaled(LARGEST_SCALED, USD_PLACES)
+ROW_EXCERPT_LENGTH = 100_000
+# Beyond these a row is a mistake, and sums of such rows would overflow: no call uses a thousand million tokens or costs 10,000 dollars.
+LARGEST_COUNT = 10**9
+LARGEST_COST_USD = Decimal(10_000)
 # How far costDetails' own total may be from the sum of its parts: the store truncates it.
 TOTAL_TOLERANCE_USD = Decimal("1e-9")
 TYPES = frozenset({"SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL"})
@@ -68,20 +69,22 @@ class RejectedRow:
 class Page:
     """A page of observations, newest first; ``cursor`` is None on the last one.
 
-    ``oldest`` is how far back the walk has come with it; None where that can't be told.
+    ``is_ordered`` is False where the server promises no order.
     """
 
     observations: list[ReceivedObservation]
     rejected: list[RejectedRow]
     cursor: str | None
+    is_ordered: bool = True
 
     @property
     def oldest(self) -> datetime | None:
-        return self.observations[-1].start_time if self.observations else None
+        """How far back the walk has come with it; None where that can't be told."""
+        return self.observations[-1].start_time if self.observations and self.is_ordered else None
 
     def since(self, start: datetime) -> "Page":
         """Without what is older than ``start``."""
-        return Page([one for one in self.observations if one.start_time >= start], self.rejected, self.cursor)
+        return Page([one for one in self.observations if one.start_time >= start], self.rejected, self.cursor, self.is_ordered)
 
 
 class WireMetadata(msgspec.Struct, gc=False):
@@ -137,7 +140,6 @@ class RawPage(msgspec.Struct):
 
 _page_decoder = msgspec.json.Decoder(WirePage)
 _raw_page_decoder = msgspec.json.Decoder(RawPage)
-_row_decoder = msgspec.json.Decoder(LenientRow)
 
 
 def decode_page(body: bytes) -> Page:
@@ -161,14 +163,23 @@ def _decode_row_by_row(body: bytes) -> Page:
         raw = _raw_page_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotAPage(str(error)) from error
+    return Page(*decode_rows(raw.data), raw.meta.cursor)
+
+
+def decode_rows(
+    raw_rows: Iterable[msgspec.Raw], kind: "type[LenientRow] | None" = None, amend: Callable[[Any], None] | None = None
+) -> tuple[list[ReceivedObservation], list[RejectedRow]]:
+    """Rows one by one: those that mean something, and those that break the contract.
+
+    ``kind`` is a LenientRow with more fields, for another form of the API, and ``amend`` puts what they say into the usual ones.
+    """
     observations, rejected = [], []
-    for raw_row in raw.data:
+    for raw_row in raw_rows:
         try:
-            row = _row_decoder.decode(raw_row)
-            if not isinstance(row.metadata, dict):
-                row.metadata = None
-            else:
-                row.metadata = msgspec.convert(row.metadata, WireMetadata)
+            row = msgspec.json.decode(raw_row, type=kind or LenientRow)
+            if amend is not None:
+                amend(row)
+            row.metadata = msgspec.convert(row.metadata, WireMetadata) if isinstance(row.metadata, dict) else None
             reason = _broken_rule(row)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             reason = str(error)
@@ -176,7 +187,7 @@ def _decode_row_by_row(body: bytes) -> Page:
             observations.append(_observation(row))
         else:
             rejected.append(_rejected(raw_row, reason))
-    return Page(observations, rejected, raw.meta.cursor)
+    return observations, rejected
 
 
 def _broken_rule(row: WireRow) -> str | None:
@@ -281,3 +292,8 @@ def _rejected(raw_row: msgspec.Raw, reason: str) -> RejectedRow:
         reason=reason[:500],
         row=bytes(raw_row).decode(errors="replace").replace("\x00", "")[:ROW_EXCERPT_LENGTH],
     )
+
+
+def iso(moment: datetime) -> str:
+    """A time as Langfuse's parameters take it."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -28,6 +28,7 @@ class LangfuseConnection(models.Model):
         related_name="+",
         help_text="Fixed: all of this project's usage belongs to this tenant.",
     )
+
     class Plan(models.TextChoices):
         SELF_HOSTED = "self_hosted", "Self-hosted (no limits)"
         HOBBY = "hobby", "Cloud Hobby"
@@ -145,7 +146,9 @@ class SyncDrift(models.Model):
     tokens_now = models.BigIntegerField()
     cost_usd_before = models.FloatField(help_text="Langfuse's float sum; compared, never billed.")
     cost_usd_now = models.FloatField(help_text="Langfuse's float sum; compared, never billed.")
-    observations_stored = models.PositiveIntegerField(null=True, help_text="New or changed ones that the repair stored; unknown until then.")
+    observations_stored = models.PositiveIntegerField(
+        null=True, help_text="New or changed ones that the repair stored; unknown until then."
+    )
     observations_gone = models.PositiveIntegerField(null=True)
 
     class Meta:

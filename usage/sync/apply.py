@@ -6,7 +6,7 @@ others are new. So the order, overlap and repetition of batches leave no trace o
 """
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,10 +22,10 @@ from pricing.book import load_price_book
 from pricing.engine import PriceBook
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection, Observation, Trace
+from usage.periods import hour_of
 from usage.sync import store
 from usage.sync.assemble import assemble
 from usage.sync.contributions import Change
-from usage.sync.rejections import set_aside
 from usage.sync.rollups import apply_change
 from usage.sync.steps import Directory, Step, TraceFact, newest_versions, step_from
 
@@ -44,6 +44,8 @@ class Applied:
     traces_changed: int = 0
     observations_gone: int = 0
     transactions_posted: int = 0
+    stored_by_hour: Counter[datetime] = field(default_factory=Counter)
+    gone_by_hour: Counter[datetime] = field(default_factory=Counter)
 
     def __iadd__(self, other: "Applied") -> "Applied":
         self.observations_stored += other.observations_stored
@@ -51,6 +53,8 @@ class Applied:
         self.traces_changed += other.traces_changed
         self.observations_gone += other.observations_gone
         self.transactions_posted += other.transactions_posted
+        self.stored_by_hour += other.stored_by_hour
+        self.gone_by_hour += other.gone_by_hour
         return self
 
 
@@ -113,12 +117,19 @@ class Batch:
             self.by_trace[step.trace_id].append(step)
         self.new: NewTraces | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether its hours had been read before, so that nothing was decided ahead."""
+        return self.new is None
+
     def prepare(self, assembler: Assembler) -> None:
         """Decide all traces as if none were stored, which in hours that were never read is nearly always so."""
         self.new = NewTraces.of(assembler, self.by_trace)
 
 
-def apply_received(connection: LangfuseConnection, received: Iterable[ReceivedObservation], rejected: Sequence[RejectedRow] = ()) -> Applied:
+def apply_received(
+    connection: LangfuseConnection, received: Iterable[ReceivedObservation], rejected: Sequence[RejectedRow] = ()
+) -> Applied:
     """Store observations and all that follows from them. Call it in a transaction; :func:`committed` makes one."""
     batch = Batch([step_from(connection.pk, one) for one in received], rejected)
     return apply_batch(connection, batch, load_assembler(connection))
@@ -132,6 +143,7 @@ def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembl
     stored = store.stored_traces(batch.by_trace) if batch.by_trace else set()
     versions = store.stored_versions(stored) if stored else {}
     news = {trace_id: fresh for trace_id in stored if (fresh := _news(batch.by_trace[trace_id], versions))}
+    is_known = batch.is_known
     if batch.new is None:
         new = NewTraces.of(assembler, {trace_id: steps for trace_id, steps in batch.by_trace.items() if trace_id not in stored})
     else:
@@ -139,7 +151,11 @@ def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembl
         new.leave_out(stored)
     applied = _change_traces(assembler, news.keys(), news, new)
     applied.observations_stored = sum(map(len, news.values())) + sum(map(len, new.steps.values()))
-    applied.observations_rejected = set_aside(connection, batch.rejected)
+    # Of what is new as a whole, nobody asks in which hour it was.
+    applied.stored_by_hour.update(hour_of(step.received.start_time) for steps in news.values() for step in steps)
+    if is_known:
+        applied.stored_by_hour.update(hour_of(step.received.start_time) for steps in new.steps.values() for step in steps)
+    applied.observations_rejected = store.set_aside(connection, batch.rejected)
     return applied
 
 
@@ -168,7 +184,7 @@ def committed(work: Callable[[], Applied]) -> Applied:
 def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: StepsByTrace, new: NewTraces) -> Applied:
     """Write new traces, and stored ones as they are with their news; then what follows from both."""
     change, changed_traces, changed_steps, added_steps = new.change, [], [], []
-    for old_trace, old_steps in _locked(stored_ids):
+    for old_trace, old_steps in locked_traces(stored_ids):
         change.take_away(old_trace, old_steps)
         # What is stored, before deciding anew changes the steps in place.
         old_rows = {step.id: store.step_row(step) for step in old_steps}
@@ -184,11 +200,11 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
         changed_steps += [row for row in rows if row[0] in old_rows and row != old_rows[row[0]]]
     store.write(Trace, store.TRACE_COLUMNS, new.rows.values(), changed_traces)
     store.write(Observation, store.STEP_COLUMNS, chain(added_steps, *new.step_rows.values()), changed_steps)
-    posted = _post(apply_change(change))
+    posted = post(apply_change(change))
     return Applied(traces_changed=len(new.rows) + len(changed_traces), transactions_posted=posted.transactions)
 
 
-def _locked(trace_ids: Collection[str]) -> Iterable[tuple[TraceFact, list[Step]]]:
+def locked_traces(trace_ids: Collection[str]) -> Iterable[tuple[TraceFact, list[Step]]]:
     """The stored traces with their steps, locked until the transaction ends."""
     if not trace_ids:
         return []
@@ -211,7 +227,7 @@ def _merged(old_steps: Iterable[Step], news: Iterable[Step]) -> list[Step]:
     return list(merged.values())
 
 
-def _post(microcredits: Mapping[tuple[UUID, datetime], int]) -> ledger.Posted:
+def post(microcredits: Mapping[tuple[UUID, datetime], int]) -> ledger.Posted:
     """Bring the ledger to what the hours come to now."""
     usage = {key: from_scaled(amount, CREDIT_PLACES) for key, amount in microcredits.items()}
     return ledger.post_usage(usage, timezone.now())

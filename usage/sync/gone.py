@@ -4,6 +4,7 @@ It stays billed and is marked (domain.md; an operator can void its trace). While
 that comes are remembered in a temporary table; when such an hour has been read, what is stored of it and didn't come is gone.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from django.utils import timezone
 
 from kluisz_analytics.bulk import among, insert_rows, stamp
 from usage.models import LangfuseConnection, Observation, SyncWindow, Trace
+from usage.periods import hour_of
 
 
 def forget_seen() -> None:
@@ -30,21 +32,27 @@ def remember_seen(keys: Sequence[str]) -> None:
             insert_rows(cursor, "sync_seen", ["id"], ((key,) for key in keys))
 
 
-def mark_gone(connection: LangfuseConnection, windows: Sequence[SyncWindow]) -> int:
-    """Mark what is stored of the windows and has not been seen; how many. Call it in a transaction, when all of them has been read."""
+def mark_gone(connection: LangfuseConnection, windows: Sequence[SyncWindow]) -> Counter[datetime]:
+    """Mark what is stored of the windows and has not been seen; how many by hour.
+
+    Call it in the transaction in which the windows are done: all that Langfuse has of them has been seen by then.
+    """
+    counts: Counter[datetime] = Counter()
     if not windows:
-        return 0
+        return counts
     with database.cursor() as cursor:
         found = [pair for start, end in _spans(windows) for pair in _unseen(cursor, connection, start, end)]
     if not found:
-        return 0
+        return counts
     observation_ids, trace_ids = [one for one, _ in found], sorted({one for _, one in found})
     traces = Trace.objects.filter(among("usage_trace.id", trace_ids)).order_by("pk")
     list(traces.select_for_update(of=("self",)).values_list("pk"))
-    marked = Observation.objects.filter(among("usage_observation.id", observation_ids), gone_since=None).update(gone_since=timezone.now())
+    unmarked = Observation.objects.filter(among("usage_observation.id", observation_ids), gone_since=None)
+    counts.update(hour_of(start_time) for start_time in unmarked.values_list("start_time", flat=True))
+    unmarked.update(gone_since=timezone.now())
     gone = Observation.objects.filter(trace=OuterRef("pk"), gone_since__isnull=False).order_by().values("trace")
     traces.order_by().update(gone_observations=Subquery(gone.annotate(count=Count("pk")).values("count")))
-    return marked
+    return counts
 
 
 def _spans(windows: Sequence[SyncWindow]) -> list[tuple[datetime, datetime]]:

@@ -4,6 +4,9 @@ Metrics count every version of a re-sent row until Langfuse merges it away, so t
 change: each window keeps what Langfuse said of it before it was last read, and is read again when Langfuse says something else now.
 
 Requests are dear (100 a day on the smallest plan), so days are asked first, all in one request, and hours only of the days that differ.
+
+A v1 server has no such metrics, but gives each observation once and says how many it has: there a day is read again when that number
+is another than what was read.
 """
 
 from collections import defaultdict
@@ -13,11 +16,12 @@ from datetime import date, datetime, timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from usage.connections import client_for
-from usage.langfuse.client import MOST_FIGURES, Figures, LangfuseClientService
-from usage.models import LangfuseConnection, SyncRun, SyncWindow
+from usage.connections import client_for, remember_api
+from usage.langfuse.client import MOST_FIGURES, V2, Figures, LangfuseClientService
+from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.periods import DAY, hour_of
 from usage.sync import windows
+from usage.sync.rejections import retry_rejected
 from usage.sync.result import SyncResult
 from usage.sync.runner import Progress, no_progress, read_due, recorded_run
 from usage.sync.windows import Span
@@ -33,13 +37,46 @@ def reconcile_connection(
     now = timezone.now()
     span = Span.around(start or now - timedelta(days=settings.SYNC_BACKFILL_DAYS), min(end, hour_of(now)) if end else hour_of(now))
     with recorded_run(connection, SyncRun.Kind.RECONCILIATION) as result, client_for(connection) as client:
+        remember_api(connection, client.find_api())
+        result.add(retry_rejected(connection))
         windows.open_windows(connection, span)
-        drifted = list(_drifted(connection, client, span))
-        result.windows_drifted = sum(window.langfuse_count is not None for window, _ in drifted)
+        find = _drifted if client.api == V2 else _miscounted
+        drifted = list(find(connection, client, span))
+        drifts = [_drift(window, figures) for window, figures in drifted if window.langfuse_count is not None]
+        result.windows_drifted = len(drifts)
         changed = [_with_figures(window, figures) for window, figures in drifted]
         SyncWindow.objects.bulk_update(changed, ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"], batch_size=500)
         read_due(connection, client, changed[::-1], result, progress)
+        result.record_drifts(drifts)
     return result
+
+
+def _drift(window: SyncWindow, figures: Figures) -> SyncDrift:
+    """What is found, before it is repaired."""
+    before = _said_of(window)
+    return SyncDrift(
+        start=window.start,
+        count_before=before.count,
+        count_now=figures.count,
+        tokens_before=before.tokens,
+        tokens_now=figures.tokens,
+        cost_usd_before=before.cost_usd,
+        cost_usd_now=figures.cost_usd,
+    )
+
+
+def _miscounted(connection: LangfuseConnection, client: LangfuseClientService, span: Span) -> Iterator[tuple[SyncWindow, Figures]]:
+    """The windows, oldest first, of the days of which a v1 server has another number of observations than were read; and that number."""
+    by_day: dict[date, list[SyncWindow]] = defaultdict(list)
+    stored = SyncWindow.objects.filter(connection=connection, start__gte=span.start, end__lte=span.end).order_by("start")
+    for window in stored.filter(state=SyncWindow.State.DONE):
+        by_day[window.start.date()].append(window)
+    for of_a_day in by_day.values():
+        counted = client.count_observations(of_a_day[0].start, of_a_day[-1].end)
+        if counted != sum(window.observations for window in of_a_day):
+            for window in of_a_day:
+                window.langfuse_count = window.observations
+                yield window, Figures(client.count_observations(window.start, window.end), 0, 0.0)
 
 
 def _drifted(connection: LangfuseConnection, client: LangfuseClientService, span: Span) -> Iterator[tuple[SyncWindow, Figures]]:

@@ -2,28 +2,49 @@
 
 from collections.abc import Sequence
 
-from usage.langfuse.wire import RejectedRow
-from usage.models import LangfuseConnection, RejectedObservation
+import msgspec
+from django.utils import timezone
+
+from usage.langfuse.wire import ReceivedObservation, decode_rows
+from usage.models import LangfuseConnection, Observation, RejectedObservation
+from usage.sync.apply import Applied, Batch, apply_batch, committed, load_assembler
+from usage.sync.identity import observation_key
+from usage.sync.steps import step_from
+
+Resolution = RejectedObservation.Resolution
 
 
-def set_aside(connection: LangfuseConnection, rejected: Sequence[RejectedRow]) -> int:
-    """Store the rows; one that is there already is not stored again. Returns how many are new."""
-    if not rejected:
-        return 0
-    aside = RejectedObservation.objects.filter(connection=connection)
-    before = aside.count()
-    RejectedObservation.objects.bulk_create(
-        [
-            RejectedObservation(
-                connection=connection,
-                langfuse_observation_id=row.observation_id,
-                langfuse_trace_id=row.trace_id,
-                received_at=row.received_at,
-                reason=row.reason,
-                row=row.row,
-            )
-            for row in rejected
-        ],
-        ignore_conflicts=True,
-    )
-    return aside.count() - before
+def retry_rejected(connection: LangfuseConnection) -> Applied:
+    """Try what is set aside again: it may be readable by now (to a newer release of this program), or have been sent again since."""
+    waiting = list(RejectedObservation.objects.filter(connection=connection, resolution=""))
+    if not waiting:
+        return Applied()
+    superseded = _superseded(connection, waiting)
+    readable: list[ReceivedObservation] = []
+    for one in waiting:
+        good, bad = decode_rows([msgspec.Raw(one.row.encode())])
+        readable += good
+        one.tried_at = timezone.now()
+        one.reason = bad[0].reason if bad else one.reason
+        one.resolution = Resolution.READ if good else Resolution.SUPERSEDED if one.pk in superseded else ""
+
+    def work() -> Applied:
+        applied = Applied()
+        if readable:
+            batch = Batch(step_from(connection.pk, one) for one in readable)
+            applied += apply_batch(connection, batch, load_assembler(connection))
+        RejectedObservation.objects.bulk_update(waiting, ["tried_at", "reason", "resolution"], batch_size=500)
+        return applied
+
+    return committed(work)
+
+
+def _superseded(connection: LangfuseConnection, waiting: Sequence[RejectedObservation]) -> set[int]:
+    """Those of which a version is stored that Langfuse received later."""
+    keys = {observation_key(connection.pk, one.langfuse_trace_id, one.langfuse_observation_id): one for one in waiting}
+    stored = Observation.objects.in_bulk(list(keys))
+    return {
+        keys[pk.hex].pk
+        for pk, found in stored.items()
+        if found.received_at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:23] > keys[pk.hex].received_at[:23]
+    }

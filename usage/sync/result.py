@@ -1,10 +1,18 @@
 """What one sync of one connection did, as the commands print it and the run records it."""
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from usage.models import SyncDrift
 from usage.sync.apply import Applied
+
+COUNTS = (
+    *("windows", "windows_drifted", "windows_elsewhere", "observations_read", "observations_stored", "observations_rejected"),
+    *("traces_changed", "observations_gone", "transactions_posted"),
+)
 
 
 @dataclass(slots=True)
@@ -23,6 +31,9 @@ class SyncResult:
     transactions_posted: int = 0
     complete_through: datetime | None = None
     error: str = ""
+    drifts: list[SyncDrift] = field(default_factory=list)
+    stored_by_hour: Counter[datetime] = field(default_factory=Counter)
+    gone_by_hour: Counter[datetime] = field(default_factory=Counter)
 
     @property
     def is_complete(self) -> bool:
@@ -30,10 +41,22 @@ class SyncResult:
         return not self.error and not self.windows_elsewhere
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {
-            "complete_through": self.complete_through.isoformat() if self.complete_through else None,
+        """What the run did, as numbers."""
+        complete_through = self.complete_through.isoformat() if self.complete_through else None
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return {
+            "connection": self.connection,
+            **counts,
+            "complete_through": complete_through,
+            "error": self.error,
             "complete": self.is_complete,
         }
+
+    def record_drifts(self, drifts: Sequence[SyncDrift]) -> None:
+        """Keep what had drifted, with what reading it again changed in our facts."""
+        for drift in drifts:
+            drift.observations_stored, drift.observations_gone = self.stored_by_hour[drift.start], self.gone_by_hour[drift.start]
+        self.drifts += drifts
 
     def add(self, applied: Applied) -> None:
         self.observations_stored += applied.observations_stored
@@ -41,3 +64,5 @@ class SyncResult:
         self.traces_changed += applied.traces_changed
         self.observations_gone += applied.observations_gone
         self.transactions_posted += applied.transactions_posted
+        self.stored_by_hour += applied.stored_by_hour
+        self.gone_by_hour += applied.gone_by_hour

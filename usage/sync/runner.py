@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from usage.connections import client_for
+from usage.connections import client_for, remember_api
 from usage.langfuse.client import LangfuseClientService
-from usage.langfuse.errors import LangfuseError
-from usage.models import LangfuseConnection, SyncRun, SyncWindow
+from usage.langfuse.errors import LangfuseError, NotFound
+from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.sync import windows
 from usage.sync.attribution import attribute_known
-from usage.sync.result import SyncResult
+from usage.sync.result import COUNTS, SyncResult
 from usage.sync.walk import Walk
 from usage.sync.windows import Span
 
@@ -42,6 +42,7 @@ def sync_connection(
     span = Span.around(start or now - timedelta(days=settings.SYNC_BACKFILL_DAYS), end or now)
     again_from = span.start if start or end else now - timedelta(hours=settings.SYNC_OVERLAP_HOURS)
     with recorded_run(connection, SyncRun.Kind.SYNC) as result, client_for(connection) as client:
+        remember_api(connection, client.find_api())
         windows.open_windows(connection, span)
         read_due(connection, client, windows.due(connection, span, again_from), result, progress)
     return result
@@ -55,6 +56,8 @@ def recorded_run(connection: LangfuseConnection, kind: SyncRun.Kind) -> Iterator
     try:
         yield result
     except LangfuseError as error:
+        if isinstance(error, NotFound):
+            remember_api(connection, "")
         result.error = str(error)
         logger.error("The %s of connection %s failed: %s", kind.value, connection.name, error)
     except BaseException as error:
@@ -65,25 +68,17 @@ def recorded_run(connection: LangfuseConnection, kind: SyncRun.Kind) -> Iterator
         _finish(run, result)
 
 
-RECORDED = (
-    "windows",
-    "windows_drifted",
-    "observations_read",
-    "observations_stored",
-    "observations_rejected",
-    "traces_changed",
-    "observations_gone",
-    "transactions_posted",
-)
-
-
 def _finish(run: SyncRun, result: SyncResult) -> None:
-    for name in RECORDED:
-        setattr(run, name, getattr(result, name))
+    for name in COUNTS:
+        if name != "windows_elsewhere":
+            setattr(run, name, getattr(result, name))
     run.error = result.error
     run.outcome = SyncRun.Outcome.COMPLETE if result.is_complete else SyncRun.Outcome.FAILED
     run.finished_at = timezone.now()
     run.save()
+    for drift in result.drifts:
+        drift.run = run
+    SyncDrift.objects.bulk_create(result.drifts)
 
 
 def read_due(

@@ -11,7 +11,8 @@ from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from django.db import connection, models
+from django.db import connection as database
+from django.db import models
 
 from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
@@ -19,8 +20,8 @@ from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
 from pricing.units import TokenCounts
 from usage.identifiers import parse_uuid
-from usage.langfuse.wire import ReceivedObservation
-from usage.models import Observation, Trace
+from usage.langfuse.wire import ReceivedObservation, RejectedRow
+from usage.models import LangfuseConnection, Observation, RejectedObservation, Trace
 from usage.sync.steps import Directory, Step, TraceFact
 
 T = TypeVar("T")
@@ -175,7 +176,7 @@ def _scaled(value: Decimal | None, places: int) -> int | None:
 
 def write(model: type[models.Model], columns: Sequence[str], new: Iterable[Row], changed: Sequence[Row]) -> None:
     """Insert the new rows and replace the changed ones. Raises IntegrityError when a new one is there already."""
-    with connection.cursor() as cursor:
+    with database.cursor() as cursor:
         insert_rows(cursor, model._meta.db_table, columns, new)
         update_rows(cursor, model._meta.db_table, columns, changed)
 
@@ -192,6 +193,27 @@ def known_ids(model: type[Tenant] | type[User], references: Collection[str]) -> 
     parsed = [one.hex for text in references if (one := parse_uuid(text))]
     table = f'"{model._meta.db_table}"'
     return [str(pk) for pk in model._default_manager.filter(among(f"{table}.id", parsed)).values_list("pk", flat=True)]
+
+
+def set_aside(connection: LangfuseConnection, rejected: Sequence[RejectedRow]) -> int:
+    """Store rows that break the contract; one that is there already is not stored again. Returns how many are new."""
+    if not rejected:
+        return 0
+    aside = RejectedObservation.objects.filter(connection=connection)
+    before = aside.count()
+    rows = [
+        RejectedObservation(
+            connection=connection,
+            langfuse_observation_id=row.observation_id,
+            langfuse_trace_id=row.trace_id,
+            received_at=row.received_at,
+            reason=row.reason,
+            row=row.row,
+        )
+        for row in rejected
+    ]
+    RejectedObservation.objects.bulk_create(rows, ignore_conflicts=True)
+    return aside.count() - before
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

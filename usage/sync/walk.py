@@ -167,7 +167,8 @@ class Walk:
         def stored() -> Applied:
             applied = apply_batch(self._connection, batch, self._assembler)
             gone.remember_seen(work.seen)
-            applied.observations_gone = gone.mark_gone(self._connection, [one for one in work.finished if windows.is_known(one)])
+            applied.gone_by_hour = gone.mark_gone(self._connection, [one for one in work.finished if windows.is_known(one)])
+            applied.observations_gone = applied.gone_by_hour.total()
             windows.complete(work.finished, self._worker, self._read_at, self._counts)
             windows.renew(left, self._worker, timezone.now())
             return applied

@@ -13,7 +13,6 @@ from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pricing.book import load_price_book
 from tests.conftest import NOON, People
 from tests.usage.sync.test_assemble import received
 from usage.access import Scope
@@ -108,7 +107,7 @@ def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection,
         )
 
     with transaction.atomic():
-        apply_received(bare_connection, [observation(number) for number in range(data.draw(st.integers(0, 10)))], [], load_price_book())
+        apply_received(bare_connection, [observation(number) for number in range(data.draw(st.integers(0, 10)))])
         start, end = sorted([data.draw(moments), data.draw(moments)])
         if data.draw(st.booleans(), label="on full hours"):
             start, end = start.replace(minute=0), end.replace(minute=0)

@@ -8,8 +8,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from tests.conftest import People
-from usage.models import LangfuseConnection
+from credits.models import Account
+from tests.conftest import NOON, People
+from usage.models import LangfuseConnection, Observation, Trace
 
 pytestmark = pytest.mark.django_db
 
@@ -156,3 +157,18 @@ def test_a_grant_in_the_admin_goes_through_the_ledger(people: People, use: Calla
     people.acme_user.account.refresh_from_db()
     assert people.acme_user.account.allocated == 50
     assert people.acme_user.account.transactions.get(type="addition").created_by == people.platform_admin
+
+
+def test_an_operator_voids_a_deleted_trace_in_the_admin(people: People, use: Callable[..., None]) -> None:
+    use(people.acme_user, "0.06")
+    Observation.objects.update(gone_since=NOON)
+    Trace.objects.update(gone_observations=2)
+    client, page = Client(), reverse("admin:usage_trace_changelist")
+    chosen = {"action": "void_traces", "_selected_action": [str(Trace.objects.get().pk)]}
+    client.force_login(people.platform_admin)
+    assert b"Say why" in client.post(page, chosen, follow=True).content
+    answer = client.post(page, {**chosen, "reason": "A test run"}, follow=True)
+    assert b"Voided 1 traces" in answer.content
+    assert (Trace.objects.get().is_voided, Account.objects.get(user=people.acme_user).used) == (True, 0)
+    client.post(page, {**chosen, "action": "restore_traces"}, follow=True)
+    assert str(Account.objects.get(user=people.acme_user).used) == "11.400000"

@@ -11,8 +11,9 @@ import pytest
 
 from tests.conftest import PUBLIC_KEY, SECRET_KEY, RunningSandbox, recorded
 from usage.langfuse import client as client_module
+from usage.langfuse.budget import Kind, Limit, Limits, RequestBudget
 from usage.langfuse.client import LangfuseClientService
-from usage.langfuse.errors import LangfuseError, NotLangfuse, RequestRefused, ServerTrouble, Unreachable, WrongKey
+from usage.langfuse.errors import BudgetSpent, LangfuseError, NotLangfuse, RequestRefused, ServerTrouble, Unreachable, WrongKey
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 END = START + timedelta(days=1)
@@ -54,9 +55,19 @@ def serve() -> Iterator[Callable[[list[Answer]], str]]:
         server.server_close()
 
 
-def client_of(host: str, secret_key: str = SECRET_KEY, waits: list[float] | None = None) -> LangfuseClientService:
-    record = waits.append if waits is not None else lambda seconds: None
-    return LangfuseClientService(host, PUBLIC_KEY, secret_key, sleep=record)
+def client_of(
+    host: str, secret_key: str = SECRET_KEY, waits: list[float] | None = None, limits: Limits | None = None
+) -> LangfuseClientService:
+    """A client whose time passes only while it sleeps; ``waits`` gets how long."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if waits is not None:
+            waits.append(seconds)
+
+    budget = RequestBudget(host, limits or {}, clock=lambda: now[0])
+    return LangfuseClientService(host, PUBLIC_KEY, secret_key, api="v2", budget=budget, sleep=sleep)
 
 
 def read(host: str, **kwargs: Any) -> list[str]:
@@ -110,7 +121,7 @@ def test_a_wrong_host_says_so() -> None:
     [
         ((200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"), NotLangfuse, "not with a page"),
         ((200, {}, b'{"hello": 1}'), NotLangfuse, "not with a page"),
-        ((404, {}, b"not found"), NotLangfuse, "older than version 4"),
+        ((404, {}, b"not found"), NotLangfuse, "404"),
         ((302, {"Location": "http://127.0.0.1:1/"}, b""), NotLangfuse, "302"),
         ((403, {}, b"{}"), WrongKey, "403"),
         ((400, {}, b'{"message": "Invalid request data"}'), RequestRefused, "Invalid request data"),
@@ -158,3 +169,29 @@ def test_it_tries_again_after_trouble(serve: Callable[..., str]) -> None:
 def test_a_cursor_that_goes_round_in_circles_ends_the_walk(serve: Callable[..., str]) -> None:
     with pytest.raises(NotLangfuse, match="same cursor twice"):
         read(serve([(200, {}, page([], "again"))]))
+
+
+def test_it_waits_for_its_budget(serve: Callable[..., str]) -> None:
+    row = recorded("observations_all_fields")["body"]["data"][0]
+    waits: list[float] = []
+    host = serve([(200, {}, page([row], f"c{number}")) for number in range(4)] + [(200, {}, page([row]))])
+    read(host, waits=waits, limits={Kind.OBSERVATIONS: Limit(2, 60)})
+    assert waits == [60, 60]
+
+
+def test_it_does_not_wait_for_tomorrow(serve: Callable[..., str]) -> None:
+    figures = (200, {}, b'{"data": []}')
+    with client_of(serve([figures]), limits={Kind.METRICS: Limit(1, 86_400)}) as client:
+        client.figures(START, END, "day")
+        with pytest.raises(BudgetSpent, match="1 requests of this kind"):
+            client.figures(START, END, "day")
+
+
+def test_it_finds_out_how_the_server_is_read(sandbox: RunningSandbox, serve: Callable[..., str]) -> None:
+    with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
+        assert client.find_api() == "v2"
+    sandbox.sandbox.is_v1 = True
+    with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
+        assert client.find_api() == "v1"
+    with LangfuseClientService(serve([(404, {}, b"")]), PUBLIC_KEY, SECRET_KEY) as client, pytest.raises(NotLangfuse, match="neither"):
+        client.find_api()

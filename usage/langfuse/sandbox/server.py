@@ -18,9 +18,12 @@ from werkzeug.wrappers import Request, Response
 from usage.langfuse.sandbox.otlp import read_export
 from usage.langfuse.sandbox.query import BadRequest, list_observations, read_metrics
 from usage.langfuse.sandbox.store import SandboxStore
+from usage.langfuse.sandbox.v1 import VERSION as V1_VERSION
+from usage.langfuse.sandbox.v1 import find_v1_trace, list_v1_observations, list_v1_traces
 
 VERSION = "4.16.0"
 PROJECT_ID = "sandbox"
+PROJECTS = "/api/public/projects"
 WRONG_KEY = {"message": "Invalid credentials. Confirm that you've configured the correct host."}
 ONLY_V2 = {
     "message": "This endpoint is not available on deployments running in Langfuse v4 events_only mode. Learn more about Langfuse v4 at: "
@@ -51,12 +54,13 @@ class RateLimit:
 
 @dataclass
 class Sandbox:
-    """A Langfuse server's public API over a store, for one pair of keys. Call it as a WSGI application."""
+    """A Langfuse server's public API over a store, for one pair of keys; ``is_v1`` makes it a version 3. A WSGI application."""
 
     store: SandboxStore
     public_key: str
     secret_key: str
     rate_limit: RateLimit | None = None
+    is_v1: bool = False
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
@@ -64,7 +68,7 @@ class Sandbox:
 
     def answer(self, request: Request) -> Response:
         if request.path == "/api/public/health":
-            return _json({"status": "OK", "version": VERSION})
+            return _json({"status": "OK", "version": V1_VERSION if self.is_v1 else VERSION})
         if not self._is_known(request):
             return _json(WRONG_KEY, 401)
         if request.path == "/api/public/otel/v1/traces" and request.method == "POST":
@@ -92,16 +96,26 @@ class Sandbox:
         return _json({})
 
     def _read(self, request: Request) -> Response:
+        if self.is_v1 and request.path != PROJECTS:
+            return self._read_v1(request)
         if request.path == "/api/public/v2/observations":
             return _json(list_observations(self.store, request.args))
         if request.path == "/api/public/v2/metrics":
             return _json(read_metrics(self.store, request.args.get("query", "")))
-        if request.path == "/api/public/projects":
+        if request.path == PROJECTS:
             organization = {"id": "sandbox", "name": "Sandbox"}
             return _json({"data": [{"id": PROJECT_ID, "name": "sandbox", "organization": organization, "metadata": {}}]})
         if request.path in V1_READS:
             return _json(ONLY_V2, 404)
         return _json({"message": "Not Found"}, 404)
+
+    def _read_v1(self, request: Request) -> Response:
+        if request.path == "/api/public/observations":
+            return _json(list_v1_observations(self.store, request.args))
+        if request.path == "/api/public/traces":
+            return _json(list_v1_traces(self.store, request.args))
+        trace = find_v1_trace(self.store, request.path.removeprefix("/api/public/traces/"))
+        return _json({"message": "Not Found"}, 404) if trace is None else _json(trace)
 
 
 def _json(body: Any, status: int = 200) -> Response:

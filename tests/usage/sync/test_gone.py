@@ -1,0 +1,98 @@
+"""What was deleted in Langfuse stays billed and is marked, unless an operator voids it."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from credits.models import Account, Transaction
+from tests.conftest import People, RunningSandbox
+from tests.usage.sync.test_sync import MOMENT, call, owned, state
+from usage.books import verify_books
+from usage.models import LangfuseConnection, Observation, TenantUsageStats, Trace, TraceVoid
+from usage.sync.runner import SyncResult, sync_connection
+from usage.sync.voiding import NotGone, restore, void
+
+pytestmark = pytest.mark.django_db
+D = Decimal
+
+
+def sync(connection: LangfuseConnection) -> SyncResult:
+    result = sync_connection(connection, MOMENT - timedelta(hours=3))
+    assert result.error == ""
+    assert verify_books() == []
+    return result
+
+
+@pytest.fixture
+def deleted(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> Trace:
+    """A trace of $0.06 that was read and is gone since, beside one that is still there."""
+    for trace_id in ("t1", "t2"):
+        sandbox.store.add([owned(people, trace_id=trace_id), call("c1", 0.06, trace_id=trace_id)])
+    sync(connection)
+    sandbox.store.delete_trace("t1")
+    assert sync(connection).observations_gone == 2
+    return Trace.objects.get(langfuse_trace_id="t1")
+
+
+def test_it_is_marked_and_stays_billed(deleted: Trace) -> None:
+    assert (deleted.gone_observations, deleted.credits) == (2, D("11.4"))
+    assert set(Observation.objects.filter(gone_since__isnull=False).values_list("trace", flat=True)) == {deleted.pk}
+    assert Account.objects.get().used == D("22.8")
+
+
+def test_it_is_found_once(connection: LangfuseConnection, deleted: Trace) -> None:
+    assert sync(connection).observations_gone == 0
+
+
+def test_what_comes_again_is_there_again(connection: LangfuseConnection, sandbox: RunningSandbox, people: People, deleted: Trace) -> None:
+    sandbox.store.add([owned(people), call("c1", 0.06)])
+    assert sync(connection).observations_gone == 0
+    assert (Trace.objects.get(pk=deleted.pk).gone_observations, Observation.objects.exclude(gone_since=None).count()) == (0, 0)
+
+
+def test_what_moved_to_another_hour_is_not_gone(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+    sandbox.store.add([owned(people), call("c1", 0.06)])
+    sync(connection)
+    sandbox.store.delete_trace("t1")
+    later = MOMENT + timedelta(hours=2)
+    sandbox.store.add([owned(people, start=later, received=9), call("c1", 0.06, start=later, received=9)])
+    assert sync(connection).observations_gone == 0
+
+
+def test_voiding_refunds_it_and_takes_it_out_of_all_numbers(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People, deleted: Trace
+) -> None:
+    assert void([deleted.pk.hex], "A test run", people.platform_admin) == 1
+    assert verify_books() == []
+    assert Account.objects.get().used == D("11.4")
+    assert Transaction.objects.order_by("-id")[0].type == Transaction.Type.REFUND
+    assert {stats.total_traces for stats in TenantUsageStats.objects.all()} == {1}
+    assert (TraceVoid.objects.get().reason, TraceVoid.objects.get().created_by) == ("A test run", people.platform_admin)
+    assert void([deleted.pk.hex], "Again", people.platform_admin) == 0
+    sync(connection)
+    assert Account.objects.get().used == D("11.4")
+
+
+def test_restoring_undoes_it(people: People, deleted: Trace) -> None:
+    before = state()
+    void([deleted.pk.hex], "A mistake", people.platform_admin)
+    assert restore([deleted.pk.hex]) == 1
+    assert verify_books() == []
+    after = state()
+    assert {name: rows for name, rows in after.items() if name != "UsageCharge"} == {
+        name: rows for name, rows in before.items() if name != "UsageCharge"
+    }
+    assert (Account.objects.get().used, TraceVoid.objects.count()) == (D("22.8"), 0)
+
+
+def test_what_is_still_there_cannot_be_voided(people: People, deleted: Trace) -> None:
+    there = Trace.objects.get(langfuse_trace_id="t2")
+    with pytest.raises(NotGone, match="t2"):
+        void([deleted.pk.hex, there.pk.hex], "Both", people.platform_admin)
+    assert (Account.objects.get().used, TraceVoid.objects.count()) == (D("22.8"), 0)
+
+
+def test_a_reason_is_needed(people: People, deleted: Trace) -> None:
+    with pytest.raises(ValueError, match="Say why"):
+        void([deleted.pk.hex], " ", people.platform_admin)

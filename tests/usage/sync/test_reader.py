@@ -1,0 +1,115 @@
+"""The reader: several requests under way at once, long stretches shared out, failing ones halved, every row once."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.usage.sync.test_assemble import received
+from usage.langfuse.errors import ServerTrouble, WrongKey
+from usage.langfuse.wire import Page, ReceivedObservation
+from usage.sync.reader import Reader
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+END = START + timedelta(days=1)
+ROWS = [received(f"o{minute}", start_time=START + timedelta(minutes=minute)) for minute in range(24 * 60)]
+
+
+class Server:
+    """Gives ROWS, newest first, fifty a page, as the client does; can be slow, and can fail on stretches that are too long."""
+
+    def __init__(self, seconds: float = 0, longest: timedelta | None = None, failure: Exception | None = None) -> None:
+        self.computing = threading.RLock()
+        self.seconds, self.longest, self.failure = seconds, longest, failure
+        self.busy = self.most_busy = 0
+        self.asked: list[tuple[datetime, datetime]] = []
+        self._lock = threading.Lock()
+
+    def interrupt(self) -> None:
+        return None
+
+    def pages(self, start: datetime, end: datetime) -> Iterator[Page]:
+        self.asked.append((start, end))
+        if self.failure is not None:
+            raise self.failure
+        if self.longest is not None and end - start > self.longest:
+            raise ServerTrouble("answered 524, 5 times")
+        rows = [row for row in reversed(ROWS) if start <= row.start_time < end]
+        for position in range(0, len(rows), 50):
+            with self._lock:
+                self.busy += 1
+                self.most_busy = max(self.most_busy, self.busy)
+            time.sleep(self.seconds)
+            with self._lock:
+                self.busy -= 1
+            yield Page(rows[position : position + 50], [], "more" if position + 50 < len(rows) else None)
+        if not rows:
+            yield Page([], [], None)
+
+
+def read(server: Server, fetchers: int = 4, end: datetime = END) -> list[ReceivedObservation]:
+    found: list[ReceivedObservation] = []
+    with Reader(server, lambda page, _: page.observations, fetchers) as reader:  # type: ignore[arg-type]
+        reader.add(START, end)
+        while reader.unread():
+            fetched = reader.take(30)
+            assert fetched is not None
+            found += fetched.content
+    return found
+
+
+def assert_each_once(found: list[ReceivedObservation]) -> None:
+    assert Counter(one.observation_id for one in found) == Counter(one.observation_id for one in ROWS)
+
+
+@pytest.mark.parametrize("fetchers", [1, 2, 4, 7])
+def test_every_row_comes_once(fetchers: int) -> None:
+    assert_each_once(read(Server(), fetchers))
+
+
+def test_a_long_stretch_is_shared_between_the_fetchers() -> None:
+    server = Server(seconds=0.02)
+    assert_each_once(read(server))
+    assert server.most_busy == 4
+
+
+def test_a_short_stretch_is_one_request() -> None:
+    server = Server()
+    read(server, end=START + timedelta(minutes=30))
+    assert len(server.asked) == 1
+
+
+def test_what_takes_too_long_as_a_whole_is_read_in_halves() -> None:
+    server = Server(longest=timedelta(hours=2))
+    assert_each_once(read(server))
+    assert any(end - start > timedelta(hours=2) for start, end in server.asked)
+
+
+def test_a_server_that_fails_on_the_shortest_stretch_is_said_to() -> None:
+    with pytest.raises(ServerTrouble):
+        read(Server(longest=timedelta(seconds=1)))
+
+
+def test_a_failure_reaches_the_taker_and_stops_the_others() -> None:
+    server = Server(failure=WrongKey("refused the keys"))
+    with pytest.raises(WrongKey, match="refused the keys"):
+        read(server)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetcher")]
+
+
+def test_the_taker_can_stop_in_the_middle() -> None:
+    with Reader(Server(seconds=0.01), lambda page, _: page, 4) as reader:  # type: ignore[arg-type]
+        reader.add(START, END)
+        assert reader.take(30) is not None
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetcher")]
+
+
+def test_what_is_not_taken_is_unread() -> None:
+    with Reader(Server(), lambda page, _: page, 1) as reader:  # type: ignore[arg-type]
+        reader.add(START, END)
+        first = reader.take(30)
+        assert first is not None
+        assert reader.unread() == [(START, ROWS[-50].start_time + timedelta(milliseconds=1))]

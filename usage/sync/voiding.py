@@ -1,0 +1,55 @@
+"""Takes traces that were deleted in Langfuse out of all numbers and of the ledger, and puts them back: for an operator to decide."""
+
+from collections.abc import Collection, Sequence
+
+from django.db import transaction
+
+from kluisz_analytics.bulk import among
+from kluisz_analytics.tenants.models import User
+from usage.models import Trace, TraceVoid
+from usage.sync.apply import locked_traces, post
+from usage.sync.contributions import Change
+from usage.sync.rollups import apply_change
+
+
+class NotGone(ValueError):
+    """A trace that Langfuse still has can't be voided."""
+
+
+@transaction.atomic
+def void(trace_ids: Collection[str], reason: str, by: User) -> int:
+    """Void the traces (keys as 32 hex digits): what was charged for them is refunded. Returns how many; a voided one is left as it is.
+
+    Raises NotGone, and voids nothing, when one of them has no observation that is gone from Langfuse; ValueError without a reason.
+    """
+    if not reason.strip():
+        raise ValueError("Say why: a reason is kept with each voided trace.")
+    change, voided = Change(), []
+    for trace, steps in locked_traces(trace_ids):
+        if not trace.gone_observations:
+            raise NotGone(f"Trace {trace.langfuse_trace_id} is still in Langfuse, so it stays billed. Delete it there first, and sync.")
+        if not trace.is_voided:
+            change.take_away(trace, steps)
+            voided.append(trace.id)
+    TraceVoid.objects.bulk_create([TraceVoid(trace_id=trace_id, reason=reason, created_by=by) for trace_id in voided])
+    _write(voided, change, is_voided=True)
+    return len(voided)
+
+
+@transaction.atomic
+def restore(trace_ids: Collection[str]) -> int:
+    """Bill voided traces again. Returns how many."""
+    change, restored = Change(), []
+    for trace, steps in locked_traces(trace_ids):
+        if trace.is_voided:
+            trace.is_voided = False
+            change.add(trace, steps)
+            restored.append(trace.id)
+    TraceVoid.objects.filter(among("trace_id", restored)).delete()
+    _write(restored, change, is_voided=False)
+    return len(restored)
+
+
+def _write(trace_ids: Sequence[str], change: Change, *, is_voided: bool) -> None:
+    Trace.objects.filter(among("usage_trace.id", trace_ids)).update(is_voided=is_voided)
+    post(apply_change(change))
