@@ -191,7 +191,7 @@ SANDBOX_SECRET_KEY = "sk-lf-sandbox"
 SYNC_BACKFILL_DAYS = env.int("KLUISZ_SYNC_BACKFILL_DAYS", default=90)
 SYNC_OVERLAP_HOURS = env.int("KLUISZ_SYNC_OVERLAP_HOURS", default=3)
 # How much is applied in one transaction: enough to be set-based, little enough to stay in memory.
-SYNC_BATCH_OBSERVATIONS = env.int("KLUISZ_SYNC_BATCH_OBSERVATIONS", default=10_000)
+SYNC_BATCH_OBSERVATIONS = env.int("KLUISZ_SYNC_BATCH_OBSERVATIONS", default=20_000)
 # How many requests to one Langfuse a worker has under way.
 SYNC_FETCHERS = env.int("KLUISZ_SYNC_FETCHERS", default=4)
 # How long a worker may be silent before its windows are another's.

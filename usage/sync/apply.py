@@ -94,7 +94,7 @@ class NewTraces:
             fact = assembler.trace_of(steps)
             new.facts[trace_id], new.steps[trace_id] = fact, steps
             new.rows[trace_id] = store.trace_row(fact)
-            new.step_rows[trace_id] = [store.step_row(step) for step in steps]
+            new.step_rows[trace_id] = [store.step_row(step, fact) for step in steps]
             new.change.add(fact, steps)
         return new
 
@@ -187,7 +187,7 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
     for old_trace, old_steps in locked_traces(stored_ids):
         change.take_away(old_trace, old_steps)
         # What is stored, before deciding anew changes the steps in place.
-        old_rows = {step.id: store.step_row(step) for step in old_steps}
+        old_rows = {step.id: store.step_row(step, old_trace) for step in old_steps}
         steps = _merged(old_steps, news.get(old_trace.id, ()))
         trace = assembler.trace_of(steps)
         trace.is_voided = old_trace.is_voided
@@ -195,7 +195,7 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
         row = store.trace_row(trace)
         if row != store.trace_row(old_trace):
             changed_traces.append(row)
-        rows = [store.step_row(step) for step in steps]
+        rows = [store.step_row(step, trace) for step in steps]
         added_steps += [row for row in rows if row[0] not in old_rows]
         changed_steps += [row for row in rows if row[0] in old_rows and row != old_rows[row[0]]]
     store.write(Trace, store.TRACE_COLUMNS, new.rows.values(), changed_traces)

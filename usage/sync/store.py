@@ -28,22 +28,12 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TokenCounts._fields)
 
-# Columns that are stored as they are said or decided, then those that are not.
-SAID = (
-    "type",
-    "name",
-    "level",
-    "is_root",
-    "tenant_reference",
-    "user_reference",
-    "project_id",
-    "flow_id",
-    "trace_name",
-    "model",
-)
+# What a step says of itself; then what it says of its trace, which is mostly what its trace is decided to be: it is stored where it differs.
+SAID = ("type", "name", "level", "is_root", "model")
+SAID_OF_TRACE = ("tenant_reference", "user_reference", "project_id", "flow_id")
 STEP_COLUMNS = (
     *("id", "trace_id", "content_hash", "price_id", "langfuse_cost_usd", "cost_usd", "billed_cost_usd", "credits"),
-    *("langfuse_observation_id", *SAID, *TOKEN_COLUMNS),
+    *("langfuse_observation_id", *SAID, *TOKEN_COLUMNS, *SAID_OF_TRACE, "trace_name"),
     *("start_time", "end_time", "received_at", "gone_since", "cost_source", "usage_details"),
 )
 DECIDED = (
@@ -63,14 +53,26 @@ _said_values = attrgetter("observation_id", *SAID)
 _trace_values = attrgetter("id", "cost_picousd", "billed_cost_picousd", "microcredits", *DECIDED)
 
 
-def step_row(step: Step) -> Row:
-    """The step as it is stored, in the order of STEP_COLUMNS."""
+def step_row(step: Step, trace: TraceFact) -> Row:
+    """The step of the trace as it is stored, in the order of STEP_COLUMNS."""
     received = step.received
     end_time, gone_since = received.end_time, step.gone_since
+    tenant, user, project, flow, name = (
+        received.tenant_reference,
+        received.user_reference,
+        received.project_id,
+        received.flow_id,
+        received.trace_name,
+    )
     return (
         *_step_values(step),
         *_said_values(received),
         *step.tokens,
+        None if tenant == trace.tenant_reference else tenant,
+        None if user == trace.user_reference else user,
+        None if project == trace.project_id else project,
+        None if flow == trace.flow_id else flow,
+        None if name == trace.name else name,
         stamp(received.start_time),
         stamp(end_time) if end_time else None,
         stamp(received.received_at),
@@ -127,7 +129,7 @@ def load_steps(traces: Mapping[str, TraceFact]) -> Iterator[Step]:
     """All stored steps of the traces."""
     stored = Observation.objects.filter(among("usage_observation.trace_id", traces)).order_by()
     for row in stored.values(*STEP_COLUMNS).iterator(chunk_size=2000):
-        yield _step(row, traces[row["trace_id"].hex].langfuse_trace_id)
+        yield _step(row, traces[row["trace_id"].hex])
 
 
 def _trace_fact(row: dict[str, Any]) -> TraceFact:
@@ -141,13 +143,15 @@ def _trace_fact(row: dict[str, Any]) -> TraceFact:
     )
 
 
-def _step(row: dict[str, Any], langfuse_trace_id: str) -> Step:
+def _step(row: dict[str, Any], trace: TraceFact) -> Step:
     langfuse_cost = row["langfuse_cost_usd"]
     received = ReceivedObservation(
-        trace_id=langfuse_trace_id,
+        trace_id=trace.langfuse_trace_id,
+        trace_name=trace.name if row["trace_name"] is None else row["trace_name"],
         observation_id=row["langfuse_observation_id"],
         usage_details=msgspec.json.decode(row["usage_details"]) if row["usage_details"] else {},
         cost_usd=langfuse_cost,
+        **{name: getattr(trace, name) if row[name] is None else row[name] for name in SAID_OF_TRACE},
         **{name: row[name] for name in (*SAID, "start_time", "end_time", "received_at")},
     )
     return Step(

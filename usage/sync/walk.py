@@ -79,6 +79,8 @@ class Walk:
         self._counts: Counter[datetime] = Counter()
         self._pile = Pile()
         self._work: deque[Work] = deque()
+        # The first batches are small, so that the database has work while the first large one is read.
+        self._batch_observations = settings.SYNC_BATCH_OBSERVATIONS // 8
         self._assembler = load_assembler(connection)
         self._assembled_at = time.monotonic()
 
@@ -93,8 +95,9 @@ class Walk:
             ):
                 while self._lease_enough(reader):
                     self._take(reader)
-                    if len(self._pile.steps) >= settings.SYNC_BATCH_OBSERVATIONS:
+                    if len(self._pile.steps) >= self._batch_observations:
                         self._pass_on(reader, preparer)
+                        self._batch_observations = min(2 * self._batch_observations, settings.SYNC_BATCH_OBSERVATIONS)
                         self._apply(BATCHES_AHEAD)
                         report()
                 self._pass_on(reader, preparer)
