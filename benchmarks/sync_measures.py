@@ -1,9 +1,19 @@
-"""What bench_sync measures, once Django is set up."""
+"""What bench_sync measures, each in a process of its own: ``python -m benchmarks.sync_measures WHAT HOST`` prints it as JSON."""
 
+import json
+import os
+import resource
+import sys
 import tempfile
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kluisz_analytics.settings")
+django.setup()
 
 import msgspec
 from django.conf import settings
@@ -11,8 +21,8 @@ from django.core.management import call_command
 from django.db import connection as database
 from langfuse.api import LangfuseAPI, ObservationV2
 
-from benchmarks.bench_sync import FLOOR_COLUMNS
 from benchmarks.page_server import END
+from usage.books import verify_books
 from usage.demo.directory import write_demo_directory
 from usage.directory.document import read_document
 from usage.directory.load import load_directory
@@ -24,13 +34,28 @@ from usage.sync.reader import Reader
 from usage.sync.runner import sync_connection
 
 START = END - timedelta(days=40)
+FLOOR_COLUMNS = (
+    "id text PRIMARY KEY, trace_id text, type text, name text, level text, is_root bool, start_time timestamptz, end_time timestamptz, "
+    "received_at timestamptz, tenant text, usr text, project text, flow text, trace_name text, model text, usage text, cost numeric"
+)
 
 
-def prepare() -> None:
+def main(what: str, host: str) -> None:
+    began = time.time()
+    observations = MEASURES[what](host)
+    ended = time.time()
+    if what == "sync":
+        check(observations)
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps({"began": began, "ended": ended, "observations": observations, "megabytes": megabytes}))
+
+
+def prepare(host: str) -> int:
     call_command("migrate", verbosity=0)
     path = Path(tempfile.mkdtemp()) / "directory.json"
     write_demo_directory(path)
     load_directory(read_document(path))
+    return 0
 
 
 def connection_to(host: str) -> LangfuseConnection:
@@ -40,19 +65,35 @@ def connection_to(host: str) -> LangfuseConnection:
     return row
 
 
-def sync(host: str) -> None:
+def sync(host: str) -> int:
+    """Everything, by one worker."""
     result = sync_connection(connection_to(host), START, END)
     assert result.is_complete, result.error
-    assert result.observations_stored == result.observations_read == Observation.objects.count()
-    assert Trace.objects.exclude(credits=None).count() == Trace.objects.count()
+    return result.observations_read
 
 
-def sync_again(host: str) -> None:
+def check(observations_read: int) -> None:
+    """That the sync did what it was measured for."""
+    assert Observation.objects.count() == observations_read
+    assert Trace.objects.exclude(credits=None).count() == Trace.objects.count() > 0
+    assert verify_books() == []
+
+
+def sync_share(host: str) -> int:
+    """As much of everything as other workers leave."""
+    result = sync_connection(connection_to(host), START, END)
+    assert not result.error, result.error
+    return result.observations_read
+
+
+def sync_again(host: str) -> int:
+    """What is due, after everything has been read."""
     result = sync_connection(connection_to(host))
     assert result.observations_stored == 0
+    return Observation.objects.count()
 
 
-def floor(host: str) -> None:
+def floor(host: str) -> int:
     """Decode the same pages, COPY into a staging table, upsert into one table; nothing else."""
     with database.cursor() as cursor:
         cursor.execute(f"CREATE TABLE bench_floor ({FLOOR_COLUMNS})")
@@ -69,6 +110,8 @@ def floor(host: str) -> None:
                         _upsert(cursor, batch)
                         batch = []
             _upsert(cursor, batch)
+        cursor.execute("SELECT count(*) FROM bench_floor")
+        return cursor.fetchone()[0]
 
 
 def _upsert(cursor: Any, batch: list[ReceivedObservation]) -> None:
@@ -88,7 +131,7 @@ def _upsert(cursor: Any, batch: list[ReceivedObservation]) -> None:
     cursor.execute("COMMIT")
 
 
-def obvious(host: str) -> None:
+def obvious(host: str) -> int:
     """The SDK's client and models for the page, a model instance a row, bulk_create; the facts only."""
     api = LangfuseAPI(base_url=host, username="pk", password="sk", timeout=60)
     cursor: str | None = None
@@ -97,7 +140,7 @@ def obvious(host: str) -> None:
         Observation.objects.bulk_create(_instance(row) for row in page.data)
         cursor = page.meta.cursor
         if not cursor:
-            return
+            return Observation.objects.count()
 
 
 def _instance(row: ObservationV2) -> Observation:
@@ -120,3 +163,9 @@ def _instance(row: ObservationV2) -> Observation:
         total_tokens=usage.get("total", 0),
         cost_source="langfuse",
     )
+
+
+MEASURES = {measure.__name__: measure for measure in (prepare, sync, sync_share, sync_again, floor, obvious)}
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

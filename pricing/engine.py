@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from re import Pattern
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, round_half_up
@@ -104,6 +105,17 @@ class Assignment:
 BookPrice = Callable[[str, Mapping[UnitKind, int], datetime], Decimal | None]
 
 
+Dated = TypeVar("Dated", TierRate, Assignment)
+
+
+def _held_at(dated: Sequence[Dated], moment: datetime) -> Dated | None:
+    """Of what begins at different times, newest first, what held at ``moment``."""
+    for one in dated:
+        if one.valid_from <= moment:
+            return one
+    return None
+
+
 @dataclass(frozen=True)
 class PriceBook:
     """All prices, rates and assignments that a calculation needs. Every sequence is ordered newest first.
@@ -134,19 +146,16 @@ class PriceBook:
 
     def rate_for(self, user_id: UUID | None, tenant_id: UUID | None, moment: datetime) -> TierRate | None:
         """The rate that held at ``moment``: of the user's tier, else the tenant's default, else the platform's; None without."""
-        for assignments in (
-            self.user_tiers.get(user_id, ()) if user_id else (),
-            self.tenant_tiers.get(tenant_id, ()) if tenant_id else (),
-            self.platform_tiers,
-        ):
-            assignment = next((one for one in assignments if one.valid_from <= moment), None)
-            if assignment is not None:
-                return next((rate for rate in self.rates.get(assignment.tier_id, ()) if rate.valid_from <= moment), None)
-        return None
+        user_tiers = self.user_tiers.get(user_id) if user_id and self.user_tiers else None
+        assignment = _held_at(user_tiers, moment) if user_tiers else None
+        if assignment is None and tenant_id and self.tenant_tiers:
+            assignment = _held_at(self.tenant_tiers.get(tenant_id, ()), moment)
+        if assignment is None:
+            assignment = _held_at(self.platform_tiers, moment)
+        return None if assignment is None else _held_at(self.rates.get(assignment.tier_id, ()), moment)
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What an observation cost. ``cost_usd`` is None when it is unknown, never 0 for unknown."""
 
     cost_usd: Decimal | None
@@ -170,15 +179,17 @@ def cost_of(
     """The cost of one observation: the first source that applies (domain.md, Price)."""
     if not usage_details and langfuse_cost_usd is None:
         return NO_USAGE
-    for source, price in (
-        (CostSource.TENANT_PRICE, book.price_for(tenant_id, model, started_at) if tenant_id in book.tenant_prices else None),
-        (CostSource.PLATFORM_PRICE, book.price_for(None, model, started_at, Precedence.REPLACES)),
-    ):
-        if price is not None and (units := units_of(usage_details)):
-            return Cost(price.cost(units), source, price.id)
-    if langfuse_cost_usd is not None:
+    own_price = book.price_for(tenant_id, model, started_at) if tenant_id is not None and book.tenant_prices else None
+    replacing_price = book.price_for(None, model, started_at, Precedence.REPLACES) if book.platform_prices else None
+    if langfuse_cost_usd is not None and own_price is None and replacing_price is None:
         return Cost(langfuse_cost_usd, CostSource.LANGFUSE)
     units = units_of(usage_details)
+    if units and own_price is not None:
+        return Cost(own_price.cost(units), CostSource.TENANT_PRICE, own_price.id)
+    if units and replacing_price is not None:
+        return Cost(replacing_price.cost(units), CostSource.PLATFORM_PRICE, replacing_price.id)
+    if langfuse_cost_usd is not None:
+        return Cost(langfuse_cost_usd, CostSource.LANGFUSE)
     if not units:
         return UNPRICED if any(usage_details.values()) else NO_USAGE
     price = book.price_for(None, model, started_at, Precedence.FALLBACK)
@@ -188,8 +199,7 @@ def cost_of(
     return UNPRICED if cost_usd is None else Cost(cost_usd, CostSource.PRICE_BOOK)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What a trace is billed: USD at twelve places and credits at six; both None where the cost or the tier is unknown."""
 
     billed_cost_usd: Decimal | None

@@ -67,7 +67,7 @@ def assemble(
 def _precedence(step: Step) -> tuple[bool, datetime, str]:
     """Roots before others, then the earliest; the id decides between equals."""
     received = step.received
-    return not received.is_root, received.start_time, received.observation_id
+    return (not received.is_root, received.start_time, received.observation_id)
 
 
 def _first(rows: Sequence[ReceivedObservation], value: Callable[[ReceivedObservation], str]) -> str:

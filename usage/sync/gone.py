@@ -23,6 +23,8 @@ def forget_seen() -> None:
     kind = Observation._meta.get_field("id").db_type(database)
     with database.cursor() as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS sync_seen (id {kind})")
+        # A temporary table has no statistics; with the index, looking for what is not in it is quick whatever the database believes.
+        cursor.execute("CREATE INDEX IF NOT EXISTS sync_seen_id ON sync_seen (id)")
         cursor.execute("DELETE FROM sync_seen")
 
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TokenCounts._fields)
 
-# What a step says of itself; then what it says of its trace, which is mostly what its trace is decided to be: it is stored where it differs.
+# What a step says of itself, and what it says of its trace; the latter is stored only where the trace was decided otherwise.
 SAID = ("type", "name", "level", "is_root", "model")
 SAID_OF_TRACE = ("tenant_reference", "user_reference", "project_id", "flow_id")
 STEP_COLUMNS = (
