@@ -63,13 +63,14 @@ def main() -> None:
         say("sync: facts, prices, rollups, stats, ledger", *syncs)
         say("the floor: decode, COPY, upsert", *floors)
         print(f"    sync / floor {median(ratios):.2f}, of {', '.join(f'{one:.2f}' for one in ratios)} (at least 0.5)", flush=True)
+        print(f"    {max(one.megabytes for one in syncs):.0f} MB at most", flush=True)
         if options.only:
             return
         compare_with_the_obvious_way(options.observations // 10, syncs)
         nothing_new(host)
         growth(options.observations, syncs)
         latency(options.observations, syncs)
-        two_workers(options.observations // 4)
+        two_workers(options.observations)
         sqlite(options.observations // 4)
 
 
