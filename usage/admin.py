@@ -179,7 +179,12 @@ class GoneFilter(admin.SimpleListFilter):
 class ReasonForm(ActionForm):
     """What an action on traces needs beside the traces."""
 
-    reason = forms.CharField(required=False, max_length=500, label="Reason (for voiding)")
+    reason = forms.CharField(
+        required=False,
+        max_length=500,
+        label="",
+        widget=forms.TextInput(attrs={"placeholder": "Reason, for voiding", "class": "action-reason", "aria-label": "Reason"}),
+    )
 
 
 @admin.register(Trace)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from usage.langfuse.client import LangfuseClientService
@@ -29,7 +30,7 @@ from usage.sync.result import SyncResult
 from usage.sync.steps import Step, step_from
 
 # How much is leased at once, and so how the work is shared between workers.
-HOURS_A_LEASE = 72
+HOURS_A_LEASE = 24
 # Prices and the directory are loaded anew when they are this old.
 ASSEMBLER_SECONDS = 30
 # Threads take turns so often, so that the one that stores does not wait long for its turn after each answer of the database.
@@ -109,6 +110,15 @@ class Walk:
 
     def _lease_enough(self, reader: Reader[StepPage]) -> bool:
         """Lease while a fetcher has nothing to do; whether there is anything left to take."""
+        if self._runs and reader.is_hungry():
+            # All of them in one transaction: a commit takes as long as many pages.
+            with transaction.atomic():
+                self._lease_while_hungry(reader)
+        if time.monotonic() - self._assembled_at > ASSEMBLER_SECONDS:
+            self._assembler, self._assembled_at = load_assembler(self._connection), time.monotonic()
+        return bool(reader.unread())
+
+    def _lease_while_hungry(self, reader: Reader[StepPage]) -> None:
         while self._runs and reader.is_hungry():
             run = self._runs.popleft()
             read_at = timezone.now()
@@ -118,9 +128,6 @@ class Walk:
             self._leased += run
             self._read_at |= {window.pk: read_at for window in run}
             reader.add(run[-1].start, run[0].end, label=windows.is_known(run[0]))
-        if time.monotonic() - self._assembled_at > ASSEMBLER_SECONDS:
-            self._assembler, self._assembled_at = load_assembler(self._connection), time.monotonic()
-        return bool(reader.unread())
 
     def _turned(self, page: Page, is_known: object) -> StepPage:
         """Called by the fetchers: pages as steps."""
