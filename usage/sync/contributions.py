@@ -55,10 +55,6 @@ class Change:
         for key, numbers in lines_of(trace, steps):
             self._sums[key] = tuple(map(sub, self._sums.get(key, NOTHING), numbers))
 
-    def include(self, other: "Change") -> None:
-        for key, numbers in other._sums.items():
-            self._sums[key] = tuple(map(add, self._sums.get(key, NOTHING), numbers))
-
     def lines(self) -> list[tuple[LineKey, Numbers]]:
         """What is left: a line that was taken away and added again is no change."""
         return [(key, numbers) for key, numbers in self._sums.items() if any(numbers)]
@@ -88,13 +84,13 @@ def lines_of(trace: TraceFact, steps: Sequence[Step]) -> Iterator[tuple[LineKey,
     tenant_key = trace.tenant_id.hex if trace.tenant_id else NOBODY
     user_key = trace.user_id.hex if trace.user_id else NOBODY
     owner = (hour, tenant_key, user_key, trace.project_id, trace.flow_id)
-    yield LineKey("trace", *owner, ""), numbers
+    yield LineKey(Grain.TRACE.value, *owner, ""), numbers
     groups = _by_model(steps)
     if len(groups) == 1:
-        yield LineKey("model", *owner, *groups), numbers
+        yield LineKey(Grain.MODEL.value, *owner, *groups), numbers
         return
     for model, group in groups.items():
-        yield LineKey("model", *owner, model), _model_numbers(common, rated, group)
+        yield LineKey(Grain.MODEL.value, *owner, model), _model_numbers(common, rated, group)
 
 
 def _by_model(steps: Sequence[Step]) -> dict[str, list[Step]]:
