@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo test lint bench-sync clean
+.PHONY: demo test lint bench-sync bench-pricing clean
 
 demo: $(VENV)/ready
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -21,6 +21,9 @@ lint: $(VENV)/ready-dev
 
 bench-sync: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.bench_sync $(ARGS)
+
+bench-pricing: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.bench_pricing $(ARGS)
 
 $(VENV)/ready: requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }

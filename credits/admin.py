@@ -9,19 +9,7 @@ from unfold.admin import ModelAdmin, TabularInline
 
 from credits import ledger
 from credits.models import Account, Grant, Transaction, UsageCharge
-
-
-class ReadOnlyAdmin(ModelAdmin):
-    """Rows that only the software writes."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+from kluisz_analytics.admin_pages import ReadOnlyAdmin
 
 
 class GrantInline(TabularInline):

@@ -76,8 +76,11 @@ def grant(
 
 
 @transaction.atomic
-def post_usage(usage: UsageHours, now: datetime) -> Posted:
-    """Bring the ledger to what each (user, hour) of ``usage`` comes to now, in credits. Returns what was posted."""
+def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted:
+    """Bring the ledger to what each (user, hour) of ``usage`` comes to now, in credits. Returns what was posted.
+
+    The differences are deductions and refunds, or with ``adjustment``, their reason, adjustments.
+    """
     if not usage:
         return Posted(0, ZERO)
     accounts = _lock({user_id for user_id, _ in usage})
@@ -95,7 +98,7 @@ def post_usage(usage: UsageHours, now: datetime) -> Posted:
             new_charges.append((user_id.hex, at, amount, number))
         else:
             old_charges.append((charge.id, amount, number))
-        entries.append(_usage_entry(user_id, at, balances[user_id], difference, number, created_at))
+        entries.append(_usage_entry(user_id, at, balances[user_id], difference, number, created_at, adjustment))
         balances[user_id] -= difference
         net += difference
     with connection.cursor() as cursor:
@@ -145,16 +148,20 @@ ENTRY_COLUMNS = [
 ]
 
 
-def _usage_entry(user_id: UUID, hour: str, balance: int, difference: int, number: int, created_at: str) -> tuple[object, ...]:
+def _usage_entry(
+    user_id: UUID, hour: str, balance: int, difference: int, number: int, created_at: str, adjustment: str
+) -> tuple[object, ...]:
     """A row of the ledger, in the order of ENTRY_COLUMNS; amounts in millionths of a credit."""
-    is_more = difference > 0
+    kind, reason = (Transaction.Type.DEDUCTION, "Usage") if difference > 0 else (Transaction.Type.REFUND, "Usage became less")
+    if adjustment:
+        kind, reason = Transaction.Type.ADJUSTMENT, adjustment
     return (
         user_id.hex,
-        (Transaction.Type.DEDUCTION if is_more else Transaction.Type.REFUND).value,
+        kind.value,
         -difference,
         balance,
         balance - difference,
-        "Usage" if is_more else "Usage became less",
+        reason,
         f"usage:{user_id}:{hour}:{number}",
         hour,
         created_at,

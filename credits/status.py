@@ -8,7 +8,7 @@ from uuid import UUID
 from credits.models import Account
 from credits.projection import exhaustion_date
 from kluisz_analytics.tenants.models import User
-from pricing.tiers import tiers_of
+from pricing.tiers import grace_of, tiers_of
 
 LOW_USAGE_PERCENT = 80
 
@@ -40,6 +40,7 @@ def credit_status(user: User, moment: datetime) -> CreditStatus:
     license_is_active = user.is_active and user.tenant.is_active and tier is not None
     usage_percent = float(round(100 * account.used / account.allocated, 2)) if account.allocated else None
     is_out = account.remaining <= 0
+    may_start = account.remaining + (grace_of(tier, moment) if tier and is_out else 0) > 0
     return CreditStatus(
         user_id=user.pk,
         username=user.username,
@@ -53,6 +54,6 @@ def credit_status(user: User, moment: datetime) -> CreditStatus:
         tier_name=tier.name if tier else None,
         is_low_credits=not is_out and usage_percent is not None and usage_percent >= LOW_USAGE_PERCENT,
         is_out_of_credits=is_out,
-        can_execute=user.is_superuser or (license_is_active and not is_out),
+        can_execute=user.is_superuser or (license_is_active and may_start),
         projected_exhaustion_date=exhaustion_date(user.pk, account.remaining, moment),
     )

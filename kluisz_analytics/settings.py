@@ -210,6 +210,8 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": SYNC_EVERY_SECONDS,
         "options": {"expires": SYNC_EVERY_SECONDS},
     },
+    "continue-repricings": {"task": "usage.tasks.continue_repricings", "schedule": 60, "options": {"expires": 60}},
+    "update-shipped-prices": {"task": "pricing.tasks.update_shipped_prices", "schedule": crontab(hour=4, minute=40)},
     "reconcile-usage": {"task": "usage.tasks.reconcile_usage", "schedule": crontab(hour=3, minute=20)},
 }
 if REDIS_URL:
@@ -314,8 +316,13 @@ UNFOLD = {
                 "title": "Pricing",
                 "items": [
                     navigation_item("Tiers", "sell", "admin:pricing_pricingtier_changelist"),
+                    navigation_item("Tier rates", "history", "admin:pricing_tierrate_changelist"),
                     navigation_item("Tier assignments", "badge", "admin:pricing_tierassignment_changelist"),
                     navigation_item("Model prices", "payments", "admin:pricing_modelprice_changelist"),
+                    navigation_item("Unpriced usage", "help", "admin:usage_unpricedusage"),
+                    navigation_item("Repricings", "published_with_changes", "admin:usage_repricing_changelist"),
+                    navigation_item("What if", "compare_arrows", "admin:usage_whatif"),
+                    navigation_item("Shipped price lists", "inventory_2", "admin:pricing_shippedpricelist_changelist"),
                 ],
             },
             {

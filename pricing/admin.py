@@ -1,47 +1,257 @@
-"""Admin pages for tiers and prices."""
+"""Admin pages for tiers and prices. Rows of the lists are recorded, replaced and withdrawn (pricing.lists), never edited in place."""
 
-from django.contrib import admin
-from django.http import HttpRequest
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.dateparse import parse_datetime
 from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import action
+from unfold.widgets import UnfoldAdminFileFieldWidget
 
-from pricing.models import ModelPrice, ModelPriceUnit, PricingTier, TierAssignment, TierRate
+from kluisz_analytics.admin_pages import InListFilter, ReadOnlyAdmin, admin_user
+from pricing import lists
+from pricing.models import IN_LIST, ModelPrice, PricingTier, ShippedPriceList, TierAssignment, TierRate
+from pricing.price_csv import COLUMNS, LARGEST_BYTES, PriceListError, export_prices, import_prices, price_text
+from pricing.units import UnitKind
+
+RECORDED = ["recorded_at", "recorded_by", "withdrawn_at", "withdrawn_by"]
+MAIN_KINDS = [UnitKind.INPUT, UnitKind.CACHED_INPUT, UnitKind.OUTPUT]
+OTHER_KINDS = [kind for kind in UnitKind if kind not in MAIN_KINDS]
 
 
 class TierRateInline(TabularInline):
+    """The rates in force: new ones are added; one that is wrong is withdrawn by deleting it here."""
+
     model = TierRate
     extra = 0
+    fields = [
+        "valid_from",
+        "credits_per_usd",
+        "pricing_multiplier",
+        "minimum_credits_per_trace",
+        "maximum_credits_per_trace",
+        "grace_credits",
+    ]
+    verbose_name_plural = "rates in force (deleting one withdraws it; what it priced stays as it is)"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TierRate]:
+        return super().get_queryset(request).filter(IN_LIST)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
 @admin.register(PricingTier)
 class PricingTierAdmin(ModelAdmin):
-    list_display = ["name", "default_credits", "default_credits_per_month", "retired_at"]
+    list_display = ["name", "rate", "default_credits", "default_credits_per_month", "retired_at"]
     search_fields = ["name"]
+    fields = ["name", "default_credits", "default_credits_per_month", "retired_at"]
     inlines = [TierRateInline]
+    actions = ["retire"]
+
+    @admin.display(description="Rate in force")
+    def rate(self, tier: PricingTier) -> str:
+        rate = tier.rates.filter(IN_LIST).first()
+        return f"{price_text(rate.credits_per_usd)} credits a dollar × {price_text(rate.pricing_multiplier)}" if rate else "–"
+
+    @admin.action(description="Retire: not given to anyone anew", permissions=["change"])
+    def retire(self, request: HttpRequest, queryset: QuerySet[PricingTier]) -> None:
+        messages.success(request, f"Retired {lists.retire_tiers(queryset)} tiers; whoever has them keeps them.")
 
     def has_delete_permission(self, request: HttpRequest, obj: PricingTier | None = None) -> bool:
-        in_use = obj is not None and (obj.assignments.exists() or obj.rates.exists())
-        return super().has_delete_permission(request, obj) and not in_use
+        return super().has_delete_permission(request, obj) and obj is not None and not obj.assignments.exists()
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        rates = formset.save(commit=False)
+        for rate in formset.deleted_objects:
+            lists.withdraw(rate, admin_user(request))
+        for rate in rates:
+            lists.enter_rate(rate, admin_user(request))
+
+
+@admin.register(TierRate)
+class TierRateAdmin(ReadOnlyAdmin):
+    """The history of all rates: who entered and withdrew which, when."""
+
+    list_display = ["tier", "valid_from", "credits_per_usd", "pricing_multiplier", *RECORDED]
+    list_filter = [InListFilter, "tier"]
+    list_select_related = ["tier", "recorded_by", "withdrawn_by"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: TierRate | None = None) -> bool:
+        """Only along with a tier that nobody ever had."""
+        return obj is not None and not obj.tier.assignments.exists()
 
 
 @admin.register(TierAssignment)
-class TierAssignmentAdmin(ModelAdmin):
-    list_display = ["tier", "user", "tenant", "valid_from"]
-    list_filter = ["tier"]
-    list_select_related = ["tier", "user", "tenant"]
+class TierAssignmentAdmin(ReadOnlyAdmin):
+    list_display = ["tier", "user", "tenant", "valid_from", *RECORDED]
+    list_filter = [InListFilter, "tier"]
+    list_select_related = ["tier", "user", "tenant", "recorded_by", "withdrawn_by"]
     search_fields = ["user__username", "tenant__name", "tier__name"]
     autocomplete_fields = ["tier", "user", "tenant"]
+    actions = ["withdraw"]
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.is_superuser)
+
+    def save_model(self, request: HttpRequest, obj: TierAssignment, form: Any, change: bool) -> None:
+        lists.assign_tier(obj, admin_user(request))
+
+    @admin.action(description="Withdraw: as if it had not been given", permissions=["add"])
+    def withdraw(self, request: HttpRequest, queryset: QuerySet[TierAssignment]) -> None:
+        chosen = list(queryset.filter(IN_LIST))
+        for assignment in chosen:
+            lists.withdraw(assignment, admin_user(request))
+        messages.success(request, f"Withdrew {len(chosen)} assignments; what was priced with them stays until it is repriced.")
 
 
-class ModelPriceUnitInline(TabularInline):
-    model = ModelPriceUnit
-    extra = 0
+class ModelPriceForm(forms.ModelForm):
+    """A price; saving a changed one records a new one in its place."""
+
+    class Meta:
+        model = ModelPrice
+        fields = [name for name in (field.name for field in ModelPrice._meta.fields) if name != "id" and name not in RECORDED]
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]  # a hook of Django's model forms
+        if self.errors:
+            return
+        try:
+            lists.check_price(self.instance, self.replaced())
+        except ValidationError as error:
+            self.add_error(None, error)
+
+    def replaced(self) -> ModelPrice | None:
+        """The price that is being changed."""
+        return ModelPrice.objects.get(pk=self.instance.pk) if self.instance.pk else None
+
+
+class PriceFileForm(forms.Form):
+    """The upload of a price list."""
+
+    file = forms.FileField(label="CSV file", widget=UnfoldAdminFileFieldWidget)
+
+    def clean_file(self) -> str:
+        file = self.cleaned_data["file"]
+        if file.size > LARGEST_BYTES:
+            raise forms.ValidationError(f"{file.name} has {file.size:,} bytes; at most {LARGEST_BYTES:,} are read at once.")
+        try:
+            return str(file.read().decode())
+        except UnicodeDecodeError as error:
+            raise forms.ValidationError(f"{file.name} is not text in UTF-8: {error}.") from error
 
 
 @admin.register(ModelPrice)
 class ModelPriceAdmin(ModelAdmin):
-    list_display = ["model", "match", "tenant", "precedence", "valid_from", "valid_until"]
-    list_filter = ["precedence", "match", "tenant"]
-    list_select_related = ["tenant"]
+    form = ModelPriceForm
+    list_display = [
+        "model",
+        "match",
+        "owner",
+        "precedence",
+        "valid_from",
+        "valid_until",
+        *(f"{kind.value}_price" for kind in MAIN_KINDS),
+        *RECORDED,
+    ]
+    list_filter = [InListFilter, "precedence", "match", "tenant"]
+    list_select_related = ["tenant", "recorded_by", "withdrawn_by"]
     search_fields = ["model"]
     autocomplete_fields = ["tenant"]
-    inlines = [ModelPriceUnitInline]
+    readonly_fields = RECORDED
+    actions = ["withdraw", "export_chosen"]
+    actions_list = ["import_list", "export_list"]
+    fieldsets = [
+        ("For what", {"fields": ["tenant", "model", "match", "precedence"]}),
+        ("From when", {"fields": [("valid_from", "valid_until")]}),
+        ("USD for a million units", {"fields": [tuple(kind.value for kind in MAIN_KINDS)]}),
+        ("Further kinds", {"fields": [tuple(kind.value for kind in OTHER_KINDS[at : at + 3]) for at in range(0, len(OTHER_KINDS), 3)]}),
+        ("History", {"fields": [tuple(RECORDED)]}),
+    ]
+
+    @admin.display(description="for", ordering="tenant__name", empty_value="")
+    def owner(self, price: ModelPrice) -> str:
+        return price.tenant.name if price.tenant else "Platform"
+
+    @admin.display(description="input $/M", ordering="input")
+    def input_price(self, price: ModelPrice) -> str:
+        return price_text(price.input) or "–"
+
+    @admin.display(description="cached $/M", ordering="cached_input")
+    def cached_input_price(self, price: ModelPrice) -> str:
+        return price_text(price.cached_input) or "–"
+
+    @admin.display(description="output $/M", ordering="output")
+    def output_price(self, price: ModelPrice) -> str:
+        return price_text(price.output) or "–"
+
+    def has_change_permission(self, request: HttpRequest, obj: ModelPrice | None = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or obj.withdrawn_at is None)
+
+    def has_delete_permission(self, request: HttpRequest, obj: ModelPrice | None = None) -> bool:
+        return False
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """What a link fills in; a time comes as ISO text."""
+        initial = super().get_changeform_initial_data(request)
+        if "valid_from" in initial:
+            initial["valid_from"] = parse_datetime(str(initial["valid_from"]).replace(" ", "+"))
+        return initial
+
+    def save_model(self, request: HttpRequest, obj: ModelPrice, form: Any, change: bool) -> None:
+        lists.enter_price(obj, admin_user(request), replaces=form.replaced() if change else None)
+
+    @admin.action(description="Withdraw from the list", permissions=["change"])
+    def withdraw(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> None:
+        chosen = list(queryset.filter(IN_LIST))
+        for price in chosen:
+            lists.withdraw(price, admin_user(request))
+        messages.success(request, f"Withdrew {len(chosen)} prices; what was priced with them stays until it is repriced.")
+
+    @admin.action(description="Export as CSV", permissions=["view"])
+    def export_chosen(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> StreamingHttpResponse:
+        return _download(queryset)
+
+    @action(description="Export CSV", url_path="export", permissions=["view"])
+    def export_list(self, request: HttpRequest) -> StreamingHttpResponse:
+        return _download(ModelPrice.objects.filter(IN_LIST))
+
+    @action(description="Import CSV", url_path="import", permissions=["change"])
+    def import_list(self, request: HttpRequest) -> HttpResponse:
+        form = PriceFileForm(request.POST or None, request.FILES or None)
+        problems: list[str] = []
+        if request.method == "POST" and form.is_valid():
+            try:
+                done = import_prices(form.cleaned_data["file"], admin_user(request))
+            except PriceListError as error:
+                problems = error.problems
+            else:
+                messages.success(request, f"{done.entered} prices entered, {done.replaced} replaced, {done.unchanged} were there already.")
+                return HttpResponseRedirect(reverse("admin:pricing_modelprice_changelist"))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Import prices",
+            "form": form,
+            "problems": problems,
+            "columns": COLUMNS,
+        }
+        return render(request, "admin/pricing/import_prices.html", context)
+
+
+def _download(prices: QuerySet[ModelPrice]) -> StreamingHttpResponse:
+    lines = export_prices(prices.select_related("tenant").iterator(chunk_size=2000))
+    return StreamingHttpResponse(
+        lines, content_type="text/csv; charset=utf-8", headers={"Content-Disposition": 'attachment; filename="prices.csv"'}
+    )
+
+
+@admin.register(ShippedPriceList)
+class ShippedPriceListAdmin(ReadOnlyAdmin):
+    list_display = ["recorded_at", "origin", "version", "models_count"]
+    fields = ["recorded_at", "origin", "version", "models_count"]

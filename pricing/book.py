@@ -1,64 +1,105 @@
 """Loads the price book: one query a table, whatever the number of traces to price."""
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
-from pricing.engine import Assignment, Precedence, Price, PriceBook, TierRate
-from pricing.models import ModelPrice, TierAssignment
+from django.utils import timezone
+from genai_prices.types import Provider
+
+from pricing.models import ModelPrice, ShippedPriceList, TierAssignment
 from pricing.models import TierRate as TierRateRow
-from pricing.shipped_book import shipped_price
-from pricing.units import UnitKind
+from pricing.price_book import PriceBook, Repriced
+from pricing.prices import EVER, NEVER, Assignment, Precedence, Price, RateCard, TierRate
+from pricing.shipped_book import ShippedPrices, installed, unpacked
 
 
-def load_price_book() -> PriceBook:
-    """All prices, rates and assignments, as the engine takes them."""
+def load_price_book(repriced: list[Repriced] | None = None) -> PriceBook:
+    """All prices, rates and assignments, withdrawn ones included, as the engine takes them."""
+    loaded_at = timezone.now()
     user_tiers: dict[UUID, list[Assignment]] = defaultdict(list)
     tenant_tiers: dict[UUID, list[Assignment]] = defaultdict(list)
     platform_tiers: list[Assignment] = []
-    for user_id, tenant_id, tier_id, valid_from in TierAssignment.objects.order_by("-valid_from").values_list(
-        "user_id", "tenant_id", "tier_id", "valid_from"
-    ):
+    columns = "user_id", "tenant_id", "tier_id", "valid_from", "recorded_at", "withdrawn_at"
+    for user_id, tenant_id, tier_id, valid_from, recorded_at, withdrawn_at in _newest_first(TierAssignment).values_list(*columns):
         target = user_tiers[user_id] if user_id else tenant_tiers[tenant_id] if tenant_id else platform_tiers
-        target.append(Assignment(valid_from, tier_id))
+        target.append(Assignment(valid_from, tier_id, recorded_at, withdrawn_at or NEVER))
     tenant_prices: dict[UUID, list[Price]] = defaultdict(list)
     platform_prices: list[Price] = []
-    for row in ModelPrice.objects.prefetch_related("units").order_by("-valid_from", "-id"):
-        (platform_prices if row.tenant_id is None else tenant_prices[row.tenant_id]).append(_price(row))
+    for row in ModelPrice.objects.order_by():
+        (platform_prices if row.tenant_id is None else tenant_prices[row.tenant_id]).append(price_of(row))
+    rates: dict[int, list[TierRate]] = defaultdict(list)
+    for rate in _newest_first(TierRateRow):
+        rates[rate.tier_id].append(rate_of(rate))
     return PriceBook(
         tenant_prices=dict(tenant_prices),
         platform_prices=platform_prices,
-        shipped_price=shipped_price,
-        rates=_by_tier(TierRateRow.objects.order_by("-valid_from")),
+        shipped_books=load_shipped_books(),
+        rates=dict(rates),
         user_tiers=dict(user_tiers),
         tenant_tiers=dict(tenant_tiers),
         platform_tiers=platform_tiers,
+        repriced=repriced or [],
+        loaded_at=loaded_at,
     )
 
 
-def _price(row: ModelPrice) -> Price:
+def prices_entered_since(moment: datetime) -> bool:
+    """Whether model prices, or a state of the shipped book, were entered after ``moment``."""
+    return any(model._default_manager.filter(recorded_at__gt=moment).exists() for model in (ModelPrice, ShippedPriceList))
+
+
+def _newest_first(model: type[TierAssignment] | type[TierRateRow]):  # type: ignore[no-untyped-def]  # a queryset of either
+    return model._default_manager.order_by("-valid_from", "-recorded_at", "-id")
+
+
+def price_of(row: ModelPrice) -> Price:
+    """The row as the engine takes it."""
     return Price(
         id=row.pk,
-        pattern=row.pattern(),
+        model=row.model,
+        card=RateCard.of(row.usd_per_million()),
         valid_from=row.valid_from,
-        valid_until=row.valid_until,
-        usd_per_million={UnitKind(unit.kind): unit.usd_per_million for unit in row.units.all()},
+        valid_until=row.valid_until or NEVER,
         precedence=Precedence(row.precedence),
+        is_pattern=row.match == ModelPrice.Match.PATTERN,
+        recorded_at=row.recorded_at,
+        withdrawn_at=row.withdrawn_at or NEVER,
     )
 
 
-def _by_tier(rows: Iterable[Any]) -> dict[int, list[TierRate]]:
-    rates: dict[int, list[TierRate]] = defaultdict(list)
-    for row in rows:
-        rates[row.tier_id].append(
-            TierRate(
-                id=row.pk,
-                valid_from=row.valid_from,
-                credits_per_usd=row.credits_per_usd,
-                pricing_multiplier=row.pricing_multiplier,
-                minimum_credits=row.minimum_credits_per_trace,
-                maximum_credits=row.maximum_credits_per_trace,
-            )
-        )
-    return dict(rates)
+def rate_of(row: TierRateRow) -> TierRate:
+    """The row as the engine takes it."""
+    return TierRate(
+        id=row.pk,
+        valid_from=row.valid_from,
+        credits_per_usd=row.credits_per_usd,
+        pricing_multiplier=row.pricing_multiplier,
+        minimum_credits=row.minimum_credits_per_trace,
+        maximum_credits=row.maximum_credits_per_trace,
+        recorded_at=row.recorded_at,
+        withdrawn_at=row.withdrawn_at or NEVER,
+    )
+
+
+def load_shipped_books() -> list[ShippedPrices]:
+    """The states of the shipped price book, each until the next; the first counts for all time before it too."""
+    states = list(ShippedPriceList.objects.order_by("recorded_at", "id").values_list("id", "recorded_at"))
+    if not states:
+        return [_installed()]
+    starts = [EVER, *(recorded_at for _, recorded_at in states[1:]), NEVER]
+    return [_shipped(state_id, starts[at], starts[at + 1]) for at, (state_id, _) in enumerate(states)]
+
+
+@lru_cache(maxsize=1)
+def _installed() -> ShippedPrices:
+    return ShippedPrices(installed)
+
+
+@lru_cache(maxsize=64)
+def _shipped(state_id: int, recorded_at: datetime, withdrawn_at: datetime) -> ShippedPrices:
+    def read() -> list[Provider]:
+        return unpacked(bytes(ShippedPriceList.objects.values_list("data", flat=True).get(pk=state_id)))
+
+    return ShippedPrices(read, state_id=state_id, recorded_at=recorded_at, withdrawn_at=withdrawn_at)

@@ -1,239 +1,274 @@
 """The pricing engine: pure and typed, with no query in it (domain.md, Price).
 
-``cost_of`` finds what one observation cost and where that figure came from; ``charge_for`` turns a trace's cost into what is
-billed and into credits. Decimal throughout; credits are rounded once for each trace, half up, to six places.
+``cost_of`` finds what one observation cost and where that figure came from; ``price`` decides a trace, ``price_all`` any number of
+them. Inside, amounts are exact integers as they are stored (picousd, microcredits); what is public beside them is Decimal. Credits are
+rounded once for each trace, half up, to six places.
+
+A trace is priced with the lists as they were when it was first priced (``known_at``; for a step that began later, then), or when its
+period was last repriced: what is entered late for a past date changes nothing until an operator reprices. Only usage that nothing in
+those lists could price takes the first price after.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
-from re import Pattern
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from uuid import UUID
 
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, round_half_up
-from pricing.units import UnitKind, units_of
+import msgspec
 
-MILLION = Decimal(1_000_000)
-ZERO = Decimal(0)
+from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
+from pricing.offers import Amount, CostSource, Offer, offers_of, shipped_offers
+from pricing.price_book import PriceBook
+from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate
+from pricing.units import shape_of
 
-
-class CostSource(StrEnum):
-    """Where a cost came from, in the order in which they apply."""
-
-    TENANT_PRICE = "tenant_price"
-    PLATFORM_PRICE = "platform_price"
-    LANGFUSE = "langfuse"
-    FALLBACK_PRICE = "fallback_price"
-    PRICE_BOOK = "price_book"
-    UNPRICED = "unpriced"
-    NO_USAGE = "no_usage"
+CUBED = MILLION**3
+# A member of an enumeration is looked up slowly through its class, and these are asked for each observation.
+FROM_LANGFUSE, WITHOUT_USAGE = CostSource.LANGFUSE, CostSource.NO_USAGE
 
 
-class Precedence(StrEnum):
-    """Whether a platform's price goes before or after the cost that Langfuse has computed."""
+class Cost(msgspec.Struct, frozen=True, gc=False):
+    """What an observation cost; None when that is unknown, never 0 for unknown. ``price_id``: the model price's, or the shipped book's."""
 
-    REPLACES = "replaces"
-    FALLBACK = "fallback"
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """A model's price from one moment to another, in USD for a million units of each kind.
-
-    A kind without a price of its own is charged as its plain kind: cached input and cache writes as input, reasoning as output.
-    """
-
-    id: int
-    pattern: Pattern[str]
-    valid_from: datetime
-    valid_until: datetime | None
-    usd_per_million: Mapping[UnitKind, Decimal]
-    precedence: Precedence = Precedence.REPLACES
-
-    def is_for(self, model: str) -> bool:
-        return self.pattern.fullmatch(model) is not None
-
-    def holds_at(self, moment: datetime) -> bool:
-        return self.valid_from <= moment and (self.valid_until is None or moment < self.valid_until)
-
-    def cost(self, units: Mapping[UnitKind, int]) -> Decimal:
-        """USD for the units, at twelve places."""
-        total = sum((count * self._unit_price(kind) for kind, count in units.items()), ZERO)
-        return round_half_up(total / MILLION, USD_PLACES)
-
-    def _unit_price(self, kind: UnitKind) -> Decimal:
-        own = self.usd_per_million.get(kind)
-        if own is not None:
-            return own
-        return self.usd_per_million.get(PLAIN_KIND[kind], ZERO)
-
-
-PLAIN_KIND = {
-    UnitKind.INPUT: UnitKind.INPUT,
-    UnitKind.CACHED_INPUT: UnitKind.INPUT,
-    UnitKind.CACHE_WRITE: UnitKind.INPUT,
-    UnitKind.INPUT_AUDIO: UnitKind.INPUT,
-    UnitKind.OUTPUT: UnitKind.OUTPUT,
-    UnitKind.REASONING: UnitKind.OUTPUT,
-    UnitKind.OUTPUT_AUDIO: UnitKind.OUTPUT,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TierRate:
-    """A tier's rate from one moment on."""
-
-    id: int
-    valid_from: datetime
-    credits_per_usd: Decimal
-    pricing_multiplier: Decimal
-    minimum_credits: Decimal | None = None
-    maximum_credits: Decimal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A tier given to a user, a tenant or the platform from one moment on."""
-
-    valid_from: datetime
-    tier_id: int
-
-
-BookPrice = Callable[[str, Mapping[UnitKind, int], datetime], Decimal | None]
-
-
-Dated = TypeVar("Dated", TierRate, Assignment)
-
-
-def _held_at(dated: Sequence[Dated], moment: datetime) -> Dated | None:
-    """Of what begins at different times, newest first, what held at ``moment``."""
-    for one in dated:
-        if one.valid_from <= moment:
-            return one
-    return None
-
-
-@dataclass(frozen=True)
-class PriceBook:
-    """All prices, rates and assignments that a calculation needs. Every sequence is ordered newest first.
-
-    A book never changes, so it remembers which of its prices are for which model.
-    """
-
-    tenant_prices: Mapping[UUID, Sequence[Price]] = field(default_factory=dict)
-    platform_prices: Sequence[Price] = ()
-    shipped_price: BookPrice | None = None
-    rates: Mapping[int, Sequence[TierRate]] = field(default_factory=dict)
-    user_tiers: Mapping[UUID, Sequence[Assignment]] = field(default_factory=dict)
-    tenant_tiers: Mapping[UUID, Sequence[Assignment]] = field(default_factory=dict)
-    platform_tiers: Sequence[Assignment] = ()
-    _by_model: dict[tuple[UUID | None, str], tuple[Price, ...]] = field(default_factory=dict, compare=False, repr=False)
-
-    def price_for(self, tenant_id: UUID | None, model: str, moment: datetime, precedence: Precedence | None = None) -> Price | None:
-        """A tenant's own price for the model at ``moment``, or (without a tenant) the platform's of this precedence."""
-        key = tenant_id, model
-        prices = self._by_model.get(key)
-        if prices is None:
-            listed = self.platform_prices if tenant_id is None else self.tenant_prices.get(tenant_id, ())
-            prices = self._by_model[key] = tuple(price for price in listed if model and price.is_for(model))
-        for price in prices:
-            if (precedence is None or price.precedence == precedence) and price.holds_at(moment):
-                return price
-        return None
-
-    def rate_for(self, user_id: UUID | None, tenant_id: UUID | None, moment: datetime) -> TierRate | None:
-        """The rate that held at ``moment``: of the user's tier, else the tenant's default, else the platform's; None without."""
-        user_tiers = self.user_tiers.get(user_id) if user_id and self.user_tiers else None
-        assignment = _held_at(user_tiers, moment) if user_tiers else None
-        if assignment is None and tenant_id and self.tenant_tiers:
-            assignment = _held_at(self.tenant_tiers.get(tenant_id, ()), moment)
-        if assignment is None:
-            assignment = _held_at(self.platform_tiers, moment)
-        return None if assignment is None else _held_at(self.rates.get(assignment.tier_id, ()), moment)
-
-
-class Cost(NamedTuple):
-    """What an observation cost. ``cost_usd`` is None when it is unknown, never 0 for unknown."""
-
-    cost_usd: Decimal | None
+    picousd: int | None
     source: CostSource
     price_id: int | None = None
 
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """USD at twelve places."""
+        return None if self.picousd is None else from_scaled(self.picousd, USD_PLACES)
 
-NO_USAGE = Cost(ZERO, CostSource.NO_USAGE)
+
+NO_USAGE = Cost(0, CostSource.NO_USAGE)
 UNPRICED = Cost(None, CostSource.UNPRICED)
 
 
-def cost_of(
-    book: PriceBook,
-    *,
-    tenant_id: UUID | None,
-    model: str,
-    usage_details: Mapping[str, int],
-    langfuse_cost_usd: Decimal | None,
-    started_at: datetime,
-) -> Cost:
-    """The cost of one observation: the first source that applies (domain.md, Price)."""
-    if not usage_details and langfuse_cost_usd is None:
-        return NO_USAGE
-    own_price = book.price_for(tenant_id, model, started_at) if tenant_id is not None and book.tenant_prices else None
-    replacing_price = book.price_for(None, model, started_at, Precedence.REPLACES) if book.platform_prices else None
-    if langfuse_cost_usd is not None and own_price is None and replacing_price is None:
-        return Cost(langfuse_cost_usd, CostSource.LANGFUSE)
-    units = units_of(usage_details)
-    if units and own_price is not None:
-        return Cost(own_price.cost(units), CostSource.TENANT_PRICE, own_price.id)
-    if units and replacing_price is not None:
-        return Cost(replacing_price.cost(units), CostSource.PLATFORM_PRICE, replacing_price.id)
-    if langfuse_cost_usd is not None:
-        return Cost(langfuse_cost_usd, CostSource.LANGFUSE)
-    if not units:
-        return UNPRICED if any(usage_details.values()) else NO_USAGE
-    price = book.price_for(None, model, started_at, Precedence.FALLBACK)
-    if price is not None:
-        return Cost(price.cost(units), CostSource.FALLBACK_PRICE, price.id)
-    cost_usd = book.shipped_price(model, units, started_at) if model and book.shipped_price is not None else None
-    return UNPRICED if cost_usd is None else Cost(cost_usd, CostSource.PRICE_BOOK)
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """What a trace is billed; both amounts None where the cost or the tier is unknown."""
+
+    billed_picousd: int | None
+    microcredits: int | None
+    rate: TierRate | None = None
+
+    @property
+    def billed_cost_usd(self) -> Decimal | None:
+        """USD at twelve places."""
+        return None if self.billed_picousd is None else from_scaled(self.billed_picousd, USD_PLACES)
+
+    @property
+    def credits(self) -> Decimal | None:
+        """Credits at six places."""
+        return None if self.microcredits is None else from_scaled(self.microcredits, CREDIT_PLACES)
 
 
-class Charge(NamedTuple):
-    """What a trace is billed: USD at twelve places and credits at six; both None where the cost or the tier is unknown."""
-
-    billed_cost_usd: Decimal | None
-    credits: Decimal | None
-    rate_id: int | None = None
+NO_CHARGE = Charge(None, None)
 
 
-def charge_for(cost_usd: Decimal | None, rate: TierRate | None) -> Charge:
+def charge_for(cost_picousd: int | None, rate: TierRate | None) -> Charge:
     """A trace's charge: cost × multiplier × credits a dollar, then the minimum and the maximum, rounded once, half up."""
-    if rate is None:
-        return Charge(None, None)
-    if cost_usd is None:
-        return Charge(None, None, rate.id)
-    billed = cost_usd * rate.pricing_multiplier
-    credits = billed * rate.credits_per_usd
-    if rate.minimum_credits is not None:
-        credits = max(credits, rate.minimum_credits)
-    if rate.maximum_credits is not None:
-        credits = min(credits, rate.maximum_credits)
-    return Charge(round_half_up(billed, USD_PLACES), round_half_up(credits, CREDIT_PLACES), rate.id)
+    if rate is None or cost_picousd is None:
+        return Charge(None, None, rate)
+    multiplier, per_usd, minimum, maximum = rate.scaled
+    billed = cost_picousd * multiplier
+    # Scaled by twelve places (cost) and by six twice (the two factors); credits have six.
+    credits = (2 * billed * per_usd + CUBED) // (2 * CUBED)
+    if minimum is not None and credits < minimum:
+        credits = minimum
+    if maximum is not None and credits > maximum:
+        credits = maximum
+    return Charge((2 * billed + MILLION) // (2 * MILLION), credits, rate)
 
 
-def split(amount: Decimal, weights: Sequence[Decimal], places: int) -> list[Decimal]:
-    """``amount`` in parts proportional to ``weights``, each with ``places`` decimals; the parts sum to it exactly.
+def split(amount: int, weights: Sequence[int]) -> list[int]:
+    """``amount`` in parts proportional to ``weights``; the parts sum to it exactly.
 
     Equal parts, cumulatively rounded, where all weights are 0. Used to tell a trace's credits apart by model.
     """
-    total = sum(weights, ZERO)
+    total = sum(weights)
     if not total:
-        weights, total = [Decimal(1)] * len(weights), Decimal(len(weights))
-    parts, given, seen = [], ZERO, ZERO
+        weights, total = [1] * len(weights), len(weights)
+    parts, given, seen = [], 0, 0
     for weight in weights:
         seen += weight
-        reached = amount if seen == total else round_half_up(amount * seen / total, places)
+        reached = (2 * amount * seen + total) // (2 * total)
         parts.append(reached - given)
         given = reached
     return parts
+
+
+class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
+    """What one observation used: unit → count as the provider named them, and what Langfuse says that it cost (None: nothing)."""
+
+    model: str
+    usage_details: Mapping[str, int]
+    langfuse_picousd: int | None
+    started_at: datetime
+
+
+class TraceUsage(msgspec.Struct, frozen=True, gc=False):
+    """A trace to price: whose it is (None: unknown), when it began, when it was first priced, and its observations."""
+
+    tenant_id: UUID | None
+    user_id: UUID | None
+    started_at: datetime
+    known_at: datetime
+    observations: Sequence[ObservationUsage]
+
+
+class PricedTrace(msgspec.Struct, frozen=True, gc=False):
+    """A cost for each observation, in their order; the trace's cost (None when nothing of its usage has a price) and charge."""
+
+    costs: list[Cost]
+    cost_picousd: int | None
+    charge: Charge
+
+    def parts(self) -> list[tuple[int, int, int]]:
+        """How the charge is told apart: (which observation, billed picousd, microcredits), in proportion to cost; they sum to it exactly.
+
+        Without a priced observation, all of it (a tier's minimum) is the first one's. Without a charge there are no parts.
+        """
+        billed, credits = self.charge.billed_picousd, self.charge.microcredits
+        if billed is None or credits is None:
+            return []
+        sharing = [at for at, one in enumerate(self.costs) if one.picousd is not None and one.source is not CostSource.NO_USAGE]
+        if len(sharing) < 2:
+            return [(sharing[0] if sharing else 0, billed, credits)]
+        weights = [self.costs[at].picousd or 0 for at in sharing]
+        return list(zip(sharing, split(billed, weights), split(credits, weights), strict=True))
+
+
+class _Plan(NamedTuple):
+    """What may price usage of one model and one shape: before Langfuse's cost, and after it, the first that applies first."""
+
+    before: tuple[Offer, ...]
+    after: tuple[Offer, ...]
+    sole: Amount | None
+    """The only one's amount, where that one holds and was in the list at all times, as most are; then its source and its price."""
+    sole_source: CostSource
+    sole_price_id: int | None
+
+    def entries_after(self, known_at: datetime) -> list[datetime]:
+        """When something of it was entered later than then."""
+        return sorted({one.recorded_at for one in (*self.before, *self.after) if one.recorded_at > known_at})
+
+
+class PricingEngine:
+    """Prices observations and traces with a price book. It remembers which prices are for which model and shape of usage."""
+
+    def __init__(self, book: PriceBook) -> None:
+        self.book = book
+        self._own_lists = frozenset(tenant_id.int for tenant_id, prices in book.tenant_prices.items() if prices)
+        self._has_replacing = any(one.precedence is Precedence.REPLACES for one in book.platform_prices)
+        self._plans: dict[tuple[int | str | None, ...], _Plan] = {}
+
+    def price_all(self, traces: Iterable[TraceUsage]) -> Iterator[PricedTrace]:
+        """The batch form: the same as :meth:`price` of each, in their order."""
+        return map(self.price, traces)
+
+    def price(self, trace: TraceUsage) -> PricedTrace:
+        """Cost of each observation, then the charge of the trace: none where its owner is unknown."""
+        tenant_id, started_at, known_at = trace.tenant_id, trace.started_at, trace.known_at
+        if self.book.repriced:
+            known_at = self.book.knowledge(known_at, tenant_id, started_at)
+        own_list = self._own_list(tenant_id)
+        costs, total, unknown, unbilled = [], 0, 0, 0
+        for usage in trace.observations:
+            cost = self._cost(own_list, usage, known_at)
+            costs.append(cost)
+            if cost.picousd is None:
+                unknown += 1
+            elif cost.source is WITHOUT_USAGE:
+                unbilled += 1
+            else:
+                total += cost.picousd
+        cost_picousd = None if unknown and unknown + unbilled == len(costs) else total
+        if tenant_id is None or trace.user_id is None:
+            return PricedTrace(costs, cost_picousd, NO_CHARGE)
+        rate = self.book.rate_for(trace.user_id, tenant_id, started_at, known_at if known_at > started_at else started_at)
+        return PricedTrace(costs, cost_picousd, charge_for(cost_picousd, rate))
+
+    def cost_of(self, tenant_id: UUID | None, usage: ObservationUsage, known_at: datetime = LATEST) -> Cost:
+        """The cost of one observation: the first source that applies, by the list as it was at ``known_at``.
+
+        Raises TypeError for a count that is not an integer: money is never made of floats.
+        """
+        return self._cost(self._own_list(tenant_id), usage, known_at)
+
+    def is_priceable(self, tenant_id: UUID | None, model: str, since: datetime, until: datetime) -> bool:
+        """Whether any price is for the model at some time between two moments, both included; it may still lack a kind of unit."""
+        plan = self._plan_for(self._own_list(tenant_id), model, ())
+        return any(one.valid_from <= until and since < one.valid_until for one in (*plan.before, *plan.after))
+
+    def _own_list(self, tenant_id: UUID | None) -> int | None:
+        """Whose own prices go first; None for nearly all tenants, who have none."""
+        return tenant_id.int if tenant_id is not None and tenant_id.int in self._own_lists else None
+
+    def _cost(self, own_list: int | None, usage: ObservationUsage, known_at: datetime) -> Cost:
+        usage_details, langfuse_picousd, started_at = usage.usage_details, usage.langfuse_picousd, usage.started_at
+        if not usage_details and langfuse_picousd is None:
+            return NO_USAGE
+        if langfuse_picousd is not None and own_list is None and not self._has_replacing:
+            return Cost(langfuse_picousd, FROM_LANGFUSE)
+        plan = self._plans.get((own_list, usage.model, *usage_details))
+        if plan is None:
+            plan = self._plan_for(own_list, usage.model, tuple(usage_details))
+        _, _, sole, sole_source, sole_price_id = plan
+        if sole is not None and langfuse_picousd is None:
+            picousd = sole(usage_details)
+            if picousd is not None:
+                return Cost(picousd, sole_source, sole_price_id)
+        known_at = max(known_at, started_at)
+        cost = _first(plan, usage_details, langfuse_picousd, started_at, known_at)
+        if cost is not None:
+            return cost
+        if not any(usage_details.values()):
+            return NO_USAGE
+        # Nothing in the list could price it: the first price that was entered after does.
+        for moment in plan.entries_after(known_at):
+            cost = _first(plan, usage_details, langfuse_picousd, started_at, moment)
+            if cost is not None:
+                return cost
+        return UNPRICED
+
+    def _plan_for(self, own_list: int | None, model: str, keys: tuple[str, ...]) -> _Plan:
+        key = (own_list, model, *keys)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._plan(own_list, model, keys)
+        return plan
+
+    def _plan(self, own_list: int | None, model: str, keys: tuple[str, ...]) -> _Plan:
+        book, shape = self.book, shape_of(keys)
+        own: list[Offer] = []
+        if own_list is not None:
+            own = offers_of(CostSource.TENANT_PRICE, book.tenant_prices[UUID(int=own_list)], model, shape)
+            if not own:
+                return self._plan_for(None, model, keys)
+        replacing, fallback = (
+            [one for one in book.platform_prices if one.precedence is precedence]
+            for precedence in (Precedence.REPLACES, Precedence.FALLBACK)
+        )
+        before = own + offers_of(CostSource.PLATFORM_PRICE, replacing, model, shape)
+        after = offers_of(CostSource.FALLBACK_PRICE, fallback, model, shape)
+        after += shipped_offers(book.shipped_books, model, shape)
+        if len(after) == 1 and not before and after[0][:4] == (EVER, NEVER, EVER, NEVER):
+            return _Plan((), tuple(after), after[0].amount, after[0].source, after[0].price_id)
+        return _Plan(tuple(before), tuple(after), None, CostSource.UNPRICED, None)
+
+
+def _first(
+    plan: _Plan, usage_details: Mapping[str, int], langfuse_picousd: int | None, started_at: datetime, known_at: datetime
+) -> Cost | None:
+    """The cost by the first source that applies, of those in the list at ``known_at``."""
+    for offers in (plan.before, plan.after):
+        for valid_from, valid_until, recorded_at, withdrawn_at, source, price_id, amount, amount_at in offers:
+            if valid_from <= started_at < valid_until and recorded_at <= known_at < withdrawn_at:
+                chosen = amount or (amount_at and amount_at(started_at))
+                picousd = chosen(usage_details) if chosen else None
+                if picousd is not None:
+                    return Cost(picousd, source, price_id)
+        if langfuse_picousd is not None:
+            return Cost(langfuse_picousd, FROM_LANGFUSE)
+    return None

@@ -1,4 +1,8 @@
-"""Tiers with dated rates, their assignment, and dated model prices (domain.md, Price)."""
+"""Tiers with dated rates, their assignment, and dated model prices (domain.md, Price).
+
+Rates, assignments and prices are recorded, never changed: what is wrong is withdrawn and recorded anew, by :mod:`pricing.lists`. So the
+tables are their own history, and what was priced with a row can always be explained with it.
+"""
 
 import re
 from decimal import Decimal
@@ -7,14 +11,28 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 from kluisz_analytics.fields import CreditsField, ExactDecimalField, UsdField
 from kluisz_analytics.tenants.models import Tenant, User
-from pricing.engine import Precedence
+from pricing.prices import Precedence
 from pricing.units import UnitKind
 
-ABOVE_ZERO = MinValueValidator(Decimal("0.000001"), message="Write a number above 0.")
-NOT_BELOW_ZERO = MinValueValidator(Decimal(0), message="Write 0 or a number above it.")
+ABOVE_ZERO = MinValueValidator(Decimal("0.000001"), message="%(show_value)s is not possible: write a number above 0.")
+NOT_BELOW_ZERO = MinValueValidator(Decimal(0), message="%(show_value)s is not possible: write 0 or a number above it.")
+IN_LIST = Q(withdrawn_at__isnull=True)
+
+
+class Recorded(models.Model):
+    """A row of a list: who entered it and when, who withdrew it and when. Nothing else of it ever changes; a trigger sees to it."""
+
+    recorded_at = models.DateTimeField(default=timezone.now, editable=False)
+    recorded_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False)
+    withdrawn_at = models.DateTimeField(null=True, blank=True, editable=False)
+    withdrawn_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False)
+
+    class Meta:
+        abstract = True
 
 
 class PricingTier(models.Model):
@@ -33,36 +51,46 @@ class PricingTier(models.Model):
         return self.name
 
 
-class TierRate(models.Model):
+class TierRate(Recorded):
     """What a tier's usage costs from ``valid_from`` until its next rate."""
 
-    tier = models.ForeignKey(PricingTier, on_delete=models.PROTECT, related_name="rates")
+    tier = models.ForeignKey(PricingTier, on_delete=models.CASCADE, related_name="rates")
     valid_from = models.DateTimeField()
     credits_per_usd = ExactDecimalField(decimal_places=6, validators=[ABOVE_ZERO])
     pricing_multiplier = ExactDecimalField(decimal_places=6, validators=[ABOVE_ZERO], help_text="0.95 is 5% off.")
     minimum_credits_per_trace = CreditsField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
     maximum_credits_per_trace = CreditsField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
+    grace_credits = CreditsField(default=0, validators=[NOT_BELOW_ZERO], help_text="How far below zero a user may still start runs.")
 
     class Meta:
         db_table = "pricing_tier_rate"
-        ordering = ["tier", "-valid_from"]
+        ordering = ["tier", "-valid_from", "-recorded_at"]
         constraints = [
-            models.UniqueConstraint(fields=["tier", "valid_from"], name="one_rate_a_tier_and_moment"),
+            models.UniqueConstraint(fields=["tier", "valid_from"], condition=IN_LIST, name="one_rate_a_tier_and_moment"),
             models.CheckConstraint(condition=Q(credits_per_usd__gt=0), name="credits_per_usd_above_zero"),
             models.CheckConstraint(condition=Q(pricing_multiplier__gt=0), name="pricing_multiplier_above_zero"),
+            models.CheckConstraint(
+                condition=Q(minimum_credits_per_trace__isnull=True) | Q(minimum_credits_per_trace__gte=0), name="minimum_not_negative"
+            ),
             models.CheckConstraint(
                 condition=Q(minimum_credits_per_trace__isnull=True)
                 | Q(maximum_credits_per_trace__isnull=True)
                 | Q(minimum_credits_per_trace__lte=F("maximum_credits_per_trace")),
                 name="minimum_not_above_maximum",
             ),
+            models.CheckConstraint(condition=Q(grace_credits__gte=0), name="grace_not_negative"),
         ]
 
     def __str__(self) -> str:
         return f"{self.tier} from {self.valid_from:%Y-%m-%d}"
 
+    def clean(self) -> None:
+        minimum, maximum = self.minimum_credits_per_trace, self.maximum_credits_per_trace
+        if minimum is not None and maximum is not None and minimum > maximum:
+            raise ValidationError({"minimum_credits_per_trace": f"{minimum} is above the maximum of {maximum}: no charge fits both."})
 
-class TierAssignment(models.Model):
+
+class TierAssignment(Recorded):
     """A tier from ``valid_from`` on: a user's, or a tenant's default, or (with neither) the platform's default."""
 
     tier = models.ForeignKey(PricingTier, on_delete=models.PROTECT, related_name="assignments")
@@ -72,14 +100,14 @@ class TierAssignment(models.Model):
 
     class Meta:
         db_table = "pricing_tier_assignment"
-        ordering = ["-valid_from"]
+        ordering = ["-valid_from", "-recorded_at"]
         constraints = [
             models.CheckConstraint(condition=Q(user__isnull=True) | Q(tenant__isnull=True), name="user_or_tenant_not_both"),
-            models.UniqueConstraint(fields=["user", "valid_from"], name="one_tier_a_user_and_moment"),
-            models.UniqueConstraint(fields=["tenant", "valid_from"], name="one_tier_a_tenant_and_moment"),
+            models.UniqueConstraint(fields=["user", "valid_from"], condition=IN_LIST, name="one_tier_a_user_and_moment"),
+            models.UniqueConstraint(fields=["tenant", "valid_from"], condition=IN_LIST, name="one_tier_a_tenant_and_moment"),
             models.UniqueConstraint(
                 fields=["valid_from"],
-                condition=Q(user__isnull=True, tenant__isnull=True),
+                condition=IN_LIST & Q(user__isnull=True, tenant__isnull=True),
                 name="one_platform_tier_a_moment",
             ),
         ]
@@ -87,9 +115,19 @@ class TierAssignment(models.Model):
     def __str__(self) -> str:
         return f"{self.tier} for {self.user or self.tenant or 'the platform'} from {self.valid_from:%Y-%m-%d}"
 
+    def clean(self) -> None:
+        if self.user_id and self.tenant_id:
+            raise ValidationError("Choose a user, or a tenant for its default, or neither for the platform's default; not both.")
+        if self.tier_id and self.tier.retired_at is not None and self.tier.retired_at <= self.valid_from:
+            raise ValidationError({"tier": f"“{self.tier}” is retired since {self.tier.retired_at:%Y-%m-%d}; choose another tier."})
 
-class ModelPrice(models.Model):
-    """What a model costs, in USD for a million units of each kind, for one tenant or the whole platform."""
+
+class ModelPrice(Recorded):
+    """What a model costs, in USD for a million units of each kind, for one tenant or the whole platform.
+
+    Two prices of one list (the tenant's or the platform's, for one name, of one precedence) never hold at the same time: the database
+    refuses it. A kind without a price is charged as its plain kind (pricing.units.PLAIN_KIND).
+    """
 
     class Match(models.TextChoices):
         EXACT = "exact", "Exact name"
@@ -104,21 +142,45 @@ class ModelPrice(models.Model):
     )
     model = models.CharField(max_length=200, help_text="The model's name, or a pattern that the whole name has to match.")
     match = models.CharField(max_length=10, choices=Match.choices, default=Match.EXACT)
-    precedence = models.CharField(max_length=10, choices=PrecedenceChoice.choices, default=PrecedenceChoice.REPLACES)
+    precedence = models.CharField(
+        max_length=10,
+        choices=PrecedenceChoice.choices,
+        default=PrecedenceChoice.REPLACES,
+        help_text="A tenant's own price always replaces.",
+    )
     valid_from = models.DateTimeField()
-    valid_until = models.DateTimeField(null=True, blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    valid_until = models.DateTimeField(null=True, blank=True, help_text="Not including this moment. Empty: until the next price.")
+    input = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
+    cached_input = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input.")
+    cache_write = UsdField("cache write (5 minutes)", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input.")
+    cache_write_1h = UsdField(
+        "cache write (1 hour)", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as the cache write of 5 minutes."
+    )
+    input_audio = UsdField("audio in", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input.")
+    input_image = UsdField("image tokens in", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input.")
+    output = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
+    reasoning = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as output.")
+    output_audio = UsdField("audio out", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as output.")
+    output_image = UsdField("image tokens out", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as output.")
+    images = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="For a million images.")
+    request = UsdField("a request", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="For a million requests.")
 
     class Meta:
         db_table = "pricing_model_price"
-        ordering = ["model", "-valid_from"]
+        ordering = ["model", "-valid_from", "-recorded_at"]
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "model", "precedence", "valid_from"], name="one_tenant_price_a_moment"),
-            models.UniqueConstraint(
-                fields=["model", "precedence", "valid_from"], condition=Q(tenant__isnull=True), name="one_platform_price_a_moment"
-            ),
             models.CheckConstraint(
                 condition=Q(valid_until__isnull=True) | Q(valid_until__gt=F("valid_from")), name="price_ends_after_it_begins"
+            ),
+            models.CheckConstraint(
+                condition=Q(tenant__isnull=True) | Q(precedence=Precedence.REPLACES.value), name="a_tenants_price_replaces"
+            ),
+            models.CheckConstraint(condition=~Q(**{f"{kind.value}__isnull": True for kind in UnitKind}), name="price_has_a_unit"),
+            *(
+                models.CheckConstraint(
+                    condition=Q(**{f"{kind.value}__isnull": True}) | Q(**{f"{kind.value}__gte": 0}), name=f"{kind.value}_price_not_negative"
+                )
+                for kind in UnitKind
             ),
         ]
 
@@ -126,39 +188,42 @@ class ModelPrice(models.Model):
         return f"{self.model} from {self.valid_from:%Y-%m-%d}"
 
     def clean(self) -> None:
+        errors: dict[str, str] = {}
         if self.match == self.Match.PATTERN:
             try:
                 re.compile(self.model)
             except re.error as error:
-                raise ValidationError({"model": f"“{self.model}” is not a valid pattern: {error}."}) from error
+                errors["model"] = f"“{self.model}” is not a valid pattern: {error}. Choose “Exact name” if it is a name."
+        if self.tenant_id and self.precedence != self.PrecedenceChoice.REPLACES:
+            errors["precedence"] = "A tenant's own price always goes first; choose “Replaces Langfuse's cost”."
+        if self.valid_from and self.valid_until and self.valid_until <= self.valid_from:
+            errors["valid_until"] = f"{self.valid_until:%Y-%m-%d %H:%M} is not after the beginning, {self.valid_from:%Y-%m-%d %H:%M}."
+        if errors:
+            raise ValidationError(errors)
+        if not self.usd_per_million():
+            raise ValidationError("Write a price for at least one kind of unit; 0 if the model is free.")
 
-    def pattern(self) -> re.Pattern[str]:
-        """The compiled pattern that the model's whole name has to match."""
-        return re.compile(self.model if self.match == self.Match.PATTERN else re.escape(self.model))
+    def usd_per_million(self) -> dict[UnitKind, Decimal]:
+        """The kinds that have a price of their own, in USD for a million."""
+        return {kind: price for kind in UnitKind if (price := getattr(self, kind.value)) is not None}
 
 
-class ModelPriceUnit(models.Model):
-    """One kind's price: USD for a million units."""
+class ShippedPriceList(models.Model):
+    """A state of the price book that the ``genai-prices`` package ships, from when it was known here."""
 
-    class Kind(models.TextChoices):
-        INPUT = UnitKind.INPUT.value, "Input"
-        CACHED_INPUT = UnitKind.CACHED_INPUT.value, "Cached input"
-        CACHE_WRITE = UnitKind.CACHE_WRITE.value, "Cache write"
-        INPUT_AUDIO = UnitKind.INPUT_AUDIO.value, "Audio in"
-        OUTPUT = UnitKind.OUTPUT.value, "Output"
-        REASONING = UnitKind.REASONING.value, "Reasoning"
-        OUTPUT_AUDIO = UnitKind.OUTPUT_AUDIO.value, "Audio out"
+    class Origin(models.TextChoices):
+        INSTALLED = "installed", "The installed package"
+        FETCHED = "fetched", "Fetched from the package's authors"
 
-    price = models.ForeignKey(ModelPrice, on_delete=models.CASCADE, related_name="units")
-    kind = models.CharField(max_length=20, choices=Kind.choices)
-    usd_per_million = UsdField(validators=[NOT_BELOW_ZERO])
+    recorded_at = models.DateTimeField(default=timezone.now)
+    origin = models.CharField(max_length=10, choices=Origin.choices)
+    version = models.CharField(max_length=50, help_text="Of the installed package.")
+    models_count = models.PositiveIntegerField()
+    data = models.BinaryField()
 
     class Meta:
-        db_table = "pricing_model_price_unit"
-        constraints = [
-            models.UniqueConstraint(fields=["price", "kind"], name="one_price_a_kind"),
-            models.CheckConstraint(condition=Q(usd_per_million__gte=0), name="unit_price_not_negative"),
-        ]
+        db_table = "pricing_shipped_list"
+        ordering = ["-recorded_at", "-id"]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()}: ${self.usd_per_million:f} a million"
+        return f"genai-prices of {self.recorded_at:%Y-%m-%d}"

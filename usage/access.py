@@ -10,6 +10,7 @@ from uuid import UUID
 from django.core.exceptions import PermissionDenied
 
 from kluisz_analytics.tenants.models import Tenant, User
+from usage.models import Trace
 
 
 class NotVisible(LookupError):
@@ -93,3 +94,14 @@ def check_filters(viewer: User, tenant_ids: Collection[UUID], user_ids: Collecti
             raise NotVisible(f"There is no user {user_id}.")
         if scope.user_id is not None and user_id != scope.user_id:
             raise PermissionDenied("A user sees only itself.")
+
+
+def visible_trace(viewer: User, trace_id: UUID) -> Trace:
+    """One trace. Raises NotVisible for another tenant's and for an unattributed one, PermissionDenied for a colleague's."""
+    scope = scope_of(viewer)
+    trace = Trace.objects.select_related("tenant", "user", "connection").filter(pk=trace_id).first()
+    if trace is None or not (scope.is_platform or (trace.tenant_id == viewer.tenant_id and trace.is_attributed)):
+        raise NotVisible(f"There is no trace {trace_id}.")
+    if scope.user_id is not None and trace.user_id != scope.user_id:
+        raise PermissionDenied("A user sees only its own runs.")
+    return trace

@@ -1,7 +1,23 @@
 """The usage app."""
 
+from typing import Any
+
 from django.apps import AppConfig
+
+TRACES_AT_ONCE = 5_000
 
 
 class UsageConfig(AppConfig):
     name = "usage"
+
+    def ready(self) -> None:
+        from pricing.signals import prices_entered  # noqa: PLC0415  (as Django's documentation has it)
+
+        prices_entered.connect(price_what_waits)
+
+
+def price_what_waits(**kwargs: Any) -> None:
+    """Someone entered a price: what waits for it is priced at once, as much of it as a request can; the next sync does the rest."""
+    from usage.sync.waiting import price_all_waiting  # noqa: PLC0415  (models can't be imported before the apps are ready)
+
+    price_all_waiting(TRACES_AT_ONCE)

@@ -4,9 +4,11 @@ from celery import shared_task
 from celery.utils.log import get_task_logger
 
 from usage.connections import enabled_connections
+from usage.repricing.repricing import advance_all
 from usage.sync.reconcile import reconcile_connection
 from usage.sync.runner import sync_connection
 
+REPRICING_SECONDS = 50
 logger = get_task_logger(__name__)
 
 
@@ -16,6 +18,12 @@ def reconcile_usage() -> None:
     for connection in enabled_connections():
         result = reconcile_connection(connection)
         logger.info("Reconciled %s: %s", connection.name, result.as_json())
+
+
+@shared_task
+def continue_repricings() -> None:
+    """Go on with repricings that an operator has begun; beat starts it every minute."""
+    advance_all(REPRICING_SECONDS)
 
 
 @shared_task

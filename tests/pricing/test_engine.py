@@ -1,32 +1,26 @@
 """The pricing engine: the worked examples of domain.md, the order of sources, and what must hold for any input."""
 
-import re
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from uuid import uuid4
+from decimal import ROUND_HALF_UP, Decimal
+from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.engine import (
-    Assignment,
-    Charge,
-    CostSource,
-    Precedence,
-    Price,
-    PriceBook,
-    TierRate,
-    charge_for,
-    cost_of,
-    split,
-)
-from pricing.shipped_book import shipped_price
-from pricing.units import UnitKind
+from kluisz_analytics.fields import EXACT, to_scaled
+from pricing.engine import Charge, Cost, CostSource, ObservationUsage, PricingEngine, TraceUsage, charge_for, split
+from pricing.price_book import PriceBook, Repriced
+from pricing.prices import EVER, LATEST, NEVER, Assignment, Precedence, Price, RateCard, TierRate
+from pricing.units import INPUT_KINDS, OUTPUT_KINDS, PLAIN_KIND, UnitKind, units_of
 
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
-TENANT = uuid4()
+HOUR = timedelta(hours=1)
+TENANT = UUID(int=7)
 D = Decimal
 
 
@@ -34,10 +28,16 @@ def rate(per_usd: str = "200", multiplier: str = "0.95", minimum: str | None = N
     return TierRate(1, THEN, D(per_usd), D(multiplier), D(minimum) if minimum else None, D(maximum) if maximum else None)
 
 
-def price(
-    pattern: str = "m", per_million: str = "2", since: datetime = THEN, precedence: Precedence = Precedence.REPLACES, key: int = 1
-) -> Price:
-    return Price(key, re.compile(pattern), since, None, {UnitKind.INPUT: D(per_million), UnitKind.OUTPUT: D(per_million)}, precedence)
+def price(model: str = "m", per_million: str = "2", key: int = 1, **fields: object) -> Price:
+    card = RateCard.of({UnitKind.INPUT: D(per_million), UnitKind.OUTPUT: D(per_million)})
+    return Price(key, model, card, **{"valid_from": THEN, **fields})  # type: ignore[arg-type]
+
+
+def cost_of(
+    book: PriceBook, usage: Mapping[str, int], *, langfuse: str | None = None, at: datetime = NOW, known: datetime = LATEST
+) -> Cost:
+    langfuse_picousd = None if langfuse is None else to_scaled(D(langfuse), 12)
+    return PricingEngine(book).cost_of(TENANT, ObservationUsage("m", usage, langfuse_picousd, at), known)
 
 
 @pytest.mark.parametrize(
@@ -56,87 +56,159 @@ def price(
     ],
 )
 def test_a_charge_is_cost_times_multiplier_times_credits_a_dollar(cost: str, tier_rate: TierRate, billed: str, credits: str) -> None:
-    assert charge_for(D(cost), tier_rate) == Charge(D(billed), D(credits), 1)
+    charge = charge_for(to_scaled(D(cost), 12), tier_rate)
+    assert (charge.billed_cost_usd, charge.credits, charge.rate) == (D(billed), D(credits), tier_rate)
 
 
 def test_a_hundred_traces_of_six_cents_are_1140_credits() -> None:
-    assert sum((charge_for(D("0.06"), rate()).credits or D(0) for _ in range(100)), D(0)) == 1140
+    assert sum((charge_for(to_scaled(D("0.06"), 12), rate()).credits or D(0) for _ in range(100)), D(0)) == 1140
 
 
 def test_an_unknown_cost_or_tier_is_no_charge_not_a_charge_of_zero() -> None:
-    assert charge_for(None, rate()) == Charge(None, None, 1)
-    assert charge_for(D("0.06"), None) == Charge(None, None, None)
+    assert charge_for(None, rate()) == Charge(None, None, rate())
+    assert charge_for(60_000_000_000, None) == Charge(None, None, None)
 
 
+class Shipped:
+    """A shipped book that has one price for everything."""
+
+    def __init__(self, per_million: str, recorded_at: datetime = EVER, withdrawn_at: datetime = NEVER, key: int = 99) -> None:
+        self.id, self.recorded_at, self.withdrawn_at = key, recorded_at, withdrawn_at
+        self.card = RateCard.of({UnitKind.INPUT: D(per_million), UnitKind.OUTPUT: D(per_million)})
+
+    def card_at(self, model: str, moment: datetime) -> RateCard:
+        return self.card
+
+    def cards(self, model: str) -> list[tuple[datetime, datetime, RateCard]]:
+        return [(EVER, NEVER, self.card)]
+
+
+FALLBACK = price(per_million="4", precedence=Precedence.FALLBACK, key=13)
 ALL_SOURCES = PriceBook(
     tenant_prices={TENANT: [price(per_million="1", key=11)]},
-    platform_prices=[price(per_million="2", key=12), price(per_million="4", precedence=Precedence.FALLBACK, key=13)],
-    shipped_price=lambda model, units, moment: D("0.5"),
+    platform_prices=[price(per_million="2", key=12), FALLBACK],
+    shipped_books=[Shipped("8")],
 )
 
 
 @pytest.mark.parametrize(
-    ("without", "source", "cost"),
+    ("book", "langfuse", "source", "price_id", "cost"),
     [
-        ([], CostSource.TENANT_PRICE, "0.0015"),
-        (["tenant_prices"], CostSource.PLATFORM_PRICE, "0.003"),
-        (["tenant_prices", "platform_prices"], CostSource.LANGFUSE, "0.07"),
-        (["tenant_prices", "replacing", "langfuse"], CostSource.FALLBACK_PRICE, "0.006"),
-        (["tenant_prices", "platform_prices", "langfuse"], CostSource.PRICE_BOOK, "0.5"),
-        (["tenant_prices", "platform_prices", "langfuse", "shipped_price"], CostSource.UNPRICED, None),
+        (ALL_SOURCES, "0.07", CostSource.TENANT_PRICE, 11, "0.0015"),
+        (replace(ALL_SOURCES, tenant_prices={}), "0.07", CostSource.PLATFORM_PRICE, 12, "0.003"),
+        (replace(ALL_SOURCES, tenant_prices={}, platform_prices=[FALLBACK]), "0.07", CostSource.LANGFUSE, None, "0.07"),
+        (replace(ALL_SOURCES, tenant_prices={}, platform_prices=[FALLBACK]), None, CostSource.FALLBACK_PRICE, 13, "0.006"),
+        (replace(ALL_SOURCES, tenant_prices={}, platform_prices=[]), None, CostSource.PRICE_BOOK, 99, "0.012"),
+        (PriceBook(), None, CostSource.UNPRICED, None, None),
     ],
 )
-def test_the_first_source_that_applies_is_it(without: list[str], source: CostSource, cost: str | None) -> None:
-    book = PriceBook(
-        tenant_prices={} if "tenant_prices" in without else ALL_SOURCES.tenant_prices,
-        platform_prices=()
-        if "platform_prices" in without
-        else [one for one in ALL_SOURCES.platform_prices if "replacing" not in without or one.precedence is Precedence.FALLBACK],
-        shipped_price=None if "shipped_price" in without else ALL_SOURCES.shipped_price,
-    )
-    found = cost_of(
-        book,
-        tenant_id=TENANT,
-        model="m",
-        usage_details={"input": 1000, "output": 500, "total": 1500},
-        langfuse_cost_usd=None if "langfuse" in without else D("0.07"),
-        started_at=NOW,
-    )
-    assert (found.source, found.cost_usd) == (source, None if cost is None else D(cost))
+def test_the_first_source_that_applies_is_it(
+    book: PriceBook, langfuse: str | None, source: CostSource, price_id: int | None, cost: str | None
+) -> None:
+    found = cost_of(book, {"input": 1000, "output": 500, "total": 1500}, langfuse=langfuse)
+    assert (found.source, found.price_id, found.cost_usd) == (source, price_id, None if cost is None else D(cost))
 
 
 def test_without_usage_there_is_nothing_to_price() -> None:
-    for usage in ({}, {"input": 0, "total": 0}):
-        found = cost_of(PriceBook(), tenant_id=None, model="m", usage_details=usage, langfuse_cost_usd=None, started_at=NOW)
-        assert found.source is CostSource.NO_USAGE
+    for book in (PriceBook(), ALL_SOURCES):
+        for usage in ({}, {"input": 0, "total": 0}):
+            assert cost_of(book, usage).source is CostSource.NO_USAGE
 
 
 def test_a_free_model_costs_zero_and_an_unknown_one_nothing_known() -> None:
-    usage = {"input": 10, "total": 10}
-    assert cost_of(PriceBook(), tenant_id=None, model="m", usage_details=usage, langfuse_cost_usd=D(0), started_at=NOW).cost_usd == 0
-    assert cost_of(PriceBook(), tenant_id=None, model="m", usage_details=usage, langfuse_cost_usd=None, started_at=NOW).cost_usd is None
+    assert cost_of(PriceBook(), {"input": 10, "total": 10}, langfuse="0").cost_usd == 0
+    assert cost_of(PriceBook(), {"input": 10, "total": 10}).cost_usd is None
+    assert cost_of(PriceBook(platform_prices=[price(per_million="0")]), {"input": 10, "total": 10}).cost_usd == 0
 
 
-def test_the_price_and_the_rate_are_those_of_the_usages_own_time() -> None:
-    later = NOW + timedelta(hours=1)
+def test_a_kind_that_a_price_does_not_know_is_not_given_away() -> None:
+    only_input = PriceBook(platform_prices=[Price(1, "m", RateCard.of({UnitKind.INPUT: D(2)}))])
+    assert cost_of(only_input, {"input": 10, "output": 0, "total": 10}).cost_usd == D("0.00002")
+    assert cost_of(only_input, {"input": 10, "output": 1, "total": 11}).source is CostSource.UNPRICED
+
+
+def test_a_request_and_images_have_prices_of_their_own() -> None:
+    book = PriceBook(platform_prices=[Price(1, "m", RateCard.of({UnitKind.IMAGES: D(40_000), UnitKind.REQUEST: D(1000)}))])
+    assert cost_of(book, {"images": 2}).cost_usd == D("0.081")
+    assert cost_of(book, {"images": 2, "requests": 3}).cost_usd == D("0.083")
+    assert cost_of(book, {"images": 2, "requests": 0}).cost_usd == D("0.081"), "what was called was a request"
+    without = PriceBook(platform_prices=[Price(1, "m", RateCard.of({UnitKind.IMAGES: D(40_000)}))])
+    assert cost_of(without, {"images": 2, "requests": 3}).cost_usd == D("0.08"), "a request is free unless it has a price"
+
+
+@pytest.mark.parametrize("zone_hours", [0, 14])
+def test_at_a_date_border_each_usage_has_the_price_and_the_rate_of_its_own_time(zone_hours: int) -> None:
+    border = datetime(2026, 11, 1, tzinfo=UTC) - timedelta(hours=zone_hours)
     book = PriceBook(
-        platform_prices=[price(per_million="9", since=later, key=2), price(per_million="2", key=1)],
-        rates={1: [TierRate(2, later, D(300), D(1)), TierRate(1, THEN, D(200), D(1))]},
+        platform_prices=[
+            price(per_million="9", valid_from=border, key=2),
+            price(per_million="2", valid_until=border, key=1),
+        ],
+        rates={1: [TierRate(2, border, D(300), D(1)), TierRate(1, THEN, D(200), D(1))]},
         platform_tiers=[Assignment(THEN, 1)],
     )
-    for moment, expected_price, expected_rate in ((later - timedelta(microseconds=1), 1, 1), (later, 2, 2)):
-        found = cost_of(book, tenant_id=None, model="m", usage_details={"input": 1}, langfuse_cost_usd=None, started_at=moment)
-        assert found.price_id == expected_price
+    for moment, expected in ((border - timedelta(microseconds=1), 1), (border, 2)):
+        assert cost_of(book, {"input": 1}, at=moment).price_id == expected
         tier_rate = book.rate_for(None, None, moment)
         assert tier_rate is not None
-        assert tier_rate.id == expected_rate
+        assert tier_rate.id == expected
+
+
+def test_an_exact_name_goes_before_a_pattern_and_a_pattern_has_to_match_the_whole_name() -> None:
+    pattern = price("m.*", per_million="9", key=2, is_pattern=True, valid_from=NOW - HOUR)
+    assert cost_of(PriceBook(platform_prices=[pattern, price(key=1)]), {"input": 1}).price_id == 1
+    assert cost_of(PriceBook(platform_prices=[pattern]), {"input": 1}).price_id == 2
+    assert not price("gpt-4", is_pattern=True).is_for("gpt-4o")
+    assert price("gpt-4.*", is_pattern=True).is_for("gpt-4o")
+    assert not price("gpt-4.*").is_for("gpt-4o")
+
+
+class TestLateEntries:
+    """What is entered late for a past date changes nothing until it is repriced."""
+
+    late = PriceBook(
+        platform_prices=[
+            price(per_million="2", key=1, withdrawn_at=NOW + HOUR),
+            price(per_million="9", key=2, recorded_at=NOW + HOUR),
+        ]
+    )
+
+    def test_usage_that_was_priced_before_keeps_its_price(self) -> None:
+        assert cost_of(self.late, {"input": 1}, known=NOW).price_id == 1
+        assert cost_of(self.late, {"input": 1}, known=NOW + HOUR).price_id == 2
+
+    def test_usage_that_comes_later_has_the_price_that_was_known_at_its_own_time(self) -> None:
+        assert cost_of(self.late, {"input": 1}, at=NOW + 2 * HOUR, known=NOW).price_id == 2
+
+    def test_usage_that_nothing_could_price_takes_the_first_price_after_and_keeps_it(self) -> None:
+        first = price(per_million="5", key=3, recorded_at=NOW + HOUR, withdrawn_at=NOW + 2 * HOUR)
+        second = price(per_million="6", key=4, recorded_at=NOW + 2 * HOUR)
+        assert cost_of(PriceBook(platform_prices=[first, second]), {"input": 1}, known=NOW).price_id == 3
+
+    def test_a_new_state_of_the_shipped_book_is_for_what_comes_after(self) -> None:
+        book = PriceBook(shipped_books=[Shipped("1", withdrawn_at=NOW, key=1), Shipped("2", recorded_at=NOW, key=2)])
+        assert [cost_of(book, {"input": 1}, at=THEN, known=known).price_id for known in (NOW - HOUR, NOW)] == [1, 2]
+
+    @pytest.mark.parametrize(
+        ("repriced", "expected"),
+        [
+            (Repriced(NOW, NOW + HOUR, NOW + 2 * HOUR), 2),
+            (Repriced(NOW - HOUR, NOW, NOW + 2 * HOUR), 1),
+            (Repriced(NOW, NOW + HOUR, NOW + 2 * HOUR, TENANT), 2),
+            (Repriced(NOW, NOW + HOUR, NOW + 2 * HOUR, uuid4()), 1),
+            (Repriced(NOW, NOW + HOUR, NOW), 1),
+        ],
+    )
+    def test_a_repriced_period_has_the_prices_as_of_then(self, repriced: Repriced, expected: int) -> None:
+        engine = PricingEngine(replace(self.late, repriced=[repriced]))
+        trace = TraceUsage(TENANT, None, NOW, NOW, [ObservationUsage("m", {"input": 1}, None, NOW)])
+        assert engine.price(trace).costs[0].price_id == expected
 
 
 def test_the_tier_is_the_users_else_the_tenants_else_the_platforms() -> None:
     user = uuid4()
-    rates = {number: [TierRate(number, THEN, D(number), D(1))] for number in (1, 2, 3)}
     book = PriceBook(
-        rates=rates,
+        rates={number: [TierRate(number, THEN, D(number), D(1))] for number in (1, 2, 3)},
         user_tiers={user: [Assignment(NOW, 1)]},
         tenant_tiers={TENANT: [Assignment(THEN, 2)]},
         platform_tiers=[Assignment(THEN, 3)],
@@ -146,35 +218,170 @@ def test_the_tier_is_the_users_else_the_tenants_else_the_platforms() -> None:
     assert PriceBook().rate_for(user, TENANT, NOW) is None
 
 
-def test_a_pattern_has_to_match_the_whole_name() -> None:
-    assert not price("gpt-4").is_for("gpt-4o")
-    assert price("gpt-4.*").is_for("gpt-4o")
-
-
 def test_a_kind_without_a_price_of_its_own_costs_as_its_plain_kind() -> None:
-    own = Price(1, re.compile("m"), THEN, None, {UnitKind.INPUT: D(10), UnitKind.CACHED_INPUT: D(1), UnitKind.OUTPUT: D(20)})
-    assert own.cost({UnitKind.INPUT: 10**6, UnitKind.CACHED_INPUT: 10**6, UnitKind.CACHE_WRITE: 10**6, UnitKind.REASONING: 10**6}) == 41
+    card = RateCard.of({UnitKind.INPUT: D(10), UnitKind.CACHED_INPUT: D(1), UnitKind.CACHE_WRITE: D(12), UnitKind.OUTPUT: D(20)})
+    million = 10**6
+    kinds = [UnitKind.INPUT, UnitKind.CACHED_INPUT, UnitKind.CACHE_WRITE_1H, UnitKind.INPUT_AUDIO, UnitKind.REASONING]
+    assert card.picousd(dict.fromkeys(kinds, million)) == to_scaled(D(10 + 1 + 12 + 10 + 20), 12)
 
 
-def test_the_shipped_book_knows_common_models_and_no_invented_ones() -> None:
-    assert shipped_price("gpt-4o", {UnitKind.INPUT: 1_000_000}, NOW) == D("2.5")
-    assert shipped_price("acme-llm-7b-nobody-knows", {UnitKind.INPUT: 1}, NOW) is None
+def test_the_lines_of_a_cost_come_to_it() -> None:
+    card = RateCard.of({UnitKind.INPUT: D("2.5"), UnitKind.OUTPUT: D(10), UnitKind.REQUEST: D(5)})
+    lines = card.lines({UnitKind.INPUT: 1000, UnitKind.REASONING: 7})
+    assert [(line.kind.value, line.units, line.usd_per_million, line.amount_usd) for line in lines] == [
+        ("input", 1000, D("2.5"), D("0.0025")),
+        ("reasoning", 7, D(10), D("0.00007")),
+        ("request", 1, D(5), D("0.000005")),
+    ]
 
 
-costs = st.decimals(min_value=0, max_value=10_000, places=12)
+def test_a_float_never_becomes_money() -> None:
+    for usage in ({"input": 1.5, "total": 1.5}, {"input": 1, "input_cached_tokens": 0.5, "total": 1}):
+        with pytest.raises(TypeError, match="not an integer"):
+            cost_of(ALL_SOURCES, usage)  # type: ignore[arg-type]
 
 
-@given(st.lists(costs, min_size=1, max_size=12), st.decimals(min_value=0, max_value=100_000, places=6))
-def test_parts_sum_to_the_whole_whatever_the_weights(weights: list[Decimal], amount: Decimal) -> None:
-    parts = split(amount, weights, 6)
+costs = st.integers(0, 10**16)
+
+
+@given(st.lists(costs, min_size=1, max_size=12), st.integers(0, 10**11))
+def test_parts_sum_to_the_whole_whatever_the_weights(weights: list[int], amount: int) -> None:
+    parts = split(amount, weights)
     assert sum(parts) == amount
     assert all(part >= 0 for part in parts)
-    assert all(part == round(part, 6) for part in parts)
 
 
 @given(costs, st.decimals(min_value="0.000001", max_value=5, places=6), st.decimals(min_value="0.000001", max_value=1000, places=6))
-def test_money_is_decimal_and_rounded_once_half_up(cost: Decimal, multiplier: Decimal, per_usd: Decimal) -> None:
+def test_credits_are_rounded_once_half_up(cost: int, multiplier: Decimal, per_usd: Decimal) -> None:
     charge = charge_for(cost, TierRate(1, THEN, per_usd, multiplier))
-    assert isinstance(charge.credits, Decimal)
-    assert isinstance(charge.billed_cost_usd, Decimal)
-    assert abs(charge.credits - cost * multiplier * per_usd) <= D("0.0000005")
+    exact = EXACT.multiply(EXACT.multiply(D(cost).scaleb(-12), multiplier), per_usd)
+    assert charge.credits == exact.quantize(D("0.000001"), ROUND_HALF_UP, EXACT)
+    assert isinstance(charge.microcredits, int)
+    assert isinstance(charge.billed_picousd, int)
+
+
+KEYS = [
+    "input",
+    "output",
+    "input_cached_tokens",
+    "cache_creation_input_tokens",
+    "output_reasoning_tokens",
+    "images",
+    "requests",
+    "own",
+    "total",
+]
+moments = st.sampled_from([NOW + step * HOUR for step in range(6)])
+amounts = st.decimals(min_value=0, max_value=100, places=6)
+cards = st.dictionaries(st.sampled_from(list(UnitKind)), amounts, min_size=1).map(RateCard.of)
+usages = st.builds(
+    ObservationUsage,
+    st.sampled_from(["m", "m-large", "other", ""]),
+    st.dictionaries(st.sampled_from(KEYS), st.integers(0, 10**7), max_size=6),
+    st.none() | costs,
+    moments,
+)
+owners = st.sampled_from([None, TENANT, UUID(int=8)])
+traces = st.builds(TraceUsage, owners, st.sampled_from([None, UUID(int=1), UUID(int=2)]), moments, moments, st.lists(usages, max_size=5))
+
+
+@st.composite
+def books(draw: st.DrawFn) -> PriceBook:
+    def prices(first_id: int) -> list[Price]:
+        built = st.builds(
+            Price,
+            id=st.just(0),
+            model=st.sampled_from(["m", "m.*", "other"]),
+            card=cards,
+            valid_from=moments,
+            valid_until=moments | st.just(NEVER),
+            precedence=st.sampled_from(Precedence),
+            is_pattern=st.booleans(),
+            recorded_at=moments | st.just(EVER),
+            withdrawn_at=moments | st.just(NEVER),
+        )
+        return [replace(one, id=first_id + at) for at, one in enumerate(draw(st.lists(built, max_size=4)))]
+
+    rates = st.builds(
+        TierRate,
+        st.integers(1, 9),
+        moments,
+        st.decimals(min_value="0.01", max_value=1000, places=6),
+        st.decimals(min_value="0.01", max_value=2, places=6),
+        st.none() | st.decimals(min_value=0, max_value=5, places=6),
+        st.none() | st.decimals(min_value=5, max_value=50, places=6),
+        st.just(EVER) | moments,
+    )
+    newest_first = draw(st.lists(rates, max_size=3).map(lambda found: sorted(found, key=lambda one: one.valid_from, reverse=True)))
+    return PriceBook(
+        tenant_prices={TENANT: prices(100)},
+        platform_prices=prices(200),
+        shipped_books=draw(st.sampled_from([[], [Shipped("3")], [Shipped("3", withdrawn_at=NOW), Shipped("4", recorded_at=NOW, key=98)]])),
+        rates={1: newest_first},
+        user_tiers={UUID(int=1): [Assignment(draw(moments), 1)]},
+        platform_tiers=draw(st.sampled_from([[], [Assignment(EVER, 1)]])),
+        repriced=draw(st.sampled_from([[], [Repriced(NOW, NOW + 3 * HOUR, NOW + 2 * HOUR)]])),
+    )
+
+
+@given(books(), st.lists(traces, max_size=8))
+def test_the_batch_form_equals_the_single_form(book: PriceBook, many: list[TraceUsage]) -> None:
+    assert list(PricingEngine(book).price_all(many)) == [PricingEngine(book).price(trace) for trace in many]
+
+
+@given(books(), traces, st.randoms())
+def test_pricing_is_additive_and_independent_of_order(book: PriceBook, trace: TraceUsage, random: object) -> None:
+    engine = PricingEngine(book)
+    whole = engine.price(trace)
+    alone = [engine.price(msgspec.structs.replace(trace, observations=[one])).costs[0] for one in trace.observations]
+    assert whole.costs == alone
+    known = [cost.picousd for cost in alone if cost.picousd is not None and cost.source is not CostSource.NO_USAGE]
+    is_unknown = not known and any(cost.source is CostSource.UNPRICED for cost in alone)
+    assert whole.cost_picousd == (None if is_unknown else sum(known))
+    shuffled = list(trace.observations)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    other = engine.price(msgspec.structs.replace(trace, observations=shuffled))
+    assert (other.cost_picousd, other.charge) == (whole.cost_picousd, whole.charge)
+    if whole.charge.microcredits is not None:
+        assert sum(credits for _, _, credits in whole.parts()) == whole.charge.microcredits
+        assert sum(billed for _, billed, _ in whole.parts()) == whole.charge.billed_picousd
+
+
+@given(books(), traces)
+def test_no_input_makes_a_float_out_of_money(book: PriceBook, trace: TraceUsage) -> None:
+    priced = PricingEngine(book).price(trace)
+    for cost in priced.costs:
+        assert cost.picousd is None or type(cost.picousd) is int
+        assert cost.cost_usd is None or type(cost.cost_usd) is Decimal
+    for amount in (priced.charge.billed_cost_usd, priced.charge.credits):
+        assert amount is None or type(amount) is Decimal
+
+
+@given(cards, usages)
+def test_a_cost_is_units_times_prices_rounded_once(card: RateCard, usage: ObservationUsage) -> None:
+    """Against the same written down plainly, in Decimal."""
+    usage = msgspec.structs.replace(usage, model="m", langfuse_picousd=None)
+    cost = PricingEngine(PriceBook(platform_prices=[Price(1, "m", card)])).cost_of(None, usage)
+    units = units_of(usage.usage_details)
+
+    def unit_price(kind: UnitKind) -> int | None:
+        if kind in card.usd_per_million:
+            return card.usd_per_million[kind]
+        if kind is UnitKind.REQUEST:
+            return 0
+        return unit_price(PLAIN_KIND[kind]) if kind in PLAIN_KIND else None
+
+    if not units or any(unit_price(kind) is None for kind in units):
+        assert cost.picousd is None or cost.source is CostSource.NO_USAGE
+        return
+    per_request = 0 if UnitKind.REQUEST in units else card.usd_per_million.get(UnitKind.REQUEST, 0)
+    total = D(sum(count * (unit_price(kind) or 0) for kind, count in units.items()) + per_request)
+    assert cost.cost_usd == EXACT.scaleb(total, -18).quantize(D("0.000000000001"), ROUND_HALF_UP, EXACT)
+
+
+@given(usages)
+def test_units_are_never_more_than_what_was_counted(usage: ObservationUsage) -> None:
+    units = units_of(usage.usage_details)
+    assert set(units) <= INPUT_KINDS | OUTPUT_KINDS | {UnitKind.IMAGES, UnitKind.REQUEST}
+    assert all(count > 0 for count in units.values())
+    assert sum(units.values()) <= sum(usage.usage_details.values())

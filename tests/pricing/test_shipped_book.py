@@ -1,47 +1,122 @@
-"""The shipped price book: priced here, it comes to what the package itself says."""
+"""The shipped price book: priced by the engine, it comes to what the package itself says; and its states are kept."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import httpx2
 import pytest
+from genai_prices import Usage, calc_price
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kluisz_analytics.fields import USD_PLACES, round_half_up
-from pricing.shipped_book import _calculated, _flat_rates, shipped_price
-from pricing.units import UnitKind
+from pricing import shipped_book, shipped_update
+from pricing.book import load_shipped_books
+from pricing.engine import ObservationUsage, PricingEngine
+from pricing.models import ShippedPriceList
+from pricing.price_book import PriceBook
+from pricing.shipped_book import ShippedPrices, installed, packed, unpacked
 
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
 MODELS = [
-    "gpt-4o",
-    "gpt-4o-mini",
-    "gpt-5",
-    "claude-sonnet-4-5-20250929",
-    "claude-haiku-4-5",
-    "gemini-2.5-flash",
-    "gemini-2.5-pro",
+    "gpt-4o", "gpt-4o-mini", "gpt-5", "claude-sonnet-4-5-20250929", "claude-haiku-4-5", "gemini-2.5-flash", "gemini-2.5-pro",
     "deepseek-chat",
-]
-KINDS = [UnitKind.INPUT, UnitKind.CACHED_INPUT, UnitKind.CACHE_WRITE, UnitKind.OUTPUT, UnitKind.REASONING]
+]  # fmt: skip
+ENGINE = PricingEngine(PriceBook(shipped_books=[ShippedPrices(installed)]))
+counts = st.integers(1, 500_000)
 
 
-@given(st.sampled_from(MODELS), st.dictionaries(st.sampled_from(KINDS), st.integers(1, 500_000), min_size=1))
-def test_it_comes_to_what_the_package_says(model: str, counts: Mapping[UnitKind, int]) -> None:
-    calculation = _calculated(model, counts, NOW)
-    assert calculation is not None
-    assert shipped_price(model, counts, NOW) == round_half_up(calculation.total_price, USD_PLACES)
+def shipped_cost(model: str, usage: Mapping[str, int], moment: datetime = NOW) -> Decimal | None:
+    return ENGINE.cost_of(None, ObservationUsage(model, usage, None, moment)).cost_usd
 
 
-def test_some_models_have_flat_prices_and_some_do_not() -> None:
-    assert _flat_rates("gpt-4o") is not None
-    assert _flat_rates("gemini-2.5-pro") is None, "it costs more above 200,000 tokens"
+@given(st.sampled_from(MODELS), counts, counts, counts, counts, counts, st.integers(0, 2 * 365))
+def test_it_comes_to_what_the_package_says(model: str, plain: int, cached: int, written: int, hour: int, output: int, days: int) -> None:
+    moment = NOW - timedelta(days=days)
+    theirs = calc_price(
+        Usage(
+            input_tokens=plain + cached + written + hour,
+            cache_read_tokens=cached,
+            cache_write_tokens=written + hour,
+            cache_write_1h_tokens=hour,
+            output_tokens=output,
+        ),
+        model_ref=model,
+        genai_request_timestamp=moment,
+    )
+    ours = shipped_cost(
+        model,
+        {"input": plain, "cache_read_input_tokens": cached, "input_cache_creation_5m": written, "input_cache_creation_1h": hour,
+         "output": output},
+        moment,
+    )  # fmt: skip
+    assert ours == round_half_up(theirs.total_price, USD_PLACES)
+
+
+@pytest.mark.parametrize(("usage", "cost"), [({"input": 1_000_000}, "2.5"), ({"input_cached_tokens": 1_000_000}, "1.25")])
+def test_gpt_4o_costs_what_openai_says(usage: Mapping[str, int], cost: str) -> None:
+    assert shipped_cost("gpt-4o", usage) == Decimal(cost)
+
+
+def test_a_long_request_costs_more_where_the_provider_says_so() -> None:
+    assert shipped_cost("gemini-2.5-pro", {"input": 200_000}) == Decimal("0.25")
+    assert shipped_cost("gemini-2.5-pro", {"input": 200_001}) == Decimal("0.5000025")
 
 
 def test_an_invented_model_has_no_price() -> None:
-    assert shipped_price("acme-llm-7b-nobody-knows", {UnitKind.INPUT: 1}, NOW) is None
+    assert shipped_cost("acme-llm-7b-nobody-knows", {"input": 1}) is None
 
 
-@pytest.mark.parametrize(("counts", "cost"), [({UnitKind.INPUT: 1_000_000}, "2.5"), ({UnitKind.CACHED_INPUT: 1_000_000}, "1.25")])
-def test_gpt_4o_costs_what_openai_says(counts: Mapping[UnitKind, int], cost: str) -> None:
-    assert shipped_price("gpt-4o", counts, NOW) == Decimal(cost)
+def test_a_kept_state_is_the_book_itself() -> None:
+    kept = unpacked(packed(installed()))
+    assert packed(kept) == packed(installed())
+    assert [[model.prices for model in provider.models] for provider in kept] == [
+        [model.prices for model in provider.models] for provider in installed()
+    ]
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[shipped_book.Provider]:
+    """What the package's authors publish, one price changed."""
+    providers = unpacked(packed(installed()))
+    model = next(model for provider in providers if provider.id == "openai" for model in provider.models if model.id == "gpt-4o-mini")
+    assert isinstance(model.prices, shipped_book.ModelPrice)
+    model.prices.input_mtok = Decimal(7)
+    monkeypatch.setattr(shipped_book.UpdatePrices, "fetch", lambda self: shipped_book.DataSnapshot(providers, from_auto_update=True))
+    return providers
+
+
+@pytest.mark.django_db
+def test_the_installed_book_is_kept_at_the_first_migration() -> None:
+    state = ShippedPriceList.objects.get()
+    assert (state.origin, bytes(state.data)) == ("installed", packed(installed()))
+    assert shipped_update.record_installed() is None
+
+
+@pytest.mark.django_db
+def test_what_is_published_is_kept_once_and_is_for_what_is_priced_after(published: list[shipped_book.Provider]) -> None:
+    state = shipped_update.update_from_authors()
+    assert state is not None
+    assert state.origin == "fetched"
+    assert shipped_update.update_from_authors() is None
+    engine = PricingEngine(PriceBook(shipped_books=load_shipped_books()))
+    usage = ObservationUsage("gpt-4o-mini", {"input": 1_000_000}, None, NOW)
+    before, after = (engine.cost_of(None, usage, state.recorded_at + timedelta(seconds=step)) for step in (-1, 1))
+    assert (before.cost_usd, after.cost_usd, after.price_id) == (Decimal("0.15"), Decimal(7), state.pk)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "failure", [httpx2.ConnectError("no network"), ValueError("Expected fetched prices payload to be a provider array")]
+)
+def test_without_a_network_the_last_state_stays(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
+) -> None:
+    def fail(self: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(shipped_book.UpdatePrices, "fetch", fail)
+    assert shipped_update.update_from_authors() is None
+    assert str(failure) in caplog.text
+    assert ShippedPriceList.objects.count() == 1

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -33,7 +32,8 @@ METRIC_COLUMN = {
     Metric.TOKENS: "total_tokens",
     Metric.TRACES: "total_traces",
 }
-SHARE_PLACES = 6
+WHOLE = 1_000_000
+"""Shares are parts of this."""
 NO_FILTERS = Filters()
 NO_SUMS = dict.fromkeys(["active_users_count", *NUMBERS], 0)
 NO_NUMBERS = numbers_from(NO_SUMS, None)
@@ -146,7 +146,7 @@ def _shares(costs: Sequence[int]) -> list[float | None]:
     """Each cost's part of all, at six places, so rounded that they sum to 1; None where nothing cost anything."""
     if not any(costs):
         return [None] * len(costs)
-    return [float(share) for share in split(Decimal(1), [Decimal(cost) for cost in costs], SHARE_PLACES)]
+    return [share / WHOLE for share in split(WHOLE, costs)]
 
 
 def _ranked(question: Question, keys: Sequence[Any], sums: Sequence[dict[str, Any]], *, detailed: bool = True) -> list[Ranked]:

@@ -6,6 +6,8 @@ from rest_framework import serializers
 
 from credits.api.views import CreditsField
 from kluisz_analytics.fields import USD_PLACES
+from pricing.engine import CostSource
+from pricing.units import UnitKind
 
 
 class UsdField(serializers.DecimalField):
@@ -108,6 +110,104 @@ class TopFlowAnswer(NumbersAnswer):
 
 class TopFlowsAnswer(PeriodAnswer):
     results = TopFlowAnswer(many=True)
+
+
+class PriceSourceAnswer(serializers.Serializer[Any]):
+    """Where a cost came from, and since when that held and was known."""
+
+    source = serializers.ChoiceField(choices=[one.value for one in CostSource])  # type: ignore[assignment]  # an answer's field
+    label = serializers.CharField()  # type: ignore[assignment]
+    price_id = serializers.IntegerField(allow_null=True)
+    model = serializers.CharField()
+    valid_from = serializers.DateTimeField(allow_null=True)
+    valid_until = serializers.DateTimeField(allow_null=True)
+    recorded_at = serializers.DateTimeField(allow_null=True)
+    recorded_by = serializers.CharField()
+
+
+class PriceLineAnswer(serializers.Serializer[Any]):
+    """Units of one kind times their price; the amount is not rounded."""
+
+    kind = serializers.ChoiceField(choices=[one.value for one in UnitKind])
+    units = serializers.IntegerField()
+    usd_per_million = UsdField()
+    amount_usd = serializers.DecimalField(max_digits=None, decimal_places=2 * USD_PLACES, normalize_output=True)
+
+
+class ObservationExplainedAnswer(serializers.Serializer[Any]):
+    langfuse_observation_id = serializers.CharField()
+    name = serializers.CharField()
+    type = serializers.CharField()
+    model = serializers.CharField()
+    start_time = serializers.DateTimeField()
+    usage_details = serializers.DictField(child=serializers.IntegerField())
+    price = PriceSourceAnswer()
+    lines = PriceLineAnswer(many=True)
+    cost_usd = UsdField(allow_null=True)
+    credits = CreditsField(allow_null=True)
+
+
+class RateAnswer(serializers.Serializer[Any]):
+    tier = serializers.CharField()
+    valid_from = serializers.DateTimeField()
+    recorded_at = serializers.DateTimeField()
+    recorded_by = serializers.CharField()
+    credits_per_usd = CreditsField()
+    pricing_multiplier = CreditsField()
+    minimum_credits = CreditsField(allow_null=True)
+    maximum_credits = CreditsField(allow_null=True)
+
+
+class LedgerEntryAnswer(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    type = serializers.CharField()
+    amount = CreditsField()
+    created_at = serializers.DateTimeField()
+    reason = serializers.CharField()
+
+
+class RepricingAnswer(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    as_of = serializers.DateTimeField()
+    reason = serializers.CharField()
+
+
+class ExplanationAnswer(serializers.Serializer[Any]):
+    """Why a trace was charged what it was: units × prices = cost; × multiplier = billed; × credits a dollar, then limits, rounded once."""
+
+    trace_id = serializers.UUIDField(source="trace.pk")
+    langfuse_trace_id = serializers.CharField(source="trace.langfuse_trace_id")
+    start_time = serializers.DateTimeField(source="trace.start_time")
+    priced_as_of = serializers.DateTimeField(source="trace.priced_as_of")
+    repricing = RepricingAnswer(allow_null=True)
+    observations = ObservationExplainedAnswer(many=True)
+    unbilled_observations = serializers.IntegerField()
+    cost_usd = UsdField(source="trace.cost_usd", allow_null=True)
+    rate = RateAnswer(allow_null=True)
+    billed_cost_exact = serializers.DecimalField(max_digits=None, decimal_places=18, normalize_output=True, allow_null=True)
+    billed_cost_usd = UsdField(source="trace.billed_cost_usd", allow_null=True)
+    credits_before_limits = serializers.DecimalField(max_digits=None, decimal_places=24, normalize_output=True, allow_null=True)
+    limit = serializers.ChoiceField(choices=["", "minimum", "maximum"])
+    credits = CreditsField(source="trace.credits", allow_null=True)
+    why_no_credits = serializers.CharField()
+    ledger = LedgerEntryAnswer(many=True)
+    posted_for_hour = CreditsField(allow_null=True)
+
+
+class UnpricedModelAnswer(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    unpriced_observations = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    tenants = serializers.IntegerField()
+    first_seen = serializers.DateTimeField()
+    last_seen = serializers.DateTimeField()
+
+
+class UnpricedAnswer(serializers.Serializer[Any]):
+    complete_through = serializers.DateTimeField(allow_null=True)
+    results = UnpricedModelAnswer(many=True)
 
 
 class ShareAnswer(NumbersAnswer):

@@ -12,5 +12,7 @@ urlpatterns = [
     path("time-series", views.TimeSeries.as_view(), name="time-series"),
     path("top-users", views.TopUsers.as_view(), name="top-users"),
     path("top-flows", views.TopFlows.as_view(), name="top-flows"),
+    path("traces/<uuid:trace_id>/explanation", views.TraceExplanation.as_view(), name="trace-explanation"),
+    path("unpriced", views.Unpriced.as_view(), name="unpriced"),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),
 ]

@@ -14,14 +14,16 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from kluisz_analytics.tenants.models import Tenant, User
-from usage.access import NotVisible, platform_scope, scope_of, tenant_scope, user_scope
+from usage.access import NotVisible, platform_scope, scope_of, tenant_scope, user_scope, visible_trace
 from usage.analytics import names, queries
 from usage.analytics.calendar import Period, PeriodError
+from usage.analytics.explain import explain
 from usage.analytics.freshness import complete_through_all
 from usage.analytics.numbers import Numbers
 from usage.analytics.projection import project_month
 from usage.analytics.queries import Metric, Ranked, Summary
 from usage.analytics.question import Dimension
+from usage.analytics.unpriced import unpriced_models
 from usage.api import answers, parameters
 from usage.api.renderers import CSVRenderer
 from usage.models import Granularity
@@ -182,6 +184,24 @@ class CostBreakdown(ListView):
             for row in rows
         ]
         return Response(answers.BreakdownAnswer(self.framed(period, {"group_by": dimension.value, "results": results})).data)
+
+
+class TraceExplanation(AnalyticsView):
+    @extend_schema(responses=answers.ExplanationAnswer, operation_id="trace_explanation")
+    def get(self, request: Request, trace_id: UUID) -> Response:
+        """Why a run was charged what it was: every figure between its units and its credits."""
+        return Response(answers.ExplanationAnswer(explain(visible_trace(self.viewer, trace_id))).data)
+
+
+class Unpriced(ListView):
+    file_name = "unpriced"
+
+    @extend_schema(responses=answers.UnpricedAnswer, operation_id="unpriced")
+    def get(self, request: Request) -> Response:
+        """Models without a price, with what they used, the most used first: for platform admins."""
+        platform_scope(self.viewer)
+        body = {"complete_through": complete_through_all(), "results": [asdict(one) for one in unpriced_models()]}
+        return Response(answers.UnpricedAnswer(body).data)
 
 
 def top_rows(view: ListView, request: Request, dimension: Dimension) -> tuple[Period, list[Ranked]]:

@@ -20,8 +20,9 @@ from usage.analytics.numbers import Numbers
 from usage.analytics.projection import Projection, project_month
 from usage.analytics.queries import Ranked, Summary
 from usage.analytics.question import Dimension
+from usage.analytics.traces import recent_traces
 from usage.dashboards import charts
-from usage.models import Granularity, LangfuseConnection
+from usage.models import Granularity, LangfuseConnection, Trace
 
 ROWS = 8
 HOURLY_UP_TO = timedelta(days=2, hours=1)
@@ -58,6 +59,7 @@ class Dashboard:
     by_model: dict[str, Any]
     models: list[Ranked]
     lists: list[TopList]
+    runs: list[Trace]
     complete_through: datetime | None
     connections: list[LangfuseConnection]
     uses_sandbox: bool
@@ -136,6 +138,16 @@ def user_dashboard(scope: Scope, user: User, period: Period, viewer: User) -> Da
     )
 
 
+def crumbs_of(trace: Trace, viewer: User) -> list[tuple[str, str]]:
+    """From the widest page that the viewer may see down to the run's user."""
+    crumbs = [("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else []
+    if trace.tenant is not None and (viewer.is_superuser or viewer.is_tenant_admin):
+        crumbs.append((trace.tenant.name, reverse("tenant-dashboard", args=[trace.tenant.slug])))
+    if trace.user is not None:
+        crumbs.append((trace.user.username, reverse("user-dashboard", args=[trace.user.pk])))
+    return crumbs
+
+
 def _common(scope: Scope, period: Period) -> dict[str, Any]:
     granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
     models = queries.breakdown(Dimension.MODEL, scope, period, detailed=False)
@@ -145,6 +157,7 @@ def _common(scope: Scope, period: Period) -> dict[str, Any]:
         "over_time": charts.usage_over_time(queries.time_series(scope, period, granularity, detailed=False), period),
         "by_model": charts.cost_by_model(models),
         "models": models,
+        "runs": recent_traces(scope, period, ROWS),
         "complete_through": complete_through_all(),
         "connections": list(LangfuseConnection.objects.filter(is_enabled=True)),
         "uses_sandbox": settings.USES_SANDBOX,

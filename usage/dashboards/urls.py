@@ -11,5 +11,6 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(), name="logout"),
     path("platform/", views.platform_dashboard, name="platform-dashboard"),
     path("tenants/<slug:slug>/", views.tenant_dashboard, name="tenant-dashboard"),
+    path("traces/<uuid:trace_id>/", views.trace_page, name="trace"),
     path("users/<uuid:user_id>/", views.user_dashboard, name="user-dashboard"),
 ]

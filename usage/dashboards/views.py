@@ -10,8 +10,9 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
 from kluisz_analytics.tenants.models import Tenant, User
-from usage.access import NotVisible, platform_scope, tenant_scope, user_scope
+from usage.access import NotVisible, platform_scope, tenant_scope, user_scope, visible_trace
 from usage.analytics.calendar import Period
+from usage.analytics.explain import explain
 from usage.dashboards import pages
 from usage.dashboards.period_form import PeriodForm
 
@@ -58,6 +59,18 @@ def user_dashboard(request: HttpRequest, user_id: UUID) -> HttpResponse:
     user = User.objects.select_related("tenant").get(pk=user_id)
     form = PeriodForm.of(request, user.tenant.zone)
     return _page(request, form, pages.user_dashboard(scope, user, _period(form), viewer))
+
+
+@login_required
+def trace_page(request: HttpRequest, trace_id: UUID) -> HttpResponse:
+    """One run, and why it was charged what it was."""
+    viewer: User = request.user  # type: ignore[assignment]
+    try:
+        trace = visible_trace(viewer, trace_id)
+    except NotVisible as error:
+        raise Http404(str(error)) from error
+    context = {"explanation": explain(trace), "crumbs": pages.crumbs_of(trace, viewer)}
+    return render(request, "traces/trace.html", context)
 
 
 def _period(form: PeriodForm) -> Period:

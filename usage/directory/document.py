@@ -26,6 +26,7 @@ class TierEntry(Struct, forbid_unknown_fields=True):
     pricing_multiplier: Decimal
     minimum_credits_per_trace: Decimal | None = None
     maximum_credits_per_trace: Decimal | None = None
+    grace_credits: Decimal = Decimal(0)
     default_credits: Decimal = Decimal(0)
     default_credits_per_month: Decimal = Decimal(0)
     valid_from: datetime = LONG_AGO
@@ -87,7 +88,13 @@ def _check(document: DirectoryDocument) -> None:
     for tier in document.tiers:
         for name in ("credits_per_usd", "pricing_multiplier"):
             _check_amount(tier.name, name, getattr(tier, name), above_zero=True)
-        for name in ("minimum_credits_per_trace", "maximum_credits_per_trace", "default_credits", "default_credits_per_month"):
+        for name in (
+            "minimum_credits_per_trace",
+            "maximum_credits_per_trace",
+            "grace_credits",
+            "default_credits",
+            "default_credits_per_month",
+        ):
             _check_amount(tier.name, name, getattr(tier, name), above_zero=False)
         _check_zone(tier.valid_from, f"tier “{tier.name}”")
     for tenant in document.tenants:

@@ -5,18 +5,21 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
 from credits import ledger
 from credits.models import Grant, Transaction
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
-from pricing.models import PricingTier, TierAssignment, TierRate
+from pricing import lists
+from pricing.models import IN_LIST, PricingTier, TierAssignment, TierRate
 from usage.directory.document import DirectoryDocument, DirectoryError
 from usage.sync.apply import Applied
 from usage.sync.attribution import attribute_all
 
 K = TypeVar("K")
 V = TypeVar("V")
+RATE_TERMS = ("credits_per_usd", "pricing_multiplier", "minimum_credits_per_trace", "maximum_credits_per_trace", "grace_credits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ def load_directory(document: DirectoryDocument) -> Loaded:
     try:
         with transaction.atomic():
             _load(document)
+    except ValidationError as error:
+        raise DirectoryError(f"{' '.join(error.messages)} Nothing was changed.") from error
     except IntegrityError as error:
         raise DirectoryError(f"The directory contradicts what is stored: {error}. Nothing was changed.") from error
     attributed: Applied = attribute_all()
@@ -77,16 +82,9 @@ def _load_tiers(document: DirectoryDocument) -> None:
             name=entry.name,
             defaults={"default_credits": entry.default_credits, "default_credits_per_month": entry.default_credits_per_month},
         )
-        TierRate.objects.update_or_create(
-            tier=tier,
-            valid_from=entry.valid_from,
-            defaults={
-                "credits_per_usd": entry.credits_per_usd,
-                "pricing_multiplier": entry.pricing_multiplier,
-                "minimum_credits_per_trace": entry.minimum_credits_per_trace,
-                "maximum_credits_per_trace": entry.maximum_credits_per_trace,
-            },
-        )
+        terms = {name: getattr(entry, name) for name in RATE_TERMS}
+        if not TierRate.objects.filter(IN_LIST, tier=tier, valid_from=entry.valid_from, **terms).exists():
+            lists.enter_rate(TierRate(tier=tier, valid_from=entry.valid_from, **terms), None)
 
 
 def _load_tenants(document: DirectoryDocument, tiers: dict[str, PricingTier]) -> None:
@@ -96,11 +94,11 @@ def _load_tenants(document: DirectoryDocument, tiers: dict[str, PricingTier]) ->
         if entry.default_tier is None:
             continue
         tier = _known(tiers, entry.default_tier, f"tenant “{entry.slug}”", "tier")
-        rate = tier.rates.order_by("valid_from").first()
+        rate = tier.rates.filter(IN_LIST).order_by("valid_from").first()
         if rate is None:
             raise DirectoryError(f"Tier “{tier.name}” has no rate; add it to the file's tiers.")
-        if not TierAssignment.objects.filter(tenant_id=entry.id, tier=tier).exists():
-            TierAssignment.objects.create(tenant_id=entry.id, tier=tier, valid_from=rate.valid_from)
+        if not TierAssignment.objects.filter(IN_LIST, tenant_id=entry.id, tier=tier).exists():
+            lists.assign_tier(TierAssignment(tenant_id=entry.id, tier=tier, valid_from=rate.valid_from), None)
 
 
 def _load_users(document: DirectoryDocument, tenants: dict[str, UUID], tiers: dict[str, PricingTier]) -> None:
@@ -135,10 +133,10 @@ def _assign_tiers(document: DirectoryDocument, tiers: dict[str, PricingTier]) ->
         if entry.tier is None:
             continue
         tier = _known(tiers, entry.tier, f"user “{entry.username}”", "tier")
-        assignments.append(TierAssignment(user_id=entry.id, tier=tier, valid_from=entry.tier_valid_from))
+        assignments.append((entry.id, tier, entry.tier_valid_from))
         if tier.default_credits:
             granted.append((entry.id, tier))
-    TierAssignment.objects.bulk_create(assignments, update_conflicts=True, unique_fields=["user", "valid_from"], update_fields=["tier"])
+    lists.assign_tiers_to_users(assignments)
     _grant_defaults(granted)
 
 

@@ -2,6 +2,7 @@
 
 from usage.models.connections import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.models.facts import Observation, RejectedObservation, Trace, TraceVoid
+from usage.models.repricing import Repricing
 from usage.models.rollups import FlowUsage, Granularity, ModelUsage, TenantUsageStats, UserUsageStats
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "ModelUsage",
     "Observation",
     "RejectedObservation",
+    "Repricing",
     "SyncDrift",
     "SyncRun",
     "SyncWindow",

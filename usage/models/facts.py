@@ -53,6 +53,7 @@ class Trace(TokenColumns):
     billed_cost_usd = UsdField(null=True)
     credits = CreditsField(null=True)
     rate_id = models.BigIntegerField(null=True, help_text="The tier's rate that priced it.")
+    priced_as_of = models.DateTimeField(help_text="It is priced with the lists as they were then, unless its period was repriced.")
     is_voided = models.BooleanField(default=False, help_text="Taken out of all numbers and of the ledger by an operator.")
 
     class Meta:

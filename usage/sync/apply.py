@@ -19,7 +19,7 @@ from django.utils import timezone
 from credits import ledger
 from kluisz_analytics.fields import CREDIT_PLACES, from_scaled
 from pricing.book import load_price_book
-from pricing.engine import PriceBook
+from pricing.engine import PricingEngine
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection, Observation, Trace
 from usage.periods import hour_of
@@ -44,6 +44,8 @@ class Applied:
     traces_changed: int = 0
     observations_gone: int = 0
     transactions_posted: int = 0
+    cost_picousd: int = 0
+    microcredits: int = 0
     stored_by_hour: Counter[datetime] = field(default_factory=Counter)
     gone_by_hour: Counter[datetime] = field(default_factory=Counter)
 
@@ -53,6 +55,8 @@ class Applied:
         self.traces_changed += other.traces_changed
         self.observations_gone += other.observations_gone
         self.transactions_posted += other.transactions_posted
+        self.cost_picousd += other.cost_picousd
+        self.microcredits += other.microcredits
         self.stored_by_hour += other.stored_by_hour
         self.gone_by_hour += other.gone_by_hour
         return self
@@ -65,15 +69,17 @@ class Assembler:
     connection_id: int
     fixed_tenant_id: UUID | None
     directory: Directory
-    book: PriceBook
+    engine: PricingEngine
 
-    def trace_of(self, steps: Sequence[Step]) -> TraceFact:
-        return assemble(self.connection_id, steps, self.directory, self.book, self.fixed_tenant_id)
+    def trace_of(self, steps: Sequence[Step], stored: TraceFact | None = None) -> TraceFact:
+        return assemble(self.connection_id, steps, self.directory, self.engine, self.fixed_tenant_id, stored)
 
 
 def load_assembler(connection: LangfuseConnection) -> Assembler:
     """With everything that is known now."""
-    return Assembler(connection.pk, connection.tenant_id, store.load_directory_of_ids(), load_price_book())
+    return Assembler(
+        connection.pk, connection.tenant_id, store.load_directory_of_ids(), PricingEngine(load_price_book(store.load_repriced()))
+    )
 
 
 @dataclass(slots=True)
@@ -163,9 +169,12 @@ def _news(steps: Sequence[Step], versions: Mapping[str, store.StoredVersion]) ->
     return [step for step in steps if step.id not in versions or versions[step.id].is_older_than(step)]
 
 
-def reassemble(assembler: Assembler, trace_ids: Collection[str]) -> Applied:
-    """Decide and price stored traces anew, after a tenant, a user or a price became known. Call it in a transaction."""
-    return _change_traces(assembler, trace_ids, {}, NewTraces())
+def reassemble(assembler: Assembler, trace_ids: Collection[str], adjustment: str = "") -> Applied:
+    """Decide and price stored traces anew, after a tenant, a user or a price became known. Call it in a transaction.
+
+    What that changes is posted as usage, or with ``adjustment`` (a reason) as adjustments.
+    """
+    return _change_traces(assembler, trace_ids, {}, NewTraces(), adjustment)
 
 
 def committed(work: Callable[[], Applied]) -> Applied:
@@ -181,17 +190,20 @@ def committed(work: Callable[[], Applied]) -> Applied:
     raise AssertionError("unreachable")
 
 
-def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: StepsByTrace, new: NewTraces) -> Applied:
+def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: StepsByTrace, new: NewTraces, adjustment: str = "") -> Applied:
     """Write new traces, and stored ones as they are with their news; then what follows from both."""
     change, changed_traces, changed_steps, added_steps = new.change, [], [], []
+    cost_picousd = microcredits = 0
     for old_trace, old_steps in locked_traces(stored_ids):
         change.take_away(old_trace, old_steps)
         # What is stored, before deciding anew changes the steps in place.
         old_rows = {step.id: store.step_row(step, old_trace) for step in old_steps}
         steps = _merged(old_steps, news.get(old_trace.id, ()))
-        trace = assembler.trace_of(steps)
+        trace = assembler.trace_of(steps, old_trace)
         trace.is_voided = old_trace.is_voided
         change.add(trace, steps)
+        cost_picousd += (trace.cost_picousd or 0) - (old_trace.cost_picousd or 0)
+        microcredits += (trace.microcredits or 0) - (old_trace.microcredits or 0)
         row = store.trace_row(trace)
         if row != store.trace_row(old_trace):
             changed_traces.append(row)
@@ -200,8 +212,13 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
         changed_steps += [row for row in rows if row[0] in old_rows and row != old_rows[row[0]]]
     store.write(Trace, store.TRACE_COLUMNS, new.rows.values(), changed_traces)
     store.write(Observation, store.STEP_COLUMNS, chain(added_steps, *new.step_rows.values()), changed_steps)
-    posted = post(apply_change(change))
-    return Applied(traces_changed=len(new.rows) + len(changed_traces), transactions_posted=posted.transactions)
+    posted = post(apply_change(change), adjustment)
+    return Applied(
+        traces_changed=len(new.rows) + len(changed_traces),
+        transactions_posted=posted.transactions,
+        cost_picousd=cost_picousd,
+        microcredits=microcredits,
+    )
 
 
 def locked_traces(trace_ids: Collection[str]) -> Iterable[tuple[TraceFact, list[Step]]]:
@@ -227,7 +244,7 @@ def _merged(old_steps: Iterable[Step], news: Iterable[Step]) -> list[Step]:
     return list(merged.values())
 
 
-def post(microcredits: Mapping[tuple[UUID, datetime], int]) -> ledger.Posted:
+def post(microcredits: Mapping[tuple[UUID, datetime], int], adjustment: str = "") -> ledger.Posted:
     """Bring the ledger to what the hours come to now."""
     usage = {key: from_scaled(amount, CREDIT_PLACES) for key, amount in microcredits.items()}
-    return ledger.post_usage(usage, timezone.now())
+    return ledger.post_usage(usage, timezone.now(), adjustment)

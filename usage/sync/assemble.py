@@ -4,21 +4,24 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
-from pricing.engine import Charge, CostSource, PriceBook, charge_for, cost_of, split
+from pricing.engine import CostSource, ObservationUsage, PricedTrace, PricingEngine, TraceUsage
 from pricing.units import NO_TOKENS, TokenCounts
 from usage.langfuse.wire import ReceivedObservation
 from usage.periods import hour_of
 from usage.sync.steps import Directory, Step, TraceFact
 
 MILLISECOND = timedelta(milliseconds=1)
-NO_CHARGE = Charge(None, None)
 
 
 def assemble(
-    connection_id: int, steps: Sequence[Step], directory: Directory, book: PriceBook, fixed_tenant_id: UUID | None = None
+    connection_id: int,
+    steps: Sequence[Step],
+    directory: Directory,
+    engine: PricingEngine,
+    fixed_tenant_id: UUID | None = None,
+    stored: TraceFact | None = None,
 ) -> TraceFact:
-    """The trace of ``steps`` (all of its steps, at least one). Prices the steps on the way, in place."""
+    """The trace of ``steps`` (all of its steps, at least one), of which ``stored`` is the decision so far. Prices the steps, in place."""
     ordered = sorted(steps, key=_precedence) if len(steps) > 1 else steps
     rows = [step.received for step in ordered]
     first = rows[0]
@@ -26,17 +29,19 @@ def assemble(
     user_reference = first.user_reference or _first(rows, lambda row: row.user_reference)
     tenant_id, user_id = _owner(tenant_reference, user_reference, directory, fixed_tenant_id)
     start_time = min([row.start_time for row in rows])
-    billed = [step for step in ordered if _price(step, tenant_id, book)]
-    priced = [step for step in billed if step.cost_picousd is not None]
-    cost_picousd = None if billed and not priced else sum([step.cost_picousd or 0 for step in priced])
-    charge = NO_CHARGE
-    if tenant_id is not None and user_id is not None:
-        cost_usd = None if cost_picousd is None else from_scaled(cost_picousd, USD_PLACES)
-        charge = charge_for(cost_usd, book.rate_for(user_id, tenant_id, start_time))
-    billed_cost_picousd = None if charge.billed_cost_usd is None else to_scaled(charge.billed_cost_usd, USD_PLACES)
-    microcredits = None if charge.credits is None else to_scaled(charge.credits, CREDIT_PLACES)
-    # Without usage, all of the charge (a tier's minimum) is the first step's.
-    _share(charge, billed_cost_picousd, microcredits, priced or [ordered[0]])
+    priced_as_of = engine.book.loaded_at
+    if stored is not None and (stored.is_attributed or tenant_id is None or user_id is None):
+        # Once it has an owner, later entries of the price lists change nothing (pricing.engine).
+        priced_as_of = stored.priced_as_of
+    usages = [
+        ObservationUsage(row.model, row.usage_details, step.langfuse_cost_picousd, row.start_time)
+        for step, row in zip(ordered, rows, strict=True)
+    ]
+    priced = engine.price(TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages))
+    _keep_prices(ordered, priced)
+    billed = [step for step in ordered if step.is_billed]
+    priced_count = sum([step.cost_picousd is not None for step in billed])
+    charge = priced.charge
     return TraceFact(
         id=ordered[0].trace_id,
         connection_id=connection_id,
@@ -54,13 +59,14 @@ def assemble(
         flow_id=first.flow_id or _first(rows, lambda row: row.flow_id),
         observations=len(steps),
         gone_observations=sum([step.gone_since is not None for step in steps]),
-        priced_observations=len(priced),
-        unpriced_observations=len(billed) - len(priced),
+        priced_observations=priced_count,
+        unpriced_observations=len(billed) - priced_count,
         tokens=sum_tokens(billed),
-        cost_picousd=cost_picousd,
-        billed_cost_picousd=billed_cost_picousd,
-        microcredits=microcredits,
-        rate_id=charge.rate_id,
+        cost_picousd=priced.cost_picousd,
+        billed_cost_picousd=charge.billed_picousd,
+        microcredits=charge.microcredits,
+        rate_id=None if charge.rate is None else charge.rate.id,
+        priced_as_of=priced_as_of,
     )
 
 
@@ -85,41 +91,14 @@ def _owner(
     return (directory.tenants.get(tenant_reference) if tenant_reference else users_tenant_id), user_id
 
 
-def _price(step: Step, tenant_id: UUID | None, book: PriceBook) -> bool:
-    """Price the step; whether it is billed."""
-    received = step.received
-    step.billed_cost_picousd = step.microcredits = step.cost_picousd = step.price_id = None
-    if not received.usage_details and received.cost_usd is None:
-        step.cost_source = CostSource.NO_USAGE
-        return False
-    cost = cost_of(
-        book,
-        tenant_id=tenant_id,
-        model=received.model,
-        usage_details=received.usage_details,
-        langfuse_cost_usd=received.cost_usd,
-        started_at=received.start_time,
-    )
-    step.cost_source, step.price_id = cost.source, cost.price_id
-    if cost.source is CostSource.LANGFUSE:
-        step.cost_picousd = step.langfuse_cost_picousd
-    elif cost.cost_usd is not None and step.is_billed:
-        step.cost_picousd = to_scaled(cost.cost_usd, USD_PLACES)
-    return step.is_billed
-
-
-def _share(charge: Charge, billed_cost_picousd: int | None, microcredits: int | None, sharers: Sequence[Step]) -> None:
-    """Tell the trace's charge apart by step, in proportion to cost."""
-    if charge.billed_cost_usd is None or charge.credits is None:
-        return
-    if len(sharers) == 1:
-        sharers[0].billed_cost_picousd, sharers[0].microcredits = billed_cost_picousd, microcredits
-        return
-    weights = [from_scaled(step.cost_picousd or 0, USD_PLACES) for step in sharers]
-    billed = split(charge.billed_cost_usd, weights, USD_PLACES)
-    credits = split(charge.credits, weights, CREDIT_PLACES)
-    for step, billed_part, credits_part in zip(sharers, billed, credits, strict=True):
-        step.billed_cost_picousd, step.microcredits = to_scaled(billed_part, USD_PLACES), to_scaled(credits_part, CREDIT_PLACES)
+def _keep_prices(steps: Sequence[Step], priced: PricedTrace) -> None:
+    """Write onto the steps what each costs, and which part of the trace's charge is its own."""
+    for step, cost in zip(steps, priced.costs, strict=True):
+        step.cost_picousd = None if cost.source is CostSource.NO_USAGE else cost.picousd
+        step.cost_source, step.price_id = cost.source, cost.price_id
+        step.billed_cost_picousd = step.microcredits = None
+    for at, billed_part, credits_part in priced.parts():
+        steps[at].billed_cost_picousd, steps[at].microcredits = billed_part, credits_part
 
 
 def _latency_ms(rows: Sequence[ReceivedObservation], start_time: datetime) -> int | None:

@@ -18,6 +18,7 @@ from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.sync import windows
 from usage.sync.attribution import attribute_known
 from usage.sync.result import COUNTS, SyncResult
+from usage.sync.waiting import price_waiting_since
 from usage.sync.walk import Walk
 from usage.sync.windows import Span
 
@@ -81,6 +82,12 @@ def _finish(run: SyncRun, result: SyncResult) -> None:
     SyncDrift.objects.bulk_create(result.drifts)
 
 
+def _last_complete(connection: LangfuseConnection) -> datetime | None:
+    """When the last run that did everything began."""
+    complete = SyncRun.objects.filter(connection=connection, outcome=SyncRun.Outcome.COMPLETE)
+    return complete.order_by("-started_at").values_list("started_at", flat=True).first()
+
+
 def read_due(
     connection: LangfuseConnection,
     client: LangfuseClientService,
@@ -88,8 +95,9 @@ def read_due(
     result: SyncResult,
     progress: Progress = no_progress,
 ) -> None:
-    """Read the windows, newest first, after attributing what has found its owner. Adds to ``result``."""
+    """Read the windows, newest first, after attributing what has found its owner and pricing what has found a price. Adds to ``result``."""
     result.add(attribute_known(connection))
+    result.add(price_waiting_since(connection, _last_complete(connection)))
     worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     walk = Walk(connection, client, due, worker, result)
     walk.read(lambda: progress(result.windows, len(due), result.observations_read))

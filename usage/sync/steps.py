@@ -71,7 +71,12 @@ class TraceFact(msgspec.Struct, gc=False):
     billed_cost_picousd: int | None
     microcredits: int | None
     rate_id: int | None
+    priced_as_of: datetime
     is_voided: bool = False
+
+    @property
+    def is_attributed(self) -> bool:
+        return self.tenant_id is not None and self.user_id is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
+from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.identifiers import parse_uuid
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
-from usage.models import LangfuseConnection, Observation, RejectedObservation, Trace
+from usage.models import LangfuseConnection, Observation, RejectedObservation, Repricing, Trace
 from usage.sync.steps import Directory, Step, TraceFact
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ DECIDED = (
 )
 TRACE_COLUMNS = (
     *("id", "cost_usd", "billed_cost_usd", "credits", *DECIDED, *TOKEN_COLUMNS),
-    *("start_time", "hour", "tenant_id", "user_id"),
+    *("start_time", "hour", "priced_as_of", "tenant_id", "user_id"),
 )
 
 _step_values = attrgetter(
@@ -89,6 +90,7 @@ def trace_row(trace: TraceFact) -> Row:
         *trace.tokens,
         stamp(trace.start_time),
         stamp(trace.hour),
+        stamp(trace.priced_as_of),
         trace.tenant_id.hex if trace.tenant_id else None,
         trace.user_id.hex if trace.user_id else None,
     )
@@ -139,7 +141,7 @@ def _trace_fact(row: dict[str, Any]) -> TraceFact:
         cost_picousd=_scaled(row["cost_usd"], USD_PLACES),
         billed_cost_picousd=_scaled(row["billed_cost_usd"], USD_PLACES),
         microcredits=_scaled(row["credits"], CREDIT_PLACES),
-        **{name: row[name] for name in (*DECIDED, "start_time", "hour", "tenant_id", "user_id")},
+        **{name: row[name] for name in (*DECIDED, "start_time", "hour", "priced_as_of", "tenant_id", "user_id")},
     )
 
 
@@ -190,6 +192,12 @@ def load_directory_of_ids() -> Directory:
     tenants = {str(pk): pk for pk in Tenant.objects.order_by().values_list("pk", flat=True)}
     users = {str(pk): (pk, tenant_id) for pk, tenant_id in User.objects.order_by().values_list("pk", "tenant_id")}
     return Directory(tenants, users)
+
+
+def load_repriced() -> list[Repriced]:
+    """The periods whose repricing holds."""
+    rows = Repricing.objects.filter(state__in=Repricing.HOLDING).order_by("as_of").values_list("start", "end", "as_of", "tenant_id")
+    return [Repriced(*row) for row in rows]
 
 
 def known_ids(model: type[Tenant] | type[User], references: Collection[str]) -> list[str]:

@@ -108,3 +108,36 @@ def change(ratio: float | None, more_is: str = "neutral") -> SafeString | str:
 def width(part: Any) -> str:
     """A ratio as a CSS width."""
     return f"{100 * min(max(float(part or 0), 0), 1):.2f}%"
+
+
+@register.filter
+def exact(value: Decimal | None) -> str:
+    """All digits that say something: 11.400000 → 11.4."""
+    if value is None:
+        return UNKNOWN
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+@register.filter
+def kind(value: str) -> str:
+    """cached_input → cached input."""
+    return value.replace("_", " ")
+
+
+@register.filter
+def signed_usd(value: Decimal) -> str:
+    """A difference in dollars, its sign first."""
+    return f"{'−' if value < 0 else '+' if value else ''}{usd(abs(value))}"
+
+
+@register.filter
+def signed_credits(value: Decimal) -> str:
+    """A difference in credits, its sign first."""
+    return f"{'−' if value < 0 else '+' if value else ''}{credits(abs(value))}"
+
+
+@register.simple_tag
+def credits_change(before: Decimal, after: Decimal) -> SafeString | str:
+    """How much more or less it would be, as a ratio."""
+    return change(float(after / before) - 1) if before else UNKNOWN

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import People
+from usage.models import Trace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("some_usage")]
 
@@ -25,6 +26,11 @@ EXPECTED = {
     "top-users": [200, 200, 200, 200, 200, 403, 401],
     "top-flows": [200, 200, 200, 200, 200, 403, 401],
     "cost-breakdown": [200, 200, 200, 200, 200, 403, 401],
+    "traces/{acme_trace}/explanation": [200, 200, 200, 404, 404, 403, 401],
+    "traces/{colleagues_trace}/explanation": [200, 200, 403, 404, 404, 403, 401],
+    "traces/{nobodys_trace}/explanation": [200, 404, 404, 404, 404, 403, 401],
+    "traces/{unknown}/explanation": [404, 404, 404, 404, 404, 403, 401],
+    "unpriced": [200, 403, 403, 403, 403, 403, 401],
     "time-series?tenant_id={acme}": [200, 200, 200, 404, 404, 403, 401],
     "top-users?user_id={acme_user}": [200, 200, 200, 404, 404, 403, 401],
     "top-users?user_id={acme_colleague}": [200, 200, 403, 404, 404, 403, 401],
@@ -38,6 +44,8 @@ PERIOD = {"start_date": "2026-11-01", "end_date": "2026-11-30"}
 
 def filled(path: str, people: People) -> str:
     ids = {name: getattr(people, name).pk for name in ("acme", "acme_user", "acme_colleague")}
+    for name, owner in (("acme_trace", people.acme_user), ("colleagues_trace", people.acme_colleague), ("nobodys_trace", None)):
+        ids[name] = Trace.objects.filter(user=owner).earliest("start_time").pk
     return path.format(**ids, unknown="00000000-0000-4000-8000-000000000000")
 
 

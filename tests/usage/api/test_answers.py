@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 
 from kluisz_analytics.tenants.models import ApiToken
 from tests.conftest import NOON, People
-from usage.models import LangfuseConnection, SyncWindow
+from usage.models import LangfuseConnection, SyncWindow, Trace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("some_usage")]
 NOVEMBER = {"start_date": "2026-11-01", "end_date": "2026-11-30", "tz": "UTC"}
@@ -222,3 +222,19 @@ def test_the_number_of_queries_does_not_grow_with_the_data(
     client.force_login(people.platform_admin)
     with django_assert_max_num_queries(QUERY_BUDGET):
         assert client.get(f"/api/v2/analytics/{address}", {**NOVEMBER, **extra}).status_code == 200
+
+
+def test_an_explanation_is_exact_text(people: People, use: Callable[..., None], api: Callable[..., Any]) -> None:
+    use(people.acme_user, None, NOON + timedelta(days=9), model="gpt-4o")
+    body = api(people.acme_user, f"traces/{Trace.objects.latest('start_time').pk}/explanation").json()
+    assert [line["amount_usd"] for line in body["observations"][0]["lines"]] == ["0.000025", "0.00005"]
+    assert (body["cost_usd"], body["billed_cost_exact"], body["credits_before_limits"]) == ("0.000075000000", "0.00007125", "0.01425")
+    assert (body["credits"], body["ledger"][0]["amount"], body["rate"]["tier"]) == ("0.014250", "-0.014250", "Professional")
+
+
+def test_unpriced_models_are_listed_with_what_waits(people: People, use: Callable[..., None], api: Callable[..., Any]) -> None:
+    use(people.acme_user, None, model="acme-7b")
+    (row,) = api(people.platform_admin, "unpriced").json()["results"]
+    assert (row["model"], row["unpriced_observations"], row["total_tokens"], row["tenants"]) == ("acme-7b", 1, 15, 1)
+    text = api(people.platform_admin, "unpriced", format="csv").content.decode()
+    assert text.splitlines()[1].startswith("acme-7b,1,15,10,5,1,2026-11-10T12:00:00Z")

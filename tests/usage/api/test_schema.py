@@ -9,6 +9,7 @@ from drf_spectacular.validation import validate_schema
 from jsonschema import Draft202012Validator
 
 from tests.conftest import People
+from usage.models import Trace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("some_usage")]
 
@@ -21,6 +22,8 @@ ADDRESSES = {
     "/api/v2/analytics/top-users": {},
     "/api/v2/analytics/top-flows": {},
     "/api/v2/analytics/cost-breakdown": {},
+    "/api/v2/analytics/traces/{trace_id}/explanation": {"trace_id": "acme_trace"},
+    "/api/v2/analytics/unpriced": {},
     "/api/v2/credits/status": {},
     "/api/v2/credits/{user_id}/status": {"user_id": "acme_user"},
 }
@@ -42,7 +45,8 @@ def test_every_analytics_address_is_tested_here(schema: dict[str, Any]) -> None:
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("role", ["platform_admin", "acme_user", "globex_admin"])
 def test_every_answer_validates(people: People, api: Callable[..., Any], schema: dict[str, Any], address: str, role: str) -> None:
-    ids = {name: str(getattr(people, of).pk) for name, of in ADDRESSES[address].items()}
+    trace = Trace.objects.filter(user=people.acme_user).earliest("start_time")
+    ids = {name: str(trace.pk if of == "acme_trace" else getattr(people, of).pk) for name, of in ADDRESSES[address].items()}
     answer = api(getattr(people, role), address.format(**ids), start_date="2026-11-01", end_date="2026-11-30")
     described = schema["paths"][address]["get"]["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
     Draft202012Validator({**described, "components": schema["components"]}).validate(answer.json())

@@ -7,7 +7,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from pricing.engine import Assignment, CostSource, PriceBook, TierRate
+from pricing.engine import CostSource, PricingEngine
+from pricing.price_book import PriceBook
+from pricing.prices import Assignment, TierRate
 from tests.conftest import LONG_AGO, NOON
 from usage.langfuse.wire import ReceivedObservation
 from usage.sync.assemble import assemble
@@ -47,7 +49,7 @@ def trace_of(
     *observations: ReceivedObservation, book: PriceBook = BOOK, fixed_tenant_id: UUID | None = None
 ) -> tuple[TraceFact, list[Step]]:
     steps = [step_from(1, one) for one in observations]
-    return assemble(1, steps, DIRECTORY, book, fixed_tenant_id), steps
+    return assemble(1, steps, DIRECTORY, PricingEngine(book), fixed_tenant_id), steps
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,10 @@ def owned(people: People, **fields: Any) -> dict[str, Any]:
 
 def state() -> dict[str, list[Any]]:
     """Everything that follows from the observations, row for row."""
-    skipped = {"id", "created_at", "updated_at", "first_seen_at"}
+    skipped = {"id", "created_at", "updated_at", "first_seen_at", "priced_as_of"}
     return {
         model.__name__: sorted(
-            str({key: value for key, value in one.items() if key not in skipped or model in (Trace, Observation)})
+            str({key: value for key, value in one.items() if key not in skipped or (key == "id" and model in (Trace, Observation))})
             for one in model.objects.values()
         )
         for model in (Trace, Observation, TenantUsageStats, UserUsageStats, FlowUsage, ModelUsage, UsageCharge)

@@ -1,0 +1,134 @@
+"""Prices made ready for usage of one model and one shape, so that pricing an observation is a sum of products. Pure."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from operator import mul
+from typing import NamedTuple
+
+from pricing.price_book import ShippedBook
+from pricing.prices import EVER, MILLION, NEVER, Price, RateCard
+from pricing.units import INPUT_KINDS, Shape, UnitKind, units_of
+
+HALF = MILLION // 2
+Amount = Callable[[Mapping[str, int]], int | None]
+"""What a usage map costs (picousd); None where it has no units, or one without a price. Raises TypeError for a count that is no integer."""
+
+
+class CostSource(StrEnum):
+    """Where a cost came from, in the order in which they apply."""
+
+    TENANT_PRICE = "tenant_price"
+    PLATFORM_PRICE = "platform_price"
+    LANGFUSE = "langfuse"
+    FALLBACK_PRICE = "fallback_price"
+    PRICE_BOOK = "price_book"
+    UNPRICED = "unpriced"
+    NO_USAGE = "no_usage"
+
+
+class Offer(NamedTuple):
+    """A price that may apply to usage of one shape: what it comes to, when it holds, and when it was in the list."""
+
+    valid_from: datetime
+    valid_until: datetime
+    recorded_at: datetime
+    withdrawn_at: datetime
+    source: CostSource
+    price_id: int | None
+    amount: Amount | None
+    """None where the prices change with the time of day: ``amount_at`` says what they are at a moment."""
+    amount_at: Callable[[datetime], Amount | None] | None = None
+
+
+def offers_of(source: CostSource, prices: Iterable[Price], model: str, shape: Shape) -> list[Offer]:
+    """The prices for the model: exact names before patterns, then what begins last, then what was entered last."""
+    fitting = [price for price in prices if model and price.is_for(model)]
+    fitting.sort(key=lambda price: (not price.is_pattern, price.valid_from, price.recorded_at, price.id), reverse=True)
+    return [
+        Offer(one.valid_from, one.valid_until, one.recorded_at, one.withdrawn_at, source, one.id, amount_for(one.card, shape))
+        for one in fitting
+    ]
+
+
+def shipped_offers(books: Iterable[ShippedBook], model: str, shape: Shape) -> Iterator[Offer]:
+    """What the states of the shipped book have for the model."""
+    for book in books if model else ():
+        cards = book.cards(model)
+        known = book.recorded_at, book.withdrawn_at, CostSource.PRICE_BOOK, book.id
+        if cards is None:
+            yield Offer(EVER, NEVER, *known, None, _by_time_of_day(book, model, shape))
+            continue
+        for valid_from, valid_until, card in cards:
+            yield Offer(valid_from, valid_until, *known, amount_for(card, shape))
+
+
+def _by_time_of_day(book: ShippedBook, model: str, shape: Shape) -> Callable[[datetime], Amount | None]:
+    ready: dict[int, Amount] = {}
+
+    def amount_at(moment: datetime) -> Amount | None:
+        card = book.card_at(model, moment)
+        if card is None:
+            return None
+        return ready.get(id(card)) or ready.setdefault(id(card), amount_for(card, shape))
+
+    return amount_at
+
+
+def amount_for(card: RateCard, shape: Shape) -> Amount:
+    """The card's prices as a function of usage maps of this shape."""
+
+    def by_kind(usage_details: Mapping[str, int]) -> int | None:
+        """Sorts units by kind first: for usage that may count a unit twice, and for cards that lack a kind."""
+        units = units_of(usage_details)
+        if any(count.__class__ is not int for count in units.values()):
+            raise TypeError(f"A usage count is not an integer: {dict(usage_details)}.")
+        return card.picousd(units) if units else None
+
+    rates = _rates(card, card.usd_per_million, shape)
+    asks_for_requests = UnitKind.REQUEST in shape.kinds and UnitKind.REQUEST in card.usd_per_million
+    if rates is None or asks_for_requests or shape.lifetime_total is not None or (shape.may_overlap and shape.total_key != "total"):
+        return by_kind
+    if card.long_context:
+        return _by_length(card, shape, rates, by_kind)
+    for_request = card.usd_per_million.get(UnitKind.REQUEST, 0)
+
+    def summed(usage_details: Mapping[str, int]) -> int | None:
+        total = sum(map(mul, rates, usage_details.values()), for_request)
+        return (total + HALF) // MILLION if total.__class__ is int and total > for_request else by_kind(usage_details)
+
+    def summed_if_beside(usage_details: Mapping[str, int]) -> int | None:
+        if sum(usage_details.values()) != 2 * usage_details["total"]:
+            return by_kind(usage_details)
+        total = sum(map(mul, rates, usage_details.values()), for_request)
+        return (total + HALF) // MILLION if total.__class__ is int and total > for_request else by_kind(usage_details)
+
+    return summed_if_beside if shape.may_overlap else summed
+
+
+def _by_length(card: RateCard, shape: Shape, base: tuple[int, ...], by_kind: Amount) -> Amount:
+    """For a card with other prices for long requests."""
+    levels = [(threshold, _rates(card, prices, shape) or base, prices) for threshold, prices in card.long_context]
+    levels.append((-1, base, card.usd_per_million))
+    ready = [(threshold, rates, prices.get(UnitKind.REQUEST, 0)) for threshold, rates, prices in levels]
+    input_keys = tuple(int(kind in INPUT_KINDS) for kind in shape.kinds)
+    may_overlap = shape.may_overlap
+
+    def summed(usage_details: Mapping[str, int]) -> int | None:
+        counts = usage_details.values()
+        if may_overlap and sum(counts) != 2 * usage_details["total"]:
+            return by_kind(usage_details)
+        input_tokens = sum(map(mul, input_keys, counts))
+        for threshold, rates, for_request in ready:
+            if input_tokens > threshold:
+                total = sum(map(mul, rates, counts), for_request)
+                return (total + HALF) // MILLION if total.__class__ is int and total > for_request else by_kind(usage_details)
+        return by_kind(usage_details)
+
+    return summed
+
+
+def _rates(card: RateCard, prices: Mapping[UnitKind, int], shape: Shape) -> tuple[int, ...] | None:
+    """The price of each key of the shape, 0 for keys without a kind; None where the card lacks one."""
+    rates = [0 if kind is None or kind is UnitKind.REQUEST else card.rate(kind, prices) for kind in shape.kinds]
+    return None if None in rates else tuple(rate or 0 for rate in rates)

@@ -1,0 +1,160 @@
+"""A model's price for its units: pure, exact, in integers (domain.md, Price).
+
+Amounts are scaled integers, as they are stored: ``picousd`` is a millionth of a millionth of a dollar.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple
+
+from kluisz_analytics.fields import EXACT, USD_PLACES, from_scaled, to_scaled
+from pricing.units import INPUT_KINDS, PLAIN_KIND, UnitKind
+
+MILLION = 1_000_000
+EVER = datetime.min.replace(tzinfo=UTC)
+NEVER = datetime.max.replace(tzinfo=UTC)
+LATEST = NEVER - timedelta(days=1)
+"""As of then, whatever is in a list now."""
+
+
+class Precedence(StrEnum):
+    """Whether a platform's price goes before or after the cost that Langfuse has computed."""
+
+    REPLACES = "replaces"
+    FALLBACK = "fallback"
+
+
+class PriceLine(NamedTuple):
+    """One kind of unit in a cost: USD for a million of it, and what the units come to, not rounded."""
+
+    kind: UnitKind
+    units: int
+    usd_per_million: Decimal
+    amount_usd: Decimal
+
+
+def half_up(numerator: int, denominator: int) -> int:
+    """The quotient of two integers, halves upward; the numerator is not negative."""
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+@dataclass(frozen=True)
+class RateCard:
+    """USD for a million units of each kind, scaled to twelve places.
+
+    A kind without a price of its own is charged as its plain kind (PLAIN_KIND). ``long_context``: prices of all units of a request with
+    more than so many input tokens, the highest threshold first, as some providers have them.
+    """
+
+    usd_per_million: Mapping[UnitKind, int]
+    long_context: Sequence[tuple[int, Mapping[UnitKind, int]]] = ()
+
+    @classmethod
+    def of(cls, usd_per_million: Mapping[UnitKind, Decimal]) -> "RateCard":
+        return cls({kind: to_scaled(price, USD_PLACES) for kind, price in usd_per_million.items()})
+
+    def rate(self, kind: UnitKind, prices: Mapping[UnitKind, int] | None = None) -> int | None:
+        """The kind's price for a million units; None where neither it nor its plain kind has one."""
+        prices = self.usd_per_million if prices is None else prices
+        asked: UnitKind | None = kind
+        while asked is not None:
+            if asked in prices:
+                return prices[asked]
+            asked = PLAIN_KIND.get(asked)
+        return None
+
+    def picousd(self, units: Mapping[UnitKind, int]) -> int | None:
+        """What the units cost, rounded once, half up; None where a kind has no price: unknown is never 0.
+
+        A request costs nothing where it has no price; one is counted where the usage counts none.
+        """
+        prices = self._prices_for(units)
+        total = 0 if UnitKind.REQUEST in units else prices.get(UnitKind.REQUEST, 0)
+        for kind, count in units.items():
+            rate = self.rate(kind, prices)
+            if rate is None and kind is not UnitKind.REQUEST:
+                return None
+            total += count * (rate or 0)
+        return half_up(total, MILLION)
+
+    def lines(self, units: Mapping[UnitKind, int]) -> list[PriceLine]:
+        """The parts of the cost of ``units``, all of which have a price; they sum to the cost before it is rounded."""
+        prices = self._prices_for(units)
+        counted = dict(units) if UnitKind.REQUEST in units or UnitKind.REQUEST not in prices else {**units, UnitKind.REQUEST: 1}
+        lines = []
+        for kind, count in counted.items():
+            price = from_scaled(self.rate(kind, prices) or 0, USD_PLACES)
+            lines.append(PriceLine(kind, count, price, EXACT.divide(EXACT.multiply(price, Decimal(count)), Decimal(MILLION))))
+        return lines
+
+    def _prices_for(self, units: Mapping[UnitKind, int]) -> Mapping[UnitKind, int]:
+        if self.long_context:
+            input_tokens = sum(count for kind, count in units.items() if kind in INPUT_KINDS)
+            for threshold, prices in self.long_context:
+                if input_tokens > threshold:
+                    return prices
+        return self.usd_per_million
+
+
+@dataclass(frozen=True)
+class Price:
+    """A model's price from one moment to another, and from when until when it was in the list (``recorded_at``, ``withdrawn_at``).
+
+    ``model`` is an exact name, or with ``is_pattern`` a regular expression that the whole name has to match.
+    """
+
+    id: int
+    model: str
+    card: RateCard
+    valid_from: datetime = EVER
+    valid_until: datetime = NEVER
+    precedence: Precedence = Precedence.REPLACES
+    is_pattern: bool = False
+    recorded_at: datetime = EVER
+    withdrawn_at: datetime = NEVER
+
+    def is_for(self, model: str) -> bool:
+        return self._pattern.fullmatch(model) is not None if self.is_pattern else self.model == model
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(self.model)
+
+
+@dataclass(frozen=True)
+class TierRate:
+    """A tier's rate from one moment on, and from when until when it was recorded."""
+
+    id: int
+    valid_from: datetime
+    credits_per_usd: Decimal
+    pricing_multiplier: Decimal
+    minimum_credits: Decimal | None = None
+    maximum_credits: Decimal | None = None
+    recorded_at: datetime = EVER
+    withdrawn_at: datetime = NEVER
+    scaled: tuple[int, int, int | None, int | None] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        limits = [None if limit is None else to_scaled(limit, RATE_PLACES) for limit in (self.minimum_credits, self.maximum_credits)]
+        factors = (to_scaled(self.pricing_multiplier, RATE_PLACES), to_scaled(self.credits_per_usd, RATE_PLACES))
+        object.__setattr__(self, "scaled", (*factors, *limits))
+
+
+RATE_PLACES = 6
+"""Decimals of multipliers, of credits a dollar and of credits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A tier given to a user, a tenant or the platform from one moment on, and from when until when that was recorded."""
+
+    valid_from: datetime
+    tier_id: int
+    recorded_at: datetime = EVER
+    withdrawn_at: datetime = NEVER

@@ -1,0 +1,135 @@
+"""Admin pages for traces and observations."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.db.models import Max, Min, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from unfold.forms import ActionForm
+
+from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user
+from usage.analytics.explain import explain
+from usage.models import Observation, Trace, TraceVoid
+from usage.sync.voiding import restore, void
+
+
+class OwnerFilter(admin.SimpleListFilter):
+    """Attributed or not (domain.md, Unattributed usage)."""
+
+    title = "owner"
+    parameter_name = "owner"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("known", "Known"), ("unattributed", "Unattributed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Trace]) -> QuerySet[Trace]:
+        nobody = Q(tenant__isnull=True) | Q(user__isnull=True)
+        if self.value() == "unattributed":
+            return queryset.filter(nobody)
+        return queryset.exclude(nobody) if self.value() == "known" else queryset
+
+
+class GoneFilter(admin.SimpleListFilter):
+    """Deleted in Langfuse since it was read (domain.md: it stays billed unless an operator voids it)."""
+
+    title = "in Langfuse"
+    parameter_name = "in_langfuse"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("deleted", "Deleted, billed"), ("voided", "Deleted, voided")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Trace]) -> QuerySet[Trace]:
+        if self.value() == "deleted":
+            return queryset.filter(gone_observations__gt=0, is_voided=False)
+        return queryset.filter(is_voided=True) if self.value() == "voided" else queryset
+
+
+class ReasonForm(ActionForm):
+    """What an action on traces needs beside the traces."""
+
+    reason = forms.CharField(
+        required=False,
+        max_length=500,
+        label="",
+        widget=forms.TextInput(attrs={"placeholder": "Reason, for voiding", "class": "action-reason", "aria-label": "Reason"}),
+    )
+
+
+@admin.register(Trace)
+class TraceAdmin(ReadOnlyAdmin):
+    actions = ["void_traces", "restore_traces", "reprice_period"]
+    action_form = ReasonForm
+    change_form_before_template = "admin/usage/explanation.html"
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        trace = self.get_object(request, unquote(object_id)) if object_id else None
+        context = {**(extra_context or {}), **({"explanation": explain(trace)} if trace else {})}
+        return super().changeform_view(request, object_id, form_url, context)
+
+    def has_void_permission(self, request: HttpRequest) -> bool:
+        """It moves money: platform admins only."""
+        return bool(request.user.is_superuser)
+
+    @admin.action(description="Void: deleted in Langfuse, not to be billed", permissions=["void"])
+    def void_traces(self, request: HttpRequest, queryset: QuerySet[Trace]) -> None:
+        try:
+            count = void(
+                [pk.hex for pk in queryset.values_list("pk", flat=True)],
+                request.POST.get("reason", ""),
+                admin_user(request),
+            )
+        except ValueError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(request, f"Voided {count} traces; what was charged for them has been refunded.")
+
+    @admin.action(description="Restore: bill voided traces again", permissions=["void"])
+    def restore_traces(self, request: HttpRequest, queryset: QuerySet[Trace]) -> None:
+        count = restore([pk.hex for pk in queryset.values_list("pk", flat=True)])
+        messages.success(request, f"Restored {count} traces; they are charged again.")
+
+    @admin.action(description="Reprice the days of these traces…", permissions=["void"])
+    def reprice_period(self, request: HttpRequest, queryset: QuerySet[Trace]) -> HttpResponseRedirect:
+        """On to the dry run for the days that the chosen traces lie in."""
+        span = queryset.aggregate(first=Min("start_time"), last=Max("start_time"))
+        query = {"first_day": span["first"].date(), "last_day": span["last"].date(), "tenant": ""}
+        return HttpResponseRedirect(f"{reverse('admin:usage_repricing_add')}?{urlencode(query)}")
+
+    list_display = [
+        "start_time",
+        "name",
+        "tenant",
+        "user",
+        "is_failed",
+        "total_tokens",
+        "cost_usd",
+        "credits",
+        "unpriced_observations",
+        "latency_ms",
+        "gone_observations",
+        "is_voided",
+    ]
+    list_filter = [OwnerFilter, GoneFilter, "is_failed", "tenant"]
+    list_select_related = ["tenant", "user"]
+    search_fields = ["langfuse_trace_id", "name", "user__username", "user_reference", "tenant_reference", "flow_id"]
+    show_full_result_count = False
+
+
+@admin.register(TraceVoid)
+class TraceVoidAdmin(ReadOnlyAdmin):
+    list_display = ["created_at", "trace", "reason", "created_by"]
+    list_select_related = ["trace", "created_by"]
+
+
+@admin.register(Observation)
+class ObservationAdmin(ReadOnlyAdmin):
+    list_display = ["start_time", "name", "type", "level", "model", "total_tokens", "cost_usd", "cost_source", "credits", "gone_since"]
+    list_filter = ["cost_source", "type", "level"]
+    search_fields = ["langfuse_observation_id", "trace__langfuse_trace_id", "model", "name"]
+    show_full_result_count = False

@@ -1,0 +1,57 @@
+"""Admin pages for rollups and stats."""
+
+from django.contrib import admin
+
+from kluisz_analytics.admin_pages import ReadOnlyAdmin
+from usage.models import FlowUsage, ModelUsage, TenantUsageStats, UserUsageStats
+
+
+class RollupAdmin(ReadOnlyAdmin):
+    list_filter = ["granularity"]
+    show_full_result_count = False
+
+
+@admin.register(TenantUsageStats)
+class TenantUsageStatsAdmin(RollupAdmin):
+    list_display = [
+        "period_start",
+        "granularity",
+        "tenant",
+        "total_traces",
+        "failed_traces",
+        "total_tokens",
+        "total_cost_usd",
+        "total_credits_used",
+        "active_users_count",
+    ]
+    list_filter = ["granularity", "tenant"]
+    list_select_related = ["tenant"]
+
+
+@admin.register(UserUsageStats)
+class UserUsageStatsAdmin(RollupAdmin):
+    list_display = ["period_start", "granularity", "user", "traces_count", "failed_traces", "total_tokens", "cost_usd", "credits_used"]
+    list_select_related = ["user"]
+    search_fields = ["user__username"]
+
+
+@admin.register(FlowUsage)
+class FlowUsageAdmin(RollupAdmin):
+    list_display = [
+        "period_start",
+        "granularity",
+        "tenant_key",
+        "user_key",
+        "project_id",
+        "flow_id",
+        "total_traces",
+        "total_cost_usd",
+        "credits_exact",
+    ]
+    search_fields = ["flow_id", "project_id"]
+
+
+@admin.register(ModelUsage)
+class ModelUsageAdmin(RollupAdmin):
+    list_display = ["period_start", "granularity", "tenant_key", "user_key", "model", "total_tokens", "total_cost_usd", "credits_exact"]
+    search_fields = ["model"]

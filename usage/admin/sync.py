@@ -1,0 +1,127 @@
+"""Admin pages for connections and the sync."""
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponseRedirect
+from django.urls import reverse
+from unfold.admin import ModelAdmin
+from unfold.decorators import action
+
+from kluisz_analytics.admin_pages import ReadOnlyAdmin
+from usage import connections
+from usage.connections import client_for
+from usage.langfuse.errors import LangfuseError
+from usage.models import LangfuseConnection, RejectedObservation, SyncDrift, SyncRun, SyncWindow
+from usage.sync.rejections import retry_rejected
+
+
+class ConnectionForm(forms.ModelForm):
+    """A secret key can be entered, and is never shown again."""
+
+    new_secret_key = forms.CharField(
+        label="Secret key",
+        required=False,
+        widget=forms.PasswordInput,
+        help_text="Stored encrypted. Leave it empty to keep the one that is stored.",
+    )
+
+    class Meta:
+        model = LangfuseConnection
+        fields = ["name", "host", "public_key", "plan", "tenant", "is_enabled"]
+
+    def clean_new_secret_key(self) -> str:
+        secret: str = self.cleaned_data["new_secret_key"]
+        if not secret and not self.instance.encrypted_secret_key:
+            raise forms.ValidationError("Enter the secret key of this Langfuse project (sk-lf-…).")
+        return secret
+
+    def save(self, commit: bool = True) -> LangfuseConnection:
+        if self.cleaned_data["new_secret_key"]:
+            self.instance.secret_key = self.cleaned_data["new_secret_key"]
+        return super().save(commit)
+
+
+@admin.register(LangfuseConnection)
+class LangfuseConnectionAdmin(ModelAdmin):
+    form = ConnectionForm
+    list_display = ["name", "source", "host", "plan", "api", "tenant", "is_enabled"]
+    list_select_related = ["tenant"]
+    search_fields = ["name", "host"]
+    actions_detail = ["test_connection"]
+
+    def has_change_permission(self, request: HttpRequest, obj: LangfuseConnection | None = None) -> bool:
+        from_elsewhere = obj is not None and obj.source != LangfuseConnection.Source.ROW
+        return super().has_change_permission(request, obj) and not from_elsewhere
+
+    def has_delete_permission(self, request: HttpRequest, obj: LangfuseConnection | None = None) -> bool:
+        return False
+
+    @action(description="Test connection", url_path="test")
+    def test_connection(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
+        connection = LangfuseConnection.objects.get(pk=object_id)
+        try:
+            with client_for(connection) as client:
+                health, projects = client.health(), client.projects()
+                connections.remember_api(connection, client.find_api())
+        except LangfuseError as error:
+            messages.error(request, str(error))
+        else:
+            names = ", ".join(project.name for project in projects) or "no project"
+            messages.success(
+                request,
+                f"{connection.host} is a Langfuse {health.version}, read by {connection.get_api_display()}; the keys are for {names}.",
+            )
+        return HttpResponseRedirect(reverse("admin:usage_langfuseconnection_change", args=[object_id]))
+
+
+@admin.register(SyncRun)
+class SyncRunAdmin(ReadOnlyAdmin):
+    list_display = [
+        "started_at", "connection", "kind", "outcome", "windows", "windows_drifted", "observations_read", "observations_stored",
+        "observations_gone", "traces_changed", "transactions_posted", "error",
+    ]  # fmt: skip
+    list_filter = ["kind", "outcome", "connection"]
+    list_select_related = ["connection"]
+
+
+@admin.register(SyncWindow)
+class SyncWindowAdmin(ReadOnlyAdmin):
+    list_display = ["start", "connection", "state", "complete_through", "observations", "leased_by", "leased_until", "error"]
+    list_filter = ["state", "connection"]
+    list_select_related = ["connection"]
+    date_hierarchy = "start"
+
+
+@admin.register(SyncDrift)
+class SyncDriftAdmin(ReadOnlyAdmin):
+    list_display = [
+        "start",
+        "run",
+        "count_before",
+        "count_now",
+        "cost_usd_before",
+        "cost_usd_now",
+        "observations_stored",
+        "observations_gone",
+    ]
+    list_filter = ["run__connection"]
+    list_select_related = ["run__connection"]
+    date_hierarchy = "start"
+
+
+@admin.register(RejectedObservation)
+class RejectedObservationAdmin(ReadOnlyAdmin):
+    list_display = [
+        "first_seen_at", "langfuse_observation_id", "langfuse_trace_id", "reason", "resolution", "tried_at", "connection",
+    ]  # fmt: skip
+    list_filter = ["resolution", "connection"]
+    list_select_related = ["connection"]
+    search_fields = ["langfuse_observation_id", "langfuse_trace_id", "reason"]
+    actions = ["try_again"]
+
+    @admin.action(description="Try everything of these connections again")
+    def try_again(self, request: HttpRequest, queryset: QuerySet[RejectedObservation]) -> None:
+        chosen = LangfuseConnection.objects.filter(pk__in=queryset.values("connection"))
+        stored = sum(retry_rejected(connection).observations_stored for connection in chosen)
+        messages.success(request, f"Tried again: {stored} could be read now.")

@@ -1,0 +1,223 @@
+"""Why a trace was charged what it was: every figure between its units and its credits, from what is stored (domain.md, Price)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+from django.db.models import Q
+
+from credits.models import Transaction, UsageCharge
+from kluisz_analytics.fields import EXACT
+from pricing.book import load_shipped_books, price_of
+from pricing.engine import CostSource
+from pricing.models import ModelPrice, TierRate
+from pricing.prices import PriceLine, RateCard
+from pricing.shipped_book import ShippedPrices
+from pricing.units import units_of
+from usage.models import Observation, Repricing, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class PriceSource:
+    """Where a cost came from: a price of a list (with its dates), a state of the shipped book, Langfuse, or nowhere."""
+
+    source: CostSource
+    label: str
+    price_id: int | None = None
+    model: str = ""
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    recorded_at: datetime | None = None
+    recorded_by: str = ""
+    url_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationExplained:
+    """A billed observation: its units times their prices (none where Langfuse said the cost), and its part of the trace's credits."""
+
+    langfuse_observation_id: str
+    name: str
+    type: str
+    model: str
+    start_time: datetime
+    usage_details: dict[str, int]
+    price: PriceSource
+    lines: Sequence[PriceLine]
+    cost_usd: Decimal | None
+    credits: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class RateExplained:
+    """The tier's rate that held."""
+
+    tier: str
+    valid_from: datetime
+    recorded_at: datetime
+    recorded_by: str
+    credits_per_usd: Decimal
+    pricing_multiplier: Decimal
+    minimum_credits: Decimal | None
+    maximum_credits: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """A transaction of the user's hour that the trace counts in."""
+
+    id: int
+    type: str
+    amount: Decimal
+    created_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """From units to credits. ``credits_before_limits`` and ``billed_cost_exact`` are not rounded; ``limit`` says which limit applied."""
+
+    trace: Trace
+    observations: list[ObservationExplained]
+    rate: RateExplained | None
+    billed_cost_exact: Decimal | None
+    credits_before_limits: Decimal | None
+    limit: str
+    why_no_credits: str
+    repricing: Repricing | None
+    ledger: list[LedgerEntry]
+    posted_for_hour: Decimal | None
+
+    @property
+    def unbilled_observations(self) -> int:
+        """Steps without usage."""
+        return self.trace.observations - len(self.observations)
+
+
+def explain(trace: Trace) -> Explanation:
+    """All that led to the trace's cost and credits. Six queries, however many observations it has."""
+    rows = list(trace.steps.exclude(cost_source=CostSource.NO_USAGE.value))
+    rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
+    prices = _Prices(rows)
+    rate_row = TierRate.objects.select_related("tier", "recorded_by").filter(pk=trace.rate_id or 0).first()
+    billed = credits = None
+    if rate_row is not None and trace.cost_usd is not None:
+        billed = EXACT.multiply(trace.cost_usd, rate_row.pricing_multiplier)
+        credits = EXACT.multiply(billed, rate_row.credits_per_usd)
+    return Explanation(
+        trace=trace,
+        observations=[prices.explain(row) for row in rows],
+        rate=None if rate_row is None else _rate(rate_row),
+        billed_cost_exact=billed,
+        credits_before_limits=credits,
+        limit=_limit(credits, rate_row),
+        why_no_credits=_why_no_credits(trace, rate_row),
+        repricing=_repricing(trace),
+        ledger=_ledger(trace),
+        posted_for_hour=UsageCharge.objects.filter(account=trace.user_id, hour=trace.hour).values_list("credits", flat=True).first(),
+    )
+
+
+class _Prices:
+    """The prices that the observations were priced with."""
+
+    def __init__(self, rows: Sequence[Observation]) -> None:
+        listed = {row.price_id for row in rows if row.price_id and row.cost_source != CostSource.PRICE_BOOK.value}
+        self._listed = ModelPrice.objects.select_related("tenant", "recorded_by").in_bulk(listed)
+        is_shipped = any(row.cost_source == CostSource.PRICE_BOOK.value for row in rows)
+        self._shipped = {book.id: book for book in load_shipped_books()} if is_shipped else {}
+
+    def explain(self, row: Observation) -> ObservationExplained:
+        usage = msgspec.json.decode(row.usage_details) if row.usage_details else {}
+        source, card = self._source(row)
+        return ObservationExplained(
+            langfuse_observation_id=row.langfuse_observation_id,
+            name=row.name,
+            type=row.type,
+            model=row.model,
+            start_time=row.start_time,
+            usage_details=usage,
+            price=source,
+            lines=card.lines(units_of(usage)) if card else [],
+            cost_usd=row.cost_usd,
+            credits=row.credits,
+        )
+
+    def _source(self, row: Observation) -> tuple[PriceSource, RateCard | None]:
+        source, label = CostSource(row.cost_source), row.get_cost_source_display()
+        if source is CostSource.PRICE_BOOK:
+            return self._shipped_source(self._shipped[row.price_id], row, label)
+        price = self._listed.get(row.price_id or 0)
+        if price is None:
+            return PriceSource(source, label), None
+        return (
+            PriceSource(
+                source,
+                label,
+                price_id=price.pk,
+                model=price.model,
+                valid_from=price.valid_from,
+                valid_until=price.valid_until,
+                recorded_at=price.recorded_at,
+                recorded_by=price.recorded_by.username if price.recorded_by else "",
+                url_name="admin:pricing_modelprice_change",
+            ),
+            price_of(price).card,
+        )
+
+    def _shipped_source(self, book: ShippedPrices, row: Observation, label: str) -> tuple[PriceSource, RateCard | None]:
+        recorded_at = book.recorded_at if book.recorded_at.year > 1 else None
+        return PriceSource(CostSource.PRICE_BOOK, label, price_id=book.id, recorded_at=recorded_at), book.card_at(row.model, row.start_time)
+
+
+def _rate(row: TierRate) -> RateExplained:
+    return RateExplained(
+        tier=row.tier.name,
+        valid_from=row.valid_from,
+        recorded_at=row.recorded_at,
+        recorded_by=row.recorded_by.username if row.recorded_by else "",
+        credits_per_usd=row.credits_per_usd,
+        pricing_multiplier=row.pricing_multiplier,
+        minimum_credits=row.minimum_credits_per_trace,
+        maximum_credits=row.maximum_credits_per_trace,
+    )
+
+
+def _limit(credits: Decimal | None, rate: TierRate | None) -> str:
+    if credits is None or rate is None:
+        return ""
+    if rate.minimum_credits_per_trace is not None and credits < rate.minimum_credits_per_trace:
+        return "minimum"
+    return "maximum" if rate.maximum_credits_per_trace is not None and credits > rate.maximum_credits_per_trace else ""
+
+
+def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
+    """Why nothing is charged; "" where something is."""
+    if trace.is_voided:
+        return "It was voided: deleted in Langfuse, and an operator took it out of all numbers."
+    if not trace.is_attributed:
+        return "Its tenant or its user is unknown, so nobody is charged until they are known."
+    if rate is None:
+        return "No pricing tier was known for its user, its tenant or the platform at its time, so it has a cost and no credits."
+    if trace.cost_usd is None:
+        return "Nothing of its usage has a price, so its cost is unknown; it is charged as soon as a price is entered."
+    return ""
+
+
+def _repricing(trace: Trace) -> Repricing | None:
+    """The repricing whose list prices it, if one does."""
+    holding = Repricing.objects.filter(
+        Q(tenant=trace.tenant_id) | Q(tenant__isnull=True),
+        state__in=Repricing.HOLDING,
+        start__lte=trace.start_time,
+        end__gt=trace.start_time,
+        as_of__gt=trace.priced_as_of,
+    )
+    return holding.order_by("-as_of").first()
+
+
+def _ledger(trace: Trace) -> list[LedgerEntry]:
+    entries = Transaction.objects.filter(account=trace.user_id, usage_hour=trace.hour).order_by("id")
+    return [LedgerEntry(entry.pk, entry.type, entry.amount, entry.created_at, entry.reason) for entry in entries]

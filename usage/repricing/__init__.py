@@ -1,0 +1,1 @@
+"""Pricing stored usage again: what it would come to (preview, what if), and making it so (domain.md, Price)."""

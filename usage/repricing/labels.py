@@ -1,0 +1,28 @@
+"""A preview's differences with names, the largest first."""
+
+from dataclasses import dataclass
+
+from usage.access import Scope
+from usage.analytics.names import labels_for
+from usage.analytics.question import Dimension
+from usage.repricing.preview import Difference, Preview
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledDifference:
+    tenant: str
+    user: str
+    model: str
+    difference: Difference
+
+
+def labelled(preview: Preview) -> list[LabelledDifference]:
+    """Three queries, however many there are."""
+    keys = list(preview.differences)
+    tenants = labels_for(Dimension.TENANT, {key.tenant_id for key in keys}, Scope())
+    users = labels_for(Dimension.USER, {key.user_id for key in keys}, Scope())
+    rows = [
+        LabelledDifference(tenants[key.tenant_id], users[key.user_id], key.model or "No model", one)
+        for key, one in preview.differences.items()
+    ]
+    return sorted(rows, key=lambda row: (-abs(row.difference.credits), -abs(row.difference.cost_usd), row.tenant, row.user, row.model))
