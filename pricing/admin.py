@@ -169,11 +169,13 @@ class ModelPriceAdmin(ModelAdmin):
     actions_list = ["import_list", "export_list"]
     fieldsets = [
         ("For what", {"fields": ["tenant", "model", "match", "precedence"]}),
-        ("From when", {"fields": [("valid_from", "valid_until")]}),
+        ("From when", {"fields": ["valid_from", "valid_until"]}),
         ("USD for a million units", {"fields": [tuple(kind.value for kind in MAIN_KINDS)]}),
         ("Further kinds", {"fields": [tuple(kind.value for kind in OTHER_KINDS[at : at + 3]) for at in range(0, len(OTHER_KINDS), 3)]}),
-        ("History", {"fields": [tuple(RECORDED)]}),
     ]
+
+    def get_fieldsets(self, request: HttpRequest, obj: ModelPrice | None = None) -> Any:
+        return self.fieldsets if obj is None else [*self.fieldsets, ("History", {"fields": RECORDED})]
 
     @admin.display(description="for", ordering="tenant__name", empty_value="")
     def owner(self, price: ModelPrice) -> str:

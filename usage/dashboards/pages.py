@@ -20,7 +20,7 @@ from usage.analytics.numbers import Numbers
 from usage.analytics.projection import Projection, project_month
 from usage.analytics.queries import Ranked, Summary
 from usage.analytics.question import Dimension
-from usage.analytics.traces import recent_traces
+from usage.analytics.traces import Run, recent_traces
 from usage.dashboards import charts
 from usage.models import Granularity, LangfuseConnection, Trace
 
@@ -59,7 +59,7 @@ class Dashboard:
     by_model: dict[str, Any]
     models: list[Ranked]
     lists: list[TopList]
-    runs: list[Trace]
+    runs: list[Run]
     complete_through: datetime | None
     connections: list[LangfuseConnection]
     uses_sandbox: bool

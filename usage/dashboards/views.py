@@ -10,9 +10,10 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
 from kluisz_analytics.tenants.models import Tenant, User
-from usage.access import NotVisible, platform_scope, tenant_scope, user_scope, visible_trace
+from usage.access import NotVisible, platform_scope, scope_of, tenant_scope, user_scope, visible_trace
 from usage.analytics.calendar import Period
 from usage.analytics.explain import explain
+from usage.analytics.traces import labelled
 from usage.dashboards import pages
 from usage.dashboards.period_form import PeriodForm
 
@@ -69,7 +70,8 @@ def trace_page(request: HttpRequest, trace_id: UUID) -> HttpResponse:
         trace = visible_trace(viewer, trace_id)
     except NotVisible as error:
         raise Http404(str(error)) from error
-    context = {"explanation": explain(trace), "crumbs": pages.crumbs_of(trace, viewer)}
+    (run,) = labelled([trace], scope_of(viewer))
+    context = {"explanation": explain(trace), "title": run.label, "crumbs": pages.crumbs_of(trace, viewer)}
     return render(request, "traces/trace.html", context)
 
 
