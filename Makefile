@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo test lint bench-sync bench-pricing clean
+.PHONY: demo test lint bench-sync bench-pricing bench-credits clean
 
 demo: $(VENV)/ready
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -21,6 +21,9 @@ lint: $(VENV)/ready-dev
 
 bench-sync: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.bench_sync $(ARGS)
+
+bench-credits: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.bench_credits $(ARGS)
 
 bench-pricing: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.bench_pricing $(ARGS)

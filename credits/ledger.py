@@ -2,23 +2,29 @@
 
 Rules, before any code:
 
-- An account's balance is ``allocated - used`` and equals the sum of its transactions, always.
+- An account's balance is ``allocated - used`` and equals the sum of its transactions, always. ``allocated`` is what the grants in force
+  came to, ``used`` what has been burned of them, and debt; a grant that ends leaves both.
+- A grant is in the ledger from when it begins; when it ends, what usage has not burned goes back (:mod:`credits.burn` says which usage
+  burns which grant). Both are posted as differences to what was posted, so late usage burns what was in force at its own time.
 - Whoever posts first locks the account rows, in the order of their keys, so that two posters never deadlock.
 - Usage is posted for each user and hour as the difference between what that hour comes to now and what has been posted for it:
   a deduction, or a refund when the usage became less. Posting the same again posts nothing.
 - Usage that already happened is charged even beyond zero; only starting new runs is refused.
 """
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 
+from credits.burn import GrantTerms, burn_down
 from credits.models import Account, Grant, Transaction, UsageCharge
 from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
 from kluisz_analytics.fields import CREDIT_PLACES, from_scaled, to_scaled
@@ -37,45 +43,6 @@ class Posted:
 
 
 @transaction.atomic
-def grant(
-    user: User,
-    amount: Decimal,
-    *,
-    source: Grant.Source,
-    idempotency_key: str,
-    reason: str = "",
-    created_by: User | None = None,
-) -> Transaction:
-    """Give ``amount`` credits to a user; the same key again returns the first entry and gives nothing.
-
-    Raises ValueError for an amount that is not above 0.
-    """
-    if not (amount.is_finite() and amount > 0):
-        raise ValueError(f"A grant of {amount} credits is not possible; grant more than 0.")
-    account = _lock([user.pk])[user.pk]
-    existing = Transaction.objects.filter(idempotency_key=idempotency_key).first()
-    if existing is not None:
-        return existing
-    given = Grant.objects.create(account=account, amount=amount, source=source, reason=reason, created_by=created_by)
-    is_purchase = source == Grant.Source.PURCHASE
-    entry = Transaction.objects.create(
-        account=account,
-        type=Transaction.Type.PURCHASE if is_purchase else Transaction.Type.ADDITION,
-        amount=amount,
-        balance_before=account.balance,
-        balance_after=account.balance + amount,
-        reason=reason,
-        idempotency_key=idempotency_key,
-        grant=given,
-        created_at=timezone.now(),
-        created_by=created_by,
-    )
-    account.allocated += amount
-    account.save(update_fields=["allocated", "updated_at"])
-    return entry
-
-
-@transaction.atomic
 def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted:
     """Bring the ledger to what each (user, hour) of ``usage`` comes to now, in credits. Returns what was posted.
 
@@ -83,7 +50,7 @@ def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted
     """
     if not usage:
         return Posted(0, ZERO)
-    accounts = _lock({user_id for user_id, _ in usage})
+    accounts = lock({user_id for user_id, _ in usage})
     posted = _posted(usage)
     balances = {user_id: to_scaled(account.balance, CREDIT_PLACES) for user_id, account in accounts.items()}
     created_at = stamp(now)
@@ -110,7 +77,19 @@ def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted
             for user_id, balance in balances.items()
         ]
         update_rows(cursor, Account._meta.db_table, ["user_id", "used", "updated_at"], used)
+    settle_late({user_id for user_id, hour in usage if _is_late(accounts[user_id], hour)}, now)
     return Posted(len(entries), from_scaled(net, CREDIT_PLACES))
+
+
+def _is_late(account: Account, hour: datetime) -> bool:
+    """Whether the usage lies before the end of a grant that has been settled: it may burn that one."""
+    return account.last_ended_at is not None and hour < account.last_ended_at
+
+
+def settle_late(user_ids: Collection[UUID], now: datetime) -> None:
+    """Settle accounts again whose past has changed; what has not begun or ended by ``now`` stays as it is."""
+    if user_ids:
+        settle(lock(user_ids), now)
 
 
 class Charge(NamedTuple):
@@ -168,7 +147,7 @@ def _usage_entry(
     )
 
 
-def _lock(user_ids: Collection[UUID]) -> dict[UUID, Account]:
+def lock(user_ids: Collection[UUID]) -> dict[UUID, Account]:
     """The accounts of the users, locked in the order of their keys; missing ones are opened."""
     accounts = _locked(user_ids)
     missing = [user_id for user_id in user_ids if user_id not in accounts]
@@ -185,3 +164,139 @@ def _lock(user_ids: Collection[UUID]) -> dict[UUID, Account]:
 def _locked(user_ids: Collection[UUID]) -> dict[UUID, Account]:
     locked = Account.objects.select_for_update().filter(among("user_id", (user_id.hex for user_id in user_ids))).order_by("pk")
     return {account.pk: account for account in locked}
+
+
+def correct(user: User, amount: Decimal, *, idempotency_key: str, reason: str, by: User | None, now: datetime) -> Transaction:
+    """Take ``amount`` (above 0) off a user's credits: it burns grants as usage of this moment does. Call it in a transaction."""
+    account = lock([user.pk])[user.pk]
+    entry = Transaction.objects.create(
+        account=account,
+        type=Transaction.Type.ADJUSTMENT,
+        amount=-amount,
+        balance_before=account.balance,
+        balance_after=account.balance - amount,
+        reason=reason,
+        idempotency_key=idempotency_key,
+        created_at=now,
+        created_by=by,
+    )
+    account.used += amount
+    account.save(update_fields=["used", "updated_at"])
+    return entry
+
+
+def settle(accounts: Mapping[UUID, Account], now: datetime) -> int:
+    """Post what grants that have begun and ended by ``now`` come to, as differences. Returns the entries posted.
+
+    The accounts are locked. Five statements however many there are; usage is read only where a grant has ended.
+    """
+    grants: dict[UUID, list[Grant]] = defaultdict(list)
+    for grant in Grant.objects.filter(account__in=accounts).order_by("starts_at", "pk"):
+        grants[grant.account_id].append(grant)
+    usage = _usage([user_id for user_id, given in grants.items() if any(_has_ended(one, now) for one in given)])
+    entries: list[Transaction] = []
+    for user_id, account in accounts.items():
+        entries += _settle_account(account, grants[user_id], usage.get(user_id, []), now)
+    Transaction.objects.bulk_create(entries, batch_size=2000)
+    if entries:
+        changed = [one for given in grants.values() for one in given]
+        Grant.objects.bulk_update(changed, ["posted", "returned", "postings"], batch_size=500)
+    Account.objects.bulk_update(accounts.values(), ["allocated", "used", "next_event_at", "last_ended_at"], batch_size=500)
+    return len(entries)
+
+
+def _has_ended(grant: Grant, now: datetime) -> bool:
+    return grant.ends_at is not None and grant.ends_at <= now
+
+
+def _usage(user_ids: Collection[UUID]) -> dict[UUID, list[tuple[datetime, int]]]:
+    """What burns grants, by account and in the order of time: charges by hour, and corrections."""
+    if not user_ids:
+        return {}
+    found: dict[UUID, list[tuple[datetime, int]]] = defaultdict(list)
+    charges = UsageCharge.objects.filter(account__in=user_ids).order_by("hour").values_list("account_id", "hour", "credits")
+    corrections = Transaction.objects.filter(CORRECTIONS, account__in=user_ids).values_list("account_id", "created_at", "amount")
+    for user_id, at, credits in charges:
+        found[user_id].append((at, to_scaled(credits, CREDIT_PLACES)))
+    for user_id, at, amount in corrections:
+        found[user_id].append((at, -to_scaled(amount, CREDIT_PLACES)))
+    return {user_id: sorted(burns) for user_id, burns in found.items()}
+
+
+CORRECTIONS = Q(type=Transaction.Type.ADJUSTMENT, grant__isnull=True, usage_hour__isnull=True)
+
+
+def terms_of(grants: Iterable[Grant]) -> list[GrantTerms]:
+    """Grants as :mod:`credits.burn` takes them."""
+    grants = list(grants)
+    by_occurrence = {(one.series_id, one.occurrence): one.pk for one in grants}
+    return [
+        GrantTerms(
+            id=one.pk,
+            amount=to_scaled(one.amount, CREDIT_PLACES),
+            priority=one.priority,
+            starts_at=one.starts_at,
+            ends_at=one.ends_at or FOREVER,
+            previous=by_occurrence.get((one.series_id, one.occurrence - 1)) or (one.series_id if one.occurrence == 1 else None),
+            rollover_maximum=None if one.rollover_maximum is None else to_scaled(one.rollover_maximum, CREDIT_PLACES),
+        )
+        for one in grants
+    ]
+
+
+FOREVER = datetime.max.replace(tzinfo=UTC)
+
+
+def _settle_account(account: Account, grants: Sequence[Grant], usage: Sequence[tuple[datetime, int]], now: datetime) -> list[Transaction]:
+    burned = burn_down(terms_of(grants), usage, now)
+    balance, allocated, entries = account.balance, ZERO, []
+    for grant in grants:
+        state = burned.grants.get(grant.pk)
+        posted = ZERO if state is None else from_scaled(state.amount + state.carried, CREDIT_PLACES)
+        returned = from_scaled(state.left, CREDIT_PLACES) if state is not None and state.has_ended else ZERO
+        for difference, kind, reason in _differences(grant, posted, returned):
+            grant.postings += 1
+            entries.append(_grant_entry(grant, kind, difference, balance, reason, now))
+            balance += difference
+        grant.posted, grant.returned = posted, returned
+        if state is not None and not state.has_ended:
+            allocated += posted
+    account.allocated, account.used = allocated, allocated - balance
+    moments = [moment for one in grants for moment in (one.starts_at, one.ends_at) if moment is not None]
+    account.next_event_at = min((moment for moment in moments if moment > now), default=None)
+    account.last_ended_at = max((one.ends_at for one in grants if one.ends_at is not None and one.ends_at <= now), default=None)
+    return entries
+
+
+BEGINS_AS = {
+    Grant.Source.PURCHASE: Transaction.Type.PURCHASE,
+    Grant.Source.REFUND: Transaction.Type.REFUND,
+    Grant.Source.ADJUSTMENT: Transaction.Type.ADJUSTMENT,
+}
+
+
+def _differences(grant: Grant, posted: Decimal, returned: Decimal) -> Iterable[tuple[Decimal, Transaction.Type, str]]:
+    """What has to be posted for a grant, with its type and reason."""
+    if posted != grant.posted:
+        is_first = not grant.posted
+        kind = BEGINS_AS.get(Grant.Source(grant.source), Transaction.Type.ADDITION) if is_first else Transaction.Type.ADJUSTMENT
+        yield posted - grant.posted, kind, grant.reason if is_first else f"Taken over from the period before: {grant.reason}"[:500]
+    if returned != grant.returned:
+        is_voided = grant.voided_at is not None and grant.voided_at == grant.ends_at
+        kind, verb = (Transaction.Type.ADJUSTMENT, "Voided") if is_voided else (Transaction.Type.EXPIRY, "Expired")
+        yield grant.returned - returned, kind, f"{verb}: {grant.reason}"[:500]
+
+
+def _grant_entry(grant: Grant, kind: Transaction.Type, amount: Decimal, balance: Decimal, reason: str, now: datetime) -> Transaction:
+    return Transaction(
+        account_id=grant.account_id,
+        type=kind,
+        amount=amount,
+        balance_before=balance,
+        balance_after=balance + amount,
+        reason=reason,
+        idempotency_key=f"grant:{grant.pk}:{grant.postings}",
+        grant=grant,
+        created_at=now,
+        created_by_id=grant.voided_by_id if kind == Transaction.Type.ADJUSTMENT and grant.voided_at else grant.created_by_id,
+    )

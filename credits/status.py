@@ -5,10 +5,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
 
+from credits.holds import expired_credits
+from credits.licences import licence_state
 from credits.models import Account
 from credits.projection import exhaustion_date
 from kluisz_analytics.tenants.models import User
-from pricing.tiers import grace_of, tiers_of
 
 LOW_USAGE_PERCENT = 80
 
@@ -26,6 +27,7 @@ class CreditStatus:
     credits_per_month: Decimal
     usage_percent: float | None
     license_is_active: bool
+    license_status: str
     tier_name: str | None
     is_low_credits: bool
     is_out_of_credits: bool
@@ -36,24 +38,26 @@ class CreditStatus:
 def credit_status(user: User, moment: datetime) -> CreditStatus:
     """The user's credits at ``moment``. A user whom nobody granted anything has an account of zeros."""
     account = Account.objects.filter(pk=user.pk).first() or Account(user=user, allocated=Decimal(0), used=Decimal(0), held=Decimal(0))
-    tier = tiers_of([user], moment).get(user.pk)
-    license_is_active = user.is_active and user.tenant.is_active and tier is not None
+    licence = licence_state(user, moment)
+    tier = licence.tier
+    held = account.held - expired_credits(account, moment)
+    remaining = account.balance - held
     usage_percent = float(round(100 * account.used / account.allocated, 2)) if account.allocated else None
-    is_out = account.remaining <= 0
-    may_start = account.remaining + (grace_of(tier, moment) if tier and is_out else 0) > 0
+    is_out = remaining <= 0
     return CreditStatus(
         user_id=user.pk,
         username=user.username,
         credits_allocated=account.allocated,
         credits_used=account.used,
-        credits_held=account.held,
-        credits_remaining=account.remaining,
+        credits_held=held,
+        credits_remaining=remaining,
         credits_per_month=tier.default_credits_per_month if tier else Decimal(0),
         usage_percent=usage_percent,
-        license_is_active=license_is_active,
+        license_is_active=licence.is_active,
+        license_status=licence.status.value,
         tier_name=tier.name if tier else None,
         is_low_credits=not is_out and usage_percent is not None and usage_percent >= LOW_USAGE_PERCENT,
         is_out_of_credits=is_out,
-        can_execute=user.is_superuser or (license_is_active and may_start),
-        projected_exhaustion_date=exhaustion_date(user.pk, account.remaining, moment),
+        can_execute=user.is_superuser or (licence.is_active and remaining + licence.grace > 0),
+        projected_exhaustion_date=exhaustion_date(user.pk, remaining, moment),
     )

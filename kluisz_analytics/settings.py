@@ -134,6 +134,11 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
 
+# smtp://user:password@host:587 (also smtp+tls://); without it, mail is written to the log.
+EMAIL_CONFIG = env.email("EMAIL_URL", default="consolemail://")
+vars().update(EMAIL_CONFIG)
+DEFAULT_FROM_EMAIL = env.str("KLUISZ_MAIL_FROM", default="kluisz-analytics@localhost")
+
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = True
@@ -211,6 +216,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": SYNC_EVERY_SECONDS},
     },
     "continue-repricings": {"task": "usage.tasks.continue_repricings", "schedule": 60, "options": {"expires": 60}},
+    "catch-up-grants": {"task": "credits.tasks.catch_up_grants", "schedule": 60, "options": {"expires": 60}},
+    "top-up-month": {"task": "credits.tasks.top_up_month", "schedule": crontab(minute=5)},
+    "tell-alerts": {"task": "credits.tasks.tell_alerts", "schedule": 60, "options": {"expires": 60}},
+    "expire-holds": {"task": "credits.tasks.expire_holds", "schedule": 300, "options": {"expires": 300}},
+    "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},
     "update-shipped-prices": {"task": "pricing.tasks.update_shipped_prices", "schedule": crontab(hour=4, minute=40)},
     "reconcile-usage": {"task": "usage.tasks.reconcile_usage", "schedule": crontab(hour=3, minute=20)},
 }
@@ -243,7 +253,7 @@ REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": None}
 KNOX_TOKEN_MODEL = "tenants.ApiToken"
 # Its migrations would make the table of the model that ApiToken stands in for.
 MIGRATION_MODULES = {"knox": None}
-DRF_STANDARDIZED_ERRORS = {"ALLOWED_ERROR_STATUS_CODES": ["400", "401", "403", "404"]}
+DRF_STANDARDIZED_ERRORS = {"ALLOWED_ERROR_STATUS_CODES": ["400", "401", "402", "403", "404", "409"]}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Kluisz Analytics",
     "DESCRIPTION": "Usage, cost and credits of LLM flows, by tenant, user, flow and model.",
@@ -330,6 +340,14 @@ UNFOLD = {
                 "items": [
                     navigation_item("Accounts", "account_balance_wallet", "admin:credits_account_changelist"),
                     navigation_item("Grants", "redeem", "admin:credits_grant_changelist"),
+                    navigation_item("Holds", "lock_clock", "admin:credits_hold_changelist"),
+                    navigation_item("Budgets", "savings", "admin:credits_tenantbudget_changelist"),
+                    navigation_item("Alerts", "notifications", "admin:credits_alert_changelist"),
+                    navigation_item("Webhooks", "webhook", "admin:credits_webhook_changelist"),
+                    navigation_item("Deliveries", "outgoing_mail", "admin:credits_delivery_changelist"),
+                    navigation_item("Licences", "card_membership", "admin:credits_licence_changelist"),
+                    navigation_item("Licence pools", "workspaces", "admin:credits_licencepool_changelist"),
+                    navigation_item("Licence history", "history_edu", "admin:credits_licenceevent_changelist"),
                     navigation_item("Transactions", "receipt_long", "admin:credits_transaction_changelist"),
                     navigation_item("Usage charges", "schedule", "admin:credits_usagecharge_changelist"),
                 ],
@@ -344,6 +362,7 @@ UNFOLD = {
                     navigation_item("User statistics", "person_search", "admin:usage_userusagestats_changelist"),
                     navigation_item("Flow rollup", "stacked_bar_chart", "admin:usage_flowusage_changelist"),
                     navigation_item("Model rollup", "smart_toy", "admin:usage_modelusage_changelist"),
+                    navigation_item("Flow estimates", "speed", "admin:usage_flowestimate_changelist"),
                 ],
             },
             {

@@ -7,7 +7,10 @@ from uuid import UUID
 
 from django.db.models import Q
 
+from kluisz_analytics.fields import USD_PLACES, to_scaled
 from kluisz_analytics.tenants.models import User
+from pricing.book import rate_of
+from pricing.engine import charge_for
 from pricing.models import IN_LIST, PricingTier, TierAssignment, TierRate
 
 
@@ -27,7 +30,18 @@ def tiers_of(users: Iterable[User], moment: datetime) -> dict[UUID, PricingTier]
     return {user_id: tier for user_id, tier in tiers.items() if tier is not None}
 
 
+def rate_at(tier: PricingTier, moment: datetime) -> TierRate | None:
+    """The tier's rate in force at ``moment``."""
+    return TierRate.objects.filter(IN_LIST, tier=tier, valid_from__lte=moment).order_by("-valid_from").first()
+
+
 def grace_of(tier: PricingTier, moment: datetime) -> Decimal:
     """How many credits below zero a user of the tier may still start runs at ``moment``."""
-    rate = TierRate.objects.filter(IN_LIST, tier=tier, valid_from__lte=moment).order_by("-valid_from").first()
+    rate = rate_at(tier, moment)
     return rate.grace_credits if rate else Decimal(0)
+
+
+def credits_for(tier: PricingTier | None, cost_usd: Decimal, moment: datetime) -> Decimal | None:
+    """What a run of this cost (USD, at most twelve places) comes to on the tier at ``moment``; None without a rate."""
+    rate = rate_at(tier, moment) if tier else None
+    return None if rate is None else charge_for(to_scaled(cost_usd, USD_PLACES), rate_of(rate)).credits

@@ -11,9 +11,15 @@ class UsageConfig(AppConfig):
     name = "usage"
 
     def ready(self) -> None:
+        from credits.alerts import use_cost_of  # noqa: PLC0415
+        from credits.estimate import use_estimator  # noqa: PLC0415
         from pricing.signals import prices_entered  # noqa: PLC0415  (as Django's documentation has it)
+        from usage.analytics.costs import cost_of_tenant  # noqa: PLC0415
+        from usage.analytics.estimates import estimate_of  # noqa: PLC0415
 
         prices_entered.connect(price_what_waits)
+        use_estimator(estimate_of)
+        use_cost_of(cost_of_tenant)
 
 
 def price_what_waits(**kwargs: Any) -> None:

@@ -44,6 +44,14 @@ LEDGER_CHECKS = {
         SELECT c.account_id, c.hour, c.credits, COALESCE(SUM(t.amount), 0) FROM credit_usage_charge c
         LEFT JOIN "transaction" t ON t.account_id = c.account_id AND t.usage_hour = c.hour
         GROUP BY c.account_id, c.hour, c.credits HAVING c.credits <> -COALESCE(SUM(t.amount), 0)""",
+    "invariant 4: what is held is the sum of the holds": """
+        SELECT a.user_id, a.held, COALESCE(SUM(CASE h.state WHEN 'open' THEN h.credits WHEN 'settled' THEN h.settled_credits ELSE 0 END), 0)
+        FROM credit_account a LEFT JOIN credit_hold h ON h.account_id = a.user_id GROUP BY a.user_id, a.held
+        HAVING a.held <> COALESCE(SUM(CASE h.state WHEN 'open' THEN h.credits WHEN 'settled' THEN h.settled_credits ELSE 0 END), 0)""",
+    "invariant 5: a grant's transactions sum to what is posted of it": """
+        SELECT g.id, g.posted - g.returned, COALESCE(SUM(t.amount), 0) FROM credit_grant g
+        LEFT JOIN "transaction" t ON t.grant_id = g.id GROUP BY g.id, g.posted, g.returned
+        HAVING g.posted - g.returned <> COALESCE(SUM(t.amount), 0)""",
     "invariant 5: what is posted for an hour is its priced usage": """
         SELECT user_id, hour, SUM(priced), SUM(posted) FROM (
             SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace

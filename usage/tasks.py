@@ -3,6 +3,7 @@
 from celery import shared_task
 from celery.utils.log import get_task_logger
 
+from usage.analytics.estimates import refresh_estimates
 from usage.connections import enabled_connections
 from usage.repricing.repricing import advance_all
 from usage.sync.reconcile import reconcile_connection
@@ -10,6 +11,12 @@ from usage.sync.runner import sync_connection
 
 REPRICING_SECONDS = 50
 logger = get_task_logger(__name__)
+
+
+@shared_task
+def estimate_flows() -> None:
+    """Learn anew what runs of each flow cost; beat starts it once an hour."""
+    refresh_estimates()
 
 
 @shared_task

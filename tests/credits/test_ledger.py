@@ -8,7 +8,8 @@ from django.db import DatabaseError, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from credits import ledger
+from credits import grants, ledger
+from credits.grants import NewGrant
 from credits.models import Account, Grant, Transaction, UsageCharge
 from credits.status import credit_status
 from tests.conftest import NOON, People
@@ -19,7 +20,8 @@ D = Decimal
 
 
 def give(people: People, amount: str, key: str = "k1") -> Transaction:
-    return ledger.grant(people.acme_user, D(amount), source=Grant.Source.MANUAL, idempotency_key=key, reason="welcome")
+    given = grants.grant(NewGrant(people.acme_user, D(amount), Grant.Source.MANUAL, key, "welcome"))
+    return given.transactions.get()
 
 
 def unbalanced() -> list[str]:
@@ -42,7 +44,7 @@ def test_the_same_grant_again_gives_nothing(people: People) -> None:
 
 @pytest.mark.parametrize("amount", ["0", "-1", "NaN"])
 def test_a_grant_has_to_be_above_zero(people: People, amount: str) -> None:
-    with pytest.raises(ValueError, match="grant more than 0"):
+    with pytest.raises(ValueError, match="write more than 0"):
         give(people, amount)
     assert Transaction.objects.count() == 0
 

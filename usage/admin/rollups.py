@@ -3,7 +3,7 @@
 from django.contrib import admin
 
 from kluisz_analytics.admin_pages import ReadOnlyAdmin
-from usage.models import FlowUsage, ModelUsage, TenantUsageStats, UserUsageStats
+from usage.models import FlowEstimate, FlowUsage, ModelUsage, TenantUsageStats, UserUsageStats
 
 
 class RollupAdmin(ReadOnlyAdmin):
@@ -55,3 +55,9 @@ class FlowUsageAdmin(RollupAdmin):
 class ModelUsageAdmin(RollupAdmin):
     list_display = ["period_start", "granularity", "tenant_key", "user_key", "model", "total_tokens", "total_cost_usd", "credits_exact"]
     search_fields = ["model"]
+
+
+@admin.register(FlowEstimate)
+class FlowEstimateAdmin(ReadOnlyAdmin):
+    list_display = ["flow_id", "median", "p90", "runs", "computed_at"]
+    search_fields = ["flow_id"]

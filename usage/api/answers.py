@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from credits.api.views import CreditsField
+from credits.api.answers import CreditsField
 from kluisz_analytics.fields import USD_PLACES
 from pricing.engine import CostSource
 from pricing.units import UnitKind

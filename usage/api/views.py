@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from kluisz_analytics.csv import CSVRenderer
 from kluisz_analytics.tenants.models import Tenant, User
 from usage.access import NotVisible, platform_scope, scope_of, tenant_scope, user_scope, visible_trace
 from usage.analytics import names, queries
@@ -25,7 +26,6 @@ from usage.analytics.queries import Metric, Ranked, Summary
 from usage.analytics.question import Dimension
 from usage.analytics.unpriced import unpriced_models
 from usage.api import answers, parameters
-from usage.api.renderers import CSVRenderer
 from usage.models import Granularity
 
 

@@ -1,6 +1,5 @@
 """Upserts a directory document in one transaction, then attributes the usage that was waiting for it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -8,8 +7,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from credits import ledger
-from credits.models import Grant, Transaction
+from credits.licences import give_default_credits
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from pricing import lists
 from pricing.models import IN_LIST, PricingTier, TierAssignment, TierRate
@@ -135,24 +133,9 @@ def _assign_tiers(document: DirectoryDocument, tiers: dict[str, PricingTier]) ->
         tier = _known(tiers, entry.tier, f"user “{entry.username}”", "tier")
         assignments.append((entry.id, tier, entry.tier_valid_from))
         if tier.default_credits:
-            granted.append((entry.id, tier))
+            granted.append((User(pk=entry.id), tier))
     lists.assign_tiers_to_users(assignments)
-    _grant_defaults(granted)
-
-
-def _grant_defaults(granted: Iterable[tuple[UUID, PricingTier]]) -> None:
-    """A tier's default credits, once a user: whoever has them is left alone, a user who moves up gets no second helping."""
-    keys = {f"tier-default:{user_id}": (user_id, tier) for user_id, tier in granted}
-    done = set(Transaction.objects.filter(idempotency_key__in=keys).values_list("idempotency_key", flat=True))
-    for key, (user_id, tier) in keys.items():
-        if key not in done:
-            ledger.grant(
-                User(pk=user_id),
-                tier.default_credits,
-                source=Grant.Source.TIER_DEFAULT,
-                reason=f"Default credits of {tier.name}",
-                idempotency_key=key,
-            )
+    give_default_credits(granted)
 
 
 def _known(known: dict[K, V], key: K, where: str, kind: str) -> V:

@@ -3,9 +3,10 @@
 from usage.models.connections import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.models.facts import Observation, RejectedObservation, Trace, TraceVoid
 from usage.models.repricing import Repricing
-from usage.models.rollups import FlowUsage, Granularity, ModelUsage, TenantUsageStats, UserUsageStats
+from usage.models.rollups import FlowEstimate, FlowUsage, Granularity, ModelUsage, TenantUsageStats, UserUsageStats
 
 __all__ = [
+    "FlowEstimate",
     "FlowUsage",
     "Granularity",
     "LangfuseConnection",

@@ -3,8 +3,8 @@
 from django.db import models
 from django.db.models import F, Q
 
+from kluisz_analytics.secrets import decrypt, encrypt
 from kluisz_analytics.tenants.models import Tenant
-from usage.secrets import decrypt, encrypt
 
 
 class LangfuseConnection(models.Model):

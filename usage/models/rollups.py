@@ -149,3 +149,20 @@ class ModelUsage(Rollup):
             models.UniqueConstraint(fields=["granularity", "period_start", "tenant_key", "user_key", "model"], name="one_model_usage_row"),
         ]
         indexes = [models.Index(fields=["tenant_key", "granularity", "period_start"], name="model_usage_by_tenant")]
+
+
+class FlowEstimate(models.Model):
+    """What a flow's runs of the last month cost, in credits; computed once an hour (usage.analytics.estimates)."""
+
+    flow_id = models.CharField(max_length=200, primary_key=True)
+    median = CreditsField()
+    p90 = CreditsField(help_text="Nine of ten runs cost no more.")
+    runs = models.BigIntegerField()
+    computed_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "flow_estimate"
+        ordering = ["-runs"]
+
+    def __str__(self) -> str:
+        return self.flow_id

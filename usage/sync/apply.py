@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
-from credits import ledger
+from credits import holds, ledger
 from kluisz_analytics.fields import CREDIT_PLACES, from_scaled
 from pricing.book import load_price_book
 from pricing.engine import PricingEngine
@@ -194,6 +194,7 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
     """Write new traces, and stored ones as they are with their news; then what follows from both."""
     change, changed_traces, changed_steps, added_steps = new.change, [], [], []
     cost_picousd = microcredits = 0
+    decided: list[TraceFact] = []
     for old_trace, old_steps in locked_traces(stored_ids):
         change.take_away(old_trace, old_steps)
         # What is stored, before deciding anew changes the steps in place.
@@ -204,6 +205,7 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
         change.add(trace, steps)
         cost_picousd += (trace.cost_picousd or 0) - (old_trace.cost_picousd or 0)
         microcredits += (trace.microcredits or 0) - (old_trace.microcredits or 0)
+        decided.append(trace)
         row = store.trace_row(trace)
         if row != store.trace_row(old_trace):
             changed_traces.append(row)
@@ -213,6 +215,7 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
     store.write(Trace, store.TRACE_COLUMNS, new.rows.values(), changed_traces)
     store.write(Observation, store.STEP_COLUMNS, chain(added_steps, *new.step_rows.values()), changed_steps)
     posted = post(apply_change(change), adjustment)
+    holds.charged([trace.langfuse_trace_id for trace in (*new.facts.values(), *decided) if trace.microcredits is not None])
     return Applied(
         traces_changed=len(new.rows) + len(changed_traces),
         transactions_posted=posted.transactions,

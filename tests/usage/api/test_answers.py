@@ -197,6 +197,7 @@ def test_credit_status(people: People, api: Callable[..., Any]) -> None:
         "credits_per_month": "10000.000000",
         "usage_percent": None,
         "license_is_active": True,
+        "license_status": "active",
         "tier_name": "Professional",
         "is_low_credits": False,
         "is_out_of_credits": True,

@@ -146,17 +146,6 @@ def test_testing_a_connection_says_what_is_wrong(people: People, connection: Lan
     assert "refused the keys" in client.get(address, follow=True).content.decode()
 
 
-def test_a_grant_in_the_admin_goes_through_the_ledger(people: People, use: Callable[..., None]) -> None:
-    use(people.acme_user, "0.06")
-    client = Client()
-    client.force_login(people.platform_admin)
-    form = {"account": str(people.acme_user.pk), "amount": "50", "source": "manual", "reason": "sorry"}
-    assert client.post(reverse("admin:credits_grant_add"), form).status_code == 302
-    people.acme_user.account.refresh_from_db()
-    assert people.acme_user.account.allocated == 50
-    assert people.acme_user.account.transactions.get(type="addition").created_by == people.platform_admin
-
-
 def test_an_operator_voids_a_deleted_trace_in_the_admin(people: People, use: Callable[..., None]) -> None:
     use(people.acme_user, "0.06")
     Observation.objects.update(gone_since=NOON)

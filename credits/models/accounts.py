@@ -1,26 +1,37 @@
 """Accounts, grants, the ledger's transactions, and what has been charged for each hour of usage (domain.md, Credits)."""
 
+from datetime import datetime
 from decimal import Decimal
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
+from credits.recurrence import Recurrence
 from kluisz_analytics.fields import CreditsField
 from kluisz_analytics.tenants.models import User
 
 
 class Account(models.Model):
-    """A user's credits. The row is the lock; only :mod:`credits.ledger` writes it."""
+    """A user's credits: of the grants in force (``allocated``), and what has been burned of them (``used``). The row is the lock.
+
+    Only :mod:`credits.ledger` writes the balance, and :mod:`credits.holds` what is held.
+    """
 
     user = models.OneToOneField(User, on_delete=models.PROTECT, primary_key=True, related_name="account")
     allocated = CreditsField(default=0)
     used = CreditsField(default=0)
-    held = CreditsField(default=0)
+    held = CreditsField(default=0, help_text="Reserved for runs that are under way.")
+    next_event_at = models.DateTimeField(null=True, blank=True, help_text="When the next grant begins or ends.")
+    last_ended_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the last grant ended that has been settled; usage before it burns grants of then."
+    )
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
         db_table = "credit_account"
         ordering = ["user__username"]
+        indexes = [models.Index(fields=["next_event_at"], condition=Q(next_event_at__isnull=False), name="account_by_next_event")]
         constraints = [models.CheckConstraint(condition=Q(held__gte=0), name="held_not_negative")]
 
     def __str__(self) -> str:
@@ -38,7 +49,10 @@ class Account(models.Model):
 
 
 class Grant(models.Model):
-    """Credits given to an account, with the reason."""
+    """Credits given to an account from ``starts_at`` until ``expires_at``. Ended and voided ones stay as history.
+
+    A recurring one is given again as a new row (``series``) when it ends, which takes over what is left up to ``rollover_maximum``.
+    """
 
     class Source(models.TextChoices):
         TIER_DEFAULT = "tier_default", "Tier default"
@@ -46,21 +60,58 @@ class Grant(models.Model):
         PURCHASE = "purchase", "Purchase"
         PROMOTION = "promotion", "Promotion"
         MANUAL = "manual", "Manual"
+        REFUND = "refund", "Refund"
+        ADJUSTMENT = "adjustment", "Adjustment"
+
+    class RecurrenceChoice(models.TextChoices):
+        NONE = "", "Once"
+        DAILY = Recurrence.DAILY.value, "Every day"
+        WEEKLY = Recurrence.WEEKLY.value, "Every week"
+        MONTHLY = Recurrence.MONTHLY.value, "Every month"
+
+    DEFAULT_PRIORITY = 100
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="grants")
     amount = CreditsField()
+    priority = models.IntegerField(default=DEFAULT_PRIORITY, help_text="The lowest number is burned first.")
+    starts_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True, blank=True)
     source = models.CharField(max_length=20, choices=Source.choices)
     reason = models.CharField(max_length=500, blank=True)
+    recurrence = models.CharField(max_length=5, choices=RecurrenceChoice.choices, blank=True)
+    rollover_maximum = CreditsField(
+        null=True, blank=True, default=0, help_text="How much of what is left the next occurrence takes over; empty: all of it."
+    )
+    series = models.ForeignKey("self", null=True, blank=True, editable=False, on_delete=models.PROTECT, related_name="occurrences")
+    occurrence = models.PositiveIntegerField(default=0, editable=False)
+    voided_at = models.DateTimeField(null=True, blank=True, editable=False)
+    voided_by = models.ForeignKey(User, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+")
+    idempotency_key = models.CharField(max_length=200, unique=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
-    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    created_by = models.ForeignKey(User, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+")
+    # What of it is in the ledger: added when it began, taken back when it ended, and in how many entries.
+    posted = CreditsField(default=0, editable=False)
+    returned = CreditsField(default=0, editable=False)
+    postings = models.PositiveIntegerField(default=0, editable=False)
 
     class Meta:
         db_table = "credit_grant"
-        ordering = ["-created_at"]
-        constraints = [models.CheckConstraint(condition=Q(amount__gt=0), name="grant_above_zero")]
+        ordering = ["-starts_at", "-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(amount__gt=0), name="grant_above_zero"),
+            models.CheckConstraint(
+                condition=Q(expires_at__isnull=True) | Q(expires_at__gt=F("starts_at")), name="grant_ends_after_it_begins"
+            ),
+            models.UniqueConstraint(fields=["series", "occurrence"], name="one_grant_an_occurrence"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.amount:f} credits to {self.account.user}"
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it expires or was voided, whichever is first."""
+        return min((moment for moment in (self.expires_at, self.voided_at) if moment is not None), default=None)
 
 
 class Transaction(models.Model):

@@ -1,4 +1,4 @@
-"""Encryption of Langfuse secret keys at rest (Fernet), with rotation: the first key encrypts, any key decrypts."""
+"""Encryption of secrets at rest (Fernet), with rotation: the first key encrypts, any key decrypts."""
 
 import base64
 import hashlib
@@ -18,8 +18,7 @@ def decrypt(token: str) -> str:
         return _fernet().decrypt(token.encode()).decode()
     except InvalidToken as error:
         raise ImproperlyConfigured(
-            "A Langfuse secret key can't be decrypted: add the key that encrypted it to KLUISZ_ENCRYPTION_KEYS, "
-            "or enter the secret again in the connection."
+            "A stored secret can't be decrypted: add the key that encrypted it to KLUISZ_ENCRYPTION_KEYS, or enter the secret again."
         ) from error
 
 

@@ -1,0 +1,171 @@
+"""Admin pages for accounts, grants, holds and the ledger."""
+
+import uuid
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.forms import ActionForm
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from credits import grants
+from credits.grants import NewGrant
+from credits.models import Account, Grant, Hold, Transaction, UsageCharge
+from credits.recurrence import Recurrence
+from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user
+
+
+class GrantInline(TabularInline):
+    model = Grant
+    extra = 0
+    fields = readonly_fields = ["amount", "source", "reason", "created_at", "created_by"]
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class AdjustmentForm(ActionForm):
+    """What adjusting needs beside the accounts."""
+
+    # Read by the action, which can say what is wrong with it.
+    amount = forms.CharField(
+        required=False,
+        label="",
+        widget=forms.TextInput(attrs={"placeholder": "± credits", "class": "action-reason", "aria-label": "Amount"}),
+    )
+    reason = forms.CharField(
+        required=False, max_length=500, label="", widget=forms.TextInput(attrs={"placeholder": "Reason", "class": "action-reason"})
+    )
+
+
+@admin.register(Account)
+class AccountAdmin(ReadOnlyAdmin):
+    list_display = ["user", "tenant", "allocated", "used", "held", "remaining", "updated_at"]
+    actions = ["adjust_accounts"]
+    action_form = AdjustmentForm
+    list_filter = ["user__tenant"]
+    list_select_related = ["user__tenant"]
+    search_fields = ["user__username", "user__email"]
+    inlines = [GrantInline]
+
+    def has_move_permission(self, request: HttpRequest) -> bool:
+        """It is money: platform admins only."""
+        return bool(request.user.is_superuser)
+
+    @admin.action(description="Adjust by the amount, up or down", permissions=["move"])
+    def adjust_accounts(self, request: HttpRequest, queryset: QuerySet[Account]) -> None:
+        text, reason = request.POST.get("amount", ""), request.POST.get("reason", "").strip()
+        try:
+            amount = Decimal(text)
+        except InvalidOperation:
+            amount = Decimal(0)
+        if not amount or not reason:
+            messages.error(request, f"Write an amount other than 0 (not “{text}”) and a reason.")
+            return
+        try:
+            with transaction.atomic():
+                for account in queryset.select_related("user__tenant"):
+                    key = f"admin:{uuid.uuid4()}"
+                    grants.adjust(account.user, amount, reason=reason, idempotency_key=key, by=admin_user(request))
+        except ValueError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(request, f"Adjusted {queryset.count()} accounts by {amount:+f} credits.")
+
+    @admin.display(ordering="user__tenant__name")
+    def tenant(self, account: Account) -> str:
+        return account.user.tenant.name
+
+
+class GrantForm(forms.ModelForm):
+    """A grant to give; the reason is kept, so there has to be one."""
+
+    reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget)
+
+    class Meta:
+        model = Grant
+        fields = ["account", "amount", "source", "reason", "priority", "starts_at", "expires_at", "recurrence", "rollover_maximum"]
+
+    def clean_amount(self) -> Decimal:
+        amount: Decimal = self.cleaned_data["amount"]
+        if amount <= 0:
+            raise forms.ValidationError(f"{amount} is not possible: write a number above 0.")
+        return amount
+
+
+@admin.register(Grant)
+class GrantAdmin(ModelAdmin):
+    list_display = ["account", "amount", "source", "priority", "starts_at", "expires_at", "voided_at", "reason", "created_by"]
+    list_filter = ["source", "recurrence"]
+    list_select_related = ["account__user", "created_by"]
+    search_fields = ["account__user__username", "reason"]
+    autocomplete_fields = ["account"]
+    fields = ["account", "amount", "source", "reason", "priority", "starts_at", "expires_at", "recurrence", "rollover_maximum"]
+    actions = ["void"]
+    form = GrantForm
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """It is money: platform admins only."""
+        return bool(request.user.is_superuser)
+
+    @admin.action(description="Void: end it now; what is left goes back", permissions=["add"])
+    def void(self, request: HttpRequest, queryset: QuerySet[Grant]) -> None:
+        for grant in queryset:
+            grants.void(grant, admin_user(request))
+        messages.success(request, f"Voided {queryset.count()} grants; what was left of them is no longer in the accounts.")
+
+    def save_model(self, request: HttpRequest, obj: Grant, form: Any, change: bool) -> None:
+        given = grants.grant(
+            NewGrant(
+                user=obj.account.user,
+                amount=obj.amount,
+                source=Grant.Source(obj.source),
+                idempotency_key=f"admin:{uuid.uuid4()}",
+                reason=obj.reason,
+                priority=obj.priority,
+                starts_at=obj.starts_at,
+                expires_at=obj.expires_at,
+                recurrence=Recurrence(obj.recurrence) if obj.recurrence else None,
+                rollover_maximum=obj.rollover_maximum,
+                created_by=admin_user(request),
+            )
+        )
+        obj.pk = given.pk
+
+    def has_change_permission(self, request: HttpRequest, obj: Grant | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Grant | None = None) -> bool:
+        return False
+
+
+@admin.register(Transaction)
+class TransactionAdmin(ReadOnlyAdmin):
+    list_display = ["created_at", "account", "type", "amount", "balance_after", "usage_hour", "reason"]
+    list_filter = ["type", "account__user__tenant"]
+    list_select_related = ["account__user"]
+    search_fields = ["account__user__username", "reason", "idempotency_key"]
+    date_hierarchy = "created_at"
+
+
+@admin.register(UsageCharge)
+class UsageChargeAdmin(ReadOnlyAdmin):
+    list_display = ["hour", "account", "credits", "postings"]
+    list_select_related = ["account__user"]
+    search_fields = ["account__user__username"]
+    date_hierarchy = "hour"
+
+
+@admin.register(Hold)
+class HoldAdmin(ReadOnlyAdmin):
+    list_display = ["created_at", "account", "trace_id", "state", "credits", "settled_credits", "expires_at", "ended_at"]
+    list_filter = ["state", "account__user__tenant"]
+    list_select_related = ["account__user"]
+    search_fields = ["trace_id", "account__user__username"]
+    show_full_result_count = False

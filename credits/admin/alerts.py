@@ -1,0 +1,87 @@
+"""Admin pages for budgets, alerts, webhooks and deliveries."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponseRedirect
+from django.urls import reverse
+from unfold.admin import ModelAdmin
+from unfold.decorators import action
+from unfold.widgets import UnfoldAdminPasswordWidget
+
+from credits.deliveries import send_test
+from credits.models import Alert, Delivery, TenantBudget, Webhook
+from kluisz_analytics.admin_pages import ReadOnlyAdmin
+
+
+@admin.register(TenantBudget)
+class TenantBudgetAdmin(ModelAdmin):
+    list_display = ["tenant", "unit", "amount", "used", "is_hard"]
+    list_filter = ["tenant", "unit", "is_hard"]
+    list_select_related = ["tenant"]
+    autocomplete_fields = ["tenant"]
+    fields = ["tenant", "unit", "amount", "is_hard"]
+
+
+class WebhookForm(forms.ModelForm):
+    """The signing secret can be entered, and is never shown again."""
+
+    new_secret = forms.CharField(
+        label="Signing secret",
+        required=False,
+        min_length=16,
+        widget=UnfoldAdminPasswordWidget,
+        help_text="At least 16 characters; stored encrypted. Leave it empty to keep the one that is stored.",
+    )
+
+    class Meta:
+        model = Webhook
+        fields = ["tenant", "url", "is_enabled"]
+
+    def clean_new_secret(self) -> str:
+        secret: str = self.cleaned_data["new_secret"]
+        if not secret and not self.instance.encrypted_secret:
+            raise forms.ValidationError("Enter the secret that the receiver checks signatures with.")
+        return secret
+
+    def save(self, commit: bool = True) -> Webhook:
+        if self.cleaned_data["new_secret"]:
+            self.instance.secret = self.cleaned_data["new_secret"]
+        return super().save(commit)
+
+
+@admin.register(Webhook)
+class WebhookAdmin(ModelAdmin):
+    form = WebhookForm
+    list_display = ["url", "tenant", "is_enabled"]
+    list_filter = ["tenant", "is_enabled"]
+    list_select_related = ["tenant"]
+    autocomplete_fields = ["tenant"]
+    actions_detail = ["test"]
+
+    @action(description="Send a test", url_path="test", permissions=["change"])
+    def test(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
+        delivery = send_test(Webhook.objects.get(pk=object_id))
+        tell = messages.success if delivery.state == Delivery.State.SENT else messages.error
+        tell(request, f"{delivery.webhook} answered: {delivery.answer}")
+        return HttpResponseRedirect(reverse("admin:credits_webhook_change", args=[object_id]))
+
+
+@admin.register(Alert)
+class AlertAdmin(ReadOnlyAdmin):
+    list_display = ["created_at", "tenant", "user", "kind", "threshold", "message", "is_told"]
+    list_filter = ["kind", "threshold", "tenant"]
+    list_select_related = ["tenant", "user"]
+    search_fields = ["user__username", "message"]
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnlyAdmin):
+    list_display = ["created_at", "alert", "receiver", "state", "attempts", "next_attempt_at", "answer", "sent_at"]
+    list_filter = ["state", "webhook"]
+    list_select_related = ["alert", "webhook"]
+
+    @admin.display(description="To")
+    def receiver(self, delivery: Delivery) -> Any:
+        return delivery.webhook or delivery.email

@@ -1,0 +1,144 @@
+"""Admin pages for licences and their pools."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.forms import ActionForm
+from unfold.widgets import UnfoldAdminSelectWidget
+
+from credits import licences
+from credits.licences import CreditsPolicy, LicenceRefused
+from credits.models import Licence, LicenceEvent, LicencePool
+from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user
+from kluisz_analytics.tenants.models import User
+from pricing.models import PricingTier
+
+
+class LicencePoolForm(forms.ModelForm):
+    """A pool is never made smaller than what is given of it."""
+
+    class Meta:
+        model = LicencePool
+        fields = ["tenant", "tier", "total"]
+
+    def clean_total(self) -> int:
+        total: int = self.cleaned_data["total"]
+        assigned = LicencePool.objects.filter(pk=self.instance.pk).values_list("assigned", flat=True).first() or 0
+        if total < assigned:
+            raise forms.ValidationError(f"{assigned} licences are given; take some back before there are {total}.")
+        return total
+
+
+@admin.register(LicencePool)
+class LicencePoolAdmin(ModelAdmin):
+    form = LicencePoolForm
+    list_display = ["tenant", "tier", "total", "assigned", "free"]
+    list_select_related = ["tenant", "tier"]
+    list_filter = ["tenant", "tier"]
+    search_fields = ["tenant__name", "tier__name"]
+    fields = ["tenant", "tier", "total"]
+
+    @admin.display(description="Free")
+    def free(self, pool: LicencePool) -> int:
+        return pool.total - pool.assigned
+
+    def save_model(self, request: HttpRequest, obj: LicencePool, form: Any, change: bool) -> None:
+        """Only the total is written: what is given may have changed since the page was opened."""
+        obj.save(update_fields=["total"] if change else None)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: LicencePool | None = None) -> list[str]:
+        return ["tenant", "tier"] if obj else []
+
+    def has_delete_permission(self, request: HttpRequest, obj: LicencePool | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and obj is not None and not obj.licences.exists()
+
+
+class LicenceForm(forms.ModelForm):
+    """A licence to give: the pool is the tenant's of the user, so only the tier is chosen."""
+
+    by: User
+    tier = forms.ModelChoiceField(PricingTier.objects.filter(retired_at__isnull=True), widget=UnfoldAdminSelectWidget)
+
+    class Meta:
+        model = Licence
+        fields = ["user", "expires_at"]
+
+    def _post_clean(self) -> None:
+        """Given right away: only the statement that takes it from the pool can say whether there is one."""
+        if self.errors:
+            return
+        try:
+            values = self.cleaned_data
+            self.instance = licences.assign(values["user"], values["tier"], self.by, expires_at=values["expires_at"])
+        except LicenceRefused as error:
+            self.add_error(None, str(error))
+
+
+class LicenceActionForm(ActionForm):
+    """What changing licences needs beside them."""
+
+    tier = forms.ModelChoiceField(PricingTier.objects.all(), required=False, label="", empty_label="To tier …")
+    credits = forms.ChoiceField(choices=[(one.value, f"Credits: {one.value}") for one in CreditsPolicy], required=False, label="")
+
+
+@admin.register(Licence)
+class LicenceAdmin(ReadOnlyAdmin):
+    form = LicenceForm
+    list_display = ["user", "pool", "starts_at", "expires_at", "ended_at", "assigned_by"]
+    list_select_related = ["user", "pool__tenant", "pool__tier", "assigned_by"]
+    list_filter = ["pool__tenant", "pool__tier"]
+    search_fields = ["user__username"]
+    autocomplete_fields = ["user"]
+    actions = ["take_back", "change_tier"]
+    action_form = LicenceActionForm
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.is_superuser)
+
+    def get_fields(self, request: HttpRequest, obj: Licence | None = None) -> list[str]:
+        return ["user", "tier", "expires_at"] if obj is None else ["user", "pool", "starts_at", "expires_at", "ended_at", "assigned_by"]
+
+    def get_form(self, request: HttpRequest, obj: Licence | None = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is not None:
+            return super().get_form(request, obj, change, **kwargs)
+        return type("LicenceForm", (LicenceForm,), {"by": admin_user(request)})
+
+    def save_model(self, request: HttpRequest, obj: Licence, form: Any, change: bool) -> None:
+        """It was given when the form was checked."""
+
+    @admin.action(description="Take back into the pool", permissions=["add"])
+    def take_back(self, request: HttpRequest, queryset: QuerySet[Licence]) -> None:
+        self._each(request, queryset, lambda licence: licences.unassign(licence.user, admin_user(request)), "Took back")
+
+    @admin.action(description="Change to the tier", permissions=["add"])
+    def change_tier(self, request: HttpRequest, queryset: QuerySet[Licence]) -> None:
+        tier = PricingTier.objects.filter(pk=request.POST.get("tier") or 0).first()
+        if tier is None:
+            messages.error(request, "Choose the tier to change to.")
+            return
+        policy = CreditsPolicy(request.POST.get("credits") or CreditsPolicy.KEEP)
+        self._each(request, queryset, lambda licence: licences.change(licence.user, tier, admin_user(request), credits=policy), "Changed")
+
+    def _each(self, request: HttpRequest, chosen: QuerySet[Licence], do: Callable[[Licence], Any], verb: str) -> None:
+        done = 0
+        for licence in chosen.filter(ended_at__isnull=True).select_related("user__tenant"):
+            try:
+                do(licence)
+            except LicenceRefused as error:
+                messages.error(request, str(error))
+            else:
+                done += 1
+        messages.success(request, f"{verb} {done} licences.")
+
+
+@admin.register(LicenceEvent)
+class LicenceEventAdmin(ReadOnlyAdmin):
+    list_display = ["created_at", "user", "kind", "tier_before", "tier_after", "credits", "reason", "created_by"]
+    list_select_related = ["user", "tier_before", "tier_after", "created_by"]
+    list_filter = ["kind"]
+    search_fields = ["user__username"]

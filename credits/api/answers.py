@@ -1,0 +1,165 @@
+"""The forms of what the credits API takes and answers."""
+
+from decimal import Decimal
+from typing import Any
+
+from rest_framework import serializers
+
+from credits.models import Grant, Hold, Transaction
+from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES
+
+LARGEST = 10**12
+"""No one reserves or is given more credits than this; it is far below what can be stored."""
+
+
+class CreditsField(serializers.DecimalField):
+    """Credits as a decimal string with six places."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # What is taken has a limit of digits: beyond the precision of decimals it could not even be compared.
+        super().__init__(max_digits=18 if "max_value" in kwargs else None, decimal_places=CREDIT_PLACES, **kwargs)
+
+
+SMALLEST = Decimal(1).scaleb(-CREDIT_PLACES)
+
+
+class AmountField(CreditsField):
+    """An amount of credits above 0."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=SMALLEST, max_value=Decimal(LARGEST), **kwargs)
+
+
+class RefusalItem(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    attr = serializers.CharField(allow_null=True)
+
+
+class RefusalAnswer(serializers.Serializer[Any]):
+    """Why it is refused: ``insufficient_credits`` (402), ``no_active_license`` or ``permission_denied`` (403), ``conflict`` (409)."""
+
+    type = serializers.ChoiceField(choices=["client_error"])
+    errors = RefusalItem(many=True)  # type: ignore[assignment]  # an answer's field, not the serializer's own
+
+
+class CreditStatusAnswer(serializers.Serializer[Any]):
+    user_id = serializers.UUIDField()
+    username = serializers.CharField()
+    credits_allocated = CreditsField()
+    credits_used = CreditsField()
+    credits_held = CreditsField()
+    credits_remaining = CreditsField()
+    credits_per_month = CreditsField()
+    usage_percent = serializers.FloatField(allow_null=True)
+    license_is_active = serializers.BooleanField()
+    license_status = serializers.ChoiceField(choices=["active", "expiring", "inactive"])
+    tier_name = serializers.CharField(allow_null=True)
+    is_low_credits = serializers.BooleanField()
+    is_out_of_credits = serializers.BooleanField()
+    can_execute = serializers.BooleanField()
+    projected_exhaustion_date = serializers.DateField(allow_null=True)
+
+
+class EstimateAnswer(serializers.Serializer[Any]):
+    flow_id = serializers.CharField()
+    median = CreditsField()
+    p90 = CreditsField()
+    runs = serializers.IntegerField()
+
+
+class CheckRequest(serializers.Serializer[Any]):
+    user_id = serializers.UUIDField()
+    flow_id = serializers.CharField(max_length=200, required=False, default="", allow_blank=True)
+    credits = AmountField(required=False, allow_null=True, default=None, help_text="Default: the median of the flow's history, or 1.")
+
+
+class CheckAnswer(serializers.Serializer[Any]):
+    can_execute = serializers.BooleanField()
+    required = CreditsField()  # type: ignore[assignment]  # an answer's field, not the serializer's own
+    remaining = CreditsField()
+
+
+class HoldRequest(CheckRequest):
+    trace_id = serializers.CharField(max_length=200)
+    credits = AmountField(
+        required=False, allow_null=True, default=None, help_text="Default: the 90th percentile of the flow's history, or 1."
+    )
+    ttl_seconds = serializers.IntegerField(min_value=1, max_value=7 * 86_400, required=False, default=3600)
+
+
+class SettleRequest(serializers.Serializer[Any]):
+    credits = CreditsField(required=False, min_value=Decimal(0), max_value=Decimal(LARGEST))
+    cost_usd = serializers.DecimalField(
+        max_digits=18, decimal_places=USD_PLACES, required=False, min_value=Decimal(0), max_value=Decimal(10**6)
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "credits" in attrs and "cost_usd" in attrs:
+            raise serializers.ValidationError("Write credits or cost_usd, not both.")
+        return attrs
+
+
+class HoldAnswer(serializers.ModelSerializer[Hold]):
+    user_id = serializers.UUIDField(source="account_id")
+    credits = CreditsField()
+    settled_credits = CreditsField(allow_null=True)
+
+    class Meta:
+        model = Hold
+        fields = ["id", "user_id", "trace_id", "flow_id", "state", "credits", "settled_credits", "created_at", "expires_at", "ended_at"]
+
+
+class TransactionAnswer(serializers.ModelSerializer[Transaction]):
+    user_id = serializers.UUIDField(source="account_id")
+    username = serializers.CharField(source="account.user.username")
+    amount = CreditsField()
+    balance_before = CreditsField()
+    balance_after = CreditsField()
+    created_by = serializers.CharField(source="created_by.username", default=None, allow_null=True)
+
+    class Meta:
+        model = Transaction
+        fields = [
+            "id", "user_id", "username", "type", "amount", "balance_before", "balance_after", "reason", "usage_hour", "created_at",
+            "created_by",
+        ]  # fmt: skip
+
+
+class TransactionParameters(serializers.Serializer[Any]):
+    """Filters; repeat ``type`` and ``user_id`` for “any of”. Times are ISO 8601; the end is not included."""
+
+    type = serializers.ListField(child=serializers.ChoiceField(choices=Transaction.Type.choices), required=False)
+    user_id = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=100)
+    start_date = serializers.DateTimeField(required=False)
+    end_date = serializers.DateTimeField(required=False)
+    limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
+    cursor = serializers.CharField(required=False)
+
+
+class GiveRequest(serializers.Serializer[Any]):
+    user_id = serializers.UUIDField()
+    amount = AmountField()
+    reason = serializers.CharField(max_length=500)
+
+
+class GrantRequest(GiveRequest):
+    source = serializers.ChoiceField(choices=["manual", "purchase", "promotion"], default="manual")  # type: ignore[assignment]
+    priority = serializers.IntegerField(min_value=0, max_value=10_000, default=Grant.DEFAULT_PRIORITY)
+    starts_at = serializers.DateTimeField(required=False)
+    expires_at = serializers.DateTimeField(required=False, allow_null=True)
+    recurrence = serializers.ChoiceField(choices=["day", "week", "month"], required=False, allow_null=True)
+    rollover_maximum = CreditsField(required=False, allow_null=True, default=0, min_value=Decimal(0), max_value=Decimal(LARGEST))
+
+
+class GrantAnswer(serializers.ModelSerializer[Grant]):
+    user_id = serializers.UUIDField(source="account_id")
+    amount = CreditsField()
+    rollover_maximum = CreditsField(allow_null=True)
+
+    class Meta:
+        model = Grant
+        fields = [
+            "id", "user_id", "amount", "source", "reason", "priority", "starts_at", "expires_at", "recurrence", "rollover_maximum",
+            "created_at",
+        ]  # fmt: skip

@@ -1,0 +1,52 @@
+"""Reservations for runs (domain.md, Credits)."""
+
+import uuid
+from decimal import Decimal
+
+from django.db import models
+from django.db.models import Q
+
+from credits.models.accounts import Account
+from kluisz_analytics.fields import CreditsField
+
+
+class Hold(models.Model):
+    """Credits reserved for one run, by its trace id. While it is open or settled, its amount is in the account's ``held``."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "Open"
+        SETTLED = "settled", "Settled, waiting for the charge"
+        CHARGED = "charged", "Charged"
+        RELEASED = "released", "Released"
+        EXPIRED = "expired", "Expired"
+
+    HOLDING = (State.OPEN, State.SETTLED)
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="holds")
+    trace_id = models.CharField(max_length=200, unique=True)
+    flow_id = models.CharField(max_length=200, blank=True)
+    credits = CreditsField(help_text="Reserved when the run began.")
+    settled_credits = CreditsField(null=True, blank=True, help_text="What the run says that it used; held until it is charged.")
+    state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "credit_hold"
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(fields=["account", "expires_at"], condition=Q(state__in=["open", "settled"]), name="hold_by_account"),
+        ]
+        constraints = [models.CheckConstraint(condition=Q(credits__gt=0), name="hold_above_zero")]
+
+    def __str__(self) -> str:
+        return f"{self.credits:f} credits for {self.trace_id}"
+
+    @property
+    def held(self) -> Decimal:
+        """What of it counts in the account's ``held``."""
+        if self.state == self.State.OPEN:
+            return self.credits
+        return (self.settled_credits or Decimal(0)) if self.state == self.State.SETTLED else Decimal(0)

@@ -1,0 +1,39 @@
+"""When what recurs begins again: pure, by the calendar of a zone (domain.md, Credits)."""
+
+from calendar import monthrange
+from datetime import datetime, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+
+class Recurrence(StrEnum):
+    """How often a grant is given again."""
+
+    DAILY = "day"
+    WEEKLY = "week"
+    MONTHLY = "month"
+
+
+def occurrence(anchor: datetime, recurrence: Recurrence, number: int, zone: ZoneInfo) -> datetime:
+    """The beginning of the ``number``-th occurrence (0: the anchor itself), at the same time of day in the zone.
+
+    Counted from the anchor, so that the 31st is the last day of a shorter month and the 31st again after it.
+    """
+    local = anchor.astimezone(zone)
+    if recurrence is Recurrence.MONTHLY:
+        months = local.year * 12 + local.month - 1 + number
+        year, month = divmod(months, 12)
+        day = min(local.day, monthrange(year, month + 1)[1])
+        moved = local.replace(year=year, month=month + 1, day=day)
+    else:
+        moved = local + timedelta(days=number if recurrence is Recurrence.DAILY else 7 * number)
+    # Wall-clock arithmetic; the offset of the new day is found when it is turned into UTC.
+    return moved.replace(tzinfo=None).replace(tzinfo=zone).astimezone(anchor.tzinfo)
+
+
+def month_of(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The calendar month of the zone that the moment lies in, as its first moment and that of the next, in the moment's own zone."""
+    start = moment.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0, fold=0)
+    return occurrence(start, Recurrence.MONTHLY, 0, zone).astimezone(moment.tzinfo), occurrence(
+        start, Recurrence.MONTHLY, 1, zone
+    ).astimezone(moment.tzinfo)
