@@ -101,9 +101,12 @@ def main() -> None:
     with database():
         prepared = json.loads(step("prepare"))
         with server() as port:
+            over_http(port, prepared["token"], prepared["users"], False, 3, "warm")
             for hot in (False, True):
                 report(
-                    f"HTTP, {CLIENTS} clients, {where(hot)}", over_http(port, prepared["token"], prepared["users"], hot, options.seconds), 2
+                    f"HTTP, {CLIENTS} clients, {where(hot)}",
+                    over_http(port, prepared["token"], prepared["users"], hot, options.seconds, "run"),
+                    2,
                 )
         spread = report(f"Python, {CLIENTS} processes, {where(False)}", in_python(CLIENTS, "0", seconds), 2)
         hot_rate = report(f"Python, {CLIENTS} processes, {where(True)}", in_python(CLIENTS, "1", seconds), 2)
@@ -127,12 +130,12 @@ def report(title: str, found: list[dict[str, list[float]]], calls: int) -> float
     return rate
 
 
-def over_http(port: int, token: str, users: list[str], hot: bool, seconds: int) -> list[dict[str, list[float]]]:
+def over_http(port: int, token: str, users: list[str], hot: bool, seconds: int, name: str) -> list[dict[str, list[float]]]:
     with ThreadPoolExecutor(CLIENTS) as threads:
-        return list(threads.map(lambda number: http_client(port, token, users, hot, seconds, number), range(CLIENTS)))
+        return list(threads.map(lambda number: http_client(port, token, users, hot, seconds, f"{name}{number}", number), range(CLIENTS)))
 
 
-def http_client(port: int, token: str, users: list[str], hot: bool, seconds: int, number: int) -> dict[str, list[float]]:
+def http_client(port: int, token: str, users: list[str], hot: bool, seconds: int, name: str, number: int) -> dict[str, list[float]]:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
@@ -145,7 +148,7 @@ def http_client(port: int, token: str, users: list[str], hot: bool, seconds: int
 
     def reserve(run: int) -> str:
         user = users[0 if hot else (number * 7919 + run) % len(users)]
-        return post("holds", {"user_id": user, "trace_id": f"h{hot}-{number}-{run}", "credits": "1.5"})["id"]
+        return post("holds", {"user_id": user, "trace_id": f"{name}-{hot}-{run}", "credits": "1.5"})["id"]
 
     return measured(seconds, reserve, lambda hold: post(f"holds/{hold}/settle", {"credits": "1.2"}))
 
@@ -180,6 +183,8 @@ def prepare() -> None:
 
     from django.core.management import call_command  # noqa: PLC0415
 
+    from django.db import connection  # noqa: PLC0415
+
     call_command("migrate", verbosity=0)
     from credits.grants import NewGrant, give  # noqa: PLC0415
     from credits.models import Grant  # noqa: PLC0415
@@ -196,6 +201,8 @@ def prepare() -> None:
     give([NewGrant(user, Decimal(10**9), Grant.Source.MANUAL, f"g{user.pk}") for user in users])
     engine = User.objects.create(username="engine", tenant=tenant, is_service_account=True)
     _, token = ApiToken.objects.create(user=engine, scope="credits")
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
     print(json.dumps({"token": token, "users": [str(user.pk) for user in users]}))
 
 

@@ -68,7 +68,7 @@ def check(user: User, flow_id: str = "", credits: Decimal | None = None) -> Chec
     impossible amount.
     """
     now = timezone.now()
-    required = _required(credits, estimate(flow_id).median)
+    required = _amount(credits) or _expected(estimate(flow_id).median)
     grace = _grace(user, now)
     remaining = remaining_of(user, now)
     if not user.is_superuser and remaining + grace < required:
@@ -89,17 +89,19 @@ def reserve_credits(
     """
     now = timezone.now()
     _check_request(trace_id, ttl)
-    required = _required(credits, estimate(flow_id).p90)
+    required = _amount(credits) or _expected(estimate(flow_id).p90)
     hold = Hold(
         id=uuid.uuid4(), account_id=user.pk, trace_id=trace_id, flow_id=flow_id, credits=required, created_at=now, expires_at=now + ttl
     )
-    grace = _grace(user, now)
+    month_start, _ = month_of(now, user.tenant.zone)
     try:
-        if holds.insert(hold, grace=grace, is_free=user.is_superuser):
+        if holds.insert(hold, month_start=month_start, is_free=user.is_superuser):
             return Reservation(hold, is_new=True)
+        # Only now is it asked why: an answer to a repeated call, a refusal, or something that is due.
         if (existing := _existing(trace_id, user, credits)) is not None:
             return Reservation(existing, is_new=False)
-        if _make_room(user, now) and holds.insert(hold, grace=grace, is_free=user.is_superuser):
+        _grace(user, now)
+        if _make_room(user, now) and holds.insert(hold, month_start=month_start, is_free=user.is_superuser):
             return Reservation(hold, is_new=True)
     except IntegrityError:
         # Another call was faster with the same trace.
@@ -128,10 +130,14 @@ def remaining_of(user: User, now: datetime) -> Decimal:
     return ZERO if account is None else account.remaining + holds.expired_credits(account, now)
 
 
-def _required(credits: Decimal | None, known: Decimal) -> Decimal:
+def _amount(credits: Decimal | None) -> Decimal | None:
     if credits is not None:
         grants.check_amount(credits, "Reserving")
-        return credits
+    return credits
+
+
+def _expected(known: Decimal) -> Decimal:
+    """What a flow's history says; a flow whose runs are free needs something left, too."""
     return max(known, SMALLEST)
 
 

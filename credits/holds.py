@@ -16,41 +16,60 @@ from django.db.models import F, Value
 from django.utils import timezone
 
 from credits import ledger
+from credits.licences import IS_LICENSED_SQL
 from credits.models import Account, Hold
 from kluisz_analytics.bulk import sqlite_value
 from kluisz_analytics.fields import CREDIT_PLACES, CreditsField, to_scaled
+from pricing.tiers import GRACE_SQL, TIER_SQL
 
 SETTLED_TTL = timedelta(days=2)
 """How long what a run says that it used stays held, if its trace is never charged."""
 ZERO = Decimal(0)
 # An account with a grant that should have begun or ended by now is looked at first.
-RESERVE = """
-    UPDATE credit_account SET held = held + %s
-    WHERE user_id = %s AND (%s OR (allocated - used - held + %s >= %s AND (next_event_at IS NULL OR next_event_at > %s)))
-"""
-COLUMNS = "id, account_id, trace_id, flow_id, credits, state, created_at, expires_at"
+IS_FREE = "TRUE"
+IS_ALLOWED = f"""EXISTS (
+    SELECT 1 FROM (
+            SELECT id, tenant_id, is_active, {TIER_SQL} AS held_tier_id FROM "user" u WHERE id = %(user_id)s LIMIT 1
+        ) u
+        WHERE {IS_LICENSED_SQL}
+        AND NOT EXISTS (
+            SELECT 1 FROM credit_tenant_budget
+            WHERE tenant_id = u.tenant_id AND is_hard AND used >= amount AND period_start = %(month_start)s
+        )
+        AND credit_account.allocated - credit_account.used - credit_account.held + {GRACE_SQL} >= %(credits)s
+    ) AND (next_event_at IS NULL OR next_event_at > %(now)s)"""
+RESERVE = "UPDATE credit_account SET held = held + %(credits)s WHERE user_id = %(user_id)s AND "
+STORE = """
+    INSERT INTO credit_hold (id, account_id, trace_id, flow_id, credits, state, created_at, expires_at)
+    SELECT %(id)s, user_id, %(trace_id)s, %(flow_id)s, %(credits)s, 'open', %(now)s, %(expires_at)s FROM """
 
 
-def insert(hold: Hold, *, grace: Decimal, is_free: bool) -> bool:
-    """Reserve and store the hold in one statement, if enough remains (or ``is_free``); whether it was.
+def insert(hold: Hold, *, month_start: datetime, is_free: bool) -> bool:
+    """Reserve and store the hold in one statement, if the user may start runs and enough remains (or ``is_free``); whether it was.
 
     Raises IntegrityError when its trace has a hold; nothing is reserved then.
     """
-    amount = to_scaled(hold.credits, CREDIT_PLACES)
-    condition = [amount, hold.account_id, is_free, to_scaled(grace, CREDIT_PLACES), amount, hold.created_at]
-    row = [hold.id, hold.account_id, hold.trace_id, hold.flow_id, amount, hold.state, hold.created_at, hold.expires_at]
+    values: dict[str, Any] = {
+        "id": hold.id,
+        "user_id": hold.account_id,
+        "trace_id": hold.trace_id,
+        "flow_id": hold.flow_id,
+        "credits": to_scaled(hold.credits, CREDIT_PLACES),
+        "now": hold.created_at,
+        "expires_at": hold.expires_at,
+        "month_start": month_start,
+    }
+    reserve = RESERVE + (IS_FREE if is_free else IS_ALLOWED)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            values = "%s, user_id, %s, %s, %s, %s, %s, %s"
-            sql = f"WITH reserved AS ({RESERVE} RETURNING user_id) INSERT INTO credit_hold ({COLUMNS}) SELECT {values} FROM reserved"
             with _one_statement():
-                cursor.execute(sql, [*condition, row[0], *row[2:]])
+                cursor.execute(f"WITH reserved AS ({reserve} RETURNING user_id) {STORE} reserved", values)
             return cursor.rowcount > 0
+        stored = {name: sqlite_value(value) for name, value in values.items()}
         with transaction.atomic():
-            cursor.execute(RESERVE, [sqlite_value(value) for value in condition])
+            cursor.execute(reserve, stored)
             if cursor.rowcount:
-                places = ", ".join("%s" for _ in row)
-                cursor.execute(f"INSERT INTO credit_hold ({COLUMNS}) VALUES ({places})", [sqlite_value(value) for value in row])
+                cursor.execute(f"{STORE} credit_account WHERE user_id = %(user_id)s", stored)
                 return True
         return False
 
@@ -66,35 +85,42 @@ def settle(hold_id: UUID, credits: Decimal | None = None) -> Hold:
     Repeating it, and settling what has ended, changes nothing. Raises Hold.DoesNotExist.
     """
     now = timezone.now()
-    with transaction.atomic():
-        hold = _locked(hold_id)
-        if hold.state == Hold.State.OPEN:
-            used = hold.credits if credits is None else credits
-            _change(hold, used - hold.credits, state=Hold.State.SETTLED, settled_credits=used, expires_at=now + SETTLED_TTL)
-    return hold
+    used = None if credits is None else to_scaled(credits, CREDIT_PLACES)
+    change = "state = 'settled', settled_credits = COALESCE(%(used)s, credits), expires_at = %(until)s"
+    _change(hold_id, change, "state = 'open'", "settled_credits - credits", used=used, until=now + SETTLED_TTL)
+    return Hold.objects.get(pk=hold_id)
 
 
 def release(hold_id: UUID) -> Hold:
     """Free what is held. Repeating it, and releasing what has ended, changes nothing. Raises Hold.DoesNotExist."""
-    with transaction.atomic():
-        hold = _locked(hold_id)
-        if hold.state in Hold.HOLDING:
-            _change(hold, -hold.held, state=Hold.State.RELEASED, ended_at=timezone.now())
-    return hold
-
-
-def _locked(hold_id: UUID) -> Hold:
-    owner = Hold.objects.values_list("account_id", flat=True).get(pk=hold_id)
-    Account.objects.select_for_update().get(pk=owner)
+    change = "state = 'released', ended_at = %(until)s"
+    _change(hold_id, change, "state IN ('open', 'settled')", "-COALESCE(settled_credits, credits)", until=timezone.now())
     return Hold.objects.get(pk=hold_id)
 
 
-def _change(hold: Hold, difference: Decimal, **fields: Any) -> None:
-    for name, value in fields.items():
-        setattr(hold, name, value)
-    hold.save(update_fields=list(fields))
-    if difference:
-        Account.objects.filter(pk=hold.account_id).update(held=F("held") + Value(difference, CreditsField()))
+def _change(hold_id: UUID, change: str, condition: str, difference: str, **values: Any) -> None:
+    """Change the hold where the condition holds, and its account's ``held`` by the difference; the account is locked first."""
+    owner = "SELECT account_id FROM credit_hold WHERE id = %(id)s"
+    update = f"UPDATE credit_hold SET {change} WHERE id = %(id)s AND {condition}"
+    values["id"] = hold_id
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                f"""
+                WITH owner AS (SELECT user_id FROM credit_account WHERE user_id = ({owner}) FOR UPDATE),
+                changed AS ({update} AND account_id = (SELECT user_id FROM owner) RETURNING account_id, {difference} AS difference)
+                UPDATE credit_account SET held = held + difference FROM changed WHERE user_id = account_id
+                """,
+                values,
+            )
+            return
+        stored = {name: sqlite_value(value) for name, value in values.items()}
+        with transaction.atomic():
+            # A transaction of SQLite has the database to itself from its beginning.
+            cursor.execute(update, stored)
+            if cursor.rowcount:
+                amount = f"(SELECT {difference} FROM credit_hold WHERE id = %(id)s)"
+                cursor.execute(f"UPDATE credit_account SET held = held + {amount} WHERE user_id = ({owner})", stored)
 
 
 def expire(account: Account, now: datetime) -> Decimal:

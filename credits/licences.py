@@ -70,6 +70,16 @@ class LicenceState:
         return self.status is not Status.INACTIVE
 
 
+IS_LICENSED_SQL = """
+    u.is_active AND (SELECT is_active FROM tenant WHERE id = u.tenant_id) AND u.held_tier_id IS NOT NULL
+    AND COALESCE((
+        SELECT ended_at IS NULL AND (expires_at IS NULL OR expires_at > %(now)s) FROM credit_licence
+        WHERE user_id = u.id ORDER BY starts_at DESC, id DESC LIMIT 1
+    ), TRUE)
+"""
+"""Whether the user ``u`` has an active licence at ``now``: the rule of :func:`licence_state`, for the statement at the gate."""
+
+
 def licence_state(user: User, now: datetime) -> LicenceState:
     """The user's licence at ``now``. At most three queries."""
     tier = tiers_of([user], now).get(user.pk)

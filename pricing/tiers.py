@@ -30,6 +30,16 @@ def tiers_of(users: Iterable[User], moment: datetime) -> dict[UUID, PricingTier]
     return {user_id: tier for user_id, tier in tiers.items() if tier is not None}
 
 
+_HELD = "withdrawn_at IS NULL AND valid_from <= %(now)s ORDER BY valid_from DESC, recorded_at DESC, id DESC LIMIT 1"
+TIER_SQL = f"""COALESCE(
+    (SELECT tier_id FROM pricing_tier_assignment WHERE user_id = u.id AND {_HELD}),
+    (SELECT tier_id FROM pricing_tier_assignment WHERE tenant_id = u.tenant_id AND {_HELD}),
+    (SELECT tier_id FROM pricing_tier_assignment WHERE user_id IS NULL AND tenant_id IS NULL AND {_HELD}))"""
+"""The tier of the user ``u`` at ``now``: the rule of :func:`tiers_of`, for a statement that has to decide by itself."""
+GRACE_SQL = f"COALESCE((SELECT grace_credits FROM pricing_tier_rate WHERE tier_id = u.held_tier_id AND {_HELD}), 0)"
+"""The grace of the tier ``u.held_tier_id`` at ``now``, as it is stored."""
+
+
 def rate_at(tier: PricingTier, moment: datetime) -> TierRate | None:
     """The tier's rate in force at ``moment``."""
     return TierRate.objects.filter(IN_LIST, tier=tier, valid_from__lte=moment).order_by("-valid_from").first()

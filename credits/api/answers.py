@@ -100,14 +100,19 @@ class SettleRequest(serializers.Serializer[Any]):
         return attrs
 
 
-class HoldAnswer(serializers.ModelSerializer[Hold]):
+class HoldAnswer(serializers.Serializer[Any]):
+    """Written out, since it is answered before every run: a ModelSerializer finds its fields anew each time."""
+
+    id = serializers.UUIDField()
     user_id = serializers.UUIDField(source="account_id")
+    trace_id = serializers.CharField()
+    flow_id = serializers.CharField()
+    state = serializers.ChoiceField(choices=Hold.State.choices)
     credits = CreditsField()
     settled_credits = CreditsField(allow_null=True)
-
-    class Meta:
-        model = Hold
-        fields = ["id", "user_id", "trace_id", "flow_id", "state", "credits", "settled_credits", "created_at", "expires_at", "ended_at"]
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField(allow_null=True)
 
 
 class TransactionAnswer(serializers.ModelSerializer[Transaction]):

@@ -23,8 +23,8 @@ class Hold(models.Model):
     HOLDING = (State.OPEN, State.SETTLED)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="holds")
-    trace_id = models.CharField(max_length=200, unique=True)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="holds", db_index=False)
+    trace_id = models.CharField(max_length=200)
     flow_id = models.CharField(max_length=200, blank=True)
     credits = CreditsField(help_text="Reserved when the run began.")
     settled_credits = CreditsField(null=True, blank=True, help_text="What the run says that it used; held until it is charged.")
@@ -39,7 +39,10 @@ class Hold(models.Model):
         indexes = [
             models.Index(fields=["account", "expires_at"], condition=Q(state__in=["open", "settled"]), name="hold_by_account"),
         ]
-        constraints = [models.CheckConstraint(condition=Q(credits__gt=0), name="hold_above_zero")]
+        constraints = [
+            models.UniqueConstraint(fields=["trace_id"], name="one_hold_a_trace"),
+            models.CheckConstraint(condition=Q(credits__gt=0), name="hold_above_zero"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.credits:f} credits for {self.trace_id}"

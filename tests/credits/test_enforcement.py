@@ -155,11 +155,13 @@ def test_the_months_credits_are_there_although_the_beat_was_down(people: People)
 def test_without_an_active_licence_nothing_starts(ann: User, change: dict[str, Any], reason: str) -> None:
     if "is_active" in change:
         ann.is_active = False
+        ann.save()
     elif "tier" in change:
         for assignment in ann.tier_assignments.all():
             lists.withdraw(assignment, None)
     else:
         ann.tenant.is_active = False
+        ann.tenant.save()
     for ask in (lambda: enforcement.check(ann), lambda: enforcement.reserve_credits(ann, "t1")):
         with pytest.raises(NoActiveLicense, match=reason):
             ask()
