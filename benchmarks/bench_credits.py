@@ -182,7 +182,6 @@ def prepare() -> None:
     from decimal import Decimal  # noqa: PLC0415
 
     from django.core.management import call_command  # noqa: PLC0415
-
     from django.db import connection  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)

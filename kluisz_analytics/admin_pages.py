@@ -1,5 +1,6 @@
 """What admin pages of several apps have in common."""
 
+from decimal import Decimal
 from typing import Any
 
 from django.contrib import admin
@@ -50,3 +51,17 @@ class InListFilter(admin.SimpleListFilter):
 def admin_user(request: HttpRequest) -> User:
     """Who works in the admin, for the rows that say by whom they were made."""
     return User.objects.get(username=request.user.get_username())
+
+
+def amount_column(name: str, label: str = "") -> Any:
+    """A column of a list with an amount as people read it: thousands apart, no zeros that say nothing, a dash for unknown."""
+
+    @admin.display(description=label or name.replace("_", " "), ordering=name)
+    def column(row: Any) -> str:
+        value: Decimal | None = getattr(row, name)
+        if value is None:
+            return "–"
+        text = f"{value:,f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+
+    return column

@@ -14,7 +14,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminFileFieldWidget
 
-from kluisz_analytics.admin_pages import InListFilter, ReadOnlyAdmin, admin_user
+from kluisz_analytics.admin_pages import InListFilter, ReadOnlyAdmin, admin_user, amount_column
 from pricing import lists
 from pricing.models import IN_LIST, ModelPrice, PricingTier, ShippedPriceList, TierAssignment, TierRate
 from pricing.price_csv import COLUMNS, LARGEST_BYTES, PriceListError, export_prices, import_prices, price_text
@@ -49,7 +49,7 @@ class TierRateInline(TabularInline):
 
 @admin.register(PricingTier)
 class PricingTierAdmin(ModelAdmin):
-    list_display = ["name", "rate", "default_credits", "default_credits_per_month", "retired_at"]
+    list_display = ["name", "rate", amount_column("default_credits"), amount_column("default_credits_per_month"), "retired_at"]
     search_fields = ["name"]
     fields = ["name", "default_credits", "default_credits_per_month", "retired_at"]
     inlines = [TierRateInline]
@@ -79,7 +79,7 @@ class PricingTierAdmin(ModelAdmin):
 class TierRateAdmin(ReadOnlyAdmin):
     """The history of all rates: who entered and withdrew which, when."""
 
-    list_display = ["tier", "valid_from", "credits_per_usd", "pricing_multiplier", *RECORDED]
+    list_display = ["tier", "valid_from", amount_column("credits_per_usd"), amount_column("pricing_multiplier"), *RECORDED]
     list_filter = [InListFilter, "tier"]
     list_select_related = ["tier", "recorded_by", "withdrawn_by"]
 

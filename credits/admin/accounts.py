@@ -17,7 +17,7 @@ from credits import grants
 from credits.grants import NewGrant
 from credits.models import Account, Grant, Hold, Transaction, UsageCharge
 from credits.recurrence import Recurrence
-from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user
+from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
 
 
 class GrantInline(TabularInline):
@@ -28,6 +28,12 @@ class GrantInline(TabularInline):
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+@admin.display(description="remaining")
+def remaining_column(account: Account) -> str:
+    """What is left for new runs; not a column of the table, so the list can't be ordered by it."""
+    return str(amount_column("remaining")(account))
 
 
 class AdjustmentForm(ActionForm):
@@ -46,7 +52,7 @@ class AdjustmentForm(ActionForm):
 
 @admin.register(Account)
 class AccountAdmin(ReadOnlyAdmin):
-    list_display = ["user", "tenant", "allocated", "used", "held", "remaining", "updated_at"]
+    list_display = ["user", "tenant", *map(amount_column, ("allocated", "used", "held")), remaining_column, "updated_at"]
     actions = ["adjust_accounts"]
     action_form = AdjustmentForm
     list_filter = ["user__tenant"]
@@ -101,7 +107,17 @@ class GrantForm(forms.ModelForm):
 
 @admin.register(Grant)
 class GrantAdmin(ModelAdmin):
-    list_display = ["account", "amount", "source", "priority", "starts_at", "expires_at", "voided_at", "reason", "created_by"]
+    list_display = [
+        "account",
+        amount_column("amount"),
+        "source",
+        "priority",
+        "starts_at",
+        "expires_at",
+        "voided_at",
+        "reason",
+        "created_by",
+    ]
     list_filter = ["source", "recurrence"]
     list_select_related = ["account__user", "created_by"]
     search_fields = ["account__user__username", "reason"]
@@ -119,6 +135,9 @@ class GrantAdmin(ModelAdmin):
         for grant in queryset:
             grants.void(grant, admin_user(request))
         messages.success(request, f"Voided {queryset.count()} grants; what was left of them is no longer in the accounts.")
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {"source": Grant.Source.MANUAL, **super().get_changeform_initial_data(request)}
 
     def save_model(self, request: HttpRequest, obj: Grant, form: Any, change: bool) -> None:
         given = grants.grant(
@@ -147,7 +166,7 @@ class GrantAdmin(ModelAdmin):
 
 @admin.register(Transaction)
 class TransactionAdmin(ReadOnlyAdmin):
-    list_display = ["created_at", "account", "type", "amount", "balance_after", "usage_hour", "reason"]
+    list_display = ["created_at", "account", "type", amount_column("amount"), amount_column("balance_after"), "usage_hour", "reason"]
     list_filter = ["type", "account__user__tenant"]
     list_select_related = ["account__user"]
     search_fields = ["account__user__username", "reason", "idempotency_key"]
@@ -156,7 +175,7 @@ class TransactionAdmin(ReadOnlyAdmin):
 
 @admin.register(UsageCharge)
 class UsageChargeAdmin(ReadOnlyAdmin):
-    list_display = ["hour", "account", "credits", "postings"]
+    list_display = ["hour", "account", amount_column("credits"), "postings"]
     list_select_related = ["account__user"]
     search_fields = ["account__user__username"]
     date_hierarchy = "hour"
@@ -164,7 +183,9 @@ class UsageChargeAdmin(ReadOnlyAdmin):
 
 @admin.register(Hold)
 class HoldAdmin(ReadOnlyAdmin):
-    list_display = ["created_at", "account", "trace_id", "state", "credits", "settled_credits", "expires_at", "ended_at"]
+    list_display = [
+        "created_at", "account", "trace_id", "state", amount_column("credits"), amount_column("settled_credits"), "expires_at", "ended_at",
+    ]  # fmt: skip
     list_filter = ["state", "account__user__tenant"]
     list_select_related = ["account__user"]
     search_fields = ["trace_id", "account__user__username"]

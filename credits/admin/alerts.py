@@ -12,12 +12,12 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 
 from credits.deliveries import send_test
 from credits.models import Alert, Delivery, TenantBudget, Webhook
-from kluisz_analytics.admin_pages import ReadOnlyAdmin
+from kluisz_analytics.admin_pages import ReadOnlyAdmin, amount_column
 
 
 @admin.register(TenantBudget)
 class TenantBudgetAdmin(ModelAdmin):
-    list_display = ["tenant", "unit", "amount", "used", "is_hard"]
+    list_display = ["tenant", "unit", amount_column("amount"), amount_column("used"), "is_hard"]
     list_filter = ["tenant", "unit", "is_hard"]
     list_select_related = ["tenant"]
     autocomplete_fields = ["tenant"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+import credits
 from credits import enforcement, grants, holds
 from credits.enforcement import InsufficientCredits, NoActiveLicense
 from credits.grants import IdempotencyConflict, NewGrant
@@ -222,7 +223,7 @@ def test_an_impossible_hold_is_refused(ann: User, trace: str, ttl: timedelta, me
 
 class TestAsAContext:
     def test_a_run_is_held_until_the_sync_charges_its_trace(self, ann: User, use: Callable[..., None]) -> None:
-        with enforcement.reserve(ann, "run0", "f", D(20)) as hold:
+        with credits.reserve(ann, "run0", "f", D(20)) as hold:
             assert hold.state == "open"
         assert (Hold.objects.get().state, account(ann).held) == ("settled", 20)
         use(ann, "0.06")

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.forms import ActionForm
 
-from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user
+from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
 from usage.analytics.explain import explain
 from usage.models import Observation, Trace, TraceVoid
 from usage.sync.voiding import restore, void
@@ -108,8 +108,8 @@ class TraceAdmin(ReadOnlyAdmin):
         "user",
         "is_failed",
         "total_tokens",
-        "cost_usd",
-        "credits",
+        amount_column("cost_usd"),
+        amount_column("credits"),
         "unpriced_observations",
         "latency_ms",
         "gone_observations",
@@ -129,7 +129,18 @@ class TraceVoidAdmin(ReadOnlyAdmin):
 
 @admin.register(Observation)
 class ObservationAdmin(ReadOnlyAdmin):
-    list_display = ["start_time", "name", "type", "level", "model", "total_tokens", "cost_usd", "cost_source", "credits", "gone_since"]
+    list_display = [
+        "start_time",
+        "name",
+        "type",
+        "level",
+        "model",
+        "total_tokens",
+        amount_column("cost_usd"),
+        "cost_source",
+        amount_column("credits"),
+        "gone_since",
+    ]
     list_filter = ["cost_source", "type", "level"]
     search_fields = ["langfuse_observation_id", "trace__langfuse_trace_id", "model", "name"]
     show_full_result_count = False

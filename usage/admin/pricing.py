@@ -16,7 +16,7 @@ from django.utils import timezone
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user
+from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
 from kluisz_analytics.tenants.models import Tenant
 from pricing.models import PricingTier
 from pricing.scenario import Scenario
@@ -115,7 +115,8 @@ def last_month(today: date) -> tuple[date, date]:
 @admin.register(Repricing)
 class RepricingAdmin(ReadOnlyAdmin):
     list_display = [
-        "id", "state", "start", "end", "tenant", "reason", "traces_done", "traces_changed", "cost_usd_difference", "credits_difference",
+        "id", "state", "start", "end", "tenant", "reason", "traces_done", "traces_changed", amount_column("cost_usd_difference"),
+        amount_column("credits_difference"),
         "created_at", "created_by",
     ]  # fmt: skip
     list_filter = ["state", "tenant"]

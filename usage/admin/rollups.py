@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from kluisz_analytics.admin_pages import ReadOnlyAdmin
+from kluisz_analytics.admin_pages import ReadOnlyAdmin, amount_column
 from usage.models import FlowEstimate, FlowUsage, ModelUsage, TenantUsageStats, UserUsageStats
 
 
@@ -20,7 +20,7 @@ class TenantUsageStatsAdmin(RollupAdmin):
         "total_traces",
         "failed_traces",
         "total_tokens",
-        "total_cost_usd",
+        amount_column("total_cost_usd"),
         "total_credits_used",
         "active_users_count",
     ]
@@ -30,7 +30,16 @@ class TenantUsageStatsAdmin(RollupAdmin):
 
 @admin.register(UserUsageStats)
 class UserUsageStatsAdmin(RollupAdmin):
-    list_display = ["period_start", "granularity", "user", "traces_count", "failed_traces", "total_tokens", "cost_usd", "credits_used"]
+    list_display = [
+        "period_start",
+        "granularity",
+        "user",
+        "traces_count",
+        "failed_traces",
+        "total_tokens",
+        amount_column("cost_usd"),
+        "credits_used",
+    ]
     list_select_related = ["user"]
     search_fields = ["user__username"]
 
@@ -45,19 +54,28 @@ class FlowUsageAdmin(RollupAdmin):
         "project_id",
         "flow_id",
         "total_traces",
-        "total_cost_usd",
-        "credits_exact",
+        amount_column("total_cost_usd"),
+        amount_column("credits_exact"),
     ]
     search_fields = ["flow_id", "project_id"]
 
 
 @admin.register(ModelUsage)
 class ModelUsageAdmin(RollupAdmin):
-    list_display = ["period_start", "granularity", "tenant_key", "user_key", "model", "total_tokens", "total_cost_usd", "credits_exact"]
+    list_display = [
+        "period_start",
+        "granularity",
+        "tenant_key",
+        "user_key",
+        "model",
+        "total_tokens",
+        amount_column("total_cost_usd"),
+        amount_column("credits_exact"),
+    ]
     search_fields = ["model"]
 
 
 @admin.register(FlowEstimate)
 class FlowEstimateAdmin(ReadOnlyAdmin):
-    list_display = ["flow_id", "median", "p90", "runs", "computed_at"]
+    list_display = ["flow_id", amount_column("median"), amount_column("p90"), "runs", "computed_at"]
     search_fields = ["flow_id"]
