@@ -1,6 +1,6 @@
 """Which tier a user has at a moment, and on which terms."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -28,6 +28,18 @@ def tiers_of(users: Iterable[User], moment: datetime) -> dict[UUID, PricingTier]
         newest[assignment.user_id or assignment.tenant_id] = assignment.tier
     tiers = {user.pk: newest.get(user.pk) or newest.get(user.tenant_id) or newest.get(None) for user in users}
     return {user_id: tier for user_id, tier in tiers.items() if tier is not None}
+
+
+def default_tiers_of(tenant_ids: Collection[UUID], moment: datetime) -> dict[UUID, PricingTier]:
+    """Each tenant's default tier at ``moment``, else the platform's; tenants with none are left out. One query."""
+    held = TierAssignment.objects.filter(
+        IN_LIST, Q(tenant__in=tenant_ids) | Q(tenant__isnull=True), user__isnull=True, valid_from__lte=moment
+    )
+    newest: dict[UUID | None, PricingTier] = {}
+    for assignment in held.select_related("tier").order_by("valid_from", "recorded_at", "id"):
+        newest[assignment.tenant_id] = assignment.tier
+    found = {tenant_id: newest.get(tenant_id) or newest.get(None) for tenant_id in tenant_ids}
+    return {tenant_id: tier for tenant_id, tier in found.items() if tier is not None}
 
 
 _HELD = "withdrawn_at IS NULL AND valid_from <= %(now)s ORDER BY valid_from DESC, recorded_at DESC, id DESC LIMIT 1"

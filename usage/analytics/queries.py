@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
+
+from django.db.models import Count
 
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import split
@@ -70,6 +73,12 @@ def unattributed(period: Period, *, detailed: bool = True) -> Numbers:
     """Usage whose tenant or user is missing or unknown; two queries, one where not ``detailed``."""
     question = Question(Scope(), [(period.start, period.end)], only_unattributed=True)
     return _per_bucket(question, detailed=detailed)[0]
+
+
+def users_count(tenant_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many active users each tenant has; one query. Tenants without are left out."""
+    users = User.objects.filter(tenant__in=tenant_ids, is_active=True).order_by()
+    return dict(users.values_list("tenant").annotate(count=Count("pk")))
 
 
 def active_tenants(period: Period) -> int:

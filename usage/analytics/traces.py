@@ -1,12 +1,17 @@
-"""Single runs: the latest of a scope."""
+"""Single runs: the latest of a scope, any that are asked for, and their steps."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
+from django.db.models import Exists, OuterRef, QuerySet
+
+from pricing.engine import CostSource
 from usage.access import Scope
 from usage.analytics.calendar import Period
 from usage.analytics.names import flows_by_id
-from usage.models import Trace
+from usage.analytics.question import Filters, Status
+from usage.models import Observation, Trace
 
 
 class Run(NamedTuple):
@@ -22,11 +27,34 @@ def labelled(traces: Sequence[Trace], scope: Scope) -> list[Run]:
     return [Run(trace, flows[trace.flow_id].name if trace.flow_id in flows else trace.name or trace.langfuse_trace_id) for trace in traces]
 
 
+def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]:
+    """The runs of the period that the scope and the filters let through, voided ones left out; a list of them begins with the newest."""
+    found = Trace.objects.filter(start_time__gte=period.start, start_time__lt=period.end, is_voided=False)
+    if not scope.is_platform:
+        # Usage belongs to a tenant or a user only when both are known (domain.md, Unattributed usage).
+        owner = {"tenant": scope.tenant_id, "user": scope.user_id}
+        found = found.filter(tenant__isnull=False, user__isnull=False, **{name: pk for name, pk in owner.items() if pk is not None})
+    for column, values in (
+        ("tenant", filters.tenant_ids),
+        ("user", filters.user_ids),
+        ("project_id", filters.project_ids),
+        ("flow_id", filters.flow_ids),
+    ):
+        if values:
+            found = found.filter(**{f"{column}__in": values})
+    if filters.models:
+        billed = Observation.objects.filter(trace=OuterRef("pk"), model__in=filters.models).exclude(cost_source=CostSource.NO_USAGE.value)
+        found = found.filter(Exists(billed))
+    if filters.statuses:
+        found = found.filter(is_failed__in=[status is Status.FAILED for status in filters.statuses])
+    return found.select_related("user", "tenant")
+
+
+def langfuse_url(trace: Trace) -> str:
+    """The run's page in Langfuse, which finds the project by itself."""
+    return f"{trace.connection.host.rstrip('/')}/trace/{quote(trace.langfuse_trace_id, safe='')}"
+
+
 def recent_traces(scope: Scope, period: Period, limit: int) -> list[Run]:
     """The latest runs of the period, voided ones left out."""
-    found = Trace.objects.filter(start_time__gte=period.start, start_time__lt=period.end, is_voided=False)
-    if scope.tenant_id is not None:
-        found = found.filter(tenant=scope.tenant_id, user__isnull=False)
-    if scope.user_id is not None:
-        found = found.filter(user=scope.user_id, tenant__isnull=False)
-    return labelled(list(found.select_related("user", "tenant").order_by("-start_time", "-pk")[:limit]), scope)
+    return labelled(list(traces_in(scope, period, Filters()).order_by("-start_time", "-pk")[:limit]), scope)

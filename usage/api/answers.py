@@ -8,6 +8,7 @@ from credits.api.answers import CreditsField
 from kluisz_analytics.fields import USD_PLACES
 from pricing.engine import CostSource
 from pricing.units import UnitKind
+from usage.models import Trace
 
 
 class UsdField(serializers.DecimalField):
@@ -208,6 +209,96 @@ class UnpricedModelAnswer(serializers.Serializer[Any]):
 class UnpricedAnswer(serializers.Serializer[Any]):
     complete_through = serializers.DateTimeField(allow_null=True)
     results = UnpricedModelAnswer(many=True)
+
+
+class TopTenantAnswer(NumbersAnswer):
+    tenant_id = serializers.UUIDField()
+    name = serializers.CharField()
+    slug = serializers.CharField()
+    tier = serializers.CharField(allow_null=True)
+    users_count = serializers.IntegerField()
+    credits_remaining = CreditsField()
+    last_activity = serializers.DateTimeField(allow_null=True)
+
+
+class TopTenantsAnswer(PeriodAnswer):
+    results = TopTenantAnswer(many=True)
+
+
+class TraceAnswer(serializers.Serializer[Any]):
+    """A run. ``trace_id`` is its id here, ``langfuse_trace_id`` as it was traced."""
+
+    trace_id = serializers.UUIDField(source="pk")
+    langfuse_trace_id = serializers.CharField()
+    name = serializers.CharField()
+    status = serializers.SerializerMethodField()
+    start_time = serializers.DateTimeField()
+    latency_ms = serializers.IntegerField(allow_null=True)
+    tenant_id = serializers.UUIDField(allow_null=True)
+    user_id = serializers.UUIDField(allow_null=True)
+    username = serializers.CharField(source="user.username", default=None, allow_null=True)
+    project_id = serializers.CharField()
+    flow_id = serializers.CharField()
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+    cost_usd = UsdField(allow_null=True)
+    billed_cost_usd = UsdField(allow_null=True)
+    credits = CreditsField(allow_null=True)
+    unpriced_observations = serializers.IntegerField()
+
+    def get_status(self, trace: Trace) -> str:
+        return "failed" if trace.is_failed else "success"
+
+
+class TracesAnswer(PeriodAnswer):
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)
+    results = TraceAnswer(many=True)
+
+
+class StepAnswer(serializers.Serializer[Any]):
+    langfuse_observation_id = serializers.CharField()
+    name = serializers.CharField()
+    type = serializers.CharField()
+    level = serializers.CharField()
+    is_root = serializers.BooleanField()
+    start_time = serializers.DateTimeField()
+    end_time = serializers.DateTimeField(allow_null=True)
+    model = serializers.CharField()
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+    cost_usd = UsdField(allow_null=True)
+    cost_source = serializers.ChoiceField(choices=[one.value for one in CostSource])
+    credits = CreditsField(allow_null=True)
+
+
+class TraceDetailAnswer(TraceAnswer):
+    langfuse_url = serializers.URLField()
+    observations = StepAnswer(many=True)
+
+
+class SyncConnectionAnswer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    host = serializers.CharField()
+    is_enabled = serializers.BooleanField()
+    complete_through = serializers.DateTimeField(allow_null=True)
+    lag_seconds = serializers.IntegerField(allow_null=True)
+    windows_done = serializers.IntegerField()
+    windows_pending = serializers.IntegerField()
+    windows_leased = serializers.IntegerField()
+    last_run_at = serializers.DateTimeField(allow_null=True)
+    last_run_outcome = serializers.CharField(allow_null=True)
+    last_error = serializers.CharField(allow_null=True)
+    drifted_hours = serializers.IntegerField()
+    repaired_hours = serializers.IntegerField()
+    rejected_observations = serializers.IntegerField()
+
+
+class SyncStatusAnswer(serializers.Serializer[Any]):
+    complete_through = serializers.DateTimeField(allow_null=True)
+    connections = SyncConnectionAnswer(many=True)
 
 
 class ShareAnswer(NumbersAnswer):

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from usage.api import views
+from usage.api import traces, views
 
 urlpatterns = [
     path("platform/stats", views.PlatformStats.as_view(), name="platform-stats"),
@@ -12,6 +12,10 @@ urlpatterns = [
     path("time-series", views.TimeSeries.as_view(), name="time-series"),
     path("top-users", views.TopUsers.as_view(), name="top-users"),
     path("top-flows", views.TopFlows.as_view(), name="top-flows"),
+    path("top-tenants", views.TopTenants.as_view(), name="top-tenants"),
+    path("traces", traces.Traces.as_view(), name="traces"),
+    path("traces/<uuid:trace_id>", traces.TraceDetail.as_view(), name="trace-detail"),
+    path("sync/status", views.SyncStatus.as_view(), name="sync-status"),
     path("traces/<uuid:trace_id>/explanation", views.TraceExplanation.as_view(), name="trace-explanation"),
     path("unpriced", views.Unpriced.as_view(), name="unpriced"),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),

@@ -13,8 +13,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from credits.accounts import remaining_by_tenant
 from kluisz_analytics.csv import CSVRenderer
 from kluisz_analytics.tenants.models import Tenant, User
+from pricing.tiers import default_tiers_of
 from usage.access import NotVisible, platform_scope, scope_of, tenant_scope, user_scope, visible_trace
 from usage.analytics import names, queries
 from usage.analytics.calendar import Period, PeriodError
@@ -24,6 +26,7 @@ from usage.analytics.numbers import Numbers
 from usage.analytics.projection import project_month
 from usage.analytics.queries import Metric, Ranked, Summary
 from usage.analytics.question import Dimension
+from usage.analytics.sync_status import sync_status
 from usage.analytics.unpriced import unpriced_models
 from usage.api import answers, parameters
 from usage.models import Granularity
@@ -167,6 +170,43 @@ class TopFlows(ListView):
             for row in rows
         ]
         return Response(answers.TopFlowsAnswer(self.framed(period, {"results": results})).data)
+
+
+class TopTenants(ListView):
+    file_name = "top-tenants"
+
+    @extend_schema(parameters=[parameters.TopParameters], responses=answers.TopTenantsAnswer, operation_id="top_tenants")
+    def get(self, request: Request) -> Response:
+        """The tenants with the most usage: for platform admins. ``tier`` is the tenant's default."""
+        platform_scope(self.viewer)
+        period, rows = top_rows(self, request, Dimension.TENANT)
+        rows = [row for row in rows if row.key is not None]
+        keys = [row.key for row in rows]
+        tenants, remaining = names.tenants_by_id(keys), remaining_by_tenant(keys)
+        tiers, users = default_tiers_of(keys, timezone.now()), queries.users_count(keys)
+        results = [
+            {
+                "tenant_id": row.key,
+                "name": row.label,
+                "slug": tenants[row.key].slug,
+                "tier": tiers[row.key].name if row.key in tiers else None,
+                "users_count": users.get(row.key, 0),
+                "credits_remaining": remaining[row.key],
+                "last_activity": row.last_activity,
+                **row.numbers.as_dict(),
+            }
+            for row in rows
+        ]
+        return Response(answers.TopTenantsAnswer(self.framed(period, {"results": results})).data)
+
+
+class SyncStatus(AnalyticsView):
+    @extend_schema(responses=answers.SyncStatusAnswer, operation_id="sync_status")
+    def get(self, request: Request) -> Response:
+        """How far each connection is read, its last run and error, and what had drifted: for platform admins."""
+        platform_scope(self.viewer)
+        found = sync_status(timezone.now())
+        return Response(answers.SyncStatusAnswer({"complete_through": complete_through_all(), "connections": found}).data)
 
 
 class CostBreakdown(ListView):

@@ -1,0 +1,61 @@
+"""How the sync of each connection is doing (domain.md, invariant 3)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count, Q
+
+from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
+from usage.sync.windows import complete_through
+
+State = SyncWindow.State
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatus:
+    """A connection: how far it is read and how far behind that is, its hours by state, its last run, and what had drifted."""
+
+    name: str
+    host: str
+    is_enabled: bool
+    complete_through: datetime | None
+    lag_seconds: int | None
+    windows_done: int
+    windows_pending: int
+    windows_leased: int
+    last_run_at: datetime | None
+    last_run_outcome: str | None
+    last_error: str | None
+    drifted_hours: int
+    repaired_hours: int
+    rejected_observations: int
+
+
+def sync_status(now: datetime) -> list[ConnectionStatus]:
+    """All connections, by name."""
+    connections = LangfuseConnection.objects.annotate(rejected_count=Count("rejected", filter=Q(rejected__resolution="")))
+    return [_status(connection, connection.rejected_count, now) for connection in connections.order_by("name")]
+
+
+def _status(connection: LangfuseConnection, rejected: int, now: datetime) -> ConnectionStatus:
+    states = dict(SyncWindow.objects.filter(connection=connection).order_by().values_list("state").annotate(count=Count("pk")))
+    runs = SyncRun.objects.filter(connection=connection).order_by("-started_at")
+    last, failed = runs.first(), runs.exclude(error="").first()
+    drifts = SyncDrift.objects.filter(run__connection=connection)
+    moment = complete_through(connection)
+    return ConnectionStatus(
+        name=connection.name,
+        host=connection.host,
+        is_enabled=connection.is_enabled,
+        complete_through=moment,
+        lag_seconds=None if moment is None else max(0, int((now - moment).total_seconds())),
+        windows_done=states.get(State.DONE.value, 0),
+        windows_pending=states.get(State.PENDING.value, 0),
+        windows_leased=states.get(State.LEASED.value, 0),
+        last_run_at=last.started_at if last else None,
+        last_run_outcome=last.outcome if last else None,
+        last_error=failed.error if failed else None,
+        drifted_hours=drifts.count(),
+        repaired_hours=drifts.filter(observations_stored__isnull=False).count(),
+        rejected_observations=rejected,
+    )

@@ -1,0 +1,62 @@
+"""Runs over HTTP: a list in the caller's scope, page by page or as CSV, and one with its steps."""
+
+from typing import Any
+from uuid import UUID
+
+from django.http import StreamingHttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.pagination import CursorPagination
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from kluisz_analytics.csv import csv_lines
+from usage.access import scope_of, visible_trace
+from usage.analytics.traces import langfuse_url, traces_in
+from usage.api import answers, parameters
+from usage.api.views import AnalyticsView, ListView
+
+
+class TracePages(CursorPagination):
+    """Newest first; the cursor goes on where the page before ended, whatever came in since."""
+
+    ordering = ("-start_time", "-pk")
+    page_size_query_param = "limit"
+    page_size = 100
+    max_page_size = parameters.LARGEST_LIMIT
+
+
+class TracesParameters(parameters.FilterParameters):
+    """The period, the filters, and where to go on."""
+
+    limit = serializers.IntegerField(min_value=1, max_value=parameters.LARGEST_LIMIT, default=100)
+    cursor = serializers.CharField(required=False, help_text="From the answer's next or previous.")
+
+
+class Traces(ListView):
+    file_name = "traces"
+
+    @extend_schema(parameters=[TracesParameters], responses=answers.TracesAnswer, operation_id="traces")
+    def get(self, request: Request) -> Response | StreamingHttpResponse:
+        """Runs, newest first."""
+        asked = parameters.read_parameters(request, TracesParameters)
+        period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
+        found = traces_in(scope_of(self.viewer), period, filters)
+        if request.accepted_renderer.format == "csv":
+            rows = (answers.TraceAnswer(trace).data for trace in found.order_by("-start_time", "-pk").iterator(chunk_size=2000))
+            headers = {"Content-Disposition": 'attachment; filename="traces.csv"'}
+            return StreamingHttpResponse(csv_lines(rows), content_type="text/csv; charset=utf-8", headers=headers)
+        pages = TracePages()
+        page = pages.paginate_queryset(found, request, self) or []
+        links = {"next": pages.get_next_link(), "previous": pages.get_previous_link()}
+        return Response(answers.TracesAnswer(self.framed(period, {**links, "results": page})).data)
+
+
+class TraceDetail(AnalyticsView):
+    @extend_schema(responses=answers.TraceDetailAnswer, operation_id="trace")
+    def get(self, request: Request, trace_id: UUID) -> Response:
+        """One run with its steps, and where it is in Langfuse."""
+        trace = visible_trace(self.viewer, trace_id)
+        body: dict[str, Any] = answers.TraceAnswer(trace).data
+        steps = answers.StepAnswer(trace.steps.order_by("start_time", "langfuse_observation_id"), many=True).data
+        return Response({**body, "langfuse_url": langfuse_url(trace), "observations": steps})
