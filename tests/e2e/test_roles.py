@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import staleness_of
@@ -85,7 +86,8 @@ def follow(browser: webdriver.Chrome, by: str, value: str) -> None:
     """Click what leads to another page, and wait for that."""
     page = browser.find_element(By.TAG_NAME, "html")
     browser.find_element(by, value).click()
-    WebDriverWait(browser, 10).until(staleness_of(page))
+    # While the page is being exchanged, Chromium's driver may say so by an error of its own.
+    WebDriverWait(browser, 10, ignored_exceptions=[WebDriverException]).until(staleness_of(page))
 
 
 def text(browser: webdriver.Chrome) -> str:

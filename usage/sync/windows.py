@@ -62,15 +62,25 @@ def is_known(window: SyncWindow) -> bool:
 
 
 def runs(windows: Sequence[SyncWindow], longest: int) -> list[list[SyncWindow]]:
-    """Neighbouring windows together, newest first, at most ``longest`` in a run, none that is known with one that isn't."""
+    """Neighbouring windows together, newest first, at most ``longest`` in a run, none that is known with one that isn't.
+
+    The fewer windows are left, the shorter the runs: so workers that share them finish at nearly the same time.
+    """
     grouped: list[list[SyncWindow]] = []
-    for window in windows:
+    limit = 0
+    for number, window in enumerate(windows):
         last = grouped[-1][-1] if grouped else None
-        if last and last.start == window.end and len(grouped[-1]) < longest and is_known(last) == is_known(window):
+        if last and last.start == window.end and len(grouped[-1]) < limit and is_known(last) == is_known(window):
             grouped[-1].append(window)
         else:
             grouped.append([window])
+            limit = min(longest, max(SHORTEST_RUN, (len(windows) - number) // SHARES))
     return grouped
+
+
+SHORTEST_RUN = 6
+SHARES = 12
+"""A run is at most this part of what is left."""
 
 
 def lease_time() -> timedelta:

@@ -67,6 +67,16 @@ def test_neighbours_are_walked_together(opened: list[SyncWindow]) -> None:
     assert windows.runs([opened[0], opened[2], opened[3]], 24) == [[opened[0]], opened[2:]]
 
 
+def test_the_fewer_are_left_the_shorter_the_runs() -> None:
+    hours = [SyncWindow(start=NOON - number * HOUR, end=NOON - (number - 1) * HOUR) for number in range(400)]
+    runs = windows.runs(hours, 24)
+    sizes = [len(run) for run in runs]
+    assert [window for run in runs for window in run] == hours
+    assert sizes[:3] == [24, 24, 24]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-3] == 6
+
+
 def test_completeness_ends_at_the_first_gap(bare_connection: LangfuseConnection, opened: list[SyncWindow]) -> None:
     assert windows.complete_through(bare_connection) is None
     windows.lease(opened, "w", NOON)
