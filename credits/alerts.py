@@ -21,6 +21,7 @@ from kluisz_analytics.tenants.models import Tenant, User
 
 THRESHOLDS = (80, 95, 100)
 PACE = timedelta(days=28)
+RECENT = timedelta(minutes=15)
 ZERO = Decimal(0)
 Kind = Alert.Kind
 
@@ -38,6 +39,14 @@ def evaluate_all(now: datetime | None = None) -> int:
     """Look at every active tenant and its users. Returns how many alerts are new; beat calls it."""
     moment = now or timezone.now()
     return sum(evaluate(tenant, moment) for tenant in Tenant.objects.filter(is_active=True).order_by("pk"))
+
+
+def evaluate_changed(now: datetime | None = None) -> int:
+    """The same for tenants whose accounts changed a short while ago, and those with a budget: what can be new from minute to minute."""
+    moment = now or timezone.now()
+    has_changed = Q(users__account__updated_at__gte=moment - RECENT) | Q(budgets__isnull=False)
+    tenants = Tenant.objects.filter(has_changed, is_active=True).order_by("pk").distinct()
+    return sum(evaluate(tenant, moment) for tenant in tenants)
 
 
 def evaluate(tenant: Tenant, now: datetime) -> int:

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from credits.alerts import evaluate_all
+from credits.alerts import evaluate_all, evaluate_changed
 from credits.deliveries import deliver_due
 from credits.grants import catch_up
 from credits.holds import expire_all
@@ -29,6 +29,12 @@ def expire_holds() -> None:
 
 @shared_task
 def tell_alerts() -> None:
-    """Find what has been reached, and deliver what is due; beat starts it every minute."""
-    evaluate_all()
+    """Find what has just been reached, and deliver what is due; beat starts it every minute."""
+    evaluate_changed()
     deliver_due()
+
+
+@shared_task
+def look_at_all_accounts() -> None:
+    """Find what time alone has reached, as projections do; beat starts it every hour."""
+    evaluate_all()

@@ -219,6 +219,7 @@ CELERY_BEAT_SCHEDULE = {
     "catch-up-grants": {"task": "credits.tasks.catch_up_grants", "schedule": 60, "options": {"expires": 60}},
     "top-up-month": {"task": "credits.tasks.top_up_month", "schedule": crontab(minute=5)},
     "tell-alerts": {"task": "credits.tasks.tell_alerts", "schedule": 60, "options": {"expires": 60}},
+    "look-at-all-accounts": {"task": "credits.tasks.look_at_all_accounts", "schedule": crontab(minute=50)},
     "expire-holds": {"task": "credits.tasks.expire_holds", "schedule": 300, "options": {"expires": 300}},
     "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},
     "update-shipped-prices": {"task": "pricing.tasks.update_shipped_prices", "schedule": crontab(hour=4, minute=40)},

@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import reverse
 
 from credits import enforcement, grants, ledger
-from credits.alerts import evaluate_all
+from credits.alerts import evaluate_all, evaluate_changed
 from credits.deliveries import BACKOFF, deliver_due
 from credits.grants import NewGrant
 from credits.models import Alert, Delivery, Grant, TenantBudget, Webhook
@@ -100,6 +100,13 @@ def test_each_threshold_is_told_once_in_a_period(ann: User) -> None:
     next_month = datetime(2026, 7, 2, tzinfo=UTC)
     evaluate_all(next_month)
     assert Alert.objects.filter(user=ann, kind="credits", period_start__gte=NOW).count() == 2
+
+
+def test_from_minute_to_minute_only_what_changed_is_looked_at(ann: User, people: People) -> None:
+    use(ann, "850")
+    assert evaluate_changed(NOW + timedelta(hours=1)) == 0
+    assert evaluate_changed(NOW) > 0
+    assert set(Alert.objects.values_list("tenant", flat=True)) == {people.acme.pk}
 
 
 def test_of_several_at_once_the_highest_is_told(ann: User) -> None:
