@@ -29,7 +29,8 @@ def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows:
     """
     names = ", ".join(f'"{column}"' for column in columns)
     if connection.vendor == "postgresql":
-        with cursor.cursor.copy(f'COPY "{table}" ({names}) FROM STDIN') as copy:
+        # COPY is the driver's own, so its errors have to be made Django's.
+        with connection.wrap_database_errors, cursor.cursor.copy(f'COPY "{table}" ({names}) FROM STDIN') as copy:
             for row in rows:
                 copy.write_row(row)
         return
