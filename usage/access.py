@@ -105,3 +105,13 @@ def visible_trace(viewer: User, trace_id: UUID) -> Trace:
     if scope.user_id is not None and trace.user_id != scope.user_id:
         raise PermissionDenied("A user sees only its own runs.")
     return trace
+
+
+def sees_ledger_of(viewer: User, user: User | None) -> bool:
+    """Whether the viewer may see the user's ledger: the user itself, its own tenant's admin, a platform admin.
+
+    A run may name a tenant that isn't its user's: that tenant's admin sees the run, and nothing else of the user.
+    """
+    if user is None:
+        return False
+    return viewer.is_superuser or viewer.pk == user.pk or (viewer.is_tenant_admin and user.tenant_id == viewer.tenant_id)

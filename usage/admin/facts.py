@@ -69,7 +69,7 @@ class TraceAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         trace = self.get_object(request, unquote(object_id)) if object_id else None
-        context = {**(extra_context or {}), **({"explanation": explain(trace)} if trace else {})}
+        context = {**(extra_context or {}), **({"explanation": explain(trace, admin_user(request))} if trace else {})}
         return super().changeform_view(request, object_id, form_url, context)
 
     def has_void_permission(self, request: HttpRequest) -> bool:

@@ -10,12 +10,14 @@ from django.db.models import Q
 
 from credits.models import Transaction, UsageCharge
 from kluisz_analytics.fields import EXACT
+from kluisz_analytics.tenants.models import User
 from pricing.book import load_shipped_books, price_of
 from pricing.engine import CostSource
 from pricing.models import ModelPrice, TierRate
 from pricing.prices import PriceLine, RateCard
 from pricing.shipped_book import ShippedPrices
 from pricing.units import units_of
+from usage.access import sees_ledger_of
 from usage.models import Observation, Repricing, Trace
 
 
@@ -96,12 +98,16 @@ class Explanation:
         return self.trace.observations - len(self.observations)
 
 
-def explain(trace: Trace) -> Explanation:
-    """All that led to the trace's cost and credits. Six queries, however many observations it has."""
+def explain(trace: Trace, viewer: User) -> Explanation:
+    """All that led to the trace's cost and credits, and the ledger entries that it went into if the viewer may see them.
+
+    Six queries, however many observations it has.
+    """
     rows = list(trace.steps.exclude(cost_source=CostSource.NO_USAGE.value))
     rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
     prices = _Prices(rows)
     rate_row = TierRate.objects.select_related("tier", "recorded_by").filter(pk=trace.rate_id or 0).first()
+    sees_ledger = sees_ledger_of(viewer, trace.user)
     billed = credits = None
     if rate_row is not None and trace.cost_usd is not None:
         billed = EXACT.multiply(trace.cost_usd, rate_row.pricing_multiplier)
@@ -115,8 +121,8 @@ def explain(trace: Trace) -> Explanation:
         limit=_limit(credits, rate_row),
         why_no_credits=_why_no_credits(trace, rate_row),
         repricing=_repricing(trace),
-        ledger=_ledger(trace),
-        posted_for_hour=UsageCharge.objects.filter(account=trace.user_id, hour=trace.hour).values_list("credits", flat=True).first(),
+        ledger=_ledger(trace) if sees_ledger else [],
+        posted_for_hour=_posted_for_hour(trace) if sees_ledger else None,
     )
 
 
@@ -216,6 +222,10 @@ def _repricing(trace: Trace) -> Repricing | None:
         as_of__gt=trace.priced_as_of,
     )
     return holding.order_by("-as_of").first()
+
+
+def _posted_for_hour(trace: Trace) -> Decimal | None:
+    return UsageCharge.objects.filter(account=trace.user_id, hour=trace.hour).values_list("credits", flat=True).first()
 
 
 def _ledger(trace: Trace) -> list[LedgerEntry]:

@@ -230,7 +230,7 @@ class TraceExplanation(AnalyticsView):
     @extend_schema(responses=answers.ExplanationAnswer, operation_id="trace_explanation")
     def get(self, request: Request, trace_id: UUID) -> Response:
         """Why a run was charged what it was: every figure between its units and its credits."""
-        return Response(answers.ExplanationAnswer(explain(visible_trace(self.viewer, trace_id))).data)
+        return Response(answers.ExplanationAnswer(explain(visible_trace(self.viewer, trace_id), self.viewer)).data)
 
 
 class Unpriced(ListView):

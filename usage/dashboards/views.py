@@ -71,7 +71,7 @@ def trace_page(request: HttpRequest, trace_id: UUID) -> HttpResponse:
     except NotVisible as error:
         raise Http404(str(error)) from error
     (run,) = labelled([trace], scope_of(viewer))
-    context = {"explanation": explain(trace), "title": run.label, "crumbs": pages.crumbs_of(trace, viewer)}
+    context = {"explanation": explain(trace, viewer), "title": run.label, "crumbs": pages.crumbs_of(trace, viewer)}
     return render(request, "traces/trace.html", context)
 
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from credits.models import Transaction
+from kluisz_analytics.tenants.models import User
 from pricing import lists
 from pricing.engine import CostSource
 from pricing.models import ModelPrice, TierRate
@@ -25,8 +26,12 @@ pytestmark = pytest.mark.django_db
 D = Decimal
 
 
+def explained(trace: Trace) -> Explanation:
+    return explain(trace, User(is_superuser=True))
+
+
 def only() -> Explanation:
-    return explain(Trace.objects.get())
+    return explained(Trace.objects.get())
 
 
 def test_why_11_4_credits(people: People, use: Callable[..., None]) -> None:
@@ -56,7 +61,7 @@ def test_langfuses_cost_has_no_lines_and_the_shipped_book_has(people: People, us
     assert (only().observations[0].price.source, only().observations[0].lines) == (CostSource.LANGFUSE, [])
     Trace.objects.get()
     use(people.acme_user, None, NOON + timedelta(hours=1), model="gpt-4o")
-    found = explain(Trace.objects.get(start_time__gt=NOON))
+    found = explained(Trace.objects.get(start_time__gt=NOON))
     assert found.observations[0].price.source is CostSource.PRICE_BOOK
     assert [(line.units, line.usd_per_million) for line in found.observations[0].lines] == [(10, D("2.5")), (5, D(10))]
 
@@ -144,4 +149,4 @@ def test_it_takes_a_fixed_number_of_queries(
         apply_received(bare_connection, [received(f"s{at}", model="gpt-4o", usage_details={"input": 5}, **owner) for at in range(50)])
     trace = Trace.objects.get()
     with django_assert_max_num_queries(8):
-        assert len(explain(trace).observations) == 50
+        assert len(explained(trace).observations) == 50

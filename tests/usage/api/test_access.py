@@ -1,6 +1,7 @@
 """Who may ask what: every endpoint, with every role, own and foreign."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -95,3 +96,16 @@ def test_the_name_of_another_tenants_flow_is_not_shown(people: People, use: Call
     names = [row["flow_name"] for row in api(people.globex_admin, "top-flows", **PERIOD).json()["results"]]
     assert names == [str(people.flow.pk)]
     assert "Triage" in [row["flow_name"] for row in api(people.acme_admin, "top-flows", **PERIOD).json()["results"]]
+
+
+def test_a_tenant_admin_sees_nothing_of_another_tenants_ledger(people: People, use: Callable[..., None], api: Callable[..., Any]) -> None:
+    """A run may name one tenant and a user of another: it counts in the first, and its user's ledger is the second's."""
+    from tests.conftest import NOON
+
+    use(people.globex_user, "3", NOON + timedelta(days=3))
+    use(people.globex_user, "0.06", NOON + timedelta(days=3), tenant_reference=str(people.acme.pk))
+    Trace.objects.filter(cost_usd="0.06", start_time=NOON + timedelta(days=3)).update(tenant=people.acme)
+    trace = Trace.objects.get(tenant=people.acme, user=people.globex_user)
+    body = api(people.acme_admin, f"traces/{trace.pk}/explanation").json()
+    assert (body["credits"], body["ledger"], body["posted_for_hour"]) == ("11.400000", [], None)
+    assert api(people.platform_admin, f"traces/{trace.pk}/explanation").json()["ledger"] != []
