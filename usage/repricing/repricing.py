@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
+from django.db import transaction
 from django.utils import timezone
 
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
@@ -18,6 +19,7 @@ from kluisz_analytics.tenants.models import Tenant, User
 from usage.models import LangfuseConnection, Repricing
 from usage.repricing.stored import after, traces_of
 from usage.sync.apply import Applied, Assembler, committed, load_assembler, reassemble
+from usage.sync.store import change_repricings, keep_repricings
 
 TRACES_A_BATCH = 5_000
 State = Repricing.State
@@ -32,7 +34,9 @@ def begin(start: datetime, end: datetime, *, reason: str, by: User | None, tenan
         raise ValueError("Say why: the reason is kept with the repricing and with each adjustment.")
     if end <= start:
         raise ValueError(f"The end, {end.isoformat()}, is not after the beginning, {start.isoformat()}.")
-    return Repricing.objects.create(start=start, end=end, tenant=tenant, reason=reason.strip(), created_by=by, as_of=timezone.now())
+    with transaction.atomic():
+        change_repricings()
+        return Repricing.objects.create(start=start, end=end, tenant=tenant, reason=reason.strip(), created_by=by, as_of=timezone.now())
 
 
 def stop(repricing: Repricing) -> None:
@@ -52,7 +56,9 @@ def undo(repricing: Repricing) -> None:
 
 
 def _change_state(repricing: Repricing, allowed: set[State], to: State, verb: str, **fields: int | None) -> None:
-    changed = Repricing.objects.filter(pk=repricing.pk, state__in=allowed).update(state=to, **fields)
+    with transaction.atomic():
+        change_repricings()
+        changed = Repricing.objects.filter(pk=repricing.pk, state__in=allowed).update(state=to, **fields)
     repricing.refresh_from_db()
     if not changed:
         raise ValueError(f"Repricing {repricing.pk} is “{repricing.get_state_display()}”, so it can't be {verb}.")
@@ -86,6 +92,8 @@ def advance_all(seconds: float) -> int:
 
 def _batch(repricing: Repricing, assemblers: dict[int, Assembler]) -> Applied:
     """The next traces, decided anew, and how far it is; nothing if another has stopped or undone it. Call it in a transaction."""
+    # Before the row, as whoever changes its state does.
+    keep_repricings()
     locked = Repricing.objects.select_for_update().get(pk=repricing.pk)
     if locked.state != repricing.state:
         return Applied()

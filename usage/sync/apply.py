@@ -82,6 +82,17 @@ def load_assembler(connection: LangfuseConnection) -> Assembler:
     )
 
 
+def up_to_date(assembler: Assembler) -> Assembler:
+    """The assembler, or a new one where a repricing has begun or was undone since it was loaded. Call it in the transaction that stores.
+
+    Until that transaction ends, no repricing begins or is undone: otherwise its walk could have passed a trace that this one stores.
+    """
+    store.keep_repricings()
+    if store.load_repriced() == assembler.engine.book.repriced:
+        return assembler
+    return load_assembler(LangfuseConnection.objects.get(pk=assembler.connection_id))
+
+
 @dataclass(slots=True)
 class NewTraces:
     """Traces that are not stored, ready to be: their facts and rows, and what they add to the rollups."""
@@ -146,10 +157,13 @@ def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembl
 
     Raises IntegrityError where another worker has stored one of its new traces in the meantime: run it again then.
     """
+    is_known, current = batch.is_known, up_to_date(assembler)
+    if current is not assembler:
+        # What was decided ahead was decided by lists that a repricing has replaced since.
+        assembler, batch.new = current, None
     stored = store.stored_traces(batch.by_trace) if batch.by_trace else set()
     versions = store.stored_versions(stored) if stored else {}
     news = {trace_id: fresh for trace_id in stored if (fresh := _news(batch.by_trace[trace_id], versions))}
-    is_known = batch.is_known
     if batch.new is None:
         new = NewTraces.of(assembler, {trace_id: steps for trace_id, steps in batch.by_trace.items() if trace_id not in stored})
     else:
@@ -174,7 +188,7 @@ def reassemble(assembler: Assembler, trace_ids: Collection[str], adjustment: str
 
     What that changes is posted as usage, or with ``adjustment`` (a reason) as adjustments.
     """
-    return _change_traces(assembler, trace_ids, {}, NewTraces(), adjustment)
+    return _change_traces(up_to_date(assembler), trace_ids, {}, NewTraces(), adjustment)
 
 
 def committed(work: Callable[[], Applied]) -> Applied:

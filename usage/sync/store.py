@@ -194,6 +194,27 @@ def load_directory_of_ids() -> Directory:
     return Directory(tenants, users)
 
 
+# Any number, the same in every process; PostgreSQL's own locks for what no row stands for.
+REPRICINGS_LOCK = 4_711_201
+
+
+def keep_repricings() -> None:
+    """Let no repricing begin or be undone until this transaction ends; others may do the same at once."""
+    _lock_repricings("pg_advisory_xact_lock_shared")
+
+
+def change_repricings() -> None:
+    """Wait for all transactions that store traces, and let none begin to until this one ends."""
+    _lock_repricings("pg_advisory_xact_lock")
+
+
+def _lock_repricings(function: str) -> None:
+    # A transaction of SQLite has the database to itself.
+    if database.vendor == "postgresql":
+        with database.cursor() as cursor:
+            cursor.execute(f"SELECT {function}(%s)", [REPRICINGS_LOCK])
+
+
 def load_repriced() -> list[Repriced]:
     """The periods whose repricing holds."""
     rows = Repricing.objects.filter(state__in=Repricing.HOLDING).order_by("as_of").values_list("start", "end", "as_of", "tenant_id")
