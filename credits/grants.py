@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +17,8 @@ from kluisz_analytics.fields import CREDIT_PLACES, to_scaled
 from kluisz_analytics.tenants.models import User
 
 ACCOUNTS_A_BATCH = 500
+FARTHEST = timedelta(days=10 * 365)
+"""A recurring grant that began longer ago would come thousands of times at once."""
 
 
 def _now() -> datetime:
@@ -81,6 +83,8 @@ def check_amount(amount: Decimal, what: str) -> None:
 
 def _check(new: NewGrant) -> None:
     check_amount(new.amount, "Giving")
+    if abs(new.starts_at - timezone.now()) > FARTHEST:
+        raise ValueError(f"The beginning, {new.starts_at.isoformat()}, is more than {FARTHEST.days // 365} years away.")
     if new.expires_at is not None and new.expires_at <= new.starts_at:
         raise ValueError(f"The end, {new.expires_at.isoformat()}, is not after the beginning, {new.starts_at.isoformat()}.")
 

@@ -134,6 +134,10 @@ def test_giving_needs_a_reason_and_a_key(people: People, ann: User, post: Post) 
     assert error(post(people.platform_admin, "grants", user_id=str(ann.pk), amount="5", reason="r"))[0] == 400
     wrong = post(people.platform_admin, "grants", "k", user_id=str(ann.pk), amount="5", reason="r", expires_at="2020-01-01T00:00:00Z")
     assert wrong.status_code == 400
+    for moment in ("0001-01-01T00:00:00Z", "9999-12-31T23:00:00Z"):
+        far = post(people.platform_admin, "grants", "k", user_id=str(ann.pk), amount="5", reason="r", starts_at=moment, recurrence="day")
+        assert far.status_code == 400
+        assert "years away" in far.json()["errors"][0]["detail"]
 
 
 def test_a_key_gives_once_and_another_body_is_a_conflict(people: People, ann: User, post: Post) -> None:
