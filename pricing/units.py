@@ -53,7 +53,6 @@ INPUT_DETAILS = (
 OUTPUT_DETAILS = (UnitKind.REASONING, UnitKind.OUTPUT_AUDIO, UnitKind.OUTPUT_IMAGE)
 INPUT_KINDS = frozenset({UnitKind.INPUT, *INPUT_DETAILS})
 OUTPUT_KINDS = frozenset({UnitKind.OUTPUT, *OUTPUT_DETAILS})
-CACHE_WRITES = frozenset({UnitKind.CACHE_WRITE, UnitKind.CACHE_WRITE_1H})
 TOTAL_KEYS = ("totaltokens", "totaltokencount", "total")
 """The provider's own total goes before the ``total`` that Langfuse adds: that one would count the provider's again."""
 
@@ -115,15 +114,6 @@ def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     found = set(kinds)
     has_details = (UnitKind.INPUT in found and found & set(INPUT_DETAILS)) or (UnitKind.OUTPUT in found and found & set(OUTPUT_DETAILS))
     return Shape(kinds, bool(lifetime_total) or bool(has_details and total_key), total_key, lifetime_total)
-
-
-def is_beside(shape: Shape, usage_details: Mapping[str, int]) -> bool:
-    """Whether all keys count beside one another, as nearly always: nothing has to be taken out."""
-    if not shape.may_overlap:
-        return True
-    if shape.lifetime_total is not None or shape.total_key != "total":
-        return False
-    return sum(usage_details.values()) == 2 * usage_details["total"]
 
 
 def units_of(usage_details: Mapping[str, int]) -> dict[UnitKind, int]:

@@ -1,10 +1,8 @@
 """Usage keys as providers name them, what they count, and that nothing counts twice (docs/pricing.md)."""
 
-from collections.abc import Mapping
-
 import pytest
 
-from pricing.units import TokenCounts, UnitKind, count_tokens, is_beside, shape_of, unit_kind, units_of
+from pricing.units import TokenCounts, UnitKind, count_tokens, unit_kind, units_of
 
 FORMS = {
     "OpenAI's, as Langfuse takes it apart": (
@@ -93,16 +91,3 @@ def test_every_unit_is_counted_once_in_every_providers_form(form: str) -> None:
 )
 def test_a_key_counts_one_kind_or_none(key: str, kind: UnitKind | None) -> None:
     assert unit_kind(key) is kind
-
-
-@pytest.mark.parametrize(
-    ("usage", "beside"),
-    [
-        ({"input": 60, "output": 30, "total": 90}, True),
-        ({"input": 60, "input_cached_tokens": 40, "total": 100}, True),
-        ({"input": 100, "input_cached_tokens": 40, "total": 100}, False),
-        ({"input": 1, "output": 1, "total": 9}, True),
-    ],
-)
-def test_the_total_tells_whether_details_are_inside(usage: Mapping[str, int], beside: bool) -> None:
-    assert is_beside(shape_of(tuple(usage)), usage) is beside
