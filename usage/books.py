@@ -12,14 +12,15 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from kluisz_analytics.bulk import insert_rows, stamp
-from usage.analytics.question import fact_lines
-from usage.models import TenantUsageStats, Trace
-from usage.models.rollups import NUMBERS, UNATTRIBUTED
+from usage.models import Granularity, Trace, UserUsageStats
+from usage.models.rollups import NUMBERS
 from usage.periods import period_of
-from usage.sync.contributions import Grain
-from usage.sync.rollups import RULES, STATS, RollupRule
+from usage.rollups.build import RULES, BuiltRule
+from usage.rollups.sketches import Sketch
+from usage.rollups.stale import stale_periods
 
 EVIDENCE_ROWS = 20
+SKETCHES_A_FETCH = 10_000
 ALL_TIME = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 
 
@@ -80,20 +81,30 @@ def verify_books() -> list[Finding]:
     return list(_findings())
 
 
+# Of a user's stats the same is asked as of what is built; but they are never behind.
+USER_STATS = BuiltRule(
+    UserUsageStats,  # type: ignore[arg-type]  # it has the numbers, which is what is checked
+    {"tenant_id": "tenant_key", "user_id": "user_key"},
+    tuple(Granularity),
+    only_attributed=True,
+)
+
+
 def _findings() -> Iterator[Finding]:
     with connection.cursor() as cursor:
         for check, sql in {**LEDGER_CHECKS, **FACT_CHECKS}.items():
             yield from _finding(cursor, check, sql, [])
         _load_periods(cursor)
-        for rule in RULES:
-            table = rule.model._meta.db_table
+        for rule in (USER_STATS, *RULES):
             stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
             yield from _finding(
-                cursor, f"invariant 1: {table} has what the facts do not say", f"{stored[0]} EXCEPT {from_facts[0]}", from_facts[1]
+                cursor, f"invariant 1: {rule.table} has what the facts do not say", f"{stored[0]} EXCEPT {from_facts[0]}", from_facts[1]
             )
             yield from _finding(
-                cursor, f"invariant 1: {table} lacks what the facts say", f"{from_facts[0]} EXCEPT {stored[0]}", from_facts[1]
+                cursor, f"invariant 1: {rule.table} lacks what the facts say", f"{from_facts[0]} EXCEPT {stored[0]}", from_facts[1]
             )
+        for rule in RULES:
+            yield from _sketches(cursor, rule)
 
 
 def _finding(cursor: CursorWrapper, check: str, sql: str, parameters: list[Any]) -> Iterator[Finding]:
@@ -103,33 +114,58 @@ def _finding(cursor: CursorWrapper, check: str, sql: str, parameters: list[Any])
 
 
 def _load_periods(cursor: CursorWrapper) -> None:
+    """The periods that have traces, and those that are stale: what is built of these is read by nobody."""
     kind = Trace._meta.get_field("hour").db_type(connection)
+    period = f"granularity varchar(5), period_start {kind}"
     cursor.execute("DROP TABLE IF EXISTS books_period")
-    cursor.execute(f"CREATE TEMPORARY TABLE books_period (hour {kind}, granularity varchar(5), period_start {kind}, period_end {kind})")
+    cursor.execute("DROP TABLE IF EXISTS books_stale")
+    cursor.execute(f"CREATE TEMPORARY TABLE books_period (hour {kind}, {period}, period_end {kind})")
+    cursor.execute(f"CREATE TEMPORARY TABLE books_stale ({period})")
     hours = Trace.objects.order_by().values_list("hour", flat=True).distinct()
-    rows = [(stamp(hour), granularity.value, *map(stamp, period_of(granularity, hour))) for hour in hours for granularity in STATS]
-    insert_rows(cursor, "books_period", ["hour", "granularity", "period_start", "period_end"], rows)
+    periods = [(stamp(hour), granularity.value, *map(stamp, period_of(granularity, hour))) for hour in hours for granularity in Granularity]
+    insert_rows(cursor, "books_period", ["hour", "granularity", "period_start", "period_end"], periods)
+    stale = [(granularity.value, stamp(start)) for granularity, starts in stale_periods().items() for start in starts]
+    insert_rows(cursor, "books_stale", ["granularity", "period_start"], stale)
 
 
-def _stored_rows(rule: RollupRule) -> tuple[str, list[Any]]:
-    columns = ["granularity", "period_start", "period_end", *rule.dimensions, *NUMBERS, *_distinct_counts(rule)]
-    return f"SELECT {', '.join(columns)} FROM {rule.model._meta.db_table}", []
+def _is_reliable(rule: BuiltRule, alias: str) -> str:
+    if rule is USER_STATS:
+        return "true"
+    same = f"b.granularity = {alias}.granularity AND b.period_start = {alias}.period_start"
+    return f"NOT EXISTS (SELECT 1 FROM books_stale b WHERE {same})"
 
 
-def _rows_from_facts(rule: RollupRule) -> tuple[str, list[Any]]:
-    facts = fact_lines(*ALL_TIME, by_model=rule.grain is Grain.MODEL)
+def _stored_rows(rule: BuiltRule) -> tuple[str, list[Any]]:
+    columns = ["granularity", "period_start", "period_end", *rule.dimensions, *NUMBERS, *_more(rule)]
+    return f"SELECT {', '.join(columns)} FROM {rule.table} r WHERE {_is_reliable(rule, 'r')}", []
+
+
+def _rows_from_facts(rule: BuiltRule) -> tuple[str, list[Any]]:
+    facts = rule.lines(*ALL_TIME)
     keys = ["p.granularity", "p.period_start", "p.period_end", *(f"s.{column}" for column in rule.dimensions.values())]
     sums = [f"CAST(SUM(s.{name}) AS bigint)" for name in NUMBERS]
-    counts = ["COUNT(DISTINCT s.user_key)"] if _distinct_counts(rule) else []
+    counts = ["COUNT(DISTINCT CASE WHEN s.is_attributed THEN s.user_key END)", "MAX(s.moment)"] if _more(rule) else []
     granularities = ", ".join(f"'{granularity.value}'" for granularity in rule.granularities)
-    nobody = UNATTRIBUTED.hex
-    attributed = f"AND s.tenant_key <> '{nobody}' AND s.user_key <> '{nobody}'" if rule.only_attributed else ""
     sql = (
         f"SELECT {', '.join([*keys, *sums, *counts])} FROM ({facts.text}) s JOIN books_period p ON p.hour = s.hour "
-        f"WHERE p.granularity IN ({granularities}) {attributed} GROUP BY {', '.join(keys)}"
+        f"WHERE p.granularity IN ({granularities}) AND {_is_reliable(rule, 'p')} GROUP BY {', '.join(keys)}"
     )
     return sql, facts.parameters
 
 
-def _distinct_counts(rule: RollupRule) -> list[str]:
-    return ["active_users_count"] if rule.model is TenantUsageStats else []
+def _more(rule: BuiltRule) -> list[str]:
+    return [] if rule is USER_STATS else ["active_users_count", "last_activity"]
+
+
+def _sketches(cursor: CursorWrapper, rule: BuiltRule) -> Iterator[Finding]:
+    """Sketches that hold another number of users or of latencies than their row says."""
+    cursor.execute(f"SELECT id, granularity, period_start, active_users_count, timed_traces, users, latencies FROM {rule.table}")
+    found = []
+    while rows := cursor.fetchmany(SKETCHES_A_FETCH):
+        for key, granularity, start, users_count, timed_traces, users, latencies in rows:
+            sketch = Sketch()
+            sketch.merge(users, latencies)
+            if (len(sketch.users), sum(sketch.latencies.values())) != (users_count, timed_traces):
+                found.append((key, granularity, start, users_count, timed_traces))
+    if found:
+        yield Finding(f"invariant 1: {rule.table} has sketches that are not of its traces", found[:EVIDENCE_ROWS])

@@ -3,11 +3,21 @@
 from django.contrib import admin
 
 from kluisz_analytics.admin_pages import ReadOnlyAdmin, amount_column
-from usage.models import FlowEstimate, FlowUsage, ModelUsage, TenantUsageStats, UserUsageStats
+from usage.models import (
+    FlowEstimate,
+    FlowUsage,
+    ModelUsage,
+    PlatformModelUsage,
+    PlatformUsage,
+    StalePeriod,
+    TenantUsageStats,
+    UserUsageStats,
+)
 
 
 class RollupAdmin(ReadOnlyAdmin):
     list_filter = ["granularity"]
+    exclude = ["users", "latencies"]
     show_full_result_count = False
 
 
@@ -50,7 +60,6 @@ class FlowUsageAdmin(RollupAdmin):
         "period_start",
         "granularity",
         "tenant_key",
-        "user_key",
         "project_id",
         "flow_id",
         "total_traces",
@@ -66,13 +75,47 @@ class ModelUsageAdmin(RollupAdmin):
         "period_start",
         "granularity",
         "tenant_key",
-        "user_key",
         "model",
         "total_tokens",
         amount_column("total_cost_usd"),
         amount_column("credits_exact"),
     ]
     search_fields = ["model"]
+
+
+@admin.register(PlatformUsage)
+class PlatformUsageAdmin(RollupAdmin):
+    list_display = [
+        "period_start",
+        "granularity",
+        "is_attributed",
+        "total_traces",
+        "failed_traces",
+        "total_tokens",
+        amount_column("total_cost_usd"),
+        amount_column("credits_exact"),
+        "active_users_count",
+    ]
+    list_filter = ["granularity", "is_attributed"]
+
+
+@admin.register(PlatformModelUsage)
+class PlatformModelUsageAdmin(RollupAdmin):
+    list_display = [
+        "period_start",
+        "granularity",
+        "model",
+        "total_tokens",
+        amount_column("total_cost_usd"),
+        amount_column("credits_exact"),
+        "active_users_count",
+    ]
+    search_fields = ["model"]
+
+
+@admin.register(StalePeriod)
+class StalePeriodAdmin(RollupAdmin):
+    list_display = ["period_start", "granularity"]
 
 
 @admin.register(FlowEstimate)

@@ -1,11 +1,12 @@
 """The numbers of an answer, by the same names everywhere (api.md)."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from typing import Any
 
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, round_half_up
+from usage.analytics.ask import Answer
+from usage.models.rollups import NUMBERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,12 @@ class Numbers:
         return asdict(self)
 
 
-def numbers_from(sums: Mapping[str, Any], p95_latency_ms: int | None) -> Numbers:
-    """The numbers from sums of rollup columns (money scaled, as stored).
+def numbers_from(answer: Answer) -> Numbers:
+    """The numbers of an answer.
 
     The cost is unknown where there was usage and none of it has a price; credits are unknown where no trace has a tier and a cost.
     """
-    count = {name: int(value or 0) for name, value in sums.items()}
+    count = answer.sums
     is_cost_known = count["priced_observations"] > 0 or count["unpriced_observations"] == 0
     is_rated = count["rated_traces"] > 0 or count["total_traces"] == 0
     credits_exact = from_scaled(count["credits_exact"], CREDIT_PLACES) if is_rated else None
@@ -59,11 +60,14 @@ def numbers_from(sums: Mapping[str, Any], p95_latency_ms: int | None) -> Numbers
         billed_cost_usd=from_scaled(count["billed_cost_usd"], USD_PLACES) if is_rated else None,
         total_credits_used=int(round_half_up(credits_exact, 0)) if credits_exact is not None else None,
         credits_exact=credits_exact,
-        active_users_count=count["active_users_count"],
+        active_users_count=answer.active_users,
         average_latency_ms=round(count["latency_ms_sum"] / count["timed_traces"], 3) if count["timed_traces"] else None,
-        p95_latency_ms=p95_latency_ms,
+        p95_latency_ms=answer.p95_latency_ms,
         unpriced_observations=count["unpriced_observations"],
     )
+
+
+NO_NUMBERS = numbers_from(Answer(0, None, dict.fromkeys(NUMBERS, 0), 0, 0, None, None))
 
 
 def change_of(now: Numbers, before: Numbers) -> dict[str, float | None]:

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, round_half_up
 from usage.access import Scope
+from usage.analytics.ask import ask
 from usage.analytics.calendar import midnight
-from usage.analytics.numbers import Numbers, numbers_from
-from usage.analytics.queries import NO_SUMS
-from usage.analytics.question import Question, ask
+from usage.analytics.numbers import NO_NUMBERS, Numbers, numbers_from
+from usage.analytics.question import Question
 from usage.periods import hour_of
 
 PACE = timedelta(days=28)
@@ -32,8 +32,8 @@ def project_month(scope: Scope, zone: ZoneInfo, now: datetime) -> Projection:
     month_start = midnight(today.replace(day=1), zone)
     month_end = midnight((today.replace(day=1) + timedelta(days=32)).replace(day=1), zone)
     until = hour_of(now) + timedelta(hours=1)
-    answers = {one.bucket: one.sums for one in ask(Question(scope, [(month_start, until), (until - PACE, until)]))}
-    month, pace = (numbers_from(answers.get(number, NO_SUMS), None) for number in (0, 1))
+    answers = {one.bucket: numbers_from(one) for one in ask(Question(scope, [(month_start, until), (until - PACE, until)]))}
+    month, pace = (answers.get(number, NO_NUMBERS) for number in (0, 1))
     rest = Decimal(max(0, int((month_end - until).total_seconds()))) / Decimal(int(PACE.total_seconds()))
     return Projection(
         month_end,

@@ -1,6 +1,6 @@
 """Summaries, series, top lists and breakdowns. Each takes a scope, a period and filters, and issues a fixed number of queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -13,11 +13,11 @@ from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import split
 from usage.access import Scope
 from usage.analytics import names
+from usage.analytics.ask import Answer, ask, count_keys
 from usage.analytics.calendar import Period, buckets
-from usage.analytics.numbers import Numbers, change_of, numbers_from
-from usage.analytics.question import Dimension, Filters, Question, ask, ask_details, count_distinct_tenants
+from usage.analytics.numbers import NO_NUMBERS, Numbers, change_of, numbers_from
+from usage.analytics.question import Dimension, Filters, Question
 from usage.models import Granularity
-from usage.models.rollups import NUMBERS
 
 
 class Metric(StrEnum):
@@ -38,8 +38,6 @@ METRIC_COLUMN = {
 WHOLE = 1_000_000
 """Shares are parts of this."""
 NO_FILTERS = Filters()
-NO_SUMS = dict.fromkeys(["active_users_count", *NUMBERS], 0)
-NO_NUMBERS = numbers_from(NO_SUMS, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +61,15 @@ class Ranked:
 
 
 def summary(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Summary:
-    """The period's summary; two queries."""
+    """The period's summary; one question."""
     question = Question(scope, [(period.start, period.end), (period.previous.start, period.start)], filters)
     now, before = _per_bucket(question)
     return Summary(now, before, change_of(now, before))
 
 
-def unattributed(period: Period, *, detailed: bool = True) -> Numbers:
-    """Usage whose tenant or user is missing or unknown; two queries, one where not ``detailed``."""
-    question = Question(Scope(), [(period.start, period.end)], only_unattributed=True)
-    return _per_bucket(question, detailed=detailed)[0]
+def unattributed(period: Period, filters: Filters = NO_FILTERS) -> Numbers:
+    """Usage whose tenant or user is missing or unknown; one question."""
+    return _per_bucket(Question(Scope(), [(period.start, period.end)], filters, only_unattributed=True))[0]
 
 
 def users_count(tenant_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -82,7 +79,8 @@ def users_count(tenant_ids: Sequence[UUID]) -> dict[UUID, int]:
 
 
 def active_tenants(period: Period) -> int:
-    return count_distinct_tenants(Question(Scope(), [(period.start, period.end)]))
+    """How many tenants had usage; one query."""
+    return count_keys(Question(Scope(), [(period.start, period.end)], by=Dimension.TENANT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,57 +96,58 @@ def platform_totals() -> PlatformTotals:
 
 
 def time_series(
-    scope: Scope, period: Period, granularity: Granularity, filters: Filters = NO_FILTERS, *, detailed: bool = True
+    scope: Scope, period: Period, granularity: Granularity, filters: Filters = NO_FILTERS
 ) -> list[tuple[datetime, datetime, Numbers]]:
-    """Numbers for every hour, day, week or month of the period, empty ones included; two queries. Raises PeriodError.
-
-    Not ``detailed``, it leaves out the percentile, which only the facts know, and takes one query of the rollups.
-    """
+    """Numbers for every hour, day, week or month of the period, empty ones included; one question. Raises PeriodError."""
     periods = buckets(period, granularity)
-    numbers = _per_bucket(Question(scope, periods, filters), detailed=detailed)
+    numbers = _per_bucket(Question(scope, periods, filters))
     return [(start, end, one) for (start, end), one in zip(periods, numbers, strict=True)]
 
 
-def _per_bucket(question: Question, *, detailed: bool = True) -> list[Numbers]:
-    sums = {answer.bucket: answer.sums for answer in ask(question)}
-    details = ask_details(question) if detailed else {}
-    return [
-        numbers_from(sums.get(number, NO_SUMS), details[number, None].p95_latency_ms if (number, None) in details else None)
-        for number in range(len(question.buckets))
-    ]
+def _per_bucket(question: Question) -> list[Numbers]:
+    found = {answer.bucket: numbers_from(answer) for answer in ask(question)}
+    return [found.get(number, NO_NUMBERS) for number in range(len(question.buckets))]
 
 
 def top(
     dimension: Dimension, scope: Scope, period: Period, metric: Metric = Metric.CREDITS, limit: int = 10, filters: Filters = NO_FILTERS
 ) -> list[Ranked]:
-    """The greatest by a metric, unattributed usage left out; three queries."""
+    """The greatest by a metric; usage without an owner, or without the dimension, is left out. One question, and one of names."""
     question = Question(
         scope,
         [(period.start, period.end)],
         filters,
         by=dimension,
         order_by=METRIC_COLUMN[metric],
-        # Two more than asked for: unattributed usage and usage without the dimension are not of this list.
-        limit=limit + 2,
+        limit=limit,
+        only_named=dimension not in (Dimension.TENANT, Dimension.USER),
     )
-    answers = [answer for answer in ask(question) if answer.key not in (None, "")][:limit]
-    return _ranked(question, [answer.key for answer in answers], [answer.sums for answer in answers])
-
-
-def breakdown(
-    dimension: Dimension, scope: Scope, period: Period, filters: Filters = NO_FILTERS, limit: int = 1000, *, detailed: bool = True
-) -> list[Ranked]:
-    """All usage of the period by a dimension, the costliest first; shares of the cost, which sum to 1. Three queries.
-
-    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. Not ``detailed``, it leaves out the percentile
-    and the last run, which only the facts know.
-    """
-    question = Question(scope, [(period.start, period.end)], filters, by=dimension, order_by=METRIC_COLUMN[Metric.COST])
     answers = ask(question)
-    shown = answers[:limit]
-    rows = _ranked(question, [answer.key for answer in shown], [answer.sums for answer in shown], detailed=detailed)
-    shares = _shares([int(answer.sums["total_cost_usd"]) for answer in answers])
-    return [replace(row, share=share) for row, share in zip(rows, shares, strict=False)]
+    labels = names.labels_for(dimension, [answer.key for answer in answers], scope)
+    return [_ranked(answer, labels) for answer in answers]
+
+
+def breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filters = NO_FILTERS, limit: int = 1000) -> list[Ranked]:
+    """All usage of the period by a dimension, the costliest first; shares of the cost, which sum to 1.
+
+    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. One question, by tenant and by user a second one
+    of what has no owner, and one of names.
+    """
+    question = Question(scope, [(period.start, period.end)], filters, by=dimension, order_by=METRIC_COLUMN[Metric.COST], limit=limit)
+    answers = ask(question)
+    if question.only_attributed and scope.is_platform and not (filters.tenant_ids or filters.user_ids):
+        answers = _with_unowned(answers, ask(replace(question, by=None, only_unattributed=True)))[:limit]
+    labels = names.labels_for(dimension, [answer.key for answer in answers], scope)
+    costs = [answer.sums["total_cost_usd"] for answer in answers]
+    rest = answers[0].total_cost - sum(costs) if answers else 0
+    return [replace(_ranked(answer, labels), share=share) for answer, share in zip(answers, _shares([*costs, rest]), strict=False)]
+
+
+def _with_unowned(answers: Sequence[Answer], unowned: Sequence[Answer]) -> list[Answer]:
+    """The answers with that of usage without an owner among them, in the order of their cost."""
+    total = sum(group[0].total_cost for group in (answers, unowned) if group)
+    rows = [replace(answer, total_cost=total) for answer in (*answers, *unowned)]
+    return sorted(rows, key=lambda answer: -answer.sums["total_cost_usd"])
 
 
 def _shares(costs: Sequence[int]) -> list[float | None]:
@@ -158,17 +157,5 @@ def _shares(costs: Sequence[int]) -> list[float | None]:
     return [share / WHOLE for share in split(WHOLE, costs)]
 
 
-def _ranked(question: Question, keys: Sequence[Any], sums: Sequence[dict[str, Any]], *, detailed: bool = True) -> list[Ranked]:
-    if question.by is None or not keys:
-        return []
-    named = [key for key in keys if key is not None]
-    # Without unattributed usage only these keys' runs are looked at; with it, all are.
-    narrowed = question if len(named) < len(keys) else replace(question, filters=question.filters.only(question.by, named))
-    details = ask_details(narrowed) if detailed else {}
-    labels = names.labels_for(question.by, keys, question.scope)
-    rows = []
-    for key, one in zip(keys, sums, strict=True):
-        detail = details.get((0, key))
-        p95 = detail.p95_latency_ms if detail else None
-        rows.append(Ranked(key, labels[key], numbers_from(one, p95), detail.last_activity if detail else None))
-    return rows
+def _ranked(answer: Answer, labels: Mapping[Any, str]) -> Ranked:
+    return Ranked(answer.key, labels[answer.key], numbers_from(answer), answer.last_activity)

@@ -98,7 +98,7 @@ def _last_day_before(moment: datetime, period: Period) -> date:
 def platform_dashboard(period: Period) -> Dashboard:
     """The whole platform."""
     scope = Scope()
-    unattributed = queries.unattributed(period, detailed=False)
+    unattributed = queries.unattributed(period)
     return Dashboard(
         title="Platform",
         subtitle="All tenants",
@@ -150,11 +150,11 @@ def crumbs_of(trace: Trace, viewer: User) -> list[tuple[str, str]]:
 
 def _common(scope: Scope, period: Period) -> dict[str, Any]:
     granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
-    models = queries.breakdown(Dimension.MODEL, scope, period, detailed=False)
+    models = queries.breakdown(Dimension.MODEL, scope, period)
     return {
         "period": period,
         "summary": queries.summary(scope, period),
-        "over_time": charts.usage_over_time(queries.time_series(scope, period, granularity, detailed=False), period),
+        "over_time": charts.usage_over_time(queries.time_series(scope, period, granularity), period),
         "by_model": charts.cost_by_model(models),
         "models": models,
         "runs": recent_traces(scope, period, ROWS),

@@ -1,10 +1,10 @@
-"""Rollups are added to again and again: with room left on their pages, PostgreSQL updates a row in place, without touching an index."""
+"""Users' stats are added to again and again: with room on their pages, PostgreSQL updates a row without touching an index."""
 
 from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
 
-TABLES = ("tenant_usage_stats", "user_usage_stats", "flow_usage", "model_usage")
+TABLES = ("user_usage_stats",)
 
 
 def leave_room(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:

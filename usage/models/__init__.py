@@ -3,7 +3,18 @@
 from usage.models.connections import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.models.facts import Observation, RejectedObservation, Trace, TraceVoid
 from usage.models.repricing import Repricing
-from usage.models.rollups import FlowEstimate, FlowUsage, Granularity, ModelUsage, TenantUsageStats, UserUsageStats
+from usage.models.rollups import (
+    FlowEstimate,
+    FlowUsage,
+    Granularity,
+    ModelUsage,
+    PlatformModelUsage,
+    PlatformUsage,
+    StalePeriod,
+    TenantUsageStats,
+    UserNumber,
+    UserUsageStats,
+)
 
 __all__ = [
     "FlowEstimate",
@@ -12,13 +23,17 @@ __all__ = [
     "LangfuseConnection",
     "ModelUsage",
     "Observation",
+    "PlatformModelUsage",
+    "PlatformUsage",
     "RejectedObservation",
     "Repricing",
+    "StalePeriod",
     "SyncDrift",
     "SyncRun",
     "SyncWindow",
     "TenantUsageStats",
     "Trace",
     "TraceVoid",
+    "UserNumber",
     "UserUsageStats",
 ]

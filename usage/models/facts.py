@@ -63,6 +63,7 @@ class Trace(TokenColumns):
             models.Index(fields=["start_time"], name="trace_by_start"),
             models.Index(fields=["tenant", "start_time"], name="trace_by_tenant"),
             models.Index(fields=["user", "start_time"], name="trace_by_user"),
+            models.Index(fields=["flow_id", "start_time"], name="trace_by_flow"),
             # load_directory looks here for usage whose tenant or user has become known.
             models.Index(
                 fields=["user_reference", "tenant_reference"],

@@ -1,9 +1,14 @@
 """Rollups: sums of facts by period. Every one has the same numbers and differs in its dimensions.
 
-In rollups a missing tenant or user is the nil UUID and a missing project, flow or model is "", so that they are part of a unique
-key. Stats (TenantUsageStats, UserUsageStats) hold attributed usage only; the two cubes hold all usage.
+A user's stats are added to in the transaction that writes the facts, since the ledger is charged from them. The others are *built* from
+the facts soon after it (usage.rollups): until then their periods are stale, which is written down in that transaction, and a question
+about a stale period is answered from the facts. So an answer never depends on whether they are built.
+
+Usage belongs to a tenant and a user only when both are known. Usage without has the nil UUID for its tenant; a missing project, flow or
+model is "".
 """
 
+from typing import ClassVar
 from uuid import UUID
 
 from django.db import models
@@ -70,11 +75,26 @@ class Same(Func):
     template = "(%(expressions)s)"
 
 
-class TenantUsageStats(Rollup):
+class BuiltRollup(Rollup):
+    """Numbers that are built from the facts, with what can be merged over periods where a count or a percentile can't."""
+
+    DIMENSIONS: ClassVar[tuple[str, ...]]
+
+    last_activity = models.DateTimeField(help_text="When its latest trace began.")
+    active_users_count = models.BigIntegerField(default=0)
+    users = models.BinaryField(help_text="Who: a set of user numbers (usage.rollups.sketches).")
+    latencies = models.BinaryField(help_text="How many traces took how long (usage.rollups.sketches).")
+
+    class Meta:
+        abstract = True
+
+
+class TenantUsageStats(BuiltRollup):
     """A tenant's usage in a period."""
 
+    DIMENSIONS = ("tenant_id",)
+
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="usage_stats", db_index=False)
-    active_users_count = models.BigIntegerField(default=0)
     total_credits_used = models.GeneratedField(
         expression=WholeCredits(F("credits_exact")), output_field=models.BigIntegerField(), db_persist=True
     )
@@ -86,14 +106,16 @@ class TenantUsageStats(Rollup):
         constraints = [
             models.UniqueConstraint(fields=["tenant", "period_start", "period_end"], name="one_stats_row_a_tenant_and_period"),
         ]
+        indexes = [models.Index(fields=["granularity", "period_start"], name="tenant_stats_by_period")]
 
     def __str__(self) -> str:
         return f"{self.tenant}, {self.granularity} from {self.period_start:%Y-%m-%d %H:%M}"
 
 
 class UserUsageStats(Rollup):
-    """A user's usage in a period."""
+    """A user's usage in a period, in a tenant: its own, unless a run named another one."""
 
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+", db_index=False)
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="usage_stats", db_index=False)
     credits_used = models.GeneratedField(
         expression=WholeCredits(F("credits_exact")), output_field=models.BigIntegerField(), db_persist=True
@@ -107,18 +129,55 @@ class UserUsageStats(Rollup):
         ordering = ["-period_start"]
         verbose_name = verbose_name_plural = "user usage stats"
         constraints = [
-            models.UniqueConstraint(fields=["user", "period_start", "period_end"], name="one_stats_row_a_user_and_period"),
+            models.UniqueConstraint(fields=["user", "period_start", "period_end", "tenant"], name="one_stats_row_a_user_and_period"),
+        ]
+        indexes = [
+            # Lists of users are read by the day and longer; an hour's row has no part in them.
+            models.Index(
+                fields=["tenant", "granularity", "period_start"],
+                condition=~models.Q(granularity=Granularity.HOUR),
+                name="user_stats_by_tenant",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.user}, {self.granularity} from {self.period_start:%Y-%m-%d %H:%M}"
 
 
-class FlowUsage(Rollup):
-    """Traces by tenant, user, project and flow: what lists of users, flows and projects are read from."""
+class PlatformUsage(BuiltRollup):
+    """All usage; what has no owner apart."""
+
+    DIMENSIONS = ("is_attributed",)
+
+    is_attributed = models.BooleanField()
+
+    class Meta:
+        db_table = "platform_usage"
+        ordering = ["-period_start"]
+        verbose_name_plural = "platform usage"
+        constraints = [models.UniqueConstraint(fields=["granularity", "period_start", "is_attributed"], name="one_platform_usage_row")]
+
+
+class PlatformModelUsage(BuiltRollup):
+    """All usage by model. A trace counts once for each model that it used."""
+
+    DIMENSIONS = ("model",)
+
+    model = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        db_table = "platform_model_usage"
+        ordering = ["-period_start"]
+        verbose_name_plural = "platform model usage"
+        constraints = [models.UniqueConstraint(fields=["granularity", "period_start", "model"], name="one_platform_model_usage_row")]
+
+
+class FlowUsage(BuiltRollup):
+    """Usage by tenant, project and flow."""
+
+    DIMENSIONS = ("tenant_key", "project_id", "flow_id")
 
     tenant_key = models.UUIDField()
-    user_key = models.UUIDField()
     project_id = models.CharField(max_length=200, blank=True)
     flow_id = models.CharField(max_length=200, blank=True)
 
@@ -128,27 +187,58 @@ class FlowUsage(Rollup):
         verbose_name_plural = "flow usage"
         constraints = [
             models.UniqueConstraint(
-                fields=["granularity", "period_start", "tenant_key", "user_key", "project_id", "flow_id"], name="one_flow_usage_row"
+                fields=["granularity", "period_start", "tenant_key", "project_id", "flow_id"], name="one_flow_usage_row"
             ),
         ]
-        indexes = [models.Index(fields=["tenant_key", "granularity", "period_start"], name="flow_usage_by_tenant")]
+        indexes = [
+            models.Index(fields=["tenant_key", "granularity", "period_start"], name="flow_usage_by_tenant"),
+            models.Index(fields=["flow_id", "granularity", "period_start"], name="flow_usage_by_flow"),
+        ]
 
 
-class ModelUsage(Rollup):
-    """Usage by tenant, user and model. A trace counts once for each model that it used."""
+class ModelUsage(BuiltRollup):
+    """Usage by tenant and model. A trace counts once for each model that it used."""
+
+    DIMENSIONS = ("tenant_key", "model")
 
     tenant_key = models.UUIDField()
-    user_key = models.UUIDField()
     model = models.CharField(max_length=200, blank=True)
 
     class Meta:
         db_table = "model_usage"
         ordering = ["-period_start"]
         verbose_name_plural = "model usage"
-        constraints = [
-            models.UniqueConstraint(fields=["granularity", "period_start", "tenant_key", "user_key", "model"], name="one_model_usage_row"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["granularity", "period_start", "tenant_key", "model"], name="one_model_usage_row")]
         indexes = [models.Index(fields=["tenant_key", "granularity", "period_start"], name="model_usage_by_tenant")]
+
+
+class StalePeriod(models.Model):
+    """A period of the built rollups that the facts have left behind. Added by whoever changes facts, in the same transaction.
+
+    Of an hour there may be several: nobody waits for anybody to add one, and building takes away only those that it can see.
+    """
+
+    granularity = models.CharField(max_length=5, choices=Granularity.choices)
+    period_start = models.DateTimeField(db_index=True)
+
+    class Meta:
+        db_table = "stale_period"
+        ordering = ["period_start"]
+
+    def __str__(self) -> str:
+        return f"{self.granularity} from {self.period_start:%Y-%m-%d %H:%M}"
+
+
+class UserNumber(models.Model):
+    """A small number for a user, for sets of users to be made of."""
+
+    user = models.OneToOneField(User, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        db_table = "usage_user_number"
+
+    def __str__(self) -> str:
+        return f"{self.pk}: {self.user_id}"
 
 
 class FlowEstimate(models.Model):

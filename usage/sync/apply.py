@@ -112,7 +112,7 @@ class NewTraces:
             new.facts[trace_id], new.steps[trace_id] = fact, steps
             new.rows[trace_id] = store.trace_row(fact)
             new.step_rows[trace_id] = [store.step_row(step, fact) for step in steps]
-            new.change.add(fact, steps)
+            new.change.add(fact)
         return new
 
     def leave_out(self, trace_ids: Iterable[str]) -> None:
@@ -120,8 +120,8 @@ class NewTraces:
         for trace_id in trace_ids:
             fact = self.facts.pop(trace_id, None)
             if fact is not None:
-                self.change.take_away(fact, self.steps.pop(trace_id))
-                del self.rows[trace_id], self.step_rows[trace_id]
+                self.change.forget(fact)
+                del self.steps[trace_id], self.rows[trace_id], self.step_rows[trace_id]
 
 
 class Batch:
@@ -210,13 +210,13 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
     cost_picousd = microcredits = 0
     decided: list[TraceFact] = []
     for old_trace, old_steps in locked_traces(stored_ids):
-        change.take_away(old_trace, old_steps)
+        change.take_away(old_trace)
         # What is stored, before deciding anew changes the steps in place.
         old_rows = {step.id: store.step_row(step, old_trace) for step in old_steps}
         steps = _merged(old_steps, news.get(old_trace.id, ()))
         trace = assembler.trace_of(steps, old_trace)
         trace.is_voided = old_trace.is_voided
-        change.add(trace, steps)
+        change.add(trace)
         cost_picousd += (trace.cost_picousd or 0) - (old_trace.cost_picousd or 0)
         microcredits += (trace.microcredits or 0) - (old_trace.microcredits or 0)
         decided.append(trace)

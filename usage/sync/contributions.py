@@ -1,115 +1,81 @@
-"""What a trace adds to the rollups: one line for the trace, and one for each model that it used. Pure.
+"""What traces add to their users' stats, and which hours of the built rollups they leave behind. Pure.
 
-A change of a trace is its old lines taken away and its new lines added; a rollup is the sum of all lines, whatever their order.
+A change of a trace is its old numbers taken away and its new ones added; a stats row is the sum of all, whatever their order.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from enum import StrEnum
-from operator import add, sub
+from collections import Counter
+from collections.abc import Collection
+from operator import add, neg
 from typing import NamedTuple
 
 from kluisz_analytics.bulk import stamp
-from pricing.engine import CostSource
-from usage.models.rollups import NUMBERS, UNATTRIBUTED
-from usage.sync.assemble import sum_tokens
-from usage.sync.steps import Step, TraceFact
+from usage.models.rollups import NUMBERS
+from usage.sync.steps import TraceFact
 
-NOBODY = UNATTRIBUTED.hex
 Numbers = tuple[int, ...]
 """In the order of NUMBERS; money as it is stored."""
 TOTAL_TRACES = NUMBERS.index("total_traces")
 
 
-class Grain(StrEnum):
-    """What a line stands for."""
-
-    TRACE = "trace"
-    MODEL = "model"
-
-
 class LineKey(NamedTuple):
-    """What a line counts under: keys as 32 hex digits, the hour as it is stored."""
+    """What numbers count under: keys as 32 hex digits, the hour as it is stored."""
 
-    grain: str
     hour: str
-    tenant_key: str
-    user_key: str
-    project_id: str
-    flow_id: str
-    model: str
+    tenant_id: str
+    user_id: str
 
 
 class Change:
-    """Lines added and taken away; those under one key are summed up."""
+    """Traces added and taken away: their numbers by user and hour, and the hours that they were in."""
 
     def __init__(self) -> None:
         self._sums: dict[LineKey, Numbers] = {}
+        self._hours: Counter[str] = Counter()
 
-    def add(self, trace: TraceFact, steps: Sequence[Step]) -> None:
-        for key, numbers in lines_of(trace, steps):
-            known = self._sums.get(key)
-            self._sums[key] = numbers if known is None else tuple(map(add, known, numbers))
+    def add(self, trace: TraceFact) -> None:
+        """Count a trace that is stored now as it was not before."""
+        self._count(trace, +1)
 
-    def take_away(self, trace: TraceFact, steps: Sequence[Step]) -> None:
-        for key, numbers in lines_of(trace, steps):
-            self._sums[key] = tuple(map(sub, self._sums.get(key, NOTHING), numbers))
+    def take_away(self, trace: TraceFact) -> None:
+        """Count a trace no longer as it was stored before."""
+        self._count(trace, -1)
+
+    def forget(self, trace: TraceFact) -> None:
+        """Undo an :meth:`add`: the trace was not stored after all."""
+        self._count(trace, -1)
+        self._hours[stamp(trace.hour)] -= 2
+
+    def _count(self, trace: TraceFact, sign: int) -> None:
+        hour = stamp(trace.hour)
+        self._hours[hour] += 1
+        if trace.is_voided or trace.tenant_id is None or trace.user_id is None:
+            return
+        key = LineKey(hour, trace.tenant_id.hex, trace.user_id.hex)
+        numbers = numbers_of(trace) if sign > 0 else tuple(map(neg, numbers_of(trace)))
+        known = self._sums.get(key)
+        self._sums[key] = numbers if known is None else tuple(map(add, known, numbers))
 
     def lines(self) -> list[tuple[LineKey, Numbers]]:
-        """What is left: a line that was taken away and added again is no change."""
+        """What is left: numbers that were taken away and added again are no change."""
         return [(key, numbers) for key, numbers in self._sums.items() if any(numbers)]
 
+    def hours(self) -> Collection[str]:
+        """The hours whose traces changed in any way."""
+        return [hour for hour, changes in self._hours.items() if changes > 0]
 
-NOTHING: Numbers = (0,) * len(NUMBERS)
 
-
-def lines_of(trace: TraceFact, steps: Sequence[Step]) -> Iterator[tuple[LineKey, Numbers]]:
-    """The lines that a trace adds; none for a voided one."""
-    if trace.is_voided:
-        return
-    timed = trace.latency_ms is not None
-    rated = trace.microcredits is not None
-    common = (1, int(trace.is_failed), int(timed), trace.latency_ms or 0)
-    numbers = (
+def numbers_of(trace: TraceFact) -> Numbers:
+    """What a trace adds to each number."""
+    return (
         *trace.tokens,
-        *common,
+        1,
+        int(trace.is_failed),
+        int(trace.latency_ms is not None),
+        trace.latency_ms or 0,
         trace.priced_observations,
         trace.unpriced_observations,
-        int(rated),
+        int(trace.microcredits is not None),
         trace.cost_picousd or 0,
         trace.billed_cost_picousd or 0,
         trace.microcredits or 0,
-    )
-    hour = stamp(trace.hour)
-    tenant_key = trace.tenant_id.hex if trace.tenant_id else NOBODY
-    user_key = trace.user_id.hex if trace.user_id else NOBODY
-    owner = (hour, tenant_key, user_key, trace.project_id, trace.flow_id)
-    yield LineKey(Grain.TRACE.value, *owner, ""), numbers
-    groups = _by_model(steps)
-    if len(groups) == 1:
-        yield LineKey(Grain.MODEL.value, *owner, *groups), numbers
-        return
-    for model, group in groups.items():
-        yield LineKey(Grain.MODEL.value, *owner, model), _model_numbers(common, rated, group)
-
-
-def _by_model(steps: Sequence[Step]) -> dict[str, list[Step]]:
-    """Billed steps by model; a trace without any (which may carry a tier's minimum) uses no model."""
-    groups: dict[str, list[Step]] = defaultdict(list)
-    for step in steps:
-        if step.is_billed:
-            groups[step.received.model].append(step)
-    return groups or {"": []}
-
-
-def _model_numbers(common: tuple[int, ...], rated: bool, group: Sequence[Step]) -> Numbers:
-    return (
-        *sum_tokens(group),
-        *common,
-        sum(step.cost_picousd is not None for step in group),
-        sum(step.cost_source is CostSource.UNPRICED for step in group),
-        int(rated),
-        sum(step.cost_picousd or 0 for step in group),
-        sum(step.billed_cost_picousd or 0 for step in group),
-        sum(step.microcredits or 0 for step in group),
     )

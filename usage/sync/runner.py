@@ -15,6 +15,7 @@ from usage.connections import client_for, remember_api
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.errors import LangfuseError, NotFound
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
+from usage.rollups.build import build_rollups
 from usage.sync import windows
 from usage.sync.attribution import attribute_known
 from usage.sync.result import COUNTS, SyncResult
@@ -46,6 +47,7 @@ def sync_connection(
         remember_api(connection, client.find_api())
         windows.open_windows(connection, span)
         read_due(connection, client, windows.due(connection, span, again_from), result, progress)
+        build_rollups()
     return result
 
 

@@ -25,11 +25,11 @@ def void(trace_ids: Collection[str], reason: str, by: User) -> int:
     if not reason.strip():
         raise ValueError("Say why: a reason is kept with each voided trace.")
     change, voided = Change(), []
-    for trace, steps in locked_traces(trace_ids):
+    for trace, _ in locked_traces(trace_ids):
         if not trace.gone_observations:
             raise NotGone(f"Trace {trace.langfuse_trace_id} is still in Langfuse, so it stays billed. Delete it there first, and sync.")
         if not trace.is_voided:
-            change.take_away(trace, steps)
+            change.take_away(trace)
             voided.append(trace.id)
     TraceVoid.objects.bulk_create([TraceVoid(trace_id=trace_id, reason=reason, created_by=by) for trace_id in voided])
     _write(voided, change, is_voided=True)
@@ -40,10 +40,10 @@ def void(trace_ids: Collection[str], reason: str, by: User) -> int:
 def restore(trace_ids: Collection[str]) -> int:
     """Bill voided traces again. Returns how many."""
     change, restored = Change(), []
-    for trace, steps in locked_traces(trace_ids):
+    for trace, _ in locked_traces(trace_ids):
         if trace.is_voided:
             trace.is_voided = False
-            change.add(trace, steps)
+            change.add(trace)
             restored.append(trace.id)
     TraceVoid.objects.filter(among("trace_id", restored)).delete()
     _write(restored, change, is_voided=False)

@@ -1,6 +1,6 @@
 """Invariant 1: every answer equals the same question asked of the stored traces and observations, in plain Python."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 from decimal import Decimal
 from math import ceil
@@ -19,7 +19,10 @@ from usage.access import Scope
 from usage.analytics import queries
 from usage.analytics.calendar import Period, buckets
 from usage.analytics.question import Dimension, Filters, Status
+from usage.books import verify_books
 from usage.models import Granularity, LangfuseConnection, Observation, Trace
+from usage.rollups.build import build_rollups
+from usage.rollups.sketches import bucket_of, latency_of
 from usage.sync.apply import apply_received
 
 pytestmark = pytest.mark.django_db
@@ -28,14 +31,14 @@ moments = st.integers(-3 * 24 * 60, 3 * 24 * 60).map(lambda minutes: NOON + time
 zones = st.sampled_from([ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata"), ZoneInfo("America/New_York"), ZoneInfo("Asia/Kathmandu")])
 
 
-def plain(traces: Iterable[Trace], model: str | None = None) -> dict[str, Any]:
-    """The numbers of the traces, by adding up; of one model where it is named."""
+def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dict[str, Any]:
+    """The numbers of the traces, by adding up; of some models where they are named."""
     numbers: dict[str, Any] = dict.fromkeys(["total_traces", "failed_traces", "total_tokens", "unpriced_observations"], 0)
     cost, credits, latencies, users, priced, rated = Decimal(0), Decimal(0), [], set(), 0, 0
     for trace in traces:
-        steps = [one for one in trace.steps.all() if one.cost_source != "no_usage" or (model == "" and one.credits is not None)]
-        if model is not None:
-            steps = [one for one in steps if one.model == model]
+        steps = [one for one in trace.steps.all() if one.cost_source != "no_usage" or (models == {""} and one.credits is not None)]
+        if models is not None:
+            steps = [one for one in steps if one.model in models]
             if not steps:
                 continue
         numbers["total_traces"] += 1
@@ -46,7 +49,7 @@ def plain(traces: Iterable[Trace], model: str | None = None) -> dict[str, Any]:
         cost += sum((one.cost_usd or 0 for one in steps), Decimal(0))
         if trace.credits is not None:
             rated += 1
-            credits += sum((one.credits or 0 for one in trace.steps.all() if model is None or one in steps), Decimal(0))
+            credits += sum((one.credits or 0 for one in trace.steps.all() if models is None or one in steps), Decimal(0))
         if trace.latency_ms is not None:
             latencies.append(trace.latency_ms)
         if trace.tenant_id and trace.user_id:
@@ -54,7 +57,8 @@ def plain(traces: Iterable[Trace], model: str | None = None) -> dict[str, Any]:
     numbers["total_cost_usd"] = cost if priced or not numbers["unpriced_observations"] else None
     numbers["credits_exact"] = credits if rated or not numbers["total_traces"] else None
     numbers["active_users_count"] = len(users)
-    numbers["p95_latency_ms"] = sorted(latencies)[ceil(0.95 * len(latencies)) - 1] if latencies else None
+    p95 = sorted(latencies)[ceil(0.95 * len(latencies)) - 1] if latencies else None
+    numbers["p95_latency_ms"] = None if p95 is None else latency_of(bucket_of(p95))
     return numbers
 
 
@@ -108,6 +112,11 @@ def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection,
 
     with transaction.atomic():
         apply_received(bare_connection, [observation(number) for number in range(data.draw(st.integers(0, 10)))])
+        built_at = data.draw(st.none() | moments | st.just(NOON + timedelta(days=60)), label="built at")
+        if built_at:
+            build_rollups(built_at)
+            apply_received(bare_connection, [observation(number) for number in range(8, 8 + data.draw(st.integers(0, 3)))])
+            assert verify_books() == []
         start, end = sorted([data.draw(moments), data.draw(moments)])
         if data.draw(st.booleans(), label="on full hours"):
             start, end = start.replace(minute=0), end.replace(minute=0)
@@ -118,17 +127,19 @@ def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection,
             user_ids=data.draw(st.sampled_from([(), (people.acme_user.pk, people.globex_user.pk)])),
             flow_ids=data.draw(st.sampled_from([(), ("f1",)])),
             project_ids=data.draw(st.sampled_from([(), ("p1", "")])),
+            models=data.draw(st.sampled_from([(), (), ("m1",), ("m1", "m2")])),
             statuses=data.draw(st.sampled_from([(), (Status.FAILED,), (Status.SUCCESS,), (Status.FAILED, Status.SUCCESS)])),
         )
         traces = [one for one in Trace.objects.prefetch_related("steps") if in_scope(scope, filters, one)]
         within = [one for one in traces if period.start <= one.start_time < period.end]
 
-        assert same(queries.summary(scope, period, filters).numbers, plain(within))
+        models = set(filters.models) or None
+        assert same(queries.summary(scope, period, filters).numbers, plain(within, models))
         for granularity in (Granularity.HOUR, Granularity.DAY, Granularity.WEEK, Granularity.MONTH):
             series = queries.time_series(scope, period, granularity, filters)
             assert [(one[0], one[1]) for one in series] == buckets(period, granularity)
             for bucket_start, bucket_end, numbers in series:
-                assert same(numbers, plain(one for one in within if bucket_start <= one.start_time < bucket_end))
+                assert same(numbers, plain((one for one in within if bucket_start <= one.start_time < bucket_end), models))
         for dimension in Dimension:
             check_breakdown(dimension, scope, period, filters, within)
         transaction.set_rollback(True)
@@ -139,13 +150,16 @@ def check_breakdown(dimension: Dimension, scope: Scope, period: Period, filters:
     expected: dict[Any, dict[str, Any]] = {}
     if dimension is Dimension.MODEL:
         models = {step.model for trace in within for step in trace.steps.all() if step.cost_source != "no_usage"}
-        expected = {model: plain(within, model) for model in models}
+        models &= set(filters.models) or models
+        expected = {model: plain(within, {model}) for model in models}
         without = [trace for trace in within if all(step.cost_source == "no_usage" for step in trace.steps.all())]
         rows = [row for row in rows if row.key != ""] if without and "" not in models else rows
     else:
         for trace in within:
             expected.setdefault(key_of(dimension, trace), []).append(trace)  # type: ignore[arg-type, union-attr]
-        expected = {key: plain(some) for key, some in expected.items()}  # type: ignore[arg-type]
+        wanted = set(filters.models) or None
+        expected = {key: plain(some, wanted) for key, some in expected.items()}  # type: ignore[arg-type]
+        expected = {key: numbers for key, numbers in expected.items() if numbers["total_traces"]}
     assert {row.key for row in rows} == expected.keys()
     for row in rows:
         assert same(row.numbers, expected[row.key]), (dimension, row.key)

@@ -10,6 +10,7 @@ from tests.conftest import People, RunningSandbox
 from tests.usage.sync.test_sync import MOMENT, call, owned, state
 from usage.books import verify_books
 from usage.models import LangfuseConnection, Observation, TenantUsageStats, Trace, TraceVoid
+from usage.rollups.build import build_rollups
 from usage.sync.runner import SyncResult, sync_connection
 from usage.sync.voiding import NotGone, restore, void
 
@@ -67,6 +68,7 @@ def test_voiding_refunds_it_and_takes_it_out_of_all_numbers(
     assert verify_books() == []
     assert Account.objects.get().used == D("11.4")
     assert Transaction.objects.order_by("-id")[0].type == Transaction.Type.REFUND
+    build_rollups()
     assert {stats.total_traces for stats in TenantUsageStats.objects.all()} == {1}
     assert (TraceVoid.objects.get().reason, TraceVoid.objects.get().created_by) == ("A test run", people.platform_admin)
     assert void([deleted.pk.hex], "Again", people.platform_admin) == 0

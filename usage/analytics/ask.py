@@ -1,0 +1,297 @@
+"""Answers a question: from the coarsest rollups that fit, and from the facts where none does (invariant 1).
+
+A question takes a fixed number of queries: what is stale, the sums, and the sketches that distinct users and percentiles are read from.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from usage.analytics.pieces import Piece, cut
+from usage.analytics.question import Dimension, Question, Status
+from usage.analytics.sources import Source, source_of
+from usage.models.rollups import NUMBERS
+from usage.rollups.lines import MODEL, Sql, model_lines, nobody, ranges_table, stored, trace_lines
+from usage.rollups.sketches import Sketch, bucket_sql, percentile_of
+from usage.rollups.stale import stale_periods
+
+LONGEST_PERIOD = timedelta(days=31)
+Key = tuple[int, Any]
+"""Which bucket, and which value of the dimension."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One row: which bucket, which value of the dimension, the sums, and what does not add up.
+
+    ``total_cost`` is the cost of all rows, also of those beyond the limit (USD scaled, as stored).
+    """
+
+    bucket: int
+    key: Any
+    sums: Mapping[str, int]
+    total_cost: int
+    active_users: int
+    p95_latency_ms: int | None
+    last_activity: datetime | None
+
+
+def ask(question: Question) -> list[Answer]:
+    """The answers; buckets and values without usage are left out."""
+    if not question.buckets:
+        return []
+    with one_snapshot():
+        plan = plan_of(question)
+        rows = _sums(plan)
+        details = _details(plan, [key for (_, key), _, _ in rows])
+    return [
+        Answer(bucket, key, dict(zip(NUMBERS, numbers, strict=True)), total, *details.get((bucket, key), NO_DETAILS))
+        for (bucket, key), numbers, total in rows
+    ]
+
+
+def count_keys(question: Question) -> int:
+    """How many values of its dimension a question would be answered with."""
+    with one_snapshot():
+        return len(_sums(plan_of(question)))
+
+
+@contextmanager
+def one_snapshot() -> Iterator[None]:
+    """All queries inside see one state of the database. SQLite, and a transaction that has begun already, are left as they are."""
+    if connection.vendor != "postgresql" or connection.in_atomic_block:
+        yield
+        return
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a question is answered: pieces of a rollup, and pieces of the facts."""
+
+    question: Question
+    source: Source | None
+    built: Sequence[Piece]
+    facts: Sequence[Piece]
+
+
+def plan_of(question: Question) -> Plan:
+    """One query, of what is stale."""
+    source = source_of(question)
+    if source is None:
+        return Plan(question, None, [], _whole(question))
+    edges = [moment for bucket in question.buckets for moment in bucket]
+    stale = stale_periods(min(edges) - LONGEST_PERIOD, max(edges)) if source.is_built else NEVER_STALE
+    pieces = cut(question.buckets, source.granularities, stale)
+    return Plan(question, source, [one for one in pieces if one.granularity], [one for one in pieces if not one.granularity])
+
+
+def _whole(question: Question) -> list[Piece]:
+    return [Piece(number, None, *bucket) for number, bucket in enumerate(question.buckets)]
+
+
+NEVER_STALE = defaultdict[Any, frozenset[datetime]](frozenset)
+
+
+# --- Sums -----------------------------------------------------------------------------------------------------------
+
+
+def _sums(plan: Plan) -> list[tuple[Key, Sequence[int], int]]:
+    """The sums of each bucket and value, and the cost of all."""
+    question = plan.question
+    parts = [part for part in (_built_rows(plan, ", ".join(f"r.{name}" for name in NUMBERS)), _fact_rows(plan, ", ".join(NUMBERS))) if part]
+    if not parts:
+        return []
+    sums = ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in NUMBERS)
+    order = f"ORDER BY {question.order_by} DESC, 2" if question.order_by else "ORDER BY 1, 2"
+    limit = f"LIMIT {question.limit}" if question.limit is not None else ""
+    rows = _run(
+        f"SELECT number, dimension, {sums}, CAST(SUM(SUM(total_cost_usd)) OVER () AS bigint) "
+        f"FROM ({' UNION ALL '.join(part.text for part in parts)}) s GROUP BY 1, 2 {order} {limit}",
+        [parameter for part in parts for parameter in part.parameters],
+    )
+    return [((row[0], _as_key(question.by, row[1])), row[2:-1], row[-1]) for row in rows]
+
+
+def _built_rows(plan: Plan, selected: str) -> Sql | None:
+    """Rows of the rollup as (number, dimension, whatever is selected of r)."""
+    if not plan.built or plan.source is None:
+        return None
+    by = plan.question.by
+    key = f"r.{plan.source.columns[by]}" if by else "NULL"
+    conditions = _built_conditions(plan.question, plan.source)
+    texts, parameters = [], []
+    for granularity in sorted({piece.granularity for piece in plan.built if piece.granularity}):
+        ranges = ranges_table([(piece.bucket, piece.start, piece.end) for piece in plan.built if piece.granularity is granularity])
+        texts.append(
+            f"SELECT b.number, {key} AS dimension, {selected} FROM {ranges.text} JOIN {plan.source.table} r ON "
+            f"r.granularity = '{granularity.value}' AND r.period_start >= b.range_start AND r.period_start < b.range_end{conditions.text}"
+        )
+        parameters += [*ranges.parameters, *conditions.parameters]
+    return Sql(" UNION ALL ".join(texts), parameters)
+
+
+def _fact_rows(plan: Plan, selected: str, *, join: str = "", group: str = "") -> Sql | None:
+    """Lines of the facts as (number, dimension, whatever is selected of them)."""
+    if not plan.facts:
+        return None
+    lines, by = _lines(plan.question, plan.facts), plan.question.by
+    key = f"s.{LINE_COLUMNS[by]}" if by else "NULL"
+    grouped = f"GROUP BY {group}" if group else ""
+    return Sql(f"SELECT s.number, {key} AS dimension, {selected} FROM ({lines.text}) s {join} {grouped}", lines.parameters)
+
+
+def _lines(question: Question, pieces: Sequence[Piece]) -> Sql:
+    ranges = [(piece.bucket, piece.start, piece.end) for piece in pieces]
+    conditions = _fact_conditions(question)
+    if Dimension.MODEL in question.dimensions:
+        return model_lines(ranges, conditions, together=question.counts_traces_together)
+    return trace_lines(ranges, conditions)
+
+
+LINE_COLUMNS = {
+    Dimension.TENANT: "tenant_key",
+    Dimension.USER: "user_key",
+    Dimension.PROJECT: "project_id",
+    Dimension.FLOW: "flow_id",
+    Dimension.MODEL: "model",
+}
+
+
+# --- What does not add up -------------------------------------------------------------------------------------------
+
+Details = tuple[int, int | None, datetime | None]
+"""Distinct users, the 95th percentile of latency, the latest run."""
+NO_DETAILS: Details = (0, None, None)
+
+
+def _details(plan: Plan, keys: Sequence[Any]) -> Mapping[Key, Details]:
+    """The details of the keys that are shown: of the rollup's sketches where it has them, and of the facts."""
+    if not keys:
+        return {}
+    question = plan.question
+    if question.by is not None:
+        plan = replace(plan, question=replace(question, filters=question.filters.only(question.by, list(dict.fromkeys(keys)))))
+    if plan.source is not None and not plan.source.is_built:
+        # Users' stats have no sketches; but a user's facts are few, and have an index.
+        plan = replace(plan, built=[], facts=_whole(question))
+    sketches: dict[Key, Sketch] = defaultdict(Sketch)
+    latest: dict[Key, datetime] = {}
+    for key, users, latencies, moment in _rows(plan, _built_rows(plan, "r.users, r.latencies, r.last_activity")):
+        sketches[key].merge(users, latencies)
+        latest[key] = max(_as_moment(moment), latest.get(key, EARLIEST))
+    counts: Counter[Key] = Counter()
+    if plan.facts:
+        bucket = bucket_sql("s.latency_ms")
+        for key, latency, count, moment in _rows(plan, _fact_rows(plan, f"{bucket}, COUNT(*), MAX(s.moment)", group=f"1, 2, {bucket}")):
+            latest[key] = max(_as_moment(moment), latest.get(key, EARLIEST))
+            if latency is not None:
+                sketches[key].latencies[latency] += count
+        if not plan.built:
+            counts.update(dict(_rows(plan, _fact_rows(plan, f"COUNT(DISTINCT {_MEMBER})", group="1, 2"))))
+        else:
+            numbered = "LEFT JOIN usage_user_number n ON n.user_id = s.user_key"
+            # Users without a number are in no built rollup.
+            for key, number, count in _rows(plan, _fact_rows(plan, f"n.id, COUNT(DISTINCT {_MEMBER})", join=numbered, group="1, 2, n.id")):
+                if number is None:
+                    counts[key] += count
+                else:
+                    sketches[key].users.add(number)
+    return {key: (len(sketches[key].users) + counts[key], percentile_of(sketches[key].latencies), latest[key]) for key in latest}
+
+
+_MEMBER = "CASE WHEN s.is_attributed THEN s.user_key END"
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+def _rows(plan: Plan, sql: Sql | None) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query whose first two columns are a key, as (key, the others)."""
+    if sql is not None:
+        for number, value, *others in _run(sql.text, sql.parameters):
+            yield (number, _as_key(plan.question.by, value)), *others
+
+
+# --- Conditions -----------------------------------------------------------------------------------------------------
+
+
+def _conditions(question: Question, columns: Mapping[Dimension, str]) -> list[Sql]:
+    """The scope and the filters, on these columns. The scope comes first and always."""
+    scope, filters = question.scope, question.filters
+    conditions = []
+    for dimension, values in (
+        (Dimension.TENANT, [scope.tenant_id] if scope.tenant_id else ()),
+        (Dimension.USER, [scope.user_id] if scope.user_id else ()),
+        (Dimension.TENANT, filters.tenant_ids),
+        (Dimension.USER, filters.user_ids),
+        (Dimension.PROJECT, filters.project_ids),
+        (Dimension.FLOW, filters.flow_ids),
+        (Dimension.MODEL, filters.models),
+    ):
+        if values:
+            conditions.append(Sql(f"{columns[dimension]} IN ({', '.join(['%s'] * len(values))})", list(values)))
+    if question.only_named and question.by is not None:
+        conditions.append(Sql(f"{columns[question.by]} <> ''"))
+    return conditions
+
+
+def _built_conditions(question: Question, source: Source) -> Sql:
+    conditions = _conditions(question, {dimension: f"r.{column}" for dimension, column in source.columns.items()})
+    if source.unattributed is not None and (question.only_unattributed or question.only_attributed):
+        is_unattributed = source.unattributed.replace("{nobody}", nobody())
+        conditions.append(Sql(is_unattributed if question.only_unattributed else f"NOT ({is_unattributed})"))
+    return _all(conditions)
+
+
+FACT_COLUMNS = {
+    Dimension.TENANT: "t.tenant_id",
+    Dimension.USER: "t.user_id",
+    Dimension.PROJECT: "t.project_id",
+    Dimension.FLOW: "t.flow_id",
+    Dimension.MODEL: MODEL,
+}
+
+
+def _fact_conditions(question: Question) -> Sql:
+    conditions = _conditions(question, FACT_COLUMNS)
+    if question.only_attributed:
+        conditions.append(Sql("t.tenant_id IS NOT NULL AND t.user_id IS NOT NULL"))
+    if question.only_unattributed:
+        conditions.append(Sql("(t.tenant_id IS NULL OR t.user_id IS NULL)"))
+    if len(set(question.filters.statuses)) == 1:
+        conditions.append(Sql("t.is_failed" if question.filters.statuses[0] is Status.FAILED else "NOT t.is_failed"))
+    return _all(conditions)
+
+
+def _all(conditions: Sequence[Sql]) -> Sql:
+    return Sql(
+        "".join(f" AND {condition.text}" for condition in conditions),
+        [parameter for condition in conditions for parameter in condition.parameters],
+    )
+
+
+# --- Values as the database has them --------------------------------------------------------------------------------
+
+
+def _run(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [stored(parameter) for parameter in parameters])
+        return cursor.fetchall()
+
+
+def _as_key(dimension: Dimension | None, value: Any) -> Any:
+    if value is None or isinstance(value, UUID):
+        return value
+    return UUID(value) if dimension in (Dimension.TENANT, Dimension.USER) else value
+
+
+def _as_moment(value: Any) -> datetime:
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -1,0 +1,43 @@
+"""Which periods the facts have left behind.
+
+Whoever changes facts marks their hours in the same transaction; building takes the marks away that it can see, and then reads the facts. A
+mark that is added meanwhile stays, so a change is never missed, and nobody waits for anybody.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from django.db import connection
+
+from kluisz_analytics.bulk import insert_rows
+from usage.models import Granularity, StalePeriod
+from usage.periods import period_of
+
+FINEST_FIRST = (Granularity.HOUR, Granularity.DAY, Granularity.WEEK, Granularity.MONTH)
+# A day that is not built leaves no month built; a week and a month are both built from days.
+HOLDS_BACK = {
+    Granularity.HOUR: FINEST_FIRST,
+    Granularity.DAY: FINEST_FIRST[1:],
+    Granularity.WEEK: (Granularity.WEEK,),
+    Granularity.MONTH: (Granularity.MONTH,),
+}
+Stale = Mapping[Granularity, frozenset[datetime]]
+"""For each granularity, the starts of its periods that can't be relied on."""
+
+
+def mark_hours(hours: Iterable[str]) -> None:
+    """Mark hours (as they are stored). Call it in the transaction that changes their facts."""
+    with connection.cursor() as cursor:
+        insert_rows(cursor, "stale_period", ["granularity", "period_start"], [(Granularity.HOUR.value, hour) for hour in sorted(hours)])
+
+
+def stale_periods(start: datetime | None = None, end: datetime | None = None) -> Stale:
+    """What is stale of the periods that lie within [start, end), or of all; one query."""
+    marks = StalePeriod.objects.order_by()
+    if start is not None and end is not None:
+        marks = marks.filter(period_start__gte=start, period_start__lt=end)
+    found: dict[Granularity, set[datetime]] = {granularity: set() for granularity in FINEST_FIRST}
+    for name, moment in marks.values_list("granularity", "period_start").distinct():
+        for granularity in HOLDS_BACK[Granularity(name)]:
+            found[granularity].add(period_of(granularity, moment)[0])
+    return {granularity: frozenset(starts) for granularity, starts in found.items()}
