@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo test lint bench-sync bench-pricing bench-credits clean
+.PHONY: demo test lint bench-api bench-sync bench-pricing bench-credits clean
 
 demo: $(VENV)/ready
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -18,6 +18,9 @@ lint: $(VENV)/ready-dev
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench-api: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.bench_api $(ARGS)
 
 bench-sync: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.bench_sync $(ARGS)

@@ -8,7 +8,6 @@ import argparse
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from statistics import median
 from urllib.parse import urlsplit
 
 import psycopg
+
+from benchmarks.serving import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 URL = os.environ.get("DATABASE_URL", "postgres://postgres@127.0.0.1:5432/kluisz_bench_credits")
@@ -41,38 +42,6 @@ def database() -> Iterator[None]:
             yield
         finally:
             admin.execute(f'DROP DATABASE IF EXISTS "{NAME}" WITH (FORCE)')
-
-
-@contextmanager
-def server() -> Iterator[int]:
-    """The application behind gunicorn, as it is run in production; yields its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        "gunicorn",
-        "kluisz_analytics.wsgi",
-        "--bind",
-        f"127.0.0.1:{port}",
-        "--workers",
-        "2",
-        "--threads",
-        "16",
-        "--log-level",
-        "error",
-    ]
-    process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=environment())
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), 0.1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def step(*arguments: str) -> str:
@@ -100,7 +69,7 @@ def main() -> None:
     seconds = str(options.seconds)
     with database():
         prepared = json.loads(step("prepare"))
-        with server() as port:
+        with serving(environment()) as port:
             over_http(port, prepared["token"], prepared["users"], False, 3, "warm")
             for hot in (False, True):
                 report(

@@ -16,12 +16,13 @@ from django.db import connection, transaction
 from usage.analytics.pieces import Piece, cut
 from usage.analytics.question import Dimension, Question, Status
 from usage.analytics.sources import Source, source_of
-from usage.models.rollups import NUMBERS
+from usage.models.rollups import NUMBERS, Granularity
 from usage.rollups.lines import MODEL, Sql, model_lines, nobody, ranges_table, stored, trace_lines
 from usage.rollups.sketches import Sketch, bucket_sql, percentile_of
 from usage.rollups.stale import stale_periods
 
 LONGEST_PERIOD = timedelta(days=31)
+FEW_PIECES = 24
 Key = tuple[int, Any]
 """Which bucket, and which value of the dimension."""
 
@@ -59,7 +60,7 @@ def ask(question: Question) -> list[Answer]:
 def count_keys(question: Question) -> int:
     """How many values of its dimension a question would be answered with."""
     with one_snapshot():
-        return len(_sums(plan_of(question)))
+        return len(_summed(plan_of(question), ["total_cost_usd"]))
 
 
 @contextmanager
@@ -105,38 +106,71 @@ NEVER_STALE = defaultdict[Any, frozenset[datetime]](frozenset)
 
 
 def _sums(plan: Plan) -> list[tuple[Key, Sequence[int], int]]:
-    """The sums of each bucket and value, and the cost of all."""
+    """The sums of each bucket and value, and the cost of all; where only the first are wanted, these are found before they are summed."""
     question = plan.question
-    parts = [part for part in (_built_rows(plan, ", ".join(f"r.{name}" for name in NUMBERS)), _fact_rows(plan, ", ".join(NUMBERS))) if part]
+    if question.limit is None or question.order_by is None:
+        return _summed(plan)
+    first = _summed(plan, list(dict.fromkeys([question.order_by, "total_cost_usd"])))
+    if not first:
+        return []
+    keys, total = [key for (_, key), _, _ in first], first[0][2]
+    chosen = {key: sums for key, sums, _ in _summed(_narrowed(plan, keys))}
+    return [(key, chosen[key], total) for key, _, _ in first]
+
+
+def _narrowed(plan: Plan, keys: Sequence[Any]) -> Plan:
+    """The same of these keys only, and of all of them."""
+    question = plan.question
+    if question.by is None:
+        return plan
+    filters = question.filters.only(question.by, list(dict.fromkeys(keys)))
+    return replace(plan, question=replace(question, filters=filters, limit=None, order_by=None))
+
+
+def _summed(plan: Plan, names: Sequence[str] = NUMBERS) -> list[tuple[Key, Sequence[int], int]]:
+    """The sums of these columns, in the question's order and to its limit; and the cost of all rows."""
+    question = plan.question
+    parts = [part for part in (_built_rows(plan, ", ".join(f"r.{name}" for name in names)), _fact_rows(plan, ", ".join(names))) if part]
     if not parts:
         return []
-    sums = ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in NUMBERS)
+    rows = _union(parts)
+    sums = ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in names)
     order = f"ORDER BY {question.order_by} DESC, 2" if question.order_by else "ORDER BY 1, 2"
     limit = f"LIMIT {question.limit}" if question.limit is not None else ""
-    rows = _run(
+    found = _run(
         f"SELECT number, dimension, {sums}, CAST(SUM(SUM(total_cost_usd)) OVER () AS bigint) "
-        f"FROM ({' UNION ALL '.join(part.text for part in parts)}) s GROUP BY 1, 2 {order} {limit}",
-        [parameter for part in parts for parameter in part.parameters],
+        f"FROM ({rows.text}) s GROUP BY 1, 2 {order} {limit}",
+        rows.parameters,
     )
-    return [((row[0], _as_key(question.by, row[1])), row[2:-1], row[-1]) for row in rows]
+    return [((row[0], _as_key(question.by, row[1])), row[2:-1], row[-1]) for row in found]
 
 
 def _built_rows(plan: Plan, selected: str) -> Sql | None:
     """Rows of the rollup as (number, dimension, whatever is selected of r)."""
     if not plan.built or plan.source is None:
         return None
-    by = plan.question.by
+    by, table = plan.question.by, plan.source.table
     key = f"r.{plan.source.columns[by]}" if by else "NULL"
     conditions = _built_conditions(plan.question, plan.source)
-    texts, parameters = [], []
-    for granularity in sorted({piece.granularity for piece in plan.built if piece.granularity}):
-        ranges = ranges_table([(piece.bucket, piece.start, piece.end) for piece in plan.built if piece.granularity is granularity])
-        texts.append(
-            f"SELECT b.number, {key} AS dimension, {selected} FROM {ranges.text} JOIN {plan.source.table} r ON "
-            f"r.granularity = '{granularity.value}' AND r.period_start >= b.range_start AND r.period_start < b.range_end{conditions.text}"
-        )
-        parameters += [*ranges.parameters, *conditions.parameters]
-    return Sql(" UNION ALL ".join(texts), parameters)
+    parts = []
+    if len(plan.built) <= FEW_PIECES:
+        # Told each stretch as such, PostgreSQL knows how much it is; of a join it would have to guess.
+        for number, granularity, *edges in plan.built:
+            text = f"SELECT {number} AS number, {key} AS dimension, {selected} FROM {table} r WHERE r.granularity = '{granularity}'"
+            parts.append(Sql(f"{text} AND r.period_start >= %s AND r.period_start < %s{conditions.text}", [*edges, *conditions.parameters]))
+        return _union(parts)
+    for granularity in Granularity:
+        pieces = [(piece.bucket, piece.start, piece.end) for piece in plan.built if piece.granularity is granularity]
+        if pieces:
+            ranges = ranges_table(pieces)
+            text = f"SELECT b.number, {key} AS dimension, {selected} FROM {ranges.text} JOIN {table} r ON r.granularity = '{granularity}'"
+            text += f" AND r.period_start >= b.range_start AND r.period_start < b.range_end{conditions.text}"
+            parts.append(Sql(text, [*ranges.parameters, *conditions.parameters]))
+    return _union(parts)
+
+
+def _union(parts: Sequence[Sql]) -> Sql:
+    return Sql(" UNION ALL ".join(part.text for part in parts), [parameter for part in parts for parameter in part.parameters])
 
 
 def _fact_rows(plan: Plan, selected: str, *, join: str = "", group: str = "") -> Sql | None:
@@ -177,12 +211,10 @@ def _details(plan: Plan, keys: Sequence[Any]) -> Mapping[Key, Details]:
     """The details of the keys that are shown: of the rollup's sketches where it has them, and of the facts."""
     if not keys:
         return {}
-    question = plan.question
-    if question.by is not None:
-        plan = replace(plan, question=replace(question, filters=question.filters.only(question.by, list(dict.fromkeys(keys)))))
+    plan = _narrowed(plan, keys)
     if plan.source is not None and not plan.source.is_built:
         # Users' stats have no sketches; but a user's facts are few, and have an index.
-        plan = replace(plan, built=[], facts=_whole(question))
+        plan = replace(plan, built=[], facts=_whole(plan.question))
     sketches: dict[Key, Sketch] = defaultdict(Sketch)
     latest: dict[Key, datetime] = {}
     for key, users, latencies, moment in _rows(plan, _built_rows(plan, "r.users, r.latencies, r.last_activity")):

@@ -85,6 +85,10 @@ class Question:
         return frozenset(named)
 
     @property
+    def names_users(self) -> bool:
+        return bool(self.scope.user_id or self.filters.user_ids)
+
+    @property
     def counts_traces_together(self) -> bool:
         """Whether a trace that used several of the asked models is one row's, and must count once there."""
         return len(set(self.filters.models)) > 1 and self.by is not Dimension.MODEL

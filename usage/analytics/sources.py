@@ -1,7 +1,7 @@
 """Where a question can be answered: the rollup that has its dimensions, or the facts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from usage.analytics.question import Dimension, Question
 from usage.models import FlowUsage, Granularity, ModelUsage, PlatformModelUsage, PlatformUsage, TenantUsageStats, UserUsageStats
@@ -31,6 +31,8 @@ PLATFORM = Source(PlatformUsage, {}, GRANULARITIES[PlatformUsage], "NOT r.is_att
 PLATFORM_MODELS = Source(PlatformModelUsage, {MODEL: "model"}, GRANULARITIES[PlatformModelUsage])
 TENANTS = Source(TenantUsageStats, {TENANT: "tenant_id"}, GRANULARITIES[TenantUsageStats])
 USERS = Source(UserUsageStats, {TENANT: "tenant_id", USER: "user_id"}, tuple(Granularity), is_built=False)
+# Of all users an hour is few traces; the facts have an index for them, the stats of an hour have none.
+USER_LISTS = replace(USERS, granularities=tuple(Granularity)[1:])
 FLOWS = Source(
     FlowUsage, {TENANT: "tenant_key", PROJECT: "project_id", FLOW: "flow_id"}, GRANULARITIES[FlowUsage], "r.tenant_key = {nobody}"
 )
@@ -47,5 +49,5 @@ def source_of(question: Question) -> Source | None:
             if question.only_unattributed and source.unattributed is None:
                 continue
             if (Dimension.MODEL in source.columns) == (Dimension.MODEL in question.dimensions):
-                return source
+                return USER_LISTS if source is USERS and not question.names_users else source
     return None

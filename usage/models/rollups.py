@@ -75,6 +75,10 @@ class Same(Func):
     template = "(%(expressions)s)"
 
 
+METRICS = ("credits_exact", "total_cost_usd", "total_tokens", "total_traces")
+LONGER = ~models.Q(granularity=Granularity.HOUR)
+
+
 class BuiltRollup(Rollup):
     """Numbers that are built from the facts, with what can be merged over periods where a count or a percentile can't."""
 
@@ -106,7 +110,10 @@ class TenantUsageStats(BuiltRollup):
         constraints = [
             models.UniqueConstraint(fields=["tenant", "period_start", "period_end"], name="one_stats_row_a_tenant_and_period"),
         ]
-        indexes = [models.Index(fields=["granularity", "period_start"], name="tenant_stats_by_period")]
+        indexes = [
+            models.Index(fields=["granularity", "period_start"], name="tenant_stats_by_period"),
+            models.Index(fields=["tenant", "granularity", "period_start"], name="tenant_stats_by_tenant"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.tenant}, {self.granularity} from {self.period_start:%Y-%m-%d %H:%M}"
@@ -132,11 +139,10 @@ class UserUsageStats(Rollup):
             models.UniqueConstraint(fields=["user", "period_start", "period_end", "tenant"], name="one_stats_row_a_user_and_period"),
         ]
         indexes = [
-            # Lists of users are read by the day and longer; an hour's row has no part in them.
+            # Lists of users are ordered from these alone, by the day and longer; an hour's row has no part in them.
+            models.Index(fields=["granularity", "period_start", "user"], include=METRICS, condition=LONGER, name="user_stats_by_period"),
             models.Index(
-                fields=["tenant", "granularity", "period_start"],
-                condition=~models.Q(granularity=Granularity.HOUR),
-                name="user_stats_by_tenant",
+                fields=["tenant", "granularity", "period_start", "user"], include=METRICS, condition=LONGER, name="user_stats_by_tenant"
             ),
         ]
 
@@ -193,6 +199,12 @@ class FlowUsage(BuiltRollup):
         indexes = [
             models.Index(fields=["tenant_key", "granularity", "period_start"], name="flow_usage_by_tenant"),
             models.Index(fields=["flow_id", "granularity", "period_start"], name="flow_usage_by_flow"),
+            # Lists of flows and projects are ordered from this alone.
+            models.Index(
+                fields=["granularity", "period_start", "project_id", "flow_id"],
+                include=["tenant_key", *METRICS],
+                name="flow_usage_by_period",
+            ),
         ]
 
 

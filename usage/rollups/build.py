@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from django.db import connection, transaction
@@ -55,7 +56,7 @@ RULES = (
     BuiltRule(PlatformUsage, {"is_attributed": "is_attributed"}, (HOUR, DAY, MONTH)),
     BuiltRule(PlatformModelUsage, {"model": "model"}, (HOUR, DAY, MONTH), by_model=True),
     BuiltRule(TenantUsageStats, {"tenant_id": "tenant_key"}, (HOUR, DAY, WEEK, MONTH), only_attributed=True, while_running=True),
-    BuiltRule(FlowUsage, {name: name for name in FlowUsage.DIMENSIONS}, (DAY, MONTH)),
+    BuiltRule(FlowUsage, {name: name for name in FlowUsage.DIMENSIONS}, (DAY, WEEK, MONTH)),
     BuiltRule(ModelUsage, {name: name for name in ModelUsage.DIMENSIONS}, (DAY, MONTH), by_model=True),
 )
 PARENTS = (WEEK, MONTH)
@@ -175,25 +176,30 @@ def _load_lines(cursor: CursorWrapper, start: datetime, end: datetime) -> None:
 def _from_facts(cursor: CursorWrapper, rule: BuiltRule, day: datetime, hours: Sequence[datetime] = ()) -> Sums:
     """The finest rows: of these hours, or of the whole day."""
     columns, width = [*rule.dimensions.values()], len(rule.dimensions) + 1
-    keys = ", ".join(["s.hour" if hours else "NULL", *(f"s.{column}" for column in columns)])
+    keys = ", ".join([_text("s.hour") if hours else "NULL", *(f"s.{column}" for column in columns)])
     conditions = [f"s.hour IN ({', '.join(['%s'] * len(hours))})"] if hours else []
     if rule.only_attributed:
         conditions.append("s.is_attributed")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     cursor.execute(
-        f"SELECT {keys}, {_listed('s.user_number')}, {_listed('s.bucket')}, {_sums('s')}, MAX(s.moment)"
+        f"SELECT {keys}, {_listed('s.user_number')}, {_listed('s.bucket')}, {_sums('s')}, {_text('MAX(s.moment)')}"
         f" FROM {DAYS_LINES[rule.by_model]} s {where} GROUP BY {', '.join(str(place + 1) for place in range(width))}",
         [*map(stored, hours)],
     )
     numbers: dict[Key, Sequence[Any]] = {}
     sketches: dict[Key, Sketch] = {}
     for row in cursor.fetchall():
-        key = (stored(_moment(row[0])) if hours else stored(day), *row[1:width])
+        key = (_moment(row[0]) if hours else day, *row[1:width])
         users, latencies, *numbers[key] = row[width:]
         sketches[key] = sketch = Sketch()
         sketch.users.update(_numbers(users))
         sketch.latencies.update(_numbers(latencies))
     return Sums(numbers, sketches)
+
+
+def _text(expression: str) -> str:
+    """A time as text, in the form in which it can be stored again."""
+    return f"({expression})::text" if connection.vendor == "postgresql" else expression
 
 
 def _listed(column: str) -> str:
@@ -211,13 +217,13 @@ def _from_finer(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity
     columns = ", ".join(f"s.{column}" for column in rule.dimensions)
     source = f"FROM {rule.table} s WHERE s.granularity = %s AND s.period_start >= %s AND s.period_start < %s"
     parameters = [finer.value, stored(start), stored(period_of(granularity, start)[1])]
-    width, period = len(rule.dimensions), stored(start)
-    cursor.execute(f"SELECT {columns}, {_sums('s')}, MAX(s.last_activity) {source} GROUP BY {columns}", parameters)
-    numbers = {(period, *row[:width]): row[width:] for row in cursor.fetchall()}
+    width = len(rule.dimensions)
+    cursor.execute(f"SELECT {columns}, {_sums('s')}, {_text('MAX(s.last_activity)')} {source} GROUP BY {columns}", parameters)
+    numbers = {(start, *row[:width]): row[width:] for row in cursor.fetchall()}
     cursor.execute(f"SELECT {columns}, s.users, s.latencies {source}", parameters)
     sketches: dict[Key, Sketch] = defaultdict(Sketch)
     for row in cursor.fetchall():
-        sketches[(period, *row[:width])].merge(*row[width:])
+        sketches[(start, *row[:width])].merge(*row[width:])
     return Sums(numbers, sketches)
 
 
@@ -231,7 +237,7 @@ def _replace(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, s
         f"DELETE FROM {rule.table} WHERE granularity = %s AND period_start IN ({', '.join(['%s'] * len(starts))})",
         [granularity.value, *map(stored, starts)],
     )
-    ends = {stored(start): stored(period_of(granularity, start)[1]) for start in starts}
+    periods = {start: tuple(map(stored, period_of(granularity, start))) for start in starts}
     nothing = Sketch()
     columns = [
         *("granularity", "period_start", "period_end", *rule.dimensions, *NUMBERS),
@@ -241,10 +247,11 @@ def _replace(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, s
     for key, numbers in sums.numbers.items():
         sketch = sums.sketches.get(key, nothing)
         packed = len(sketch.users), pack_users(sketch.users), pack_latencies(sketch.latencies)
-        rows.append((granularity.value, key[0], ends[key[0]], *key[1:], *numbers, *packed))
+        rows.append((granularity.value, *periods[key[0]], *key[1:], *numbers, *packed))
     insert_rows(cursor, rule.table, columns, rows)
 
 
+@lru_cache(maxsize=1_000)
 def _moment(value: Any) -> datetime:
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
