@@ -57,6 +57,12 @@ def ask(question: Question) -> list[Answer]:
     ]
 
 
+def sums_of(question: Question) -> list[tuple[Key, Mapping[str, int]]]:
+    """Only the sums, by bucket and value; where users and percentiles are not asked for."""
+    with one_snapshot():
+        return [(key, dict(zip(NUMBERS, numbers, strict=True))) for key, numbers, _ in _sums(plan_of(question))]
+
+
 def count_keys(question: Question) -> int:
     """How many values of its dimension a question would be answered with."""
     with one_snapshot():

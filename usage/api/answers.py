@@ -72,7 +72,10 @@ class TenantAnswer(SummaryAnswer):
 class ProjectionAnswer(serializers.Serializer[Any]):
     month_end = serializers.DateTimeField()
     credits_exact = CreditsField()
+    credits_low = CreditsField()
+    credits_high = CreditsField()
     total_cost_usd = UsdField()
+    exhaustion_date = serializers.DateField(allow_null=True)
 
 
 class UserAnswer(SummaryAnswer):
@@ -299,6 +302,25 @@ class SyncConnectionAnswer(serializers.Serializer[Any]):
 class SyncStatusAnswer(serializers.Serializer[Any]):
     complete_through = serializers.DateTimeField(allow_null=True)
     connections = SyncConnectionAnswer(many=True)
+
+
+class AnomalyAnswer(serializers.Serializer[Any]):
+    """A day or an hour that stands out: ``value`` was used, ``usual`` is usual, and ``score`` says how far apart they are."""
+
+    key = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]  # an answer's field, not the serializer's label
+    period_start = serializers.DateTimeField()
+    period_end = serializers.DateTimeField()
+    value = serializers.CharField()
+    usual = serializers.CharField()
+    score = serializers.FloatField()
+
+
+class AnomaliesAnswer(PeriodAnswer):
+    granularity = serializers.CharField()
+    group_by = serializers.CharField()
+    metric = serializers.CharField()
+    results = AnomalyAnswer(many=True)
 
 
 class ShareAnswer(NumbersAnswer):

@@ -89,6 +89,15 @@ class BreakdownParameters(FilterParameters):
     limit = serializers.IntegerField(min_value=1, max_value=LARGEST_LIMIT, default=LARGEST_LIMIT)
 
 
+class AnomalyParameters(FilterParameters):
+    granularity = serializers.ChoiceField(choices=[Granularity.HOUR.value, Granularity.DAY.value], default=Granularity.DAY.value)
+    group_by = serializers.ChoiceField(
+        choices=[one.value for one in (Dimension.TENANT, Dimension.USER, Dimension.FLOW, Dimension.MODEL)], default=Dimension.FLOW.value
+    )
+    metric = serializers.ChoiceField(choices=[one.value for one in Metric], default=Metric.COST.value)
+    limit = serializers.IntegerField(min_value=1, max_value=LARGEST_LIMIT, default=DEFAULT_LIMIT)
+
+
 def read_parameters(request: Request, serializer_class: type[serializers.Serializer[Any]]) -> dict[str, Any]:
     """The checked parameters. Raises ValidationError naming the parameter and what it takes."""
     serializer = serializer_class(data=request.query_params)

@@ -17,6 +17,7 @@ urlpatterns = [
     path("traces/<uuid:trace_id>", traces.TraceDetail.as_view(), name="trace-detail"),
     path("sync/status", views.SyncStatus.as_view(), name="sync-status"),
     path("traces/<uuid:trace_id>/explanation", views.TraceExplanation.as_view(), name="trace-explanation"),
+    path("anomalies", views.Anomalies.as_view(), name="anomalies"),
     path("unpriced", views.Unpriced.as_view(), name="unpriced"),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),
 ]

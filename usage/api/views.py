@@ -14,17 +14,20 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from credits.accounts import remaining_by_tenant
+from credits.status import credit_status
 from kluisz_analytics.csv import CSVRenderer
+from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.tiers import default_tiers_of
 from usage.access import NotVisible, platform_scope, scope_of, tenant_scope, user_scope, visible_trace
 from usage.analytics import names, queries
+from usage.analytics.anomalies import find_anomalies
 from usage.analytics.calendar import Period, PeriodError
 from usage.analytics.explain import explain
 from usage.analytics.freshness import complete_through_all
 from usage.analytics.numbers import Numbers
 from usage.analytics.projection import project_month
-from usage.analytics.queries import Metric, Ranked, Summary
+from usage.analytics.queries import METRIC_COLUMN, Metric, Ranked, Summary
 from usage.analytics.question import Dimension
 from usage.analytics.sync_status import sync_status
 from usage.analytics.unpriced import unpriced_models
@@ -95,13 +98,13 @@ class UserStats(AnalyticsView):
     def get(self, request: Request, user_id: UUID) -> Response:
         """A user's summary, and what it comes to at the month's end."""
         scope = user_scope(self.viewer, user_id)
-        user = User.objects.select_related("tenant").get(pk=user_id)
+        user, now = User.objects.select_related("tenant").get(pk=user_id), timezone.now()
         period = self.period(parameters.read_parameters(request, parameters.PeriodParameters), user.tenant)
         body = {
             "user_id": user.pk,
             "username": user.username,
             **summary_body(queries.summary(scope, period)),
-            "projection": project_month(scope, period.zone, timezone.now()),
+            "projection": project_month(scope, period.zone, now, credit_status(user, now).credits_remaining),
         }
         return Response(answers.UserAnswer(self.framed(period, body)).data)
 
@@ -226,6 +229,27 @@ class CostBreakdown(ListView):
         return Response(answers.BreakdownAnswer(self.framed(period, {"group_by": dimension.value, "results": results})).data)
 
 
+class Anomalies(ListView):
+    file_name = "anomalies"
+
+    @extend_schema(parameters=[parameters.AnomalyParameters], responses=answers.AnomaliesAnswer, operation_id="anomalies")
+    def get(self, request: Request) -> Response:
+        """Days or hours that stand out of a tenant's, a user's, a flow's or a model's own pattern, the farthest out first."""
+        asked = parameters.read_parameters(request, parameters.AnomalyParameters)
+        period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
+        granularity, by, metric = Granularity(asked["granularity"]), Dimension(asked["group_by"]), Metric(asked["metric"])
+        try:
+            found = find_anomalies(scope_of(self.viewer), period, granularity, by, METRIC_COLUMN[metric], filters, asked["limit"])
+        except PeriodError as error:
+            raise parameters.as_validation_error(error) from error
+        results = [
+            {**asdict(one), "key": str(one.key), "value": shown_amount(metric, one.value), "usual": shown_amount(metric, one.usual)}
+            for one in found
+        ]
+        body = {"granularity": granularity.value, "group_by": by.value, "metric": metric.value, "results": results}
+        return Response(answers.AnomaliesAnswer(self.framed(period, body)).data)
+
+
 class TraceExplanation(AnalyticsView):
     @extend_schema(responses=answers.ExplanationAnswer, operation_id="trace_explanation")
     def get(self, request: Request, trace_id: UUID) -> Response:
@@ -248,6 +272,15 @@ def top_rows(view: ListView, request: Request, dimension: Dimension) -> tuple[Pe
     asked = parameters.read_parameters(request, parameters.TopParameters)
     period, filters = view.period(asked), parameters.filters_of(asked, view.viewer)
     return period, queries.top(dimension, scope_of(view.viewer), period, Metric(asked["metric"]), asked["limit"], filters)
+
+
+PLACES = {Metric.CREDITS: CREDIT_PLACES, Metric.COST: USD_PLACES, Metric.TOKENS: 0, Metric.TRACES: 0}
+
+
+def shown_amount(metric: Metric, amount: float) -> str:
+    """An amount of the metric, exact text; counts that are a median may end in a half."""
+    places = PLACES[metric]
+    return f"{from_scaled(round(amount), places):f}" if places else f"{amount:g}" if amount % 1 else f"{amount:.0f}"
 
 
 def summary_body(summary: Summary) -> dict[str, Numbers | Any]:

@@ -26,6 +26,7 @@ ADDRESSES = {
     "/api/v2/analytics/traces/{trace_id}": {"trace_id": "acme_trace"},
     "/api/v2/analytics/traces": {},
     "/api/v2/analytics/top-tenants": {},
+    "/api/v2/analytics/anomalies": {},
     "/api/v2/analytics/sync/status": {},
     "/api/v2/analytics/unpriced": {},
     "/api/v2/credits/status": {},
