@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from credits.api import answers
 from credits.api.views import CreditsView, visible_user
 from credits.models import Transaction
-from kluisz_analytics.csv import CSVRenderer, csv_lines
+from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer, RowsRenderer, streamed
 from kluisz_analytics.tenants.models import User
 
 
@@ -31,10 +31,10 @@ class TransactionPages(CursorPagination):
 
 
 class Transactions(CreditsView):
-    renderer_classes = [JSONRenderer, CSVRenderer]
+    renderer_classes = [JSONRenderer, CSVRenderer, JSONLinesRenderer]
 
     @extend_schema(
-        parameters=[answers.TransactionParameters, OpenApiParameter("format", str, enum=["json", "csv"])],
+        parameters=[answers.TransactionParameters, OpenApiParameter("format", str, enum=["json", "csv", "jsonl"])],
         responses=inline_serializer(
             "TransactionsAnswer",
             {
@@ -50,11 +50,8 @@ class Transactions(CreditsView):
         serializer = answers.TransactionParameters(data=request.query_params)
         serializer.is_valid(raise_exception=True)
         entries = _filtered(_visible(self.viewer, serializer.validated_data.get("user_id", [])), serializer.validated_data)
-        if request.accepted_renderer.format == "csv":
-            lines = csv_lines(_rows(entries.order_by("-id")))
-            return StreamingHttpResponse(
-                lines, content_type="text/csv; charset=utf-8", headers={"Content-Disposition": 'attachment; filename="transactions.csv"'}
-            )
+        if isinstance(request.accepted_renderer, RowsRenderer):
+            return streamed(_rows(entries.order_by("-id")), request.accepted_renderer, "transactions")
         pages = TransactionPages()
         page = pages.paginate_queryset(entries, request, self) or []
         return pages.get_paginated_response(answers.TransactionAnswer(page, many=True).data)

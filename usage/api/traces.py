@@ -1,17 +1,19 @@
-"""Runs over HTTP: a list in the caller's scope, page by page or as CSV, and one with its steps."""
+"""Runs over HTTP: a list in the caller's scope, page by page or as a download, and their costs, and one with its steps."""
 
 from typing import Any
 from uuid import UUID
 
 from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from kluisz_analytics.csv import csv_lines
+from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer, RowsRenderer, streamed
 from usage.access import scope_of, visible_trace
+from usage.analytics.focus import focus_rows
 from usage.analytics.traces import langfuse_url, traces_in
 from usage.api import answers, parameters
 from usage.api.views import AnalyticsView, ListView
@@ -42,14 +44,29 @@ class Traces(ListView):
         asked = parameters.read_parameters(request, TracesParameters)
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
         found = traces_in(scope_of(self.viewer), period, filters)
-        if request.accepted_renderer.format == "csv":
+        if isinstance(request.accepted_renderer, RowsRenderer):
             rows = (answers.TraceAnswer(trace).data for trace in found.order_by("-start_time", "-pk").iterator(chunk_size=2000))
-            headers = {"Content-Disposition": 'attachment; filename="traces.csv"'}
-            return StreamingHttpResponse(csv_lines(rows), content_type="text/csv; charset=utf-8", headers=headers)
+            return streamed(rows, request.accepted_renderer, self.file_name)
         pages = TracePages()
         page = pages.paginate_queryset(found, request, self) or []
         links = {"next": pages.get_next_link(), "previous": pages.get_previous_link()}
         return Response(answers.TracesAnswer(self.framed(period, {**links, "results": page})).data)
+
+
+class Costs(AnalyticsView):
+    renderer_classes = [CSVRenderer, JSONLinesRenderer]
+
+    @extend_schema(
+        parameters=[parameters.FilterParameters],
+        responses={(200, "text/csv"): OpenApiTypes.STR, (200, "application/x-ndjson"): OpenApiTypes.STR},
+        operation_id="costs",
+    )
+    def get(self, request: Request) -> StreamingHttpResponse:
+        """What was charged, call by call, oldest first, in the columns of FOCUS: CSV, or JSON Lines with ``format=jsonl``."""
+        asked = parameters.read_parameters(request, parameters.FilterParameters)
+        period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
+        rows = focus_rows(scope_of(self.viewer), period, filters)
+        return streamed(rows, request.accepted_renderer, "costs")
 
 
 class TraceDetail(AnalyticsView):

@@ -15,6 +15,7 @@ urlpatterns = [
     path("top-tenants", views.TopTenants.as_view(), name="top-tenants"),
     path("traces", traces.Traces.as_view(), name="traces"),
     path("traces/<uuid:trace_id>", traces.TraceDetail.as_view(), name="trace-detail"),
+    path("costs", traces.Costs.as_view(), name="costs"),
     path("sync/status", views.SyncStatus.as_view(), name="sync-status"),
     path("traces/<uuid:trace_id>/explanation", views.TraceExplanation.as_view(), name="trace-explanation"),
     path("anomalies", views.Anomalies.as_view(), name="anomalies"),

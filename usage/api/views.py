@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 
 from credits.accounts import remaining_by_tenant
 from credits.status import credit_status
-from kluisz_analytics.csv import CSVRenderer
+from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.tiers import default_tiers_of
@@ -61,9 +61,9 @@ class AnalyticsView(APIView):
 
 
 class ListView(AnalyticsView):
-    """An endpoint with rows, which can be had as CSV too."""
+    """An endpoint with rows, which can be had as CSV and as JSON Lines too."""
 
-    renderer_classes = [JSONRenderer, CSVRenderer]
+    renderer_classes = [JSONRenderer, CSVRenderer, JSONLinesRenderer]
     file_name = "usage"
 
 
