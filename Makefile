@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo test lint bench-api bench-sync bench-pricing bench-credits clean
+.PHONY: demo test lint client bench-api bench-sync bench-pricing bench-credits clean
 
 demo: $(VENV)/ready
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -43,3 +43,6 @@ $(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
 
 clean:
 	rm -rf $(VENV) var
+
+client: $(VENV)/ready-dev
+	@$(BIN)/python manage.py browser_client

@@ -254,7 +254,7 @@ REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": None}
 KNOX_TOKEN_MODEL = "tenants.ApiToken"
 # Its migrations would make the table of the model that ApiToken stands in for.
 MIGRATION_MODULES = {"knox": None}
-DRF_STANDARDIZED_ERRORS = {"ALLOWED_ERROR_STATUS_CODES": ["400", "401", "402", "403", "404", "409"]}
+DRF_STANDARDIZED_ERRORS = {"ALLOWED_ERROR_STATUS_CODES": ["400", "401", "403", "404"]}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Kluisz Analytics",
     "DESCRIPTION": "Usage, cost and credits of LLM flows, by tenant, user, flow and model.",
