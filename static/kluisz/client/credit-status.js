@@ -35,7 +35,7 @@ const STYLE = `
 .card[data-state="loading"] .fill { width: 40%; background: #cbd5e1; animation: wait 1.2s ease-in-out infinite alternate; }
 @keyframes wait { to { transform: translateX(150%); } }
 @media (prefers-reduced-motion: reduce) { .fill { transition: none; animation: none !important; } }
-button { padding: 4px 12px; border: 1px solid #cbd5e1; border-radius: 7px; background: #fff; color: inherit; font: inherit; cursor: pointer; }
+button { flex: none; white-space: nowrap; padding: 4px 12px; border: 1px solid #cbd5e1; border-radius: 7px; background: #fff; color: inherit; font: inherit; cursor: pointer; }
 button:focus-visible { outline: 2px solid #0d9488; outline-offset: 2px; }
 `;
 
