@@ -1,7 +1,8 @@
 """A synthetic history, made by SQL inside PostgreSQL: 1,000 tenants, 50,000 users, 5,000 flows, 20 models, 90 days until now.
 
-Few tenants and few users have most of the traffic. Every second trace has one model call with usage, as of ten steps one has; steps without
-usage are not made, since no question reads them. The rollups are then built as they always are.
+Few tenants and few users have most of the traffic; traces lie in the order of their time, as a sync stores them. Every second trace has one
+model call with usage, as of ten steps one has; steps without usage are not made, since no question reads them. The rollups are then built
+as they always are.
 """
 
 from datetime import timedelta
@@ -50,7 +51,7 @@ INSERT INTO usage_trace (id, connection_id, langfuse_trace_id, name, start_time,
         CASE WHEN NOT lost THEN md5('u' || member)::uuid END, '', '', md5('p' || tenant)::uuid::text, md5('f' || flow)::uuid::text,
         5, 0, used::int, 0, used::int * cost, used::int * cost, CASE WHEN NOT lost THEN used::int * cost / 10000 END, now(), false,
         used::int * input, used::int * output, used::int * (input + output), 0, 0, 0, 0
-    FROM (SELECT *, (input * 2500000 + output * 10000000) * (1 + model) AS cost FROM made) priced;
+    FROM (SELECT *, (input * 2500000 + output * 10000000) * (1 + model) AS cost FROM made) priced ORDER BY began;
 INSERT INTO usage_observation (id, trace_id, langfuse_observation_id, type, name, level, is_root, start_time, end_time, received_at,
         content_hash, model, usage_details, cost_usd, billed_cost_usd, credits, cost_source,
         input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, audio_tokens)

@@ -92,9 +92,13 @@ def _build_day(day: datetime, now: datetime) -> None:
     with connection.cursor() as cursor:
         _take_turns(cursor)
         hours = _taken(cursor, HOUR, start, end)
+        if end > now and not hours:
+            # Whoever was building while this waited has built them.
+            return
         _taken(cursor, DAY, start, end)
         _number_users(cursor, start, end)
-        _load_lines(cursor, start, end)
+        # Of a day that is still running only the stale hours are built from the facts.
+        _load_lines(cursor, [(start, end)] if end <= now else [period_of(HOUR, hour) for hour in hours])
         for rule in RULES:
             if rule.finest is HOUR and hours:
                 _replace(cursor, rule, HOUR, hours, _from_facts(cursor, rule, start, hours))
@@ -161,10 +165,10 @@ DAYS_LINES = {False: "usage_day_lines", True: "usage_day_model_lines"}
 """The lines of the day that is being built; by model or not."""
 
 
-def _load_lines(cursor: CursorWrapper, start: datetime, end: datetime) -> None:
-    """The day's facts as lines, read once for all rollups."""
+def _load_lines(cursor: CursorWrapper, periods: Sequence[tuple[datetime, datetime]]) -> None:
+    """The facts of these periods as lines, read once for all rollups."""
     for by_model, table in DAYS_LINES.items():
-        lines = (model_lines if by_model else trace_lines)([(0, start, end)])
+        lines = (model_lines if by_model else trace_lines)([(0, start, end) for start, end in periods])
         cursor.execute(f"DROP TABLE IF EXISTS {table}")
         cursor.execute(
             f"CREATE TEMPORARY TABLE {table} AS SELECT s.*, {bucket_sql('s.latency_ms')} AS bucket, n.id AS user_number"

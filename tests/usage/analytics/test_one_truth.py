@@ -142,7 +142,29 @@ def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection,
                 assert same(numbers, plain((one for one in within if bucket_start <= one.start_time < bucket_end), models))
         for dimension in Dimension:
             check_breakdown(dimension, scope, period, filters, within)
+        check_top(Dimension.USER, lambda trace: trace.user_id, scope, period, filters, [one for one in within if one.is_attributed])
+        check_top(Dimension.TENANT, lambda trace: trace.tenant_id, scope, period, filters, [one for one in within if one.is_attributed])
+        check_top(Dimension.FLOW, lambda trace: trace.flow_id, scope, period, filters, [one for one in within if one.flow_id])
+        everything = [one for one in Trace.objects.prefetch_related("steps") if start <= one.start_time < end]
+        owned = [one for one in everything if one.is_attributed]
+        assert queries.active_tenants(period) == len({one.tenant_id for one in owned})
+        assert same(queries.unattributed(period), plain(one for one in everything if not one.is_attributed))
         transaction.set_rollback(True)
+
+
+def check_top(
+    dimension: Dimension, key: Callable[[Trace], Any], scope: Scope, period: Period, filters: Filters, traces: list[Trace]
+) -> None:
+    """The list is by the metric, in whole, and says when each was last active."""
+    models = set(filters.models) or None
+    groups = {one: [trace for trace in traces if key(trace) == one] for one in {key(trace) for trace in traces}}
+    tokens = {one: numbers["total_tokens"] for one, group in groups.items() if (numbers := plain(group, models))["total_traces"]}
+    rows = queries.top(dimension, scope, period, queries.Metric.TOKENS, 2, filters)
+    assert [row.numbers.total_tokens for row in rows] == sorted(tokens.values(), reverse=True)[:2]
+    for row in rows:
+        counted = [trace for trace in groups[row.key] if plain([trace], models)["total_traces"]]
+        assert same(row.numbers, plain(counted, models))
+        assert row.last_activity == max(trace.start_time for trace in counted)
 
 
 def check_breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filters, within: list[Trace]) -> None:
