@@ -137,7 +137,8 @@ def _is_reliable(rule: BuiltRule, alias: str) -> str:
 
 def _stored_rows(rule: BuiltRule) -> tuple[str, list[Any]]:
     columns = ["granularity", "period_start", "period_end", *rule.dimensions, *NUMBERS, *_more(rule)]
-    return f"SELECT {', '.join(columns)} FROM {rule.table} r WHERE {_is_reliable(rule, 'r')}", []
+    granularities = ", ".join(f"'{granularity.value}'" for granularity in rule.granularities)
+    return f"SELECT {', '.join(columns)} FROM {rule.table} r WHERE r.granularity IN ({granularities}) AND {_is_reliable(rule, 'r')}", []
 
 
 def _rows_from_facts(rule: BuiltRule) -> tuple[str, list[Any]]:

@@ -13,16 +13,18 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from usage.analytics.pieces import Piece, cut
+from usage.analytics.pieces import Piece, Unreliable, cut
 from usage.analytics.question import Dimension, Question, Status
 from usage.analytics.sources import Source, source_of
 from usage.models.rollups import NUMBERS, Granularity
+from usage.periods import period_of
 from usage.rollups.lines import MODEL, Sql, model_lines, nobody, ranges_table, stored, trace_lines
 from usage.rollups.sketches import Sketch, bucket_sql, percentile_of
-from usage.rollups.stale import stale_periods
+from usage.rollups.stale import Stale, stale_periods
 
-# Groups of 50,000 users stay in memory; compiling a query takes longer than running it.
-SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL work_mem = '32MB'; SET LOCAL jit = off"
+# Groups of 50,000 users stay in memory; compiling a query takes longer than running it; what is asked for is mostly in memory.
+SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL work_mem = '32MB'; SET LOCAL jit = off; "
+SNAPSHOT += "SET LOCAL random_page_cost = 1.1"
 LONGEST_PERIOD = timedelta(days=31)
 FEW_PIECES = 24
 Key = tuple[int, Any]
@@ -33,7 +35,7 @@ Key = tuple[int, Any]
 class Answer:
     """One row: which bucket, which value of the dimension, the sums, and what does not add up.
 
-    ``total_cost`` is the cost of all rows, also of those beyond the limit (USD scaled, as stored).
+    ``total_cost`` is the cost of all rows, also of those beyond the limit (USD scaled, as stored); 0 where the question doesn't want it.
     """
 
     bucket: int
@@ -98,9 +100,23 @@ def plan_of(question: Question) -> Plan:
     if source is None:
         return Plan(question, None, [], _whole(question))
     edges = [moment for bucket in question.buckets for moment in bucket]
-    stale = stale_periods(min(edges) - LONGEST_PERIOD, max(edges)) if source.is_built else NEVER_STALE
-    pieces = cut(question.buckets, source.granularities, stale)
+    unreliable: Unreliable = NEVER_STALE
+    if source.is_built:
+        unreliable = stale = stale_periods(min(edges) - LONGEST_PERIOD, max(edges))
+        if source.hours_while_running:
+            unreliable = {**stale, Granularity.HOUR: HoursOfBuiltDays(stale)}
+    pieces = cut(question.buckets, source.granularities, unreliable)
     return Plan(question, source, [one for one in pieces if one.granularity], [one for one in pieces if not one.granularity])
+
+
+class HoursOfBuiltDays:
+    """Hours that are stale, or gone since their day was built: of a rollup that has hours only of running days."""
+
+    def __init__(self, stale: Stale) -> None:
+        self._hours, self._days = stale[Granularity.HOUR], stale[Granularity.DAY]
+
+    def __contains__(self, hour: object) -> bool:
+        return hour in self._hours or not isinstance(hour, datetime) or period_of(Granularity.DAY, hour)[0] not in self._days
 
 
 def _whole(question: Question) -> list[Piece]:
@@ -118,7 +134,8 @@ def _sums(plan: Plan) -> list[tuple[Key, Sequence[int], int]]:
     question = plan.question
     if question.limit is None or question.order_by is None:
         return _summed(plan)
-    first = _summed(plan, list(dict.fromkeys([question.order_by, "total_cost_usd"])))
+    needed = [question.order_by, "total_cost_usd"] if question.wants_total else [question.order_by]
+    first = _summed(plan, list(dict.fromkeys(needed)))
     if not first:
         return []
     keys, total = [key for (_, key), _, _ in first], first[0][2]
@@ -145,9 +162,9 @@ def _summed(plan: Plan, names: Sequence[str] = NUMBERS) -> list[tuple[Key, Seque
     sums = ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in names)
     order = f"ORDER BY {question.order_by} DESC, 2" if question.order_by else "ORDER BY 1, 2"
     limit = f"LIMIT {question.limit}" if question.limit is not None else ""
+    total = "CAST(SUM(SUM(total_cost_usd)) OVER () AS bigint)" if question.wants_total else "0"
     found = _run(
-        f"SELECT number, dimension, {sums}, CAST(SUM(SUM(total_cost_usd)) OVER () AS bigint) "
-        f"FROM ({rows.text}) s GROUP BY 1, 2 {order} {limit}",
+        f"SELECT number, dimension, {sums}, {total} FROM ({rows.text}) s GROUP BY 1, 2 {order} {limit}",
         rows.parameters,
     )
     return [((row[0], _as_key(question.by, row[1])), row[2:-1], row[-1]) for row in found]
@@ -195,7 +212,7 @@ def _lines(question: Question, pieces: Sequence[Piece]) -> Sql:
     ranges = [(piece.bucket, piece.start, piece.end) for piece in pieces]
     conditions = _fact_conditions(question)
     if Dimension.MODEL in question.dimensions:
-        return model_lines(ranges, conditions, together=question.counts_traces_together)
+        return model_lines(ranges, conditions, _model_conditions(question), together=question.counts_traces_together)
     return trace_lines(ranges, conditions)
 
 
@@ -235,7 +252,7 @@ def _details(plan: Plan, keys: Sequence[Any]) -> Mapping[Key, Details]:
             latest[key] = max(_as_moment(moment), latest.get(key, EARLIEST))
             if latency is not None:
                 sketches[key].latencies[latency] += count
-        if plan.question.by is Dimension.USER:
+        if plan.question.by is Dimension.USER or plan.question.scope.user_id:
             counts.update(dict.fromkeys(latest, 1))
         elif not plan.built:
             counts.update(dict(_rows(plan, _fact_rows(plan, f"COUNT(DISTINCT {_MEMBER})", group="1, 2"))))
@@ -265,7 +282,7 @@ def _rows(plan: Plan, sql: Sql | None) -> Iterator[tuple[Any, ...]]:
 
 
 def _conditions(question: Question, columns: Mapping[Dimension, str]) -> list[Sql]:
-    """The scope and the filters, on these columns. The scope comes first and always."""
+    """The scope and the filters, as far as they are of these columns. The scope comes first."""
     scope, filters = question.scope, question.filters
     conditions = []
     for dimension, values in (
@@ -277,9 +294,9 @@ def _conditions(question: Question, columns: Mapping[Dimension, str]) -> list[Sq
         (Dimension.FLOW, filters.flow_ids),
         (Dimension.MODEL, filters.models),
     ):
-        if values:
+        if values and dimension in columns:
             conditions.append(Sql(f"{columns[dimension]} IN ({', '.join(['%s'] * len(values))})", list(values)))
-    if question.only_named and question.by is not None:
+    if question.only_named and question.by is not None and question.by in columns:
         conditions.append(Sql(f"{columns[question.by]} <> ''"))
     return conditions
 
@@ -297,8 +314,11 @@ FACT_COLUMNS = {
     Dimension.USER: "t.user_id",
     Dimension.PROJECT: "t.project_id",
     Dimension.FLOW: "t.flow_id",
-    Dimension.MODEL: MODEL,
 }
+
+
+def _model_conditions(question: Question) -> Sql:
+    return _all(_conditions(question, {Dimension.MODEL: MODEL}))
 
 
 def _fact_conditions(question: Question) -> Sql:

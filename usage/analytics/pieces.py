@@ -1,14 +1,15 @@
 """Cuts the periods of a question into the coarsest periods that are built, and the edges that are left to the facts. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from usage.models import Granularity
 from usage.periods import period_of
-from usage.rollups.stale import Stale
 
 Bucket = tuple[datetime, datetime]
+Unreliable = Mapping[Granularity, Container[datetime]]
+"""For each granularity, the starts of the periods that can't be read."""
 
 
 class Piece(NamedTuple):
@@ -20,20 +21,20 @@ class Piece(NamedTuple):
     end: datetime
 
 
-def cut(buckets: Sequence[Bucket], granularities: Sequence[Granularity], stale: Stale) -> list[Piece]:
+def cut(buckets: Sequence[Bucket], granularities: Sequence[Granularity], unreliable: Unreliable) -> list[Piece]:
     """The pieces of all buckets. ``granularities`` are those that can be had, finest first."""
     coarsest_first = tuple(reversed(granularities))
     return [
         Piece(number, granularity, piece_start, piece_end)
         for number, (start, end) in enumerate(buckets)
-        for granularity, piece_start, piece_end in _merged(_cut(start, end, coarsest_first, stale))
+        for granularity, piece_start, piece_end in _merged(_cut(start, end, coarsest_first, unreliable))
     ]
 
 
 Stretch = tuple[Granularity | None, datetime, datetime]
 
 
-def _cut(start: datetime, end: datetime, granularities: Sequence[Granularity], stale: Stale) -> Iterator[Stretch]:
+def _cut(start: datetime, end: datetime, granularities: Sequence[Granularity], unreliable: Unreliable) -> Iterator[Stretch]:
     """As many of the coarsest periods as fit; what is between them, of finer ones."""
     if start >= end:
         return
@@ -41,17 +42,17 @@ def _cut(start: datetime, end: datetime, granularities: Sequence[Granularity], s
         yield None, start, end
         return
     granularity, *finer = granularities
-    unreliable, gap = stale[granularity], start
+    gap = start
     period_start, period_end = period_of(granularity, start)
     if period_start < start:
         period_start, period_end = period_of(granularity, period_end)
     while period_end <= end:
-        if period_start not in unreliable:
-            yield from _cut(gap, period_start, finer, stale)
+        if period_start not in unreliable[granularity]:
+            yield from _cut(gap, period_start, finer, unreliable)
             yield granularity, period_start, period_end
             gap = period_end
         period_start, period_end = period_of(granularity, period_end)
-    yield from _cut(gap, end, finer, stale)
+    yield from _cut(gap, end, finer, unreliable)
 
 
 def _merged(stretches: Iterator[Stretch]) -> Iterator[Stretch]:

@@ -133,7 +133,15 @@ def breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filte
     Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. One question, by tenant and by user a second one
     of what has no owner, and one of names.
     """
-    question = Question(scope, [(period.start, period.end)], filters, by=dimension, order_by=METRIC_COLUMN[Metric.COST], limit=limit)
+    question = Question(
+        scope,
+        [(period.start, period.end)],
+        filters,
+        by=dimension,
+        order_by=METRIC_COLUMN[Metric.COST],
+        limit=limit,
+        wants_total=True,
+    )
     answers = ask(question)
     if question.only_attributed and scope.is_platform and not (filters.tenant_ids or filters.user_ids):
         answers = _with_unowned(answers, ask(replace(question, by=None, only_unattributed=True)))[:limit]

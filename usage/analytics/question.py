@@ -55,7 +55,7 @@ class Question:
     """Sums for each bucket (a period) and each value of the dimension, if one is named.
 
     By tenant or by user, usage without an owner is left out; ``only_unattributed`` asks for nothing else. ``only_named`` leaves out usage
-    without a project, a flow or a model, by which it is asked.
+    without a project, a flow or a model, by which it is asked. ``wants_total`` asks for the cost of all rows beside.
     """
 
     scope: Scope
@@ -66,6 +66,7 @@ class Question:
     limit: int | None = None
     only_unattributed: bool = False
     only_named: bool = False
+    wants_total: bool = False
 
     @property
     def only_attributed(self) -> bool:

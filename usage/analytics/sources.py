@@ -20,13 +20,14 @@ class Source:
     granularities: Sequence[Granularity]
     unattributed: str | None = None
     is_built: bool = True
+    hours_while_running: bool = False
 
     @property
     def table(self) -> str:
         return self.model._meta.db_table
 
 
-GRANULARITIES = {rule.model: rule.granularities for rule in RULES}
+GRANULARITIES = {rule.model: (*([Granularity.HOUR] if rule.hours_while_running else []), *rule.granularities) for rule in RULES}
 PLATFORM = Source(PlatformUsage, {}, GRANULARITIES[PlatformUsage], "NOT r.is_attributed")
 PLATFORM_MODELS = Source(PlatformModelUsage, {MODEL: "model"}, GRANULARITIES[PlatformModelUsage])
 TENANTS = Source(TenantUsageStats, {TENANT: "tenant_id"}, GRANULARITIES[TenantUsageStats])
@@ -34,9 +35,19 @@ USERS = Source(UserUsageStats, {TENANT: "tenant_id", USER: "user_id"}, tuple(Gra
 # Of all users an hour is few traces; the facts have an index for them, the stats of an hour have none.
 USER_LISTS = replace(USERS, granularities=tuple(Granularity)[1:])
 FLOWS = Source(
-    FlowUsage, {TENANT: "tenant_key", PROJECT: "project_id", FLOW: "flow_id"}, GRANULARITIES[FlowUsage], "r.tenant_key = {nobody}"
+    FlowUsage,
+    {TENANT: "tenant_key", PROJECT: "project_id", FLOW: "flow_id"},
+    GRANULARITIES[FlowUsage],
+    "r.tenant_key = {nobody}",
+    hours_while_running=True,
 )
-MODELS = Source(ModelUsage, {TENANT: "tenant_key", MODEL: "model"}, GRANULARITIES[ModelUsage], "r.tenant_key = {nobody}")
+MODELS = Source(
+    ModelUsage,
+    {TENANT: "tenant_key", MODEL: "model"},
+    GRANULARITIES[ModelUsage],
+    "r.tenant_key = {nobody}",
+    hours_while_running=True,
+)
 CHEAPEST_FIRST = (PLATFORM, PLATFORM_MODELS, TENANTS, FLOWS, MODELS, USERS)
 
 

@@ -18,6 +18,7 @@ from django.utils import timezone
 from kluisz_analytics.bulk import insert_rows
 from usage.models import FlowUsage, Granularity, ModelUsage, PlatformModelUsage, PlatformUsage, StalePeriod, TenantUsageStats
 from usage.models.rollups import NUMBERS, BuiltRollup
+from usage.periods import HOUR as AN_HOUR
 from usage.periods import period_of
 from usage.rollups.lines import Sql, model_lines, stored, trace_lines
 from usage.rollups.sketches import Sketch, bucket_sql, pack_latencies, pack_users
@@ -29,7 +30,10 @@ LOCK = 7_302_211
 
 @dataclass(frozen=True, slots=True)
 class BuiltRule:
-    """What a rollup sums: by these dimensions (its columns, and the lines' columns that they are), for these periods, finest first."""
+    """What a rollup sums: by these dimensions (its columns, and the lines' columns that they are), for these periods, finest first.
+
+    ``while_running`` builds also days, weeks and months that are not over; ``hours_while_running`` has hours of a day until it is over.
+    """
 
     model: type[BuiltRollup]
     dimensions: Mapping[str, str]
@@ -37,6 +41,7 @@ class BuiltRule:
     by_model: bool = False
     only_attributed: bool = False
     while_running: bool = False
+    hours_while_running: bool = False
 
     @property
     def table(self) -> str:
@@ -56,8 +61,8 @@ RULES = (
     BuiltRule(PlatformUsage, {"is_attributed": "is_attributed"}, (HOUR, DAY, MONTH)),
     BuiltRule(PlatformModelUsage, {"model": "model"}, (HOUR, DAY, MONTH), by_model=True),
     BuiltRule(TenantUsageStats, {"tenant_id": "tenant_key"}, (HOUR, DAY, WEEK, MONTH), only_attributed=True, while_running=True),
-    BuiltRule(FlowUsage, {name: name for name in FlowUsage.DIMENSIONS}, (DAY, WEEK, MONTH)),
-    BuiltRule(ModelUsage, {name: name for name in ModelUsage.DIMENSIONS}, (DAY, MONTH), by_model=True),
+    BuiltRule(FlowUsage, {name: name for name in FlowUsage.DIMENSIONS}, (DAY, WEEK, MONTH), hours_while_running=True),
+    BuiltRule(ModelUsage, {name: name for name in ModelUsage.DIMENSIONS}, (DAY, MONTH), by_model=True, hours_while_running=True),
 )
 PARENTS = (WEEK, MONTH)
 
@@ -100,8 +105,10 @@ def _build_day(day: datetime, now: datetime) -> None:
         # Of a day that is still running only the stale hours are built from the facts.
         _load_lines(cursor, [(start, end)] if end <= now else [period_of(HOUR, hour) for hour in hours])
         for rule in RULES:
-            if rule.finest is HOUR and hours:
+            if hours and (rule.finest is HOUR or (rule.hours_while_running and end > now)):
                 _replace(cursor, rule, HOUR, hours, _from_facts(cursor, rule, start, hours))
+            elif rule.hours_while_running:
+                _delete(cursor, rule, HOUR, [start + number * AN_HOUR for number in range(24)])
             if end <= now or rule.while_running:
                 rows = _from_facts(cursor, rule, start) if rule.finest is DAY else _from_finer(cursor, rule, DAY, start)
                 _replace(cursor, rule, DAY, [start], rows)
@@ -237,10 +244,7 @@ def _sums(alias: str) -> str:
 
 def _replace(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime], sums: Sums) -> None:
     """The rows of these periods become those."""
-    cursor.execute(
-        f"DELETE FROM {rule.table} WHERE granularity = %s AND period_start IN ({', '.join(['%s'] * len(starts))})",
-        [granularity.value, *map(stored, starts)],
-    )
+    _delete(cursor, rule, granularity, starts)
     periods = {start: tuple(map(stored, period_of(granularity, start))) for start in starts}
     nothing = Sketch()
     columns = [
@@ -253,6 +257,13 @@ def _replace(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, s
         packed = len(sketch.users), pack_users(sketch.users), pack_latencies(sketch.latencies)
         rows.append((granularity.value, *periods[key[0]], *key[1:], *numbers, *packed))
     insert_rows(cursor, rule.table, columns, rows)
+
+
+def _delete(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]) -> None:
+    cursor.execute(
+        f"DELETE FROM {rule.table} WHERE granularity = %s AND period_start IN ({', '.join(['%s'] * len(starts))})",
+        [granularity.value, *map(stored, starts)],
+    )
 
 
 @lru_cache(maxsize=1_000)

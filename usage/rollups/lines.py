@@ -37,7 +37,7 @@ def nobody() -> str:
 
 OWNER = "CASE WHEN t.tenant_id IS NULL OR t.user_id IS NULL THEN {nobody} ELSE t.%s END"
 COMMON = f"""
-    b.number, t.hour, t.start_time AS moment, {OWNER % "tenant_id"} AS tenant_key, {OWNER % "user_id"} AS user_key,
+    {{number}} AS number, t.hour, t.start_time AS moment, {OWNER % "tenant_id"} AS tenant_key, {OWNER % "user_id"} AS user_key,
     t.tenant_id IS NOT NULL AND t.user_id IS NOT NULL AS is_attributed, t.project_id, t.flow_id, t.latency_ms,
     1 AS total_traces, CASE WHEN t.is_failed THEN 1 ELSE 0 END AS failed_traces,
     CASE WHEN t.latency_ms IS NULL THEN 0 ELSE 1 END AS timed_traces, COALESCE(t.latency_ms, 0) AS latency_ms_sum,
@@ -46,8 +46,7 @@ TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cac
 TRACE_LINES = f"""
 SELECT {COMMON}, '' AS model, {", ".join(f"t.{name}" for name in TOKENS)}, t.priced_observations, t.unpriced_observations,
     COALESCE(t.cost_usd, 0) AS total_cost_usd, COALESCE(t.billed_cost_usd, 0) AS billed_cost_usd, COALESCE(t.credits, 0) AS credits_exact
-FROM {{ranges}} JOIN usage_trace t ON t.start_time >= b.range_start AND t.start_time < b.range_end
-WHERE NOT t.is_voided {{conditions}}"""
+FROM {{traces}}"""
 # A trace's steps with usage, by their model. A trace without any, which may carry a tier's minimum, uses no model.
 MODEL_LINES = f"""
 SELECT {COMMON}, {{model}} AS model, {", ".join(f"SUM(COALESCE(o.{name}, 0)) AS {name}" for name in TOKENS)},
@@ -56,10 +55,9 @@ SELECT {COMMON}, {{model}} AS model, {", ".join(f"SUM(COALESCE(o.{name}, 0)) AS 
     COALESCE(SUM(o.cost_usd), 0) AS total_cost_usd,
     COALESCE(SUM(CASE WHEN o.id IS NULL THEN t.billed_cost_usd ELSE o.billed_cost_usd END), 0) AS billed_cost_usd,
     COALESCE(SUM(CASE WHEN o.id IS NULL THEN t.credits ELSE o.credits END), 0) AS credits_exact
-FROM {{ranges}} JOIN usage_trace t ON t.start_time >= b.range_start AND t.start_time < b.range_end
-LEFT JOIN usage_observation o ON o.trace_id = t.id AND o.cost_source <> 'no_usage'
-WHERE NOT t.is_voided {{conditions}}
-GROUP BY t.id, b.number{{by_model}}"""
+FROM {{traces}} LEFT JOIN usage_observation o ON o.trace_id = t.id AND o.cost_source <> 'no_usage'
+WHERE true {{conditions}}
+GROUP BY {{columns}}, {{number}}{{by_model}}"""
 MODEL = "COALESCE(o.model, '')"
 
 
@@ -71,21 +69,54 @@ def ranges_table(ranges: Sequence[Range]) -> Sql:
     return Sql(table, [stored(moment) for _, *edges in ranges for moment in edges])
 
 
+TRACE_COLUMNS = (
+    *("id", "hour", "start_time", "tenant_id", "user_id", "project_id", "flow_id", "latency_ms", "is_failed", *TOKENS),
+    *("priced_observations", "unpriced_observations", "cost_usd", "billed_cost_usd", "credits"),
+)
+
+
 def trace_lines(ranges: Sequence[Range], conditions: Sql | None = None) -> Sql:
     """A line for each trace that began in one of the ranges. ``conditions`` begin with AND, and speak of usage_trace as t."""
-    return _lines(TRACE_LINES, ranges, conditions or Sql(""))
+    traces, number = _traces(ranges, conditions or Sql(""))
+    return Sql(_filled(TRACE_LINES, traces=traces.text, number=number), traces.parameters)
 
 
-def model_lines(ranges: Sequence[Range], conditions: Sql | None = None, *, together: bool = False) -> Sql:
+def model_lines(ranges: Sequence[Range], conditions: Sql | None = None, of_models: Sql | None = None, *, together: bool = False) -> Sql:
     """A line for each model that each trace used, or ``together`` one for all of them.
 
-    ``conditions`` begin with AND, and speak of usage_trace as t, of usage_observation as o and of the model as MODEL.
+    ``conditions`` are as those of :func:`trace_lines`; ``of_models`` too, and speak of the model as MODEL.
     """
+    traces, number = _traces(ranges, conditions or Sql(""))
+    models = of_models or Sql("")
     model, by_model = ("''", "") if together else (MODEL, f", {MODEL}")
-    return _lines(MODEL_LINES.replace("{model}", model).replace("{by_model}", by_model), ranges, conditions or Sql(""))
+    columns = ", ".join(f"t.{name}" for name in TRACE_COLUMNS if name not in TOKENS)
+    text = MODEL_LINES.replace("{model}", model).replace("{by_model}", by_model).replace("{columns}", columns)
+    text = _filled(text, traces=traces.text, number=number, conditions=models.text)
+    return Sql(text, [*traces.parameters, *map(stored, models.parameters)])
 
 
-def _lines(template: str, ranges: Sequence[Range], conditions: Sql) -> Sql:
-    table = ranges_table(ranges)
-    text = template.replace("{nobody}", nobody()).replace("{ranges}", table.text).replace("{conditions}", conditions.text)
-    return Sql(text, [*table.parameters, *map(stored, conditions.parameters)])
+def _filled(template: str, **pieces: str) -> str:
+    for name, piece in pieces.items():
+        template = template.replace(f"{{{name}}}", piece)
+    return template.replace("{nobody}", nobody())
+
+
+def _traces(ranges: Sequence[Range], conditions: Sql) -> tuple[Sql, str]:
+    """The traces of the ranges as a table t, and how the number of their range is written: never as a bare number, a place to GROUP BY.
+
+    PostgreSQL is made to look each of several ranges up by itself: joined, it would rather read all traces of a tenant for them.
+    """
+    columns = ", ".join(f"t.{name}" for name in TRACE_COLUMNS)
+    parameters = [*map(stored, conditions.parameters)]
+    if len(ranges) == 1:
+        ((number, start, end),) = ranges
+        where = f"t.start_time >= %s AND t.start_time < %s AND NOT t.is_voided {conditions.text}"
+        table = f"(SELECT {columns} FROM usage_trace t WHERE {where}) t"
+        return Sql(table, [stored(start), stored(end), *parameters]), f"({number} + 0)"
+    listed = ranges_table(ranges)
+    where = f"t.start_time >= b.range_start AND t.start_time < b.range_end AND NOT t.is_voided {conditions.text}"
+    if connection.vendor == "postgresql":
+        joined = f"{listed.text} CROSS JOIN LATERAL (SELECT {columns} FROM usage_trace t WHERE {where} OFFSET 0) t"
+    else:
+        joined = f"{listed.text} JOIN usage_trace t ON {where}"
+    return Sql(joined, [*listed.parameters, *parameters]), "b.number"
