@@ -11,6 +11,7 @@ EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 DEFAULT_DAYS = 30
 LONGEST_HOURLY = timedelta(days=31, hours=1)
+LONGEST_DAILY = timedelta(days=3653, hours=1)
 
 
 class PeriodError(ValueError):
@@ -79,10 +80,12 @@ def midnight(day: date, zone: ZoneInfo) -> datetime:
 def buckets(period: Period, granularity: Granularity) -> list[tuple[datetime, datetime]]:
     """The hours, days, weeks or months of the period, in UTC; the first and the last are cut at its ends.
 
-    Raises PeriodError for hours over more than 31 days.
+    Raises PeriodError for hours over more than 31 days, and for more than ten years of days.
     """
     if granularity is Granularity.HOUR and period.end - period.start > LONGEST_HOURLY:
         raise PeriodError("granularity", "An hourly series is at most 31 days long; ask for a shorter period, or for days.")
+    if granularity is Granularity.DAY and period.end - period.start > LONGEST_DAILY:
+        raise PeriodError("granularity", "A daily series is at most ten years long; ask for a shorter period, or for weeks or months.")
     edges = [period.start]
     while edges[-1] < period.end:
         edges.append(min(_next_edge(edges[-1], granularity, period.zone), period.end))

@@ -75,3 +75,9 @@ def test_hours_over_more_than_31_days_are_too_many() -> None:
     with pytest.raises(PeriodError, match="31 days"):
         buckets(asked_period(date(2026, 1, 1), date(2026, 2, 28), UTC_ZONE, NOW), Granularity.HOUR)
     assert len(buckets(asked_period(date(2026, 1, 1), date(2026, 1, 31), UTC_ZONE, NOW), Granularity.HOUR)) == 744
+
+
+def test_days_over_more_than_ten_years_are_too_many() -> None:
+    with pytest.raises(PeriodError, match="ten years"):
+        buckets(asked_period(date(2010, 1, 1), date(2026, 1, 1), UTC_ZONE, NOW), Granularity.DAY)
+    assert len(buckets(asked_period(date(2016, 1, 1), date(2025, 12, 31), UTC_ZONE, NOW), Granularity.DAY)) == 3653
