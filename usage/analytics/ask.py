@@ -241,15 +241,22 @@ def _details(plan: Plan, keys: Sequence[Any]) -> Mapping[Key, Details]:
         # Users' stats have no sketches; but a user's facts are few, and have an index.
         plan = replace(plan, built=[], facts=_whole(plan.question))
     sketches: dict[Key, Sketch] = defaultdict(Sketch)
-    latest: dict[Key, datetime] = {}
-    for key, users, latencies, moment in _rows(plan, _built_rows(plan, "r.users, r.latencies, r.last_activity")):
+    latest: dict[Key, datetime | None] = {}
+
+    def remember(key: Key, moment: Any) -> None:
+        known, new = latest.get(key), _as_moment(moment)
+        latest[key] = max(known, new) if known and new else known or new
+
+    # When something last ran is asked of lists; reading a time for every hour of a series would take longer than all else.
+    built_activity, activity = ("r.last_activity", "MAX(s.moment)") if plan.question.by else ("NULL", "NULL")
+    for key, users, latencies, moment in _rows(plan, _built_rows(plan, f"r.users, r.latencies, {built_activity}")):
         sketches[key].merge(users, latencies)
-        latest[key] = max(_as_moment(moment), latest.get(key, EARLIEST))
+        remember(key, moment)
     counts: Counter[Key] = Counter()
     if plan.facts:
         bucket = bucket_sql("s.latency_ms")
-        for key, latency, count, moment in _rows(plan, _fact_rows(plan, f"{bucket}, COUNT(*), MAX(s.moment)", group=f"1, 2, {bucket}")):
-            latest[key] = max(_as_moment(moment), latest.get(key, EARLIEST))
+        for key, latency, count, moment in _rows(plan, _fact_rows(plan, f"{bucket}, COUNT(*), {activity}", group=f"1, 2, {bucket}")):
+            remember(key, moment)
             if latency is not None:
                 sketches[key].latencies[latency] += count
         if plan.question.by is Dimension.USER or plan.question.scope.user_id:
@@ -268,7 +275,6 @@ def _details(plan: Plan, keys: Sequence[Any]) -> Mapping[Key, Details]:
 
 
 _MEMBER = "CASE WHEN s.is_attributed THEN s.user_key END"
-EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 def _rows(plan: Plan, sql: Sql | None) -> Iterator[tuple[Any, ...]]:
@@ -354,6 +360,8 @@ def _as_key(dimension: Dimension | None, value: Any) -> Any:
     return UUID(value) if dimension in (Dimension.TENANT, Dimension.USER) else value
 
 
-def _as_moment(value: Any) -> datetime:
+def _as_moment(value: Any) -> datetime | None:
+    if value is None:
+        return None
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
