@@ -124,7 +124,7 @@ def _load_periods(cursor: CursorWrapper) -> None:
     hours = Trace.objects.order_by().values_list("hour", flat=True).distinct()
     periods = [(stamp(hour), granularity.value, *map(stamp, period_of(granularity, hour))) for hour in hours for granularity in Granularity]
     insert_rows(cursor, "books_period", ["hour", "granularity", "period_start", "period_end"], periods)
-    stale = [(granularity.value, stamp(start)) for granularity, starts in stale_periods().items() for start in starts]
+    stale = [(granularity.value, stamp(start)) for granularity, starts in stale_periods().periods.items() for start in starts]
     insert_rows(cursor, "books_stale", ["granularity", "period_start"], stale)
 
 

@@ -102,21 +102,22 @@ def plan_of(question: Question) -> Plan:
     edges = [moment for bucket in question.buckets for moment in bucket]
     unreliable: Unreliable = NEVER_STALE
     if source.is_built:
-        unreliable = stale = stale_periods(min(edges) - LONGEST_PERIOD, max(edges))
+        stale = stale_periods(min(edges) - LONGEST_PERIOD, max(edges))
+        unreliable = stale.periods
         if source.hours_while_running:
-            unreliable = {**stale, Granularity.HOUR: HoursOfBuiltDays(stale)}
+            unreliable = {**unreliable, Granularity.HOUR: HoursOfBuiltDays(stale)}
     pieces = cut(question.buckets, source.granularities, unreliable)
     return Plan(question, source, [one for one in pieces if one.granularity], [one for one in pieces if not one.granularity])
 
 
 class HoursOfBuiltDays:
-    """Hours that are stale, or gone since their day was built: of a rollup that has hours only of running days."""
+    """Hours that are stale, or gone since their day was built: of a rollup that keeps hours only until then."""
 
     def __init__(self, stale: Stale) -> None:
-        self._hours, self._days = stale[Granularity.HOUR], stale[Granularity.DAY]
+        self._hours, self._unbuilt_days = stale.periods[Granularity.HOUR], stale.unbuilt_days
 
     def __contains__(self, hour: object) -> bool:
-        return hour in self._hours or not isinstance(hour, datetime) or period_of(Granularity.DAY, hour)[0] not in self._days
+        return hour in self._hours or not isinstance(hour, datetime) or period_of(Granularity.DAY, hour)[0] not in self._unbuilt_days
 
 
 def _whole(question: Question) -> list[Piece]:

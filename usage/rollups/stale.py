@@ -5,6 +5,7 @@ mark that is added meanwhile stays, so a change is never missed, and nobody wait
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import connection
@@ -21,8 +22,14 @@ HOLDS_BACK = {
     Granularity.WEEK: (Granularity.WEEK,),
     Granularity.MONTH: (Granularity.MONTH,),
 }
-Stale = Mapping[Granularity, frozenset[datetime]]
-"""For each granularity, the starts of its periods that can't be relied on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """``periods``: for each granularity, the starts of those that can't be relied on. ``unbuilt_days``: of days not yet built whole."""
+
+    periods: Mapping[Granularity, frozenset[datetime]]
+    unbuilt_days: frozenset[datetime]
 
 
 def mark_hours(hours: Iterable[str]) -> None:
@@ -37,7 +44,10 @@ def stale_periods(start: datetime | None = None, end: datetime | None = None) ->
     if start is not None and end is not None:
         marks = marks.filter(period_start__gte=start, period_start__lt=end)
     found: dict[Granularity, set[datetime]] = {granularity: set() for granularity in FINEST_FIRST}
+    unbuilt_days = set()
     for name, moment in marks.values_list("granularity", "period_start").distinct():
+        if name == Granularity.DAY:
+            unbuilt_days.add(moment)
         for granularity in HOLDS_BACK[Granularity(name)]:
             found[granularity].add(period_of(granularity, moment)[0])
-    return {granularity: frozenset(starts) for granularity, starts in found.items()}
+    return Stale({granularity: frozenset(starts) for granularity, starts in found.items()}, frozenset(unbuilt_days))

@@ -1,7 +1,7 @@
 """Invariant 1: every answer equals the same question asked of the stored traces and observations, in plain Python."""
 
 from collections.abc import Callable, Collection, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from math import ceil
 from typing import Any
@@ -28,6 +28,8 @@ from usage.sync.apply import apply_received
 pytestmark = pytest.mark.django_db
 
 moments = st.integers(-3 * 24 * 60, 3 * 24 * 60).map(lambda minutes: NOON + timedelta(minutes=minutes))
+# What comes late lies where other things lie already.
+hours = st.integers(-24, 24).map(lambda number: NOON + timedelta(hours=number))
 zones = st.sampled_from([ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata"), ZoneInfo("America/New_York"), ZoneInfo("Asia/Kathmandu")])
 
 
@@ -83,20 +85,20 @@ def in_scope(scope: Scope, filters: Filters, trace: Trace) -> bool:
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection, people: People, data: st.DataObject) -> None:
     users = [people.acme_user, people.acme_colleague, people.globex_user]
     owners = st.sampled_from([("", ""), ("", "nobody"), *((str(one.tenant_id), str(one.pk)) for one in users), (str(people.acme.pk), "")])
 
-    def observation(number: int) -> Any:
+    def observation(number: int, when: st.SearchStrategy[datetime] = moments) -> Any:
         tenant, user = data.draw(owners)
-        start = data.draw(moments)
+        start = data.draw(when)
         usage = data.draw(st.sampled_from([{}, {"input": 7, "output": 2, "total": 9}]))
         cost = data.draw(st.none() | st.decimals(min_value=0, max_value=5, places=12)) if usage else None
         return received(
             f"o{number}",
-            trace_id=f"t{data.draw(st.integers(0, 5))}",
+            trace_id=f"t{data.draw(st.integers(0, 8))}",
             is_root=data.draw(st.booleans()),
             level=data.draw(st.sampled_from(["DEFAULT", "ERROR"])),
             start_time=start,
@@ -115,11 +117,13 @@ def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection,
         built_at = data.draw(st.none() | moments | st.just(NOON + timedelta(days=60)), label="built at")
         if built_at:
             build_rollups(built_at)
-            apply_received(bare_connection, [observation(number) for number in range(8, 8 + data.draw(st.integers(0, 3)))])
+            apply_received(bare_connection, [observation(number, hours) for number in range(8, 8 + data.draw(st.integers(0, 3)))])
             assert verify_books() == []
         start, end = sorted([data.draw(moments), data.draw(moments)])
         if data.draw(st.booleans(), label="on full hours"):
             start, end = start.replace(minute=0), end.replace(minute=0)
+        if data.draw(st.booleans(), label="on full days"):
+            start, end = start.replace(hour=0, minute=0), end.replace(hour=0, minute=0) + timedelta(days=1)
         period = Period(start, end, data.draw(zones))
         scope = data.draw(st.sampled_from([Scope(), Scope(tenant_id=people.acme.pk), Scope(user_id=people.acme_user.pk)]))
         filters = Filters(

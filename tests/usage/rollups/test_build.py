@@ -1,0 +1,59 @@
+"""Building the rollups: whatever came when, an answer is what the facts say."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from tests.conftest import NOON, People
+from usage.access import Scope
+from usage.analytics import queries
+from usage.analytics.calendar import Period, midnight
+from usage.analytics.question import Dimension
+from usage.books import verify_books
+from usage.models import FlowUsage, StalePeriod
+from usage.rollups.build import build_rollups
+
+pytestmark = pytest.mark.django_db
+UTC_ZONE = ZoneInfo("UTC")
+TODAY = midnight(NOON.date(), UTC_ZONE)
+TOMORROW = TODAY + timedelta(days=1)
+DAY = Period(TODAY, TOMORROW, UTC_ZONE)
+
+
+def runs(dimension: Dimension) -> int:
+    assert verify_books() == []
+    return sum(row.numbers.total_traces for row in queries.breakdown(dimension, Scope(), DAY))
+
+
+@pytest.mark.parametrize("dimension", Dimension)
+@pytest.mark.parametrize(
+    "built_at",
+    [NOON + timedelta(hours=3), TOMORROW, TOMORROW + timedelta(days=60)],
+    ids=["while the day runs", "when it is just over", "long after"],
+)
+def test_what_comes_late_is_counted_once_before_and_after_it_is_built(
+    people: People, use: Callable[..., None], dimension: Dimension, built_at: datetime
+) -> None:
+    for hours in (0, 2):
+        use(people.acme_user, start=NOON + timedelta(hours=hours), flow="f", project="p")
+    build_rollups(built_at)
+    assert runs(dimension) == 2
+    use(people.acme_colleague, start=NOON + timedelta(minutes=130), flow="f", project="p")
+    assert runs(dimension) == 3
+    use(people.acme_user, start=NOON - timedelta(hours=7), flow="f", project="p")
+    assert runs(dimension) == 4
+    build_rollups(built_at)
+    assert runs(dimension) == 4
+
+
+def test_a_day_that_is_over_has_no_hours_of_flows_left(people: People, use: Callable[..., None]) -> None:
+    use(people.acme_user, flow="f")
+    build_rollups(NOON + timedelta(hours=1))
+    assert set(FlowUsage.objects.values_list("granularity", flat=True)) == {"hour"}
+    build_rollups(TOMORROW)
+    assert set(FlowUsage.objects.values_list("granularity", flat=True)) == {"day"}
+    build_rollups(TOMORROW + timedelta(days=60))
+    assert set(FlowUsage.objects.values_list("granularity", flat=True)) == {"day", "week", "month"}
+    assert not StalePeriod.objects.exists()
