@@ -1,10 +1,13 @@
 """Building the rollups: whatever came when, an answer is what the facts say."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from threading import Event
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection, transaction
 
 from tests.conftest import NOON, People
 from usage.access import Scope
@@ -57,3 +60,50 @@ def test_a_day_that_is_over_has_no_hours_of_flows_left(people: People, use: Call
     build_rollups(TOMORROW + timedelta(days=60))
     assert set(FlowUsage.objects.values_list("granularity", flat=True)) == {"day", "week", "month"}
     assert not StalePeriod.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+def test_what_is_stored_while_rollups_are_built_is_not_missed(people: People, use: Callable[..., None]) -> None:
+    use(people.acme_user, flow="f")
+    stored, built = Event(), Event()
+
+    def store() -> None:
+        try:
+            with transaction.atomic():
+                use(people.acme_user, start=NOON + timedelta(minutes=10), flow="f")
+                stored.set()
+                assert built.wait(30)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        storing = threads.submit(store)
+        assert stored.wait(30)
+        build_rollups(TOMORROW + timedelta(days=60))
+        assert runs(Dimension.FLOW) == 1
+        built.set()
+        storing.result()
+    for dimension in Dimension:
+        assert runs(dimension) == 2
+    build_rollups(TOMORROW + timedelta(days=60))
+    assert not StalePeriod.objects.exists()
+    assert runs(Dimension.FLOW) == 2
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+def test_several_builders_at_once_end_as_one(people: People, use: Callable[..., None]) -> None:
+    for number in range(6):
+        use(people.acme_user, start=NOON + timedelta(days=number), flow="f")
+
+    def build(_: int) -> None:
+        try:
+            build_rollups(TOMORROW + timedelta(days=60))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(build, range(4)))
+    assert not StalePeriod.objects.exists()
+    assert verify_books() == []
