@@ -1,25 +1,23 @@
-"""When a user's credits run out, at the pace of the last four weeks."""
+"""When a user's credits run out, by the weekday pattern of what was charged (credits.forecast)."""
 
+from collections import Counter
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from math import ceil
-from uuid import UUID
 
-from django.db.models import Sum
-
+from credits.forecast import DAYS, Forecast, Pattern
 from credits.models import UsageCharge
+from kluisz_analytics.fields import CREDIT_PLACES, to_scaled
+from kluisz_analytics.tenants.models import User
 
-PACE_DAYS = 28
-FARTHEST_DAYS = 3650
 
-
-def exhaustion_date(user_id: UUID, remaining: Decimal, now: datetime) -> date | None:
-    """The day (UTC) on which the credits run out; today when none remain, None without usage or beyond ten years."""
-    if remaining <= 0:
-        return now.date()
-    charges = UsageCharge.objects.filter(account=user_id, hour__gte=now - timedelta(days=PACE_DAYS), hour__lte=now)
-    used = charges.aggregate(total=Sum("credits"))["total"] or Decimal(0)
-    if used <= 0:
-        return None
-    days = ceil(remaining * PACE_DAYS / used)
-    return now.date() + timedelta(days=days) if days <= FARTHEST_DAYS else None
+def exhaustion_date(user: User, remaining: Decimal, now: datetime) -> date | None:
+    """The day, in the tenant's zone, on which the credits run out: today when none remain, None without usage or beyond a year."""
+    zone = user.tenant.zone
+    today = now.astimezone(zone).date()
+    used: Counter[date] = Counter()
+    charges = UsageCharge.objects.filter(account=user.pk, hour__gte=now - timedelta(days=DAYS + 2), hour__lte=now)
+    for hour, credits in charges.values_list("hour", "credits"):
+        used[hour.astimezone(zone).date()] += to_scaled(credits, CREDIT_PLACES)
+    past = [today - timedelta(days=number) for number in range(DAYS, 0, -1)]
+    forecast = Forecast(today, used[today], Pattern.of([(day, used[day]) for day in past]))
+    return forecast.day_of(remaining * 10**CREDIT_PLACES)

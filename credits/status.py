@@ -59,5 +59,5 @@ def credit_status(user: User, moment: datetime) -> CreditStatus:
         is_low_credits=not is_out and usage_percent is not None and usage_percent >= LOW_USAGE_PERCENT,
         is_out_of_credits=is_out,
         can_execute=user.is_superuser or (licence.is_active and remaining + licence.grace > 0),
-        projected_exhaustion_date=exhaustion_date(user.pk, remaining, moment),
+        projected_exhaustion_date=exhaustion_date(user, remaining, moment),
     )

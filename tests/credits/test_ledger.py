@@ -108,7 +108,7 @@ def test_without_a_tier_there_is_no_licence(people: People) -> None:
     assert credit_status(people.acme_user, NOON).license_is_active is False
 
 
-def test_the_projected_end_is_at_the_pace_of_four_weeks(people: People) -> None:
+def test_the_projected_end_is_by_the_weekday_pattern(people: People) -> None:
     give(people, "100")
     assert credit_status(people.acme_user, NOON).projected_exhaustion_date is None
     ledger.post_usage({(people.acme_user.pk, NOON - timedelta(days=day)): D("1") for day in range(28)}, NOON)

@@ -104,7 +104,10 @@ class UserStats(AnalyticsView):
             "user_id": user.pk,
             "username": user.username,
             **summary_body(queries.summary(scope, period)),
-            "projection": project_month(scope, period.zone, now, credit_status(user, now).credits_remaining),
+            "projection": {
+                **asdict(project_month(scope, period.zone, now)),
+                "exhaustion_date": credit_status(user, now).projected_exhaustion_date,
+            },
         }
         return Response(answers.UserAnswer(self.framed(period, body)).data)
 

@@ -124,7 +124,6 @@ def tenant_dashboard(scope: Scope, tenant: Tenant, period: Period, viewer: User)
 def user_dashboard(scope: Scope, user: User, period: Period, viewer: User) -> Dashboard:
     """One user, with its credits."""
     now = timezone.now()
-    status = credit_status(user, now)
     crumbs = [("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else []
     if viewer.is_superuser or viewer.is_tenant_admin:
         crumbs.append((user.tenant.name, reverse("tenant-dashboard", args=[user.tenant.slug])))
@@ -132,8 +131,8 @@ def user_dashboard(scope: Scope, user: User, period: Period, viewer: User) -> Da
         title=user.get_full_name() or user.username,
         subtitle=f"User of {user.tenant.name} · times in {period.zone.key}",
         lists=[_top_flows(scope, period)],
-        credits=status,
-        projection=project_month(scope, period.zone, now, status.credits_remaining),
+        credits=credit_status(user, now),
+        projection=project_month(scope, period.zone, now),
         crumbs=crumbs,
         **_common(scope, period),
     )
