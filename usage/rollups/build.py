@@ -100,7 +100,9 @@ def _build_day(day: datetime, now: datetime) -> None:
         if end > now and not hours:
             # Whoever was building while this waited has built them.
             return
-        _taken(cursor, DAY, start, end)
+        if not _taken(cursor, DAY, start, end) and end > now:
+            # The day's first building; or a clock that is behind, by another of which the day was over and its hours are gone.
+            hours = [start + number * AN_HOUR for number in range(24)]
         _number_users(cursor, start, end)
         # Of a day that is still running only the stale hours are built from the facts.
         _load_lines(cursor, [(start, end)] if end <= now else [period_of(HOUR, hour) for hour in hours])
@@ -112,10 +114,9 @@ def _build_day(day: datetime, now: datetime) -> None:
             if end <= now or rule.while_running:
                 rows = _from_facts(cursor, rule, start) if rule.finest is DAY else _from_finer(cursor, rule, DAY, start)
                 _replace(cursor, rule, DAY, [start], rows)
-    marks = [StalePeriod(granularity=one, period_start=period_of(one, start)[0]) for one in PARENTS]
-    if end > now:
-        marks.append(StalePeriod(granularity=DAY, period_start=start))
-    StalePeriod.objects.bulk_create(marks)
+    for granularity in PARENTS if end <= now else (DAY, *PARENTS):
+        # One mark will do: only who builds makes these, one after the other.
+        StalePeriod.objects.get_or_create(granularity=granularity, period_start=period_of(granularity, start)[0])
 
 
 @transaction.atomic

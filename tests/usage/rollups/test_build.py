@@ -62,6 +62,26 @@ def test_a_day_that_is_over_has_no_hours_of_flows_left(people: People, use: Call
     assert not StalePeriod.objects.exists()
 
 
+@pytest.mark.parametrize("dimension", Dimension)
+def test_a_worker_whose_clock_is_behind_loses_nothing(people: People, use: Callable[..., None], dimension: Dimension) -> None:
+    for hours in (0, 2):
+        use(people.acme_user, start=NOON + timedelta(hours=hours), flow="f", project="p")
+    build_rollups(TOMORROW)
+    use(people.acme_user, start=NOON + timedelta(hours=4), flow="f", project="p")
+    build_rollups(TOMORROW - timedelta(seconds=2))
+    assert runs(dimension) == 3
+    build_rollups(TOMORROW + timedelta(seconds=2))
+    assert runs(dimension) == 3
+
+
+def test_marks_do_not_pile_up(people: People, use: Callable[..., None]) -> None:
+    for number in range(5):
+        use(people.acme_user, start=NOON + timedelta(minutes=number), flow="f")
+        build_rollups(NOON + timedelta(hours=1))
+    marks = StalePeriod.objects.order_by("granularity").values_list("granularity", flat=True)
+    assert list(marks) == ["day", "month", "week"]
+
+
 @pytest.mark.django_db(transaction=True, serialized_rollback=True)
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
 def test_what_is_stored_while_rollups_are_built_is_not_missed(people: People, use: Callable[..., None]) -> None:
