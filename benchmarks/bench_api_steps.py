@@ -48,7 +48,7 @@ def facts(endpoints: str, tokens: str) -> None:
     """How long each endpoint takes when only the facts are asked, in milliseconds."""
     times: dict[str, float] = {}
     by_scope = json.loads(tokens)
-    with patch("usage.analytics.ask.source_of", return_value=None):
+    with patch("usage.analytics.plan.source_of", return_value=None):
         for scope, paths in json.loads(endpoints).items():
             for path, query in paths:
                 taken = []

@@ -70,3 +70,14 @@ def sqlite_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return stamp(value)
     return value
+
+
+def moment_of(value: Any) -> datetime:
+    """A time that came from a raw query: SQLite hands back text or a time without a zone, which are UTC."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def uuid_of(value: Any) -> UUID:
+    """A UUID that came from a raw query: SQLite hands back its 32 hex digits."""
+    return value if isinstance(value, UUID) else UUID(value)

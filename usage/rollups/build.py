@@ -7,7 +7,7 @@ its finer periods, but for the tenants' stats, which people look at as they grow
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from kluisz_analytics.bulk import insert_rows
+from kluisz_analytics.bulk import insert_rows, moment_of
 from usage.models import FlowUsage, Granularity, ModelUsage, PlatformModelUsage, PlatformUsage, StalePeriod, TenantUsageStats
 from usage.models.rollups import NUMBERS, BuiltRollup
 from usage.periods import HOUR as AN_HOUR
@@ -144,7 +144,7 @@ def _taken(cursor: CursorWrapper, granularity: Granularity, start: datetime, end
         "DELETE FROM stale_period WHERE granularity = %s AND period_start >= %s AND period_start < %s RETURNING period_start",
         [granularity.value, stored(start), stored(end)],
     )
-    return sorted({_moment(moment) for (moment,) in cursor.fetchall()})
+    return sorted({_period(moment) for (moment,) in cursor.fetchall()})
 
 
 def _number_users(cursor: CursorWrapper, start: datetime, end: datetime) -> None:
@@ -157,6 +157,8 @@ def _number_users(cursor: CursorWrapper, start: datetime, end: datetime) -> None
     )
 
 
+_period = lru_cache(maxsize=1_000)(moment_of)
+"""The start of a period; there are few, and each is read many times."""
 Key = tuple[Any, ...]
 """When a row's period starts, and its dimensions."""
 
@@ -201,7 +203,7 @@ def _from_facts(cursor: CursorWrapper, rule: BuiltRule, day: datetime, hours: Se
     numbers: dict[Key, Sequence[Any]] = {}
     sketches: dict[Key, Sketch] = {}
     for row in cursor.fetchall():
-        key = (_moment(row[0]) if hours else day, *row[1:width])
+        key = (_period(row[0]) if hours else day, *row[1:width])
         users, latencies, *numbers[key] = row[width:]
         sketches[key] = sketch = Sketch()
         sketch.users.update(_numbers(users))
@@ -265,9 +267,3 @@ def _delete(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, st
         f"DELETE FROM {rule.table} WHERE granularity = %s AND period_start IN ({', '.join(['%s'] * len(starts))})",
         [granularity.value, *map(stored, starts)],
     )
-
-
-@lru_cache(maxsize=1_000)
-def _moment(value: Any) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

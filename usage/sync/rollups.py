@@ -5,14 +5,13 @@ order of keys, so that two workers never deadlock; amounts are integers, so that
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from kluisz_analytics.bulk import insert_rows, stamp
+from kluisz_analytics.bulk import insert_rows, moment_of, stamp, uuid_of
 from usage.models import Granularity, UserUsageStats
 from usage.models.rollups import NUMBERS
 from usage.periods import period_of
@@ -64,7 +63,7 @@ def _empty_table(cursor: CursorWrapper, name: str, columns: str) -> None:
 
 def _periods(hours: Iterable[str]) -> Iterable[tuple[str, str, str, str]]:
     for hour in hours:
-        moment = datetime.fromisoformat(hour).replace(tzinfo=UTC)
+        moment = moment_of(hour)
         for granularity in Granularity:
             start, end = period_of(granularity, moment)
             yield hour, granularity.value, stamp(start), stamp(end)
@@ -100,13 +99,4 @@ def _changed_credits(cursor: CursorWrapper) -> dict[tuple[UUID, datetime], int]:
         f" LEFT JOIN {TABLE} u ON u.user_id = c.user_id AND u.period_start = c.hour AND u.granularity = 'hour'"
         " GROUP BY c.user_id, c.hour"
     )
-    return {(_uuid(user), _moment(hour)): int(credits) for user, hour, credits in cursor.fetchall()}
-
-
-def _uuid(value: Any) -> UUID:
-    return value if isinstance(value, UUID) else UUID(value)
-
-
-def _moment(value: Any) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return {(uuid_of(user), moment_of(hour)): int(credits) for user, hour, credits in cursor.fetchall()}
