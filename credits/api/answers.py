@@ -131,6 +131,10 @@ class TransactionAnswer(serializers.ModelSerializer[Transaction]):
         ]  # fmt: skip
 
 
+class EstimateParameters(serializers.Serializer[Any]):
+    flow_id = serializers.CharField(max_length=200, help_text="The flow's id, as traces name it.")
+
+
 class TransactionParameters(serializers.Serializer[Any]):
     """Filters; repeat ``type`` and ``user_id`` for “any of”. Times are ISO 8601; the end is not included."""
 

@@ -88,12 +88,12 @@ class MyCreditStatus(CreditsView):
 
 
 class Estimate(CreditsView):
-    @extend_schema(parameters=[OpenApiParameter("flow_id", str, required=True)], responses=answers.EstimateAnswer, operation_id="estimate")
+    @extend_schema(parameters=[answers.EstimateParameters], responses=answers.EstimateAnswer, operation_id="estimate")
     def get(self, request: Request) -> Response:
         """What a run of a flow will cost, by its history: median and 90th percentile in credits, and of how many runs."""
-        flow_id = request.query_params.get("flow_id", "")
-        if not flow_id:
-            raise ValidationError({"flow_id": ["Write the id of a flow."]})
+        asked = answers.EstimateParameters(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        flow_id = asked.validated_data["flow_id"]
         only_gatekeepers(self.viewer)
         known = estimate(flow_id)
         return Response(answers.EstimateAnswer({"flow_id": flow_id, "median": known.median, "p90": known.p90, "runs": known.runs}).data)

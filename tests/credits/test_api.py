@@ -257,3 +257,11 @@ class TestTransactions:
     def test_anothers_user_is_not_to_be_asked_for(self, people: People, ann: User, api: Callable[..., Any]) -> None:
         assert api(people.globex_admin, "/api/v2/credits/transactions", user_id=str(ann.pk)).status_code == 404
         assert api(people.acme_colleague, "/api/v2/credits/transactions", user_id=str(ann.pk)).status_code == 403
+
+
+@pytest.mark.parametrize("flow_id", ["", "a\x00b", "x" * 201])
+def test_an_estimate_of_no_flow_is_refused(people: People, flow_id: str) -> None:
+    client = APIClient()
+    client.force_login(people.platform_admin)
+    answer = client.get("/api/v2/credits/estimate", {"flow_id": flow_id})
+    assert (answer.status_code, answer.json()["errors"][0]["attr"]) == (400, "flow_id")

@@ -1,12 +1,14 @@
 """Whatever the schema lets a caller send, no answer is a server error, and each is one that the schema describes; for every role."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import schemathesis
+from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
+from django.db import close_old_connections
 from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +28,16 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 
 SECRET = "k" * 32
+
+
+@pytest.fixture(autouse=True)
+def one_connection() -> Iterator[None]:
+    """The application answers within the test's transaction, as Django's own test client has it."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
 
 
 def cookies_of(user: User | None) -> dict[str, str]:
