@@ -165,6 +165,8 @@ class GrantAnswer(serializers.ModelSerializer[Grant]):
     user_id = serializers.UUIDField(source="account_id")
     amount = CreditsField()
     rollover_maximum = CreditsField(allow_null=True)
+    # Written down, since its range would be that of the database at hand.
+    priority = serializers.IntegerField(help_text="The lowest number is burned first.")
 
     class Meta:
         model = Grant
