@@ -77,5 +77,5 @@ def _filtered(entries: QuerySet[Transaction], asked: dict[str, Any]) -> QuerySet
 
 
 def _rows(entries: QuerySet[Transaction]) -> Iterator[dict[str, Any]]:
-    for entry in entries.iterator(chunk_size=2000):
-        yield answers.TransactionAnswer(entry).data
+    # One serializer for all: making its fields anew takes longer than a row.
+    return map(answers.TransactionAnswer().to_representation, entries.iterator(chunk_size=2000))

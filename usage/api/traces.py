@@ -45,8 +45,9 @@ class Traces(ListView):
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
         found = traces_in(scope_of(self.viewer), period, filters)
         if isinstance(request.accepted_renderer, RowsRenderer):
-            rows = (answers.TraceAnswer(trace).data for trace in found.order_by("-start_time", "-pk").iterator(chunk_size=2000))
-            return streamed(rows, request.accepted_renderer, self.file_name)
+            # One serializer for all: making its fields anew takes longer than a row.
+            row_of, runs = answers.TraceAnswer().to_representation, found.order_by("-start_time", "-pk").iterator(chunk_size=2000)
+            return streamed(map(row_of, runs), request.accepted_renderer, self.file_name)
         pages = TracePages()
         page = pages.paginate_queryset(found, request, self) or []
         links = {"next": pages.get_next_link(), "previous": pages.get_previous_link()}
