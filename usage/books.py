@@ -73,6 +73,10 @@ FACT_CHECKS = {
         WHERE COALESCE(o.steps, 0) <> t.gone_observations""",
     "facts: every observation has its trace": """
         SELECT o.id, o.trace_id FROM usage_observation o LEFT JOIN usage_trace t ON t.id = o.trace_id WHERE t.id IS NULL""",
+    "facts: what a trace names exists": """
+        SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN langfuse_connection c ON c.id = t.connection_id
+        LEFT JOIN tenant ON tenant.id = t.tenant_id LEFT JOIN "user" u ON u.id = t.user_id
+        WHERE c.id IS NULL OR (t.tenant_id IS NOT NULL AND tenant.id IS NULL) OR (t.user_id IS NOT NULL AND u.id IS NULL)""",
 }
 
 
