@@ -136,12 +136,9 @@ class EstimateParameters(serializers.Serializer[Any]):
 
 
 class TransactionParameters(serializers.Serializer[Any]):
-    """Filters; repeat ``type`` and ``user_id`` for “any of”. Times are ISO 8601; the end is not included."""
+    """Whose entries; repeat ``user_id`` for “any of”. And how many, and where to go on."""
 
-    type = serializers.ListField(child=serializers.ChoiceField(choices=Transaction.Type.choices), required=False)
     user_id = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=100)
-    start_date = serializers.DateTimeField(required=False)
-    end_date = serializers.DateTimeField(required=False)
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
     cursor = serializers.CharField(required=False)
 

@@ -247,7 +247,16 @@ class TestTransactions:
 
     @pytest.mark.parametrize(
         ("query", "attr"),
-        [({"type": "gift"}, "type"), ({"user_id": "x"}, "user_id"), ({"limit": 0}, "limit"), ({"start_date": "x"}, "start_date")],
+        [
+            ({"type": "gift"}, "type"),
+            ({"type": ["deduction", "a\x00"]}, "type"),
+            ({"user_id": "x"}, "user_id"),
+            ({"limit": 0}, "limit"),
+            ({"start_date": "x"}, "start_date"),
+            ({"start_date": "2026-13-01T00:00:00Z"}, "start_date"),
+            ({"start_date": "0001-01-01T00:00:00+12:00"}, "start_date"),
+            ({"end_date": "9999-12-31T23:00:00-12:00"}, "end_date"),
+        ],
     )
     def test_a_wrong_filter_is_refused(self, people: People, api: Callable[..., Any], query: dict[str, Any], attr: str) -> None:
         answer = api(people.acme_user, "/api/v2/credits/transactions", **query)
