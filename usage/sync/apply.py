@@ -31,7 +31,8 @@ from usage.sync.steps import Directory, Step, TraceFact, newest_versions, step_f
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 5
+# Each conflict means that another worker has committed, so work goes on; with three workers five in a row have been seen.
+ATTEMPTS = 25
 StepsByTrace = Mapping[str, Sequence[Step]]
 
 
