@@ -31,8 +31,10 @@ from usage.sync.steps import Directory, Step, TraceFact, newest_versions, step_f
 
 logger = logging.getLogger(__name__)
 
-# Each conflict means that another worker has committed, so work goes on; with three workers five in a row have been seen.
-ATTEMPTS = 25
+# A conflict means that another worker has committed, so these come to an end; of three workers one met five in a row, all different.
+CONFLICTS = 25
+# A deadlock, or a lock that was not had in time: each may take many seconds.
+FAILURES = 5
 StepsByTrace = Mapping[str, Sequence[Step]]
 
 
@@ -193,16 +195,21 @@ def reassemble(assembler: Assembler, trace_ids: Collection[str], adjustment: str
 
 
 def committed(work: Callable[[], Applied]) -> Applied:
-    """Run ``work`` in a transaction of its own, again when another worker was faster with the same new trace."""
-    for attempt in range(1, ATTEMPTS + 1):
+    """Run ``work`` in a transaction of its own, again when another worker was faster with the same traces.
+
+    Raises IntegrityError after CONFLICTS of that kind, OperationalError after FAILURES.
+    """
+    left: dict[type[Exception], int] = {IntegrityError: CONFLICTS, OperationalError: FAILURES}
+    while True:
         try:
             with transaction.atomic():
                 return work()
-        except (IntegrityError, OperationalError):
-            if attempt == ATTEMPTS:
+        except (IntegrityError, OperationalError) as error:
+            kind = IntegrityError if isinstance(error, IntegrityError) else OperationalError
+            left[kind] -= 1
+            if not left[kind]:
                 raise
-            logger.info("Another worker stored the same traces; trying again (%d of %d)", attempt, ATTEMPTS)
-    raise AssertionError("unreachable")
+            logger.info("Another worker was faster with the same traces; trying again (%s)", error)
 
 
 def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: StepsByTrace, new: NewTraces, adjustment: str = "") -> Applied:
