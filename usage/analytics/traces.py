@@ -30,7 +30,7 @@ def labelled(traces: Sequence[Trace], scope: Scope) -> list[Run]:
 def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]:
     """The runs of the period that the scope and the filters let through, voided ones left out; a list of them begins with the newest."""
     found = Trace.objects.filter(start_time__gte=period.start, start_time__lt=period.end, is_voided=False)
-    if not scope.is_platform:
+    if not scope.is_platform or filters.tenant_ids or filters.user_ids:
         # Usage belongs to a tenant or a user only when both are known (domain.md, Unattributed usage).
         owner = {"tenant": scope.tenant_id, "user": scope.user_id}
         found = found.filter(tenant__isnull=False, user__isnull=False, **{name: pk for name, pk in owner.items() if pk is not None})

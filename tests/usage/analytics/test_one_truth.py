@@ -1,7 +1,7 @@
 """Invariant 1: every answer equals the same question asked of the stored traces and observations, in plain Python."""
 
 from collections.abc import Callable, Collection, Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from math import ceil
 from typing import Any
@@ -10,27 +10,28 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import transaction
+from django.db.models import QuerySet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import NOON, People
-from tests.usage.sync.test_assemble import received
+from tests.usage.random_usage import draw_usage, moments_around
 from usage.access import Scope
 from usage.analytics import queries
 from usage.analytics.calendar import Period, buckets
 from usage.analytics.question import Dimension, Filters, Status
-from usage.books import verify_books
 from usage.models import Granularity, LangfuseConnection, Observation, Trace
-from usage.rollups.build import build_rollups
 from usage.rollups.sketches import bucket_of, latency_of
-from usage.sync.apply import apply_received
 
 pytestmark = pytest.mark.django_db
 
-moments = st.integers(-3 * 24 * 60, 3 * 24 * 60).map(lambda minutes: NOON + timedelta(minutes=minutes))
-# What comes late lies where other things lie already.
-hours = st.integers(-24, 24).map(lambda number: NOON + timedelta(hours=number))
+moments = moments_around(NOON)
 zones = st.sampled_from([ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata"), ZoneInfo("America/New_York"), ZoneInfo("Asia/Kathmandu")])
+
+
+def stored_traces() -> QuerySet[Trace]:
+    """All that count."""
+    return Trace.objects.filter(is_voided=False).prefetch_related("steps")
 
 
 def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dict[str, Any]:
@@ -88,37 +89,8 @@ def in_scope(scope: Scope, filters: Filters, trace: Trace) -> bool:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection, people: People, data: st.DataObject) -> None:
-    users = [people.acme_user, people.acme_colleague, people.globex_user]
-    owners = st.sampled_from([("", ""), ("", "nobody"), *((str(one.tenant_id), str(one.pk)) for one in users), (str(people.acme.pk), "")])
-
-    def observation(number: int, when: st.SearchStrategy[datetime] = moments) -> Any:
-        tenant, user = data.draw(owners)
-        start = data.draw(when)
-        usage = data.draw(st.sampled_from([{}, {"input": 7, "output": 2, "total": 9}]))
-        cost = data.draw(st.none() | st.decimals(min_value=0, max_value=5, places=12)) if usage else None
-        return received(
-            f"o{number}",
-            trace_id=f"t{data.draw(st.integers(0, 8))}",
-            is_root=data.draw(st.booleans()),
-            level=data.draw(st.sampled_from(["DEFAULT", "ERROR"])),
-            start_time=start,
-            end_time=data.draw(st.none() | st.just(start + timedelta(milliseconds=data.draw(st.integers(0, 9000))))),
-            tenant_reference=tenant,
-            user_reference=user,
-            flow_id=data.draw(st.sampled_from(["", "f1", "f2"])),
-            project_id=data.draw(st.sampled_from(["", "p1"])),
-            model=data.draw(st.sampled_from(["m1", "m2", "nobody-knows"])) if usage else "",
-            usage_details=usage,
-            cost_usd=cost,
-        )
-
     with transaction.atomic():
-        apply_received(bare_connection, [observation(number) for number in range(data.draw(st.integers(0, 10)))])
-        built_at = data.draw(st.none() | moments | st.just(NOON + timedelta(days=60)), label="built at")
-        if built_at:
-            build_rollups(built_at)
-            apply_received(bare_connection, [observation(number, hours) for number in range(8, 8 + data.draw(st.integers(0, 3)))])
-            assert verify_books() == []
+        draw_usage(data, bare_connection, people)
         start, end = sorted([data.draw(moments), data.draw(moments)])
         if data.draw(st.booleans(), label="on full hours"):
             start, end = start.replace(minute=0), end.replace(minute=0)
@@ -134,7 +106,7 @@ def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection,
             models=data.draw(st.sampled_from([(), (), ("m1",), ("m1", "m2")])),
             statuses=data.draw(st.sampled_from([(), (Status.FAILED,), (Status.SUCCESS,), (Status.FAILED, Status.SUCCESS)])),
         )
-        traces = [one for one in Trace.objects.prefetch_related("steps") if in_scope(scope, filters, one)]
+        traces = [one for one in stored_traces() if in_scope(scope, filters, one)]
         within = [one for one in traces if period.start <= one.start_time < period.end]
 
         models = set(filters.models) or None
@@ -149,7 +121,7 @@ def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection,
         check_top(Dimension.USER, lambda trace: trace.user_id, scope, period, filters, [one for one in within if one.is_attributed])
         check_top(Dimension.TENANT, lambda trace: trace.tenant_id, scope, period, filters, [one for one in within if one.is_attributed])
         check_top(Dimension.FLOW, lambda trace: trace.flow_id, scope, period, filters, [one for one in within if one.flow_id])
-        everything = [one for one in Trace.objects.prefetch_related("steps") if start <= one.start_time < end]
+        everything = [one for one in stored_traces() if start <= one.start_time < end]
         owned = [one for one in everything if one.is_attributed]
         assert queries.active_tenants(period) == len({one.tenant_id for one in owned})
         assert same(queries.unattributed(period), plain(one for one in everything if not one.is_attributed))

@@ -1,0 +1,63 @@
+"""Usage drawn at random, applied as the sync applies it, with rollups that are built, stale, or neither."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.conftest import NOON, People
+from tests.usage.sync.test_assemble import received
+from usage.books import verify_books
+from usage.models import LangfuseConnection, Observation, Trace
+from usage.rollups.build import build_rollups
+from usage.sync.apply import apply_received
+from usage.sync.voiding import void
+
+
+def moments_around(centre: datetime) -> st.SearchStrategy[datetime]:
+    return st.integers(-3 * 24 * 60, 3 * 24 * 60).map(lambda minutes: centre + timedelta(minutes=minutes))
+
+
+def draw_usage(data: st.DataObject, connection: LangfuseConnection, people: People, centre: datetime = NOON) -> None:
+    """Up to 13 steps of nine runs within three days of the centre: of three users, of half an owner, of none; late ones after building.
+
+    A run may be voided. Call it inside a transaction.
+    """
+    users = [people.acme_user, people.acme_colleague, people.globex_user]
+    own = [(str(one.tenant_id), str(one.pk)) for one in users]
+    owners = st.sampled_from([("", ""), ("", "nobody"), *own, (str(people.acme.pk), ""), (str(people.acme.pk), str(people.globex_user.pk))])
+    moments = moments_around(centre)
+    # What comes late lies where other things lie already.
+    hours = st.integers(-24, 24).map(lambda number: centre + timedelta(hours=number))
+
+    def step(number: int, when: st.SearchStrategy[datetime]) -> Any:
+        tenant, user = data.draw(owners)
+        start = data.draw(when)
+        usage = data.draw(st.sampled_from([{}, {"input": 7, "output": 2, "total": 9}]))
+        cost = data.draw(st.none() | st.decimals(min_value=0, max_value=5, places=12)) if usage else None
+        return received(
+            f"o{number}",
+            trace_id=f"t{data.draw(st.integers(0, 8))}",
+            is_root=data.draw(st.booleans()),
+            level=data.draw(st.sampled_from(["DEFAULT", "ERROR"])),
+            start_time=start,
+            end_time=data.draw(st.none() | st.just(start + timedelta(milliseconds=data.draw(st.integers(0, 9000))))),
+            tenant_reference=tenant,
+            user_reference=user,
+            flow_id=data.draw(st.sampled_from(["", "f1", "f2"])),
+            project_id=data.draw(st.sampled_from(["", "p1"])),
+            model=data.draw(st.sampled_from(["m1", "m2", "nobody-knows"])) if usage else "",
+            usage_details=usage,
+            cost_usd=cost,
+        )
+
+    apply_received(connection, [step(number, moments) for number in range(data.draw(st.integers(0, 10)))])
+    built_at = data.draw(st.none() | moments | st.just(centre + timedelta(days=60)), label="built at")
+    if built_at:
+        build_rollups(built_at)
+        apply_received(connection, [step(number, hours) for number in range(8, 8 + data.draw(st.integers(0, 3)))])
+    if data.draw(st.booleans(), label="one is voided") and (gone := Observation.objects.order_by("pk").first()):
+        Observation.objects.filter(pk=gone.pk).update(gone_since=centre)
+        Trace.objects.filter(pk=gone.trace_id).update(gone_observations=1)
+        void([gone.trace_id.hex], "deleted", people.platform_admin)
+    assert verify_books() == []
