@@ -19,7 +19,15 @@ def stamp(moment: datetime) -> str:
     """A time as Django's SQLite backend writes it, and PostgreSQL reads it in a session in UTC (which Django's are)."""
     # msgspec writes a time ten times as fast as datetime does: 2026-11-30T12:00:00.250000Z.
     text: str = msgspec.to_builtins(moment if moment.tzinfo is UTC else moment.astimezone(UTC))
-    return f"{text[:10]} {text[11:-1]}"
+    return text[:-1].replace("T", " ")
+
+
+def stamps(moments: Sequence[datetime | None]) -> list[str | None]:
+    """The same of several times in UTC; None of None. Raises ValueError for a time that is not in UTC."""
+    texts: list[str | None] = msgspec.to_builtins(moments)
+    if not all(text is None or text[-1] == "Z" for text in texts):
+        raise ValueError(f"Not all of these times are in UTC: {', '.join(map(str, moments))}.")
+    return [text and text[:-1].replace("T", " ") for text in texts]
 
 
 def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

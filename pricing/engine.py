@@ -132,7 +132,7 @@ class PricedTrace(msgspec.Struct, frozen=True, gc=False):
         billed, credits = self.charge.billed_picousd, self.charge.microcredits
         if billed is None or credits is None:
             return []
-        sharing = [at for at, one in enumerate(self.costs) if one.picousd is not None and one.source is not CostSource.NO_USAGE]
+        sharing = [at for at, one in enumerate(self.costs) if one.picousd is not None and one.source is not WITHOUT_USAGE]
         if len(sharing) < 2:
             return [(sharing[0] if sharing else 0, billed, credits)]
         weights = [self.costs[at].picousd or 0 for at in sharing]

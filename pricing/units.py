@@ -8,7 +8,7 @@ Langfuse takes OpenAI's apart, so its keys lie beside one another. Where a usage
 the sum without the details of the input, of the output, or of both, then those details are inside and are taken out of the plain kind.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -95,10 +95,44 @@ def _output_kind(key: str) -> UnitKind:
     return UnitKind.OUTPUT_IMAGE if "image" in key else UnitKind.OUTPUT
 
 
+class TokenCounts(NamedTuple):
+    """Tokens of one observation: ``input``, ``output`` and ``total``, and the kinds apart (parts of the first two)."""
+
+    input: int = 0
+    output: int = 0
+    total: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    audio: int = 0
+
+
+NO_TOKENS = TokenCounts()
+COUNTED_AS = {
+    UnitKind.INPUT: ("input",),
+    UnitKind.CACHED_INPUT: ("input", "cached"),
+    UnitKind.CACHE_WRITE: ("input", "cache_write"),
+    UnitKind.CACHE_WRITE_1H: ("input", "cache_write"),
+    UnitKind.INPUT_AUDIO: ("input", "audio"),
+    UnitKind.INPUT_IMAGE: ("input",),
+    UnitKind.OUTPUT: ("output",),
+    UnitKind.REASONING: ("output", "reasoning"),
+    UnitKind.OUTPUT_AUDIO: ("output", "audio"),
+    UnitKind.OUTPUT_IMAGE: ("output",),
+}
+"""Which counts the tokens of a kind are part of; images and requests are no tokens."""
+COUNTED_AT = {kind: tuple(map(TokenCounts._fields.index, names)) for kind, names in COUNTED_AS.items()}
+TOTAL_AT = TokenCounts._fields.index("total")
+
+
 class Shape(NamedTuple):
-    """What the keys of a usage map say by themselves: the kind of each, and whether the map can count a unit twice."""
+    """What the keys of a usage map say by themselves: the kind of each, and whether the map can count a unit twice.
+
+    ``counted_at``: where in TokenCounts each key counts.
+    """
 
     kinds: tuple[UnitKind | None, ...]
+    counted_at: tuple[tuple[int, ...], ...]
     may_overlap: bool
     total_key: str | None
     lifetime_total: str | None
@@ -113,7 +147,8 @@ def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     lifetime_total = plain.get("cachecreationinputtokens") if any("ephemeral" in name for name in plain) else None
     found = set(kinds)
     has_details = (UnitKind.INPUT in found and found & set(INPUT_DETAILS)) or (UnitKind.OUTPUT in found and found & set(OUTPUT_DETAILS))
-    return Shape(kinds, bool(lifetime_total) or bool(has_details and total_key), total_key, lifetime_total)
+    counted_at = tuple(COUNTED_AT.get(kind, ()) if kind else () for kind in kinds)
+    return Shape(kinds, counted_at, bool(lifetime_total) or bool(has_details and total_key), total_key, lifetime_total)
 
 
 def units_of(usage_details: Mapping[str, int]) -> dict[UnitKind, int]:
@@ -155,42 +190,20 @@ def _take_out(units: dict[UnitKind, int], kind: UnitKind, count: int) -> None:
         units[kind] = left
 
 
-class TokenCounts(NamedTuple):
-    """Tokens of one observation: ``input``, ``output`` and ``total``, and the kinds apart (parts of the first two)."""
-
-    input: int = 0
-    output: int = 0
-    total: int = 0
-    cached: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-    audio: int = 0
-
-
-NO_TOKENS = TokenCounts()
-
-
 def count_tokens(usage_details: Mapping[str, int]) -> TokenCounts:
     """The token counts of a usage map. ``total`` is what the provider said, else the sum of all units."""
     if not usage_details:
         return NO_TOKENS
-    units = units_of(usage_details)
-    get = units.get
-    cached, cache_write = get(UnitKind.CACHED_INPUT, 0), get(UnitKind.CACHE_WRITE, 0) + get(UnitKind.CACHE_WRITE_1H, 0)
-    input_audio, reasoning, output_audio = get(UnitKind.INPUT_AUDIO, 0), get(UnitKind.REASONING, 0), get(UnitKind.OUTPUT_AUDIO, 0)
-    input_tokens = get(UnitKind.INPUT, 0) + cached + cache_write + input_audio + get(UnitKind.INPUT_IMAGE, 0)
-    output_tokens = get(UnitKind.OUTPUT, 0) + reasoning + output_audio + get(UnitKind.OUTPUT_IMAGE, 0)
     shape = shape_of(tuple(usage_details))
+    counted: Iterable[tuple[tuple[int, ...], int]] = zip(shape.counted_at, usage_details.values(), strict=True)
+    if shape.may_overlap:
+        counted = [(COUNTED_AT.get(kind, ()), count) for kind, count in units_of(usage_details).items()]
+    counts = [0] * len(NO_TOKENS)
+    for places, count in counted:
+        for place in places:
+            counts[place] += count
     if shape.total_key is not None:
-        total = usage_details[shape.total_key]
+        counts[TOTAL_AT] = usage_details[shape.total_key]
     else:
-        total = input_tokens + output_tokens if shape.may_overlap else sum(usage_details.values())
-    return TokenCounts(
-        input=input_tokens,
-        output=output_tokens,
-        total=total,
-        cached=cached,
-        cache_write=cache_write,
-        reasoning=reasoning,
-        audio=input_audio + output_audio,
-    )
+        counts[TOTAL_AT] = sum(counts[:TOTAL_AT]) if shape.may_overlap else sum(usage_details.values())
+    return TokenCounts(*counts)

@@ -1,9 +1,12 @@
 """Many rows at once."""
 
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from kluisz_analytics.bulk import insert_rows
+from kluisz_analytics.bulk import insert_rows, stamp, stamps
 
 
 @pytest.mark.django_db
@@ -16,3 +19,14 @@ def test_a_row_that_breaks_a_constraint_is_djangos_integrity_error_on_both_datab
             insert_rows(cursor, "numbers", ["number"], [(3,), (2,)])
         cursor.execute("SELECT COUNT(*) FROM numbers")
         assert cursor.fetchone() == (2,)
+
+
+def test_times_are_written_alike_one_by_one_and_together() -> None:
+    moments = [datetime(2026, 11, 30, 12, tzinfo=UTC), datetime(2026, 11, 30, 12, 0, 0, 250_000, tzinfo=UTC)]
+    assert stamps([*moments, None]) == [*map(stamp, moments), None]
+    assert stamp(moments[1].astimezone(ZoneInfo("Asia/Kolkata"))) == stamps(moments)[1]
+
+
+def test_times_of_another_zone_are_not_written_together() -> None:
+    with pytest.raises(ValueError, match="2026-11-30 17:30"):
+        stamps([datetime(2026, 11, 30, 17, 30, tzinfo=ZoneInfo("Asia/Kolkata"))])

@@ -10,7 +10,8 @@ DAY = timedelta(days=1)
 
 def hour_of(moment: datetime) -> datetime:
     """The start of the hour that ``moment`` is in, in UTC."""
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return datetime(utc.year, utc.month, utc.day, utc.hour, tzinfo=UTC)
 
 
 def period_of(granularity: Granularity, moment: datetime) -> tuple[datetime, datetime]:

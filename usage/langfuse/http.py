@@ -117,7 +117,10 @@ class LangfuseHttp:
 
     def _ask(self, path: str, query: Mapping[str, Any]) -> httpx.Response:
         try:
-            return self._http.get(path, params=query)
+            answer = self._http.get(path, params=query)
+            # The stream that it was read from refers to it, too: a page's megabyte would wait for the collector.
+            answer.stream = httpx.ByteStream(b"")
+            return answer
         except httpx.TransportError as error:
             raise Retryable(f"No whole answer from {self.host} ({type(error).__name__})") from error
         except httpx.InvalidURL as error:

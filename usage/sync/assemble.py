@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from pricing.engine import CostSource, ObservationUsage, PricedTrace, PricingEngine, TraceUsage
+from pricing.engine import WITHOUT_USAGE, ObservationUsage, PricedTrace, PricingEngine, TraceUsage
 from pricing.units import NO_TOKENS, TokenCounts
 from usage.langfuse.wire import ReceivedObservation
 from usage.periods import hour_of
@@ -38,9 +38,8 @@ def assemble(
         for step, row in zip(ordered, rows, strict=True)
     ]
     priced = engine.price(TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages))
-    _keep_prices(ordered, priced)
-    billed = [step for step in ordered if step.is_billed]
-    priced_count = sum([step.cost_picousd is not None for step in billed])
+    billed = _keep_prices(ordered, priced)
+    unpriced_count = [step.cost_picousd for step in billed].count(None)
     charge = priced.charge
     return TraceFact(
         id=ordered[0].trace_id,
@@ -59,8 +58,8 @@ def assemble(
         flow_id=first.flow_id or _first(rows, lambda row: row.flow_id),
         observations=len(steps),
         gone_observations=sum([step.gone_since is not None for step in steps]),
-        priced_observations=priced_count,
-        unpriced_observations=len(billed) - priced_count,
+        priced_observations=len(billed) - unpriced_count,
+        unpriced_observations=unpriced_count,
         tokens=sum_tokens(billed),
         cost_picousd=priced.cost_picousd,
         billed_cost_picousd=charge.billed_picousd,
@@ -91,26 +90,31 @@ def _owner(
     return (directory.tenants.get(tenant_reference) if tenant_reference else users_tenant_id), user_id
 
 
-def _keep_prices(steps: Sequence[Step], priced: PricedTrace) -> None:
-    """Write onto the steps what each costs, and which part of the trace's charge is its own."""
+def _keep_prices(steps: Sequence[Step], priced: PricedTrace) -> list[Step]:
+    """Write onto the steps what each costs, and which part of the trace's charge is its own. Returns those with usage."""
+    billed = []
     for step, cost in zip(steps, priced.costs, strict=True):
-        step.cost_picousd = None if cost.source is CostSource.NO_USAGE else cost.picousd
-        step.cost_source, step.price_id = cost.source, cost.price_id
+        step.cost_picousd, step.cost_source, step.price_id = cost.picousd, cost.source, cost.price_id
         step.billed_cost_picousd = step.microcredits = None
+        if cost.source is WITHOUT_USAGE:
+            step.cost_picousd = None
+        else:
+            billed.append(step)
     for at, billed_part, credits_part in priced.parts():
         steps[at].billed_cost_picousd, steps[at].microcredits = billed_part, credits_part
+    return billed
 
 
 def _latency_ms(rows: Sequence[ReceivedObservation], start_time: datetime) -> int | None:
     """From the earliest start to the latest end; None while no step has ended."""
-    ends = [row.end_time for row in rows if row.end_time is not None]
+    ends = [end_time for row in rows if (end_time := row.end_time) is not None]
     return max(0, (max(ends) - start_time) // MILLISECOND) if ends else None
 
 
 def _is_failed(rows: Sequence[ReceivedObservation]) -> bool:
     """A root has level ERROR, or, with no root, any step has. Roots come first in ``rows``."""
-    deciding = [row for row in rows if row.is_root] if rows[0].is_root else rows
-    return "ERROR" in [row.level for row in deciding]
+    has_root = rows[0].is_root
+    return "ERROR" in [row.level for row in rows if row.is_root or not has_root]
 
 
 def sum_tokens(steps: Sequence[Step]) -> TokenCounts:

@@ -5,6 +5,7 @@ A change of a trace is its old numbers taken away and its new ones added; a stat
 
 from collections import Counter
 from collections.abc import Collection
+from datetime import datetime
 from operator import add, neg
 from typing import NamedTuple
 
@@ -29,8 +30,9 @@ class Change:
     """Traces added and taken away: their numbers by user and hour, and the hours that they were in."""
 
     def __init__(self) -> None:
-        self._sums: dict[LineKey, Numbers] = {}
-        self._hours: Counter[str] = Counter()
+        # By the hour, and by the tenant's and the user's key as integers: they are compared fastest.
+        self._sums: dict[tuple[datetime, int, int], Numbers] = {}
+        self._hours: Counter[datetime] = Counter()
 
     def add(self, trace: TraceFact) -> None:
         """Count a trace that is stored now as it was not before."""
@@ -43,25 +45,28 @@ class Change:
     def forget(self, trace: TraceFact) -> None:
         """Undo an :meth:`add`: the trace was not stored after all."""
         self._count(trace, -1)
-        self._hours[stamp(trace.hour)] -= 2
+        self._hours[trace.hour] -= 2
 
     def _count(self, trace: TraceFact, sign: int) -> None:
-        hour = stamp(trace.hour)
-        self._hours[hour] += 1
+        self._hours[trace.hour] += 1
         if trace.is_voided or trace.tenant_id is None or trace.user_id is None:
             return
-        key = LineKey(hour, trace.tenant_id.hex, trace.user_id.hex)
+        key = trace.hour, trace.tenant_id.int, trace.user_id.int
         numbers = numbers_of(trace) if sign > 0 else tuple(map(neg, numbers_of(trace)))
         known = self._sums.get(key)
         self._sums[key] = numbers if known is None else tuple(map(add, known, numbers))
 
     def lines(self) -> list[tuple[LineKey, Numbers]]:
         """What is left: numbers that were taken away and added again are no change."""
-        return [(key, numbers) for key, numbers in self._sums.items() if any(numbers)]
+        return [
+            (LineKey(stamp(hour), f"{tenant:032x}", f"{user:032x}"), numbers)
+            for (hour, tenant, user), numbers in self._sums.items()
+            if any(numbers)
+        ]
 
     def hours(self) -> Collection[str]:
         """The hours whose traces changed in any way."""
-        return [hour for hour, changes in self._hours.items() if changes > 0]
+        return [stamp(hour) for hour, changes in self._hours.items() if changes > 0]
 
 
 def numbers_of(trace: TraceFact) -> Numbers:

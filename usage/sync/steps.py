@@ -40,10 +40,6 @@ class Step(msgspec.Struct, gc=False):
         """Versions of a step are ordered by this; the greatest is the truth, however they arrive."""
         return self.received.received_at, self.content_hash
 
-    @property
-    def is_billed(self) -> bool:
-        return self.cost_source is not CostSource.NO_USAGE
-
 
 class TraceFact(msgspec.Struct, gc=False):
     """A trace as decided from its steps. ``id`` is its key as 32 hex digits."""

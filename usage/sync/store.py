@@ -14,7 +14,7 @@ import msgspec
 from django.db import connection as database
 from django.db import models
 
-from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
+from kluisz_analytics.bulk import among, insert_rows, stamps, update_rows
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
@@ -57,7 +57,6 @@ _trace_values = attrgetter("id", "cost_picousd", "billed_cost_picousd", "microcr
 def step_row(step: Step, trace: TraceFact) -> Row:
     """The step of the trace as it is stored, in the order of STEP_COLUMNS."""
     received = step.received
-    end_time, gone_since = received.end_time, step.gone_since
     tenant, user, project, flow, name = (
         received.tenant_reference,
         received.user_reference,
@@ -74,10 +73,7 @@ def step_row(step: Step, trace: TraceFact) -> Row:
         None if project == trace.project_id else project,
         None if flow == trace.flow_id else flow,
         None if name == trace.name else name,
-        stamp(received.start_time),
-        stamp(end_time) if end_time else None,
-        stamp(received.received_at),
-        stamp(gone_since) if gone_since else None,
+        *stamps((received.start_time, received.end_time, received.received_at, step.gone_since)),
         step.cost_source.value,
         msgspec.json.encode(received.usage_details).decode() if received.usage_details else "",
     )
@@ -88,9 +84,7 @@ def trace_row(trace: TraceFact) -> Row:
     return (
         *_trace_values(trace),
         *trace.tokens,
-        stamp(trace.start_time),
-        stamp(trace.hour),
-        stamp(trace.priced_as_of),
+        *stamps((trace.start_time, trace.hour, trace.priced_as_of)),
         trace.tenant_id.hex if trace.tenant_id else None,
         trace.user_id.hex if trace.user_id else None,
     )

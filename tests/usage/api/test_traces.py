@@ -39,9 +39,7 @@ def test_runs_are_filtered_newest_first(people: People, api: Callable[..., Any],
 
 
 @pytest.mark.parametrize(("path", "count"), [("traces", 3), ("costs", 3)])
-def test_a_run_of_a_tenant_but_of_no_known_user_is_nobodys(
-    people: People, api: Callable[..., Any], path: str, count: int
-) -> None:
+def test_a_run_of_a_tenant_but_of_no_known_user_is_nobodys(people: People, api: Callable[..., Any], path: str, count: int) -> None:
     nobodys = Trace.objects.get(user=None)
     Trace.objects.filter(pk=nobodys.pk).update(tenant=people.acme)
     answer = api(people.platform_admin, path, tenant_id=str(people.acme.pk), format="csv", **PERIOD)
