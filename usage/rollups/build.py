@@ -67,19 +67,27 @@ RULES = (
 PARENTS = (WEEK, MONTH)
 
 
-def build_rollups(now: datetime | None = None) -> int:
-    """Build whatever is stale and can be built. Returns how many days were built."""
-    moment, days, touched = now or timezone.now(), 0, set[tuple[Granularity, datetime]]()
+def build_rollups(now: datetime | None = None, built: Iterable[datetime] = ()) -> int:
+    """Build whatever is stale and can be built, and the weeks and months of days that were ``built`` before. Returns how many days were."""
+    moment, days = now or timezone.now(), set(built)
     while (day := _next_stale_day(moment)) is not None:
         _build_day(day, moment)
-        days += 1
-        touched.update((granularity, period_of(granularity, day)[0]) for granularity in PARENTS)
+        days.add(day)
+    touched = {(granularity, period_of(granularity, day)[0]) for granularity in PARENTS for day in days}
     for granularity in PARENTS:
         waiting = StalePeriod.objects.filter(granularity=granularity).order_by("period_start")
         for start in waiting.values_list("period_start", flat=True).distinct():
             if period_of(granularity, start)[1] <= moment or (granularity, start) in touched:
                 _build_parent(granularity, start, moment)
-    return days
+    return len(days)
+
+
+def build_day(day: datetime, now: datetime) -> bool:
+    """Build a day that is over, if any of it is stale; whether it was. Its weeks and months are left to :func:`build_rollups`."""
+    marks = StalePeriod.objects.filter(granularity__in=(HOUR, DAY), period_start__gte=day, period_start__lt=period_of(DAY, day)[1])
+    if is_stale := marks.exists():
+        _build_day(day, now)
+    return is_stale
 
 
 def _next_stale_day(now: datetime) -> datetime | None:

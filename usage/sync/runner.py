@@ -15,12 +15,13 @@ from usage.connections import client_for, remember_api
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.errors import LangfuseError, NotFound
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
+from usage.rollups.beside import DaysBeside
 from usage.rollups.build import build_rollups
 from usage.sync import windows
 from usage.sync.attribution import attribute_known
 from usage.sync.result import COUNTS, SyncResult
 from usage.sync.waiting import price_waiting_since
-from usage.sync.walk import Walk
+from usage.sync.walk import HoursRead, Walk
 from usage.sync.windows import Span
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,10 @@ def sync_connection(
     with recorded_run(connection, SyncRun.Kind.SYNC) as result, client_for(connection) as client:
         remember_api(connection, client.find_api())
         windows.open_windows(connection, span)
-        read_due(connection, client, windows.due(connection, span, again_from), result, progress)
-        build_rollups()
+        due = windows.due(connection, span, again_from)
+        with DaysBeside(window.start for window in due) as beside:
+            read_due(connection, client, due, result, progress, beside.read)
+        build_rollups(built=beside.built)
     return result
 
 
@@ -96,10 +99,11 @@ def read_due(
     due: list[SyncWindow],
     result: SyncResult,
     progress: Progress = no_progress,
+    on_read: HoursRead = lambda hours: None,
 ) -> None:
     """Read the windows, newest first, after attributing what has found its owner and pricing what has found a price. Adds to ``result``."""
     result.add(attribute_known(connection))
     result.add(price_waiting_since(connection, _last_complete(connection)))
     worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    walk = Walk(connection, client, due, worker, result)
+    walk = Walk(connection, client, due, worker, result, on_read)
     walk.read(lambda: progress(result.windows, len(due), result.observations_read))

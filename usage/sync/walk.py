@@ -29,6 +29,8 @@ from usage.sync.reader import Reader
 from usage.sync.result import SyncResult
 from usage.sync.steps import Step, step_from
 
+HoursRead = Callable[[Sequence[datetime]], None]
+"""Called with hours when all of them is stored."""
 # How much is leased at once, and so how the work is shared between workers.
 HOURS_A_LEASE = 24
 # Prices and the directory are loaded anew when they are this old.
@@ -71,9 +73,16 @@ class Walk:
     """One worker's walk through the windows of one connection. Adds to ``result`` as it goes."""
 
     def __init__(
-        self, connection: LangfuseConnection, client: LangfuseClientService, due: Sequence[SyncWindow], worker: str, result: SyncResult
+        self,
+        connection: LangfuseConnection,
+        client: LangfuseClientService,
+        due: Sequence[SyncWindow],
+        worker: str,
+        result: SyncResult,
+        on_read: HoursRead,
     ) -> None:
         self._connection, self._client, self._worker, self._result = connection, client, worker, result
+        self._on_read = on_read
         self._runs = deque(windows.runs(due, HOURS_A_LEASE))
         self._leased: list[SyncWindow] = []
         self._read_at: dict[int, datetime] = {}
@@ -186,6 +195,7 @@ class Walk:
         self._result.add(committed(stored))
         self._result.windows += len(finished)
         self._leased = left
+        self._on_read([window.start for window in work.finished])
 
 
 def _batch_of(pile: Pile, assembler: Assembler | None, computing: AbstractContextManager[object]) -> Batch:

@@ -1,0 +1,63 @@
+"""Builds days that are wholly read while others are still being read.
+
+Reading keeps the interpreter busy, building mostly PostgreSQL. SQLite has one writer at a time, and inside a transaction nobody else sees
+what it stores: there, all is left to :func:`usage.rollups.build.build_rollups` at the end.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from usage.models import Granularity
+from usage.periods import DAY, period_of
+from usage.rollups.build import build_day
+
+logger = logging.getLogger(__name__)
+
+
+class DaysBeside:
+    """Builds days in a thread of its own. ``hours`` are those that will be read; ``built`` are the days that were built."""
+
+    def __init__(self, hours: Iterable[datetime]) -> None:
+        self._unread = Counter(map(_day_of, hours))
+        self._is_possible = connection.vendor == "postgresql" and not connection.in_atomic_block
+        self._waiting = set(self._unread) if self._is_possible else set()
+        self._builder = ThreadPoolExecutor(1, "builder")
+        self.built: set[datetime] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._is_possible:
+            self._builder.submit(connection.close)
+        self._builder.shutdown(cancel_futures=error is not None)
+
+    def read(self, hours: Iterable[datetime]) -> None:
+        """These hours are stored. A day is built when the one before it is, too: a run that began there may have steps in this one."""
+        self._unread.subtract(map(_day_of, hours))
+        for day in sorted(self._waiting, reverse=True):
+            if not self._unread[day] and not self._unread[day - DAY]:
+                self._waiting.remove(day)
+                self._builder.submit(self._build, day)
+
+    def _build(self, day: datetime) -> None:
+        now = timezone.now()
+        if day + DAY > now:
+            return
+        try:
+            if build_day(day, now):
+                self.built.add(day)
+        except DatabaseError:
+            logger.warning("The rollups of %s could not be built beside the sync; they are built at its end", day.date(), exc_info=True)
+
+
+def _day_of(hour: datetime) -> datetime:
+    return period_of(Granularity.DAY, hour)[0]
