@@ -36,7 +36,9 @@ HOURS_A_LEASE = 24
 # Prices and the directory are loaded anew when they are this old.
 ASSEMBLER_SECONDS = 30
 # Threads take turns so often, so that the one that stores does not wait long for its turn after each answer of the database.
-TURN_SECONDS = 0.0003
+TURN_SECONDS = 0.001
+# Rows refer to nothing that refers to them, so looking for cycles among them is for nothing; what HTTP leaves behind is small.
+BATCHES_A_COLLECTION = 8
 # How many batches may be under way: one that is being prepared, and one that the database takes.
 BATCHES_AHEAD = 1
 
@@ -89,6 +91,7 @@ class Walk:
         self._counts: Counter[datetime] = Counter()
         self._pile = Pile()
         self._work: deque[Work] = deque()
+        self._batches = 0
         # The first batches are small, so that the database has work while the first large one is read.
         self._batch_observations = settings.SYNC_BATCH_OBSERVATIONS // 8
         self._assembler = load_assembler(connection)
@@ -193,6 +196,9 @@ class Walk:
             return applied
 
         self._result.add(committed(stored))
+        self._batches += 1
+        if self._batches % BATCHES_A_COLLECTION == 0:
+            gc.collect()
         self._result.windows += len(finished)
         self._leased = left
         self._on_read([window.start for window in work.finished])
@@ -209,14 +215,17 @@ def _batch_of(pile: Pile, assembler: Assembler | None, computing: AbstractContex
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Short turns between threads, and a collector that leaves alone what was there before."""
-    turn = sys.getswitchinterval()
+    """Short turns between threads; a collector that leaves alone what was there before, and comes only when it is called."""
+    turn, was_collecting = sys.getswitchinterval(), gc.isenabled()
     sys.setswitchinterval(TURN_SECONDS)
     gc.freeze()
+    gc.disable()
     try:
         yield
     finally:
         gc.unfreeze()
+        if was_collecting:
+            gc.enable()
         sys.setswitchinterval(turn)
 
 
