@@ -1,0 +1,74 @@
+"""Building days beside a sync that goes on."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from django.db import OperationalError, connection
+
+from tests.conftest import NOON, People
+from usage.books import verify_books
+from usage.models import Granularity, StalePeriod, TenantUsageStats
+from usage.rollups import beside
+from usage.rollups.beside import DaysBeside
+from usage.rollups.build import build_rollups
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, serialized_rollback=True),
+    pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time"),
+]
+TODAY = NOON.replace(hour=0)
+YESTERDAY = TODAY - timedelta(days=1)
+LATER = TODAY + timedelta(days=60)
+HOURS = [YESTERDAY + timedelta(hours=number) for number in range(48)]
+
+
+@pytest.fixture(autouse=True)
+def _two_days_used_long_ago(people: People, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside.timezone, "now", lambda: LATER)
+    for number in range(2):
+        use(people.acme_user, start=NOON - timedelta(days=number))
+
+
+def days_built() -> set[datetime]:
+    days = TenantUsageStats.objects.filter(granularity=Granularity.DAY)
+    return set(days.values_list("period_start", flat=True))
+
+
+def test_a_day_is_built_once_it_and_the_day_before_are_read() -> None:
+    with DaysBeside(HOURS) as days:
+        days.read(HOURS[24:])
+    assert days.built == days_built() == set()
+    with DaysBeside(HOURS) as days:
+        days.read(HOURS[24:])
+        days.read(HOURS[1:24])
+        days.read(HOURS[:1])
+    assert days.built == days_built() == {YESTERDAY, TODAY}
+    assert build_rollups(LATER, days.built) == 2
+    assert not StalePeriod.objects.exists()
+    assert verify_books() == []
+
+
+def test_a_day_that_is_not_over_is_left_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside.timezone, "now", lambda: NOON)
+    with DaysBeside(HOURS) as days:
+        days.read(HOURS)
+    assert days.built == {YESTERDAY}
+
+
+def test_a_day_that_could_not_be_built_is_built_at_the_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> bool:
+        raise OperationalError("canceling statement due to lock timeout")
+
+    monkeypatch.setattr(beside, "build_day", fail)
+    with DaysBeside(HOURS) as days:
+        days.read(HOURS)
+    assert "could not be built beside the sync" in caplog.text
+    assert build_rollups(LATER, days.built) == 2
+    assert verify_books() == []
+
+
+def test_nothing_is_built_any_more_when_the_sync_fails() -> None:
+    with pytest.raises(RuntimeError), DaysBeside(HOURS):
+        raise RuntimeError
+    assert days_built() == set()
