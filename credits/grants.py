@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Max, Q
 from django.utils import timezone
 
@@ -52,7 +52,11 @@ def grant(new: NewGrant) -> Grant:
     Raises ValueError for an amount that is not above 0 or has more than six decimals, and for an end that is not after the beginning;
     IdempotencyConflict when the key was used for another user or amount.
     """
-    return give([new])[0]
+    try:
+        return give([new])[0]
+    except IntegrityError:
+        # Whoever used the key for another user at the same moment was faster; its grant is there now.
+        return give([new])[0]
 
 
 @transaction.atomic

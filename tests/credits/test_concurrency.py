@@ -93,3 +93,12 @@ def test_beats_that_overlap_do_everything_once(people: People) -> None:
     assert not Account.objects.filter(user__username__startswith="u", used__gt=0).exists()
     balanced()
     assert not Hold.objects.exists()
+
+
+def test_of_two_users_given_something_under_one_key_at_once_one_gets_it_and_the_other_is_told(people: People) -> None:
+    users = [people.acme_user, people.globex_user]
+    for number in range(10):
+        given = [NewGrant(user, D(5), Grant.Source.PROMOTION, f"key-{number}") for user in users]
+        found = at_once(*(lambda new=new: grants.grant(new) for new in given))  # type: ignore[misc]
+        assert sorted(type(one).__name__ for one in found) == ["Grant", "IdempotencyConflict"], found
+    balanced()
