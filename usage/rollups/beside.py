@@ -27,8 +27,9 @@ class DaysBeside:
 
     def __init__(self, hours: Iterable[datetime]) -> None:
         self._unread = Counter(map(_day_of, hours))
-        self._is_possible = connection.vendor == "postgresql" and not connection.in_atomic_block
-        self._waiting = set(self._unread) if self._is_possible else set()
+        is_possible = connection.vendor == "postgresql" and not connection.in_atomic_block
+        self._waiting = set(self._unread) if is_possible else set()
+        self._is_abandoned = False
         self._builder = ThreadPoolExecutor(1, "builder")
         self.built: set[datetime] = set()
 
@@ -36,9 +37,9 @@ class DaysBeside:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._is_possible:
-            self._builder.submit(connection.close)
-        self._builder.shutdown(cancel_futures=error is not None)
+        self._is_abandoned = error is not None
+        self._builder.submit(connection.close)
+        self._builder.shutdown()
 
     def read(self, hours: Iterable[datetime]) -> None:
         """These hours are stored. A day is built when the one before it is, too: a run that began there may have steps in this one."""
@@ -50,7 +51,7 @@ class DaysBeside:
 
     def _build(self, day: datetime) -> None:
         now = timezone.now()
-        if day + DAY > now:
+        if self._is_abandoned or day + DAY > now:
             return
         try:
             if build_day(day, now):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from threading import Event, Timer
 
 import pytest
 from django.db import OperationalError, connection
@@ -9,7 +10,7 @@ from django.db import OperationalError, connection
 from tests.conftest import NOON, People
 from usage.books import verify_books
 from usage.models import Granularity, StalePeriod, TenantUsageStats
-from usage.rollups import beside
+from usage.rollups import beside, build
 from usage.rollups.beside import DaysBeside
 from usage.rollups.build import build_rollups
 
@@ -68,7 +69,18 @@ def test_a_day_that_could_not_be_built_is_built_at_the_end(monkeypatch: pytest.M
     assert verify_books() == []
 
 
-def test_nothing_is_built_any_more_when_the_sync_fails() -> None:
-    with pytest.raises(RuntimeError), DaysBeside(HOURS):
-        raise RuntimeError
-    assert days_built() == set()
+def test_nothing_is_built_any_more_when_the_sync_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, failed = Event(), Event()
+
+    def build_day(day: datetime, now: datetime) -> bool:
+        begun.set()
+        assert failed.wait(30)
+        return build.build_day(day, now)
+
+    monkeypatch.setattr(beside, "build_day", build_day)
+    days = DaysBeside(HOURS)
+    days.read(HOURS)
+    assert begun.wait(30)
+    Timer(0.2, failed.set).start()
+    days.__exit__(RuntimeError, RuntimeError(), None)
+    assert days.built == days_built() == {TODAY}
