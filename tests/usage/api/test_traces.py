@@ -46,6 +46,15 @@ def test_a_run_of_a_tenant_but_of_no_known_user_is_nobodys(people: People, api: 
     assert len(b"".join(answer.streaming_content).decode().splitlines()) == 1 + count
 
 
+def test_a_user_opens_each_run_of_its_list_also_one_of_another_tenant(people: People, api: Callable[..., Any]) -> None:
+    trace = Trace.objects.filter(user=people.acme_user).earliest("start_time")
+    Trace.objects.filter(pk=trace.pk).update(tenant=people.globex)
+    assert str(trace.pk) in [row["trace_id"] for row in api(people.acme_user, "traces", **PERIOD).json()["results"]]
+    answers = {role: api(getattr(people, role), f"traces/{trace.pk}").status_code for role in ("acme_user", "globex_admin", "globex_user")}
+    assert answers == {"acme_user": 200, "globex_admin": 200, "globex_user": 403}
+    assert api(people.acme_admin, f"traces/{trace.pk}").status_code == 404
+
+
 def test_pages_follow_each_other_without_gap_or_overlap(people: People, api: Callable[..., Any]) -> None:
     client = APIClient()
     client.force_login(people.platform_admin)
