@@ -65,7 +65,7 @@ def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted
             new_charges.append((user_id.hex, at, amount, number))
         else:
             old_charges.append((charge.id, amount, number))
-        entries.append(_usage_entry(user_id, at, balances[user_id], difference, number, created_at, adjustment))
+        entries.append(_usage_entry(user_id, hour, balances[user_id], difference, number, created_at, adjustment))
         balances[user_id] -= difference
         net += difference
     with connection.cursor() as cursor:
@@ -128,7 +128,7 @@ ENTRY_COLUMNS = [
 
 
 def _usage_entry(
-    user_id: UUID, hour: str, balance: int, difference: int, number: int, created_at: str, adjustment: str
+    user_id: UUID, hour: datetime, balance: int, difference: int, number: int, created_at: str, adjustment: str
 ) -> tuple[object, ...]:
     """A row of the ledger, in the order of ENTRY_COLUMNS; amounts in millionths of a credit."""
     kind, reason = (Transaction.Type.DEDUCTION, "Usage") if difference > 0 else (Transaction.Type.REFUND, "Usage became less")
@@ -141,8 +141,8 @@ def _usage_entry(
         balance,
         balance - difference,
         reason,
-        f"usage:{user_id}:{hour}:{number}",
-        hour,
+        f"usage:{user_id}:{hour:%Y-%m-%dT%H}:{number}",
+        stamp(hour),
         created_at,
     )
 

@@ -6,6 +6,7 @@ by :func:`stamp`.
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -15,19 +16,24 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models.expressions import RawSQL
 
 
+@cache
+def _is_postgresql() -> bool:
+    return connection.vendor == "postgresql"
+
+
 def stamp(moment: datetime) -> str:
-    """A time as Django's SQLite backend writes it, and PostgreSQL reads it in a session in UTC (which Django's are)."""
+    """A time as the database at hand takes it: ISO 8601 in UTC, or as Django's SQLite backend writes it."""
     # msgspec writes a time ten times as fast as datetime does: 2026-11-30T12:00:00.250000Z.
     text: str = msgspec.to_builtins(moment if moment.tzinfo is UTC else moment.astimezone(UTC))
-    return text[:-1].replace("T", " ")
+    return text if _is_postgresql() else text[:-1].replace("T", " ")
 
 
 def stamps(moments: Sequence[datetime | None]) -> list[str | None]:
-    """The same of several times in UTC; None of None. Raises ValueError for a time that is not in UTC."""
-    texts: list[str | None] = msgspec.to_builtins(moments)
-    if not all(text is None or text[-1] == "Z" for text in texts):
-        raise ValueError(f"Not all of these times are in UTC: {', '.join(map(str, moments))}.")
-    return [text and text[:-1].replace("T", " ") for text in texts]
+    """The same of several times in UTC; None of None."""
+    if _is_postgresql():
+        texts: list[str | None] = msgspec.to_builtins(moments)
+        return texts
+    return [None if moment is None else stamp(moment) for moment in moments]
 
 
 def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -36,7 +42,7 @@ def insert_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows:
     Raises the database's IntegrityError when a row breaks a constraint; nothing is inserted then.
     """
     names = ", ".join(f'"{column}"' for column in columns)
-    if connection.vendor == "postgresql":
+    if _is_postgresql():
         # COPY is the driver's own, so its errors have to be made Django's.
         with connection.wrap_database_errors, cursor.cursor.copy(f'COPY "{table}" ({names}) FROM STDIN') as copy:
             for row in rows:
@@ -51,7 +57,7 @@ def among(column: str, keys: Iterable[str]) -> RawSQL:
 
     PostgreSQL is given an array and not a subquery: it then knows how many there are, and looks each up in the column's index.
     """
-    if connection.vendor == "postgresql":
+    if _is_postgresql():
         condition, listed = f"{column} = ANY(%s::uuid[])", "{" + ",".join(keys) + "}"
     else:
         condition, listed = f"{column} IN (SELECT value FROM json_each(%s))", '["' + '","'.join(keys) + '"]'

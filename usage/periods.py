@@ -14,16 +14,28 @@ def hour_of(moment: datetime) -> datetime:
     return datetime(utc.year, utc.month, utc.day, utc.hour, tzinfo=UTC)
 
 
+def milliseconds(duration: timedelta) -> int:
+    """Whole milliseconds, rounded down. Without dividing a duration by a duration, which is slow."""
+    return duration.days * 86_400_000 + duration.seconds * 1000 + duration.microseconds // 1000
+
+
 def period_of(granularity: Granularity, moment: datetime) -> tuple[datetime, datetime]:
     """The start and the end of the period that ``moment`` is in."""
-    hour = hour_of(moment)
-    day = hour.replace(hour=0)
-    if granularity is Granularity.HOUR:
-        return hour, hour + HOUR
-    if granularity is Granularity.DAY:
-        return day, day + DAY
+    start = hour_of(moment)
+    if granularity is not Granularity.HOUR:
+        start = start.replace(hour=0)
     if granularity is Granularity.WEEK:
-        monday = day - timedelta(days=day.weekday())
-        return monday, monday + 7 * DAY
-    first = day.replace(day=1)
-    return first, (first + 32 * DAY).replace(day=1)
+        start -= timedelta(days=start.weekday())
+    elif granularity is Granularity.MONTH:
+        start = start.replace(day=1)
+    return start, end_of(granularity, start)
+
+
+def end_of(granularity: Granularity, start: datetime) -> datetime:
+    """The end of the period that starts there."""
+    length = LENGTHS.get(granularity)
+    return start + length if length else (start + 32 * DAY).replace(day=1)
+
+
+LENGTHS = {Granularity.HOUR: HOUR, Granularity.DAY: DAY, Granularity.WEEK: 7 * DAY}
+"""Of the periods that are all equally long."""

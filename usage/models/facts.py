@@ -16,13 +16,13 @@ from usage.models.connections import LangfuseConnection
 class TokenColumns(models.Model):
     """Token counts (pricing.units.TokenCounts)."""
 
-    input_tokens = models.BigIntegerField(default=0)
-    output_tokens = models.BigIntegerField(default=0)
-    total_tokens = models.BigIntegerField(default=0)
-    cached_tokens = models.BigIntegerField(default=0)
-    cache_write_tokens = models.BigIntegerField(default=0)
-    reasoning_tokens = models.BigIntegerField(default=0)
-    audio_tokens = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0, db_default=0)
+    output_tokens = models.BigIntegerField(default=0, db_default=0)
+    total_tokens = models.BigIntegerField(default=0, db_default=0)
+    cached_tokens = models.BigIntegerField(default=0, db_default=0)
+    cache_write_tokens = models.BigIntegerField(default=0, db_default=0)
+    reasoning_tokens = models.BigIntegerField(default=0, db_default=0)
+    audio_tokens = models.BigIntegerField(default=0, db_default=0)
 
     class Meta:
         abstract = True
@@ -85,7 +85,10 @@ class Trace(TokenColumns):
 
 
 class Observation(TokenColumns):
-    """One step of a trace: the version of it that Langfuse received last."""
+    """One step of a trace: the version of it that Langfuse received last.
+
+    Most steps use nothing: what they have in their columns is what the database writes by itself (``usage.sync.store``).
+    """
 
     class Type(models.TextChoices):
         SPAN = "SPAN"
@@ -132,11 +135,13 @@ class Observation(TokenColumns):
     project_id = models.CharField(max_length=200, blank=True, null=True)
     flow_id = models.CharField(max_length=200, blank=True, null=True)
     trace_name = models.CharField(max_length=200, blank=True, null=True)
-    model = models.CharField(max_length=200, blank=True)
-    usage_details = models.TextField(blank=True, help_text="JSON: unit → count, as the provider named them.")
+    model = models.CharField(max_length=200, blank=True, default="", db_default="")
+    usage_details = models.TextField(blank=True, default="", db_default="", help_text="JSON: unit → count, as the provider named them.")
     langfuse_cost_usd = UsdField(null=True)
     cost_usd = UsdField(null=True)
-    cost_source = models.CharField(max_length=20, choices=Source.choices)
+    cost_source = models.CharField(
+        max_length=20, choices=Source.choices, default=CostSource.NO_USAGE.value, db_default=CostSource.NO_USAGE.value
+    )
     price_id = models.BigIntegerField(null=True, help_text="The model price that priced it.")
     billed_cost_usd = UsdField(null=True, help_text="Its part of what the trace is billed.")
     credits = CreditsField(null=True, help_text="Its part of the trace's credits.")

@@ -21,7 +21,7 @@ from kluisz_analytics.fields import CREDIT_PLACES, from_scaled
 from pricing.book import load_price_book
 from pricing.engine import PricingEngine
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
-from usage.models import LangfuseConnection, Observation, Trace
+from usage.models import LangfuseConnection
 from usage.periods import hour_of
 from usage.sync import store
 from usage.sync.assemble import assemble
@@ -234,8 +234,8 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
         rows = [store.step_row(step, trace) for step in steps]
         added_steps += [row for row in rows if row[0] not in old_rows]
         changed_steps += [row for row in rows if row[0] in old_rows and row != old_rows[row[0]]]
-    store.write(Trace, store.TRACE_COLUMNS, new.rows.values(), changed_traces)
-    store.write(Observation, store.STEP_COLUMNS, chain(added_steps, *new.step_rows.values()), changed_steps)
+    store.write_traces(new.rows.values(), changed_traces)
+    store.write_steps(chain(added_steps, *new.step_rows.values()), changed_steps)
     posted = post(apply_change(change), adjustment)
     holds.charged([trace.langfuse_trace_id for trace in (*new.facts.values(), *decided) if trace.microcredits is not None])
     return Applied(

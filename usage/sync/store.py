@@ -12,14 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from django.db import connection as database
-from django.db import models
 
-from kluisz_analytics.bulk import among, insert_rows, stamps, update_rows
+from kluisz_analytics.bulk import among, insert_rows, stamp, stamps, update_rows
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.tenants.models import Tenant, User
-from pricing.engine import CostSource
+from pricing.engine import WITHOUT_USAGE, CostSource
 from pricing.price_book import Repriced
-from pricing.units import TokenCounts
+from pricing.units import NO_TOKENS, TokenCounts
 from usage.identifiers import parse_uuid
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection, Observation, RejectedObservation, Repricing, Trace
@@ -33,10 +32,14 @@ TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TokenCounts._fields)
 SAID = ("type", "name", "level", "is_root", "model")
 SAID_OF_TRACE = ("tenant_reference", "user_reference", "project_id", "flow_id")
 STEP_COLUMNS = (
-    *("id", "trace_id", "content_hash", "price_id", "langfuse_cost_usd", "cost_usd", "billed_cost_usd", "credits"),
-    *("langfuse_observation_id", *SAID, *TOKEN_COLUMNS, *SAID_OF_TRACE, "trace_name"),
-    *("start_time", "end_time", "received_at", "gone_since", "cost_source", "usage_details"),
+    *("id", "trace_id", "content_hash", "langfuse_observation_id", *SAID, "start_time", "end_time", "received_at"),
+    *("price_id", "langfuse_cost_usd", "cost_usd", "billed_cost_usd", "credits", "cost_source", *TOKEN_COLUMNS),
+    *("usage_details", "gone_since", *SAID_OF_TRACE, "trace_name"),
 )
+# Most steps use nothing and say nothing of their own: their rows end here, and the database writes what these are in all others.
+PLAIN_WIDTH = STEP_COLUMNS.index("price_id")
+UNKNOWN = NOTHING = (None, None, None, None, None)
+PLAIN: tuple[Any, ...] = (*UNKNOWN, CostSource.NO_USAGE.value, *NO_TOKENS, "", None, *NOTHING)
 DECIDED = (
     *("connection_id", "langfuse_trace_id", "name", "latency_ms", "is_failed", "is_voided"),
     *("tenant_reference", "user_reference", "project_id", "flow_id"),
@@ -47,15 +50,9 @@ TRACE_COLUMNS = (
     *("start_time", "hour", "priced_as_of", "tenant_id", "user_id"),
 )
 
-_step_values = attrgetter(
-    *("id", "trace_id", "content_hash", "price_id", "langfuse_cost_picousd", "cost_picousd", "billed_cost_picousd", "microcredits")
-)
-_said_values = attrgetter("observation_id", *SAID)
-_trace_values = attrgetter("id", "cost_picousd", "billed_cost_picousd", "microcredits", *DECIDED)
-
 
 def step_row(step: Step, trace: TraceFact) -> Row:
-    """The step of the trace as it is stored, in the order of STEP_COLUMNS."""
+    """The step of the trace as it is stored, in the order of STEP_COLUMNS; without the columns of PLAIN where all of them are that."""
     received = step.received
     tenant, user, project, flow, name = (
         received.tenant_reference,
@@ -64,30 +61,39 @@ def step_row(step: Step, trace: TraceFact) -> Row:
         received.flow_id,
         received.trace_name,
     )
-    return (
-        *_step_values(step),
-        *_said_values(received),
-        *step.tokens,
+    row = (
+        *(step.id, step.trace_id, step.content_hash, received.observation_id),
+        *(received.type, received.name, received.level, received.is_root, received.model),
+        *stamps((received.start_time, received.end_time, received.received_at)),
+    )
+    prices = (step.price_id, step.langfuse_cost_picousd, step.cost_picousd, step.billed_cost_picousd, step.microcredits)
+    said = (
         None if tenant == trace.tenant_reference else tenant,
         None if user == trace.user_reference else user,
         None if project == trace.project_id else project,
         None if flow == trace.flow_id else flow,
         None if name == trace.name else name,
-        *stamps((received.start_time, received.end_time, received.received_at, step.gone_since)),
-        step.cost_source.value,
-        msgspec.json.encode(received.usage_details).decode() if received.usage_details else "",
     )
+    usage_details, gone_since = received.usage_details, step.gone_since
+    if step.cost_source is WITHOUT_USAGE and not usage_details and gone_since is None and prices == UNKNOWN and said == NOTHING:
+        return row
+    usage = msgspec.json.encode(usage_details).decode() if usage_details else ""
+    return (*row, *prices, step.cost_source.value, *step.tokens, usage, gone_since and stamp(gone_since), *said)
 
 
 def trace_row(trace: TraceFact) -> Row:
     """The trace as it is stored, in the order of TRACE_COLUMNS."""
     return (
-        *_trace_values(trace),
+        *(trace.id, trace.cost_picousd, trace.billed_cost_picousd, trace.microcredits),
+        *_decided_values(trace),
         *trace.tokens,
         *stamps((trace.start_time, trace.hour, trace.priced_as_of)),
         trace.tenant_id.hex if trace.tenant_id else None,
         trace.user_id.hex if trace.user_id else None,
     )
+
+
+_decided_values = attrgetter(*DECIDED)
 
 
 def stored_traces(trace_ids: Collection[str]) -> set[str]:
@@ -174,11 +180,23 @@ def _scaled(value: Decimal | None, places: int) -> int | None:
     return None if value is None else to_scaled(value, places)
 
 
-def write(model: type[models.Model], columns: Sequence[str], new: Iterable[Row], changed: Sequence[Row]) -> None:
+def write_traces(new: Iterable[Row], changed: Sequence[Row]) -> None:
     """Insert the new rows and replace the changed ones. Raises IntegrityError when a new one is there already."""
     with database.cursor() as cursor:
-        insert_rows(cursor, model._meta.db_table, columns, new)
-        update_rows(cursor, model._meta.db_table, columns, changed)
+        insert_rows(cursor, Trace._meta.db_table, TRACE_COLUMNS, new)
+        update_rows(cursor, Trace._meta.db_table, TRACE_COLUMNS, changed)
+
+
+def write_steps(new: Iterable[Row], changed: Iterable[Row]) -> None:
+    """The same of steps."""
+    rows: dict[int, list[Row]] = {PLAIN_WIDTH: [], len(STEP_COLUMNS): []}
+    for row in new:
+        rows[len(row)].append(row)
+    with database.cursor() as cursor:
+        for width, alike in rows.items():
+            insert_rows(cursor, Observation._meta.db_table, STEP_COLUMNS[:width], alike)
+        whole = [row if len(row) == len(STEP_COLUMNS) else row + PLAIN for row in changed]
+        update_rows(cursor, Observation._meta.db_table, STEP_COLUMNS, whole)
 
 
 def load_directory_of_ids() -> Directory:
