@@ -2,17 +2,19 @@
 
 import uuid
 from typing import Any, ClassVar
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
 from django.db import models
 from knox.models import AbstractAuthToken
 
+from kluisz_analytics.zones import unknown_zone
+
 
 def validate_timezone(name: str) -> None:
-    if name not in available_timezones():
-        raise ValidationError(f"“{name}” is not an IANA time zone; write for example Europe/Amsterdam.", code="unknown_timezone")
+    if problem := unknown_zone(name):
+        raise ValidationError(problem, code="unknown_timezone")
 
 
 class Tenant(models.Model):

@@ -2,7 +2,7 @@
 
 from datetime import date, datetime
 from typing import Any
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
@@ -12,6 +12,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
 from kluisz_analytics.tenants.models import User
+from kluisz_analytics.zones import unknown_zone
 from usage.access import check_filters
 from usage.analytics.calendar import Period, PeriodError, asked_period
 from usage.analytics.queries import Metric
@@ -45,8 +46,8 @@ class DateOrDateTimeField(serializers.Field):
 
 
 def validate_zone(name: str) -> None:
-    if name not in available_timezones():
-        raise serializers.ValidationError(f"“{name}” is not an IANA time zone; write for example Europe/Amsterdam.")
+    if problem := unknown_zone(name):
+        raise serializers.ValidationError(problem)
 
 
 class TextField(serializers.CharField):
