@@ -1,8 +1,8 @@
 """A synthetic history, made by SQL inside PostgreSQL: 1,000 tenants, 50,000 users, 5,000 flows, 20 models, 90 days until now.
 
-Few tenants and few users have most of the traffic; traces lie in the order of their time, as a sync stores them. Every second trace has one
-model call with usage, as of ten steps one has; steps without usage are not made, since no question reads them. The rollups are then built
-as they always are.
+Few tenants and few users have most of the traffic; traces and stats lie in the order of their time, as a sync stores them. Every second
+trace has one model call with usage, as of ten steps one has; steps without usage are not made, since no question reads them. The rollups
+are then built as they always are.
 """
 
 from datetime import timedelta
@@ -67,7 +67,7 @@ INSERT INTO user_usage_stats (granularity, period_start, period_end, tenant_id, 
         SUM(input_tokens), SUM(output_tokens), SUM(total_tokens), 0, 0, 0, 0, COUNT(*), SUM(is_failed::int), COUNT(latency_ms),
         SUM(latency_ms), SUM(priced_observations), 0, COUNT(credits), SUM(cost_usd), SUM(billed_cost_usd), SUM(credits)
     FROM usage_trace CROSS JOIN (VALUES ('hour'), ('day'), ('week'), ('month')) g(name)
-    WHERE user_id IS NOT NULL GROUP BY 1, 2, 3, 4, 5
+    WHERE user_id IS NOT NULL GROUP BY 1, 2, 3, 4, 5 ORDER BY 2, 1
 """
 
 

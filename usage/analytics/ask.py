@@ -3,18 +3,20 @@
 A question takes a fixed number of queries: what is stale, the sums, and the sketches that distinct users and percentiles are read from.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from kluisz_analytics.bulk import moment_of
-from usage.analytics.plan import Plan, narrowed, one_snapshot, plan_of, whole
-from usage.analytics.question import Dimension, Question
-from usage.analytics.rows import Key, as_key, built_rows, fact_rows, keyed_rows, run, union
+from usage.analytics.details import HISTOGRAM, LATENCIES, NO_DETAILS, Details, activity, counts_of, details_of, users_of_facts
+from usage.analytics.pieces import Pieces
+from usage.analytics.plan import Plan, narrowed, one_snapshot, plan_of
+from usage.analytics.question import Question
+from usage.analytics.rows import Key, as_key, built_rows, fact_rows, run, union
 from usage.models.rollups import NUMBERS
-from usage.rollups.sketches import Sketch, bucket_sql, percentile_of
+from usage.rollups.lines import Sql, listed
+from usage.rollups.sketches import percentile_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,36 @@ def ask(question: Question) -> list[Answer]:
         return []
     with one_snapshot():
         plan = plan_of(question)
+        if plan.source is None:
+            return _ask_facts(plan)
         rows = _sums(plan)
-        details = _details(plan, [key for (_, key), _, _ in rows])
+        details = details_of(plan, [key for (_, key), _, _ in rows])
+    return [_answer(key, numbers, total, details.get(key, NO_DETAILS)) for key, numbers, total in rows]
+
+
+def _answer(key: Key, numbers: Sequence[int], total: int, details: Details) -> Answer:
+    (bucket, value), (users, p95_latency_ms, last_activity) = key, details
+    return Answer(bucket, value, dict(zip(NUMBERS, numbers, strict=True)), total, users, p95_latency_ms, last_activity)
+
+
+def _ask_facts(plan: Plan) -> list[Answer]:
+    """Sums, latencies and the latest run in one reading, where no rollup serves."""
+    question, facts = plan.question, plan.pieces.facts
+    histogram = HISTOGRAM.format(activity=activity(question, "MAX(s.moment)"))
+    sums = ", ".join(f"SUM(s.{name}) AS {name}" for name in NUMBERS)
+    lines = fact_rows(plan, facts, f"{histogram}, {sums}", group="1, 2, 3")
+    if lines is None:
+        return []
+    found = run(
+        f"SELECT number, dimension, {_totals(NUMBERS)}, {_cost_of_all(question)}, {listed(LATENCIES)}, MAX(moment)"
+        f" FROM ({lines.text}) h GROUP BY 1, 2 {_first(question)}",
+        lines.parameters,
+    )
+    keys = [(row[0], as_key(question.by, row[1])) for row in found]
+    users = users_of_facts(narrowed(plan, [key for _, key in keys]), facts, keys)
     return [
-        Answer(bucket, key, dict(zip(NUMBERS, numbers, strict=True)), total, *details.get((bucket, key), NO_DETAILS))
-        for (bucket, key), numbers, total in rows
+        _answer(key, numbers, total, (users.get(key, 0), percentile_of(counts_of(latencies)), moment and moment_of(moment)))
+        for key, (_, _, *numbers, total, latencies, moment) in zip(keys, found, strict=True)
     ]
 
 
@@ -62,7 +89,8 @@ def count_keys(question: Question) -> int:
 def _sums(plan: Plan) -> list[tuple[Key, Sequence[int], int]]:
     """The sums of each bucket and value, and the cost of all; where only the first are wanted, these are found before they are summed."""
     question = plan.question
-    if question.limit is None or question.order_by is None:
+    if question.limit is None or question.order_by is None or plan.source is None:
+        # Facts are read once and not twice.
         return _summed(plan)
     needed = [question.order_by, "total_cost_usd"] if question.wants_total else [question.order_by]
     first = _summed(plan, list(dict.fromkeys(needed)))
@@ -76,66 +104,37 @@ def _sums(plan: Plan) -> list[tuple[Key, Sequence[int], int]]:
 def _summed(plan: Plan, names: Sequence[str] = NUMBERS) -> list[tuple[Key, Sequence[int], int]]:
     """The sums of these columns, in the question's order and to its limit; and the cost of all rows."""
     question = plan.question
-    parts = [part for part in (built_rows(plan, ", ".join(f"r.{name}" for name in names)), fact_rows(plan, ", ".join(names))) if part]
+    # What was taken away as a whole is no answer: it is told by its traces.
+    columns = [*names, *({"total_traces"} - set(names))]
+    parts = [*_amounts(plan, plan.added, columns, ""), *_amounts(plan, plan.taken, columns, "-")]
     if not parts:
         return []
     rows = union(parts)
-    sums = ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in names)
-    order = f"ORDER BY {question.order_by} DESC, 2" if question.order_by else "ORDER BY 1, 2"
-    limit = f"LIMIT {question.limit}" if question.limit is not None else ""
-    total = "CAST(SUM(SUM(total_cost_usd)) OVER () AS bigint)" if question.wants_total else "0"
     found = run(
-        f"SELECT number, dimension, {sums}, {total} FROM ({rows.text}) s GROUP BY 1, 2 {order} {limit}",
+        f"SELECT number, dimension, {_totals(names)}, {_cost_of_all(question)} FROM ({rows.text}) s GROUP BY 1, 2"
+        f" HAVING SUM(total_traces) <> 0 {_first(question)}",
         rows.parameters,
     )
     return [((row[0], as_key(question.by, row[1])), row[2:-1], row[-1]) for row in found]
 
 
-MEMBER = "CASE WHEN s.is_attributed THEN s.user_key END"
-Details = tuple[int, int | None, datetime | None]
-"""Distinct users, the 95th percentile of latency, the latest run."""
-NO_DETAILS: Details = (0, None, None)
+def _totals(names: Sequence[str]) -> str:
+    return ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in names)
 
 
-def _details(plan: Plan, keys: Sequence[Any]) -> Mapping[Key, Details]:
-    """The details of the keys that are shown: of the rollup's sketches where it has them, and of the facts."""
-    if not keys:
-        return {}
-    plan = narrowed(plan, keys)
-    if plan.source is not None and not plan.source.is_built:
-        # Users' stats have no sketches; but a user's facts are few, and have an index.
-        plan = replace(plan, built=[], facts=whole(plan.question))
-    sketches: dict[Key, Sketch] = defaultdict(Sketch)
-    latest: dict[Key, datetime | None] = {}
+def _cost_of_all(question: Question) -> str:
+    return "CAST(SUM(SUM(total_cost_usd)) OVER () AS bigint)" if question.wants_total else "0"
 
-    def remember(key: Key, moment: Any) -> None:
-        known, new = latest.get(key), moment if moment is None else moment_of(moment)
-        latest[key] = max(known, new) if known and new else known or new
 
-    # When something last ran is asked of lists; reading a time for every hour of a series would take longer than all else.
-    built_activity, activity = ("r.last_activity", "MAX(s.moment)") if plan.question.by else ("NULL", "NULL")
-    for key, users, latencies, moment in keyed_rows(plan, built_rows(plan, f"r.users, r.latencies, {built_activity}")):
-        sketches[key].merge(users, latencies)
-        remember(key, moment)
-    counts: Counter[Key] = Counter()
-    if plan.facts:
-        bucket = bucket_sql("s.latency_ms")
-        for key, latency, count, moment in keyed_rows(plan, fact_rows(plan, f"{bucket}, COUNT(*), {activity}", group=f"1, 2, {bucket}")):
-            remember(key, moment)
-            if latency is not None:
-                sketches[key].latencies[latency] += count
-        if plan.question.by is Dimension.USER or plan.question.scope.user_id:
-            counts.update(dict.fromkeys(latest, 1))
-        elif not plan.built:
-            counts.update(dict(keyed_rows(plan, fact_rows(plan, f"COUNT(DISTINCT {MEMBER})", group="1, 2"))))
-        else:
-            numbered = "LEFT JOIN usage_user_number n ON n.user_id = s.user_key"
-            # Users without a number are in no built rollup.
-            for key, number, count in keyed_rows(
-                plan, fact_rows(plan, f"n.id, COUNT(DISTINCT {MEMBER})", join=numbered, group="1, 2, n.id")
-            ):
-                if number is None:
-                    counts[key] += count
-                else:
-                    sketches[key].users.add(number)
-    return {key: (len(sketches[key].users) + counts[key], percentile_of(sketches[key].latencies), latest[key]) for key in latest}
+def _first(question: Question) -> str:
+    """The question's order, and its limit."""
+    order = f"ORDER BY {question.order_by} DESC, 2" if question.order_by else "ORDER BY 1, 2"
+    return f"{order} LIMIT {question.limit}" if question.limit is not None else order
+
+
+def _amounts(plan: Plan, pieces: Pieces, names: Sequence[str], sign: str) -> Iterator[Sql]:
+    """The amounts of the pieces, with this sign."""
+    built, facts = ([f"{sign}{table}{name} AS {name}" for name in names] for table in ("r.", "s."))
+    for rows in (built_rows(plan, pieces.built, ", ".join(built)), fact_rows(plan, pieces.facts, ", ".join(facts))):
+        if rows is not None:
+            yield rows

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
+from django.utils import timezone
 
-from usage.analytics.pieces import Piece, Unreliable, cut
+from usage.analytics.pieces import Piece, Pieces, Unreliable, cut, cut_by_difference
 from usage.analytics.question import Question
 from usage.analytics.sources import Source, source_of
 from usage.models import Granularity
@@ -35,28 +36,29 @@ def one_snapshot() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a question is answered: pieces of a rollup, and pieces of the facts."""
+    """How a question is answered: from these pieces; what adds up, from ``added`` less ``taken``, which are fewer."""
 
     question: Question
     source: Source | None
-    built: Sequence[Piece]
-    facts: Sequence[Piece]
+    pieces: Pieces
+    added: Pieces
+    taken: Pieces
 
 
 def plan_of(question: Question) -> Plan:
     """One query, of what is stale."""
     source = source_of(question)
     if source is None:
-        return Plan(question, None, [], whole(question))
+        return Plan(question, None, whole(question), whole(question), NO_PIECES)
     edges = [moment for bucket in question.buckets for moment in bucket]
     unreliable: Unreliable = NEVER_STALE
     if source.is_built:
-        stale = stale_periods(min(edges) - LONGEST_PERIOD, max(edges))
+        stale = stale_periods(min(edges) - LONGEST_PERIOD, max(edges) + LONGEST_PERIOD)
         unreliable = stale.periods
         if source.hours_while_running:
             unreliable = {**unreliable, Granularity.HOUR: HoursOfBuiltDays(stale)}
     pieces = cut(question.buckets, source.granularities, unreliable)
-    return Plan(question, source, [one for one in pieces if one.granularity], [one for one in pieces if not one.granularity])
+    return Plan(question, source, pieces, *cut_by_difference(question.buckets, source.granularities, unreliable, timezone.now()))
 
 
 class HoursOfBuiltDays:
@@ -69,8 +71,12 @@ class HoursOfBuiltDays:
         return hour in self._hours or not isinstance(hour, datetime) or period_of(Granularity.DAY, hour)[0] not in self._unbuilt_days
 
 
-def whole(question: Question) -> list[Piece]:
-    return [Piece(number, None, *bucket) for number, bucket in enumerate(question.buckets)]
+def whole(question: Question) -> Pieces:
+    """All of the question from the facts."""
+    return Pieces.of(Piece(number, None, *bucket) for number, bucket in enumerate(question.buckets))
+
+
+NO_PIECES = Pieces([], [])
 
 
 NEVER_STALE = defaultdict[Any, frozenset[datetime]](frozenset)

@@ -11,6 +11,7 @@ from usage.analytics.plan import Plan
 from usage.analytics.question import Dimension, Question, Status
 from usage.analytics.sources import Source
 from usage.models import Granularity
+from usage.periods import end_of
 from usage.rollups.lines import MODEL, Sql, model_lines, nobody, ranges_table, stored, trace_lines
 
 FEW_PIECES = 24
@@ -18,39 +19,58 @@ Key = tuple[int, Any]
 """Which bucket, and which value of the dimension."""
 
 
-def built_rows(plan: Plan, selected: str) -> Sql | None:
+def built_rows(plan: Plan, pieces: Sequence[Piece], selected: str) -> Sql | None:
     """Rows of the rollup as (number, dimension, whatever is selected of r)."""
-    if not plan.built or plan.source is None:
+    if not pieces or plan.source is None:
         return None
     by, table = plan.question.by, plan.source.table
-    key = f"r.{plan.source.columns[by]}" if by else "NULL"
+    columns = f"r.{plan.source.columns[by]} AS dimension, {selected}" if by else f"NULL AS dimension, {selected}"
     conditions = _built_conditions(plan.question, plan.source)
-    parts = []
-    if len(plan.built) <= FEW_PIECES:
+    if len(pieces) <= FEW_PIECES:
         # Told each stretch as such, PostgreSQL knows how much it is; of a join it would have to guess.
-        for number, granularity, *edges in plan.built:
-            text = f"SELECT {number} AS number, {key} AS dimension, {selected} FROM {table} r WHERE r.granularity = '{granularity}'"
-            parts.append(Sql(f"{text} AND r.period_start >= %s AND r.period_start < %s{conditions.text}", [*edges, *conditions.parameters]))
-        return union(parts)
-    for granularity in Granularity:
-        pieces = [(piece.bucket, piece.start, piece.end) for piece in plan.built if piece.granularity is granularity]
-        if pieces:
-            ranges = ranges_table(pieces)
-            text = f"SELECT b.number, {key} AS dimension, {selected} FROM {ranges.text} JOIN {table} r ON r.granularity = '{granularity}'"
-            text += f" AND r.period_start >= b.range_start AND r.period_start < b.range_end{conditions.text}"
-            parts.append(Sql(text, [*ranges.parameters, *conditions.parameters]))
-    return union(parts)
+        return union([_stretch(piece, table, columns, conditions) for piece in pieces])
+    alike = [[piece for piece in pieces if piece.granularity is granularity] for granularity in Granularity]
+    return union([_joined(stretches, table, columns, conditions) for stretches in alike if stretches])
+
+
+def _stretch(piece: Piece, table: str, columns: str, conditions: Sql) -> Sql:
+    """Rows of one stretch."""
+    when = Sql("r.period_start >= %s AND r.period_start < %s", [piece.start, piece.end])
+    if _is_one_period(piece):
+        when = Sql("r.period_start = %s", [piece.start])
+    where = f"r.granularity = '{piece.granularity}' AND {when.text}{conditions.text}"
+    return Sql(f"SELECT {piece.bucket} AS number, {columns} FROM {table} r WHERE {where}", [*when.parameters, *conditions.parameters])
+
+
+def _joined(stretches: Sequence[Piece], table: str, columns: str, conditions: Sql) -> Sql:
+    """Rows of many stretches of one granularity."""
+    ranges = ranges_table([(piece.bucket, piece.start, piece.end) for piece in stretches])
+    when = "r.period_start >= b.range_start AND r.period_start < b.range_end"
+    if all(map(_is_one_period, stretches)):
+        when = "r.period_start = b.range_start"
+    where = f"r.granularity = '{stretches[0].granularity}' AND {when}{conditions.text}"
+    if connection.vendor == "postgresql":
+        # Made to look each stretch up by itself; it would rather read all of a tenant's hours for a few of them.
+        rows = f"{ranges.text} CROSS JOIN LATERAL (SELECT * FROM {table} r WHERE {where} OFFSET 0) r"
+    else:
+        rows = f"{ranges.text} JOIN {table} r ON {where}"
+    return Sql(f"SELECT b.number, {columns} FROM {rows}", [*ranges.parameters, *conditions.parameters])
+
+
+def _is_one_period(piece: Piece) -> bool:
+    """Told by its start alone; by a range of starts, whatever is finer and lies in it would be looked at, too."""
+    return piece.granularity is not None and end_of(piece.granularity, piece.start) == piece.end
 
 
 def union(parts: Sequence[Sql]) -> Sql:
     return Sql(" UNION ALL ".join(part.text for part in parts), [parameter for part in parts for parameter in part.parameters])
 
 
-def fact_rows(plan: Plan, selected: str, *, join: str = "", group: str = "") -> Sql | None:
+def fact_rows(plan: Plan, pieces: Sequence[Piece], selected: str, *, join: str = "", group: str = "") -> Sql | None:
     """Lines of the facts as (number, dimension, whatever is selected of them)."""
-    if not plan.facts:
+    if not pieces:
         return None
-    lines, by = _lines(plan.question, plan.facts), plan.question.by
+    lines, by = _lines(plan.question, pieces), plan.question.by
     key = f"s.{LINE_COLUMNS[by]}" if by else "NULL"
     grouped = f"GROUP BY {group}" if group else ""
     return Sql(f"SELECT s.number, {key} AS dimension, {selected} FROM ({lines.text}) s {join} {grouped}", lines.parameters)

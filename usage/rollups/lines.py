@@ -35,6 +35,16 @@ def nobody() -> str:
     return f"'{stored(UNATTRIBUTED)}'"
 
 
+def listed(expression: str) -> str:
+    """All values of a group as one text, but nulls: much faster to fetch than a row for each. Read it with :func:`numbers_in`."""
+    return f"STRING_AGG(({expression})::text, ',')" if connection.vendor == "postgresql" else f"GROUP_CONCAT({expression})"
+
+
+def numbers_in(text: str | None) -> list[int]:
+    """The whole numbers that a group has listed."""
+    return [*map(int, text.split(","))] if text else []
+
+
 OWNER = "CASE WHEN t.tenant_id IS NULL OR t.user_id IS NULL THEN {nobody} ELSE t.%s END"
 COMMON = f"""
     {{number}} AS number, t.hour, t.start_time AS moment, {OWNER % "tenant_id"} AS tenant_key, {OWNER % "user_id"} AS user_key,
