@@ -3,13 +3,13 @@
 A question takes a fixed number of queries: what is stale, the sums, and the sketches that distinct users and percentiles are read from.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from kluisz_analytics.bulk import moment_of
-from usage.analytics.details import HISTOGRAM, LATENCIES, NO_DETAILS, Details, activity, counts_of, details_of, users_of_facts
+from usage.analytics.details import HISTOGRAM, LATENCIES, NO_DETAILS, Details, activity, details_of, pairs_in, users_of_facts
 from usage.analytics.pieces import Pieces
 from usage.analytics.plan import Plan, narrowed, one_snapshot, plan_of
 from usage.analytics.question import Question
@@ -56,9 +56,8 @@ def _answer(key: Key, numbers: Sequence[int], total: int, details: Details) -> A
 def _ask_facts(plan: Plan) -> list[Answer]:
     """Sums, latencies and the latest run in one reading, where no rollup serves."""
     question, facts = plan.question, plan.pieces.facts
-    histogram = HISTOGRAM.format(activity=activity(question, "MAX(s.moment)"))
     sums = ", ".join(f"SUM(s.{name}) AS {name}" for name in NUMBERS)
-    lines = fact_rows(plan, facts, f"{histogram}, {sums}", group="1, 2, 3")
+    lines = fact_rows(plan, facts, f"{HISTOGRAM}, {activity(question, 'MAX(s.moment)')} AS moment, {sums}", group="1, 2, 3")
     if lines is None:
         return []
     found = run(
@@ -69,7 +68,7 @@ def _ask_facts(plan: Plan) -> list[Answer]:
     keys = [(row[0], as_key(question.by, row[1])) for row in found]
     users = users_of_facts(narrowed(plan, [key for _, key in keys]), facts, keys)
     return [
-        _answer(key, numbers, total, (users.get(key, 0), percentile_of(counts_of(latencies)), moment and moment_of(moment)))
+        _answer(key, numbers, total, (users.get(key, 0), percentile_of(dict(pairs_in(latencies))), moment and moment_of(moment)))
         for key, (_, _, *numbers, total, latencies, moment) in zip(keys, found, strict=True)
     ]
 
@@ -106,10 +105,9 @@ def _summed(plan: Plan, names: Sequence[str] = NUMBERS) -> list[tuple[Key, Seque
     question = plan.question
     # What was taken away as a whole is no answer: it is told by its traces.
     columns = [*names, *({"total_traces"} - set(names))]
-    parts = [*_amounts(plan, plan.added, columns, ""), *_amounts(plan, plan.taken, columns, "-")]
-    if not parts:
+    rows = union([*_amounts(plan, plan.added, columns, ""), *_amounts(plan, plan.taken, columns, "-")])
+    if rows is None:
         return []
-    rows = union(parts)
     found = run(
         f"SELECT number, dimension, {_totals(names)}, {_cost_of_all(question)} FROM ({rows.text}) s GROUP BY 1, 2"
         f" HAVING SUM(total_traces) <> 0 {_first(question)}",
@@ -132,9 +130,7 @@ def _first(question: Question) -> str:
     return f"{order} LIMIT {question.limit}" if question.limit is not None else order
 
 
-def _amounts(plan: Plan, pieces: Pieces, names: Sequence[str], sign: str) -> Iterator[Sql]:
+def _amounts(plan: Plan, pieces: Pieces, names: Sequence[str], sign: str) -> list[Sql | None]:
     """The amounts of the pieces, with this sign."""
-    built, facts = ([f"{sign}{table}{name} AS {name}" for name in names] for table in ("r.", "s."))
-    for rows in (built_rows(plan, pieces.built, ", ".join(built)), fact_rows(plan, pieces.facts, ", ".join(facts))):
-        if rows is not None:
-            yield rows
+    built, facts = (", ".join(f"{sign}{table}.{name} AS {name}" for name in names) for table in ("r", "s"))
+    return [built_rows(plan, pieces.built, built), fact_rows(plan, pieces.facts, facts)]

@@ -1,6 +1,6 @@
 """The SQL of a plan: rows of a rollup and lines of the facts, in the same columns, within the scope and the filters."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -62,8 +62,12 @@ def _is_one_period(piece: Piece) -> bool:
     return piece.granularity is not None and end_of(piece.granularity, piece.start) == piece.end
 
 
-def union(parts: Sequence[Sql]) -> Sql:
-    return Sql(" UNION ALL ".join(part.text for part in parts), [parameter for part in parts for parameter in part.parameters])
+def union(parts: Iterable[Sql | None]) -> Sql | None:
+    """The rows of all parts; None where there are none."""
+    there = [part for part in parts if part]
+    if not there:
+        return None
+    return Sql(" UNION ALL ".join(part.text for part in there), [parameter for part in there for parameter in part.parameters])
 
 
 def fact_rows(plan: Plan, pieces: Sequence[Piece], selected: str, *, join: str = "", group: str = "") -> Sql | None:

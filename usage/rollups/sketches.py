@@ -43,7 +43,7 @@ def percentile_of(latencies: Mapping[int, int]) -> int | None:
     place = (sum(latencies.values()) * PERCENTILE + 99) // 100
     for bucket in sorted(latencies):
         place -= latencies[bucket]
-        if place <= 0:
+        if latencies[bucket] and place <= 0:
             return latency_of(bucket)
     return None
 
@@ -51,6 +51,11 @@ def percentile_of(latencies: Mapping[int, int]) -> int | None:
 def pack_latencies(latencies: Mapping[int, int]) -> bytes:
     """Bucket and count by turns, four bytes each, in the order of the buckets."""
     return array("I", chain.from_iterable(sorted(latencies.items()))).tobytes()
+
+
+def unpack_latencies(packed: bytes | memoryview) -> Iterable[tuple[int, int]]:
+    numbers = array("I", packed)
+    return zip(numbers[::2], numbers[1::2], strict=True)
 
 
 def pack_users(numbers: Iterable[int]) -> bytes:
@@ -77,7 +82,7 @@ class Sketch:
         self.add_latencies(Counter(buckets).items())
 
     def add_latencies(self, counts: Iterable[tuple[int, int]]) -> None:
-        """Add so many latencies to each of these buckets."""
+        """Add so many latencies to each of these buckets; a negative number is taken away."""
         total = self.latencies
         for bucket, count in counts:
             total[bucket] = total.get(bucket, 0) + count
@@ -85,5 +90,4 @@ class Sketch:
     def merge(self, users: bytes | memoryview, latencies: bytes | memoryview) -> None:
         """Add a rollup's, as it is stored."""
         self.users |= unpack_users(users)
-        numbers = array("I", latencies)
-        self.add_latencies(zip(numbers[::2], numbers[1::2], strict=True))
+        self.add_latencies(unpack_latencies(latencies))

@@ -89,7 +89,7 @@ def test_a_wrong_parameter_is_refused(people: People, api: Callable[..., Any], q
 def test_the_top_tenants_say_what_is_left(people: People, django_assert_max_num_queries: Any) -> None:
     client = APIClient()
     client.force_login(people.platform_admin)
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(17):
         rows = client.get("/api/v2/analytics/top-tenants", PERIOD).json()["results"]
     assert [(row["slug"], row["users_count"], row["total_traces"], row["tier"]) for row in rows] == [
         ("globex", 2, 2, None),
