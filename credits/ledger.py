@@ -17,16 +17,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 from django.db.models import Q
 from django.utils import timezone
 
 from credits.burn import GrantTerms, burn_down
 from credits.models import Account, Grant, Transaction, UsageCharge
-from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
+from kluisz_analytics.bulk import among, empty_table, insert_rows, stamp, uuid_of
 from kluisz_analytics.fields import CREDIT_PLACES, from_scaled, to_scaled
 from kluisz_analytics.tenants.models import User
 
@@ -48,103 +48,85 @@ def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted
 
     The differences are deductions and refunds, or with ``adjustment``, their reason, adjustments.
     """
-    if not usage:
-        return Posted(0, ZERO)
-    accounts = lock({user_id for user_id, _ in usage})
-    posted = _posted(usage)
-    balances = {user_id: to_scaled(account.balance, CREDIT_PLACES) for user_id, account in accounts.items()}
-    created_at = stamp(now)
-    entries, new_charges, old_charges, net = [], [], [], 0
-    for user_id, hour in sorted(usage, key=lambda key: (key[0].int, key[1])):
-        amount, charge = to_scaled(usage[user_id, hour], CREDIT_PLACES), posted.get((user_id, hour), NOT_POSTED)
-        difference, number = amount - charge.microcredits, charge.postings + 1
-        if not difference:
-            continue
-        at = stamp(hour)
-        if charge.id is None:
-            new_charges.append((user_id.hex, at, amount, number))
-        else:
-            old_charges.append((charge.id, amount, number))
-        entries.append(_usage_entry(user_id, hour, balances[user_id], difference, number, created_at, adjustment))
-        balances[user_id] -= difference
-        net += difference
     with connection.cursor() as cursor:
-        insert_rows(cursor, Transaction._meta.db_table, ENTRY_COLUMNS, entries)
-        insert_rows(cursor, UsageCharge._meta.db_table, ["account_id", "hour", "credits", "postings"], new_charges)
-        update_rows(cursor, UsageCharge._meta.db_table, ["id", "credits", "postings"], old_charges)
-        used = [
-            (user_id.hex, to_scaled(accounts[user_id].allocated, CREDIT_PLACES) - balance, created_at)
-            for user_id, balance in balances.items()
-        ]
-        update_rows(cursor, Account._meta.db_table, ["user_id", "used", "updated_at"], used)
-    settle_late({user_id for user_id, hour in usage if _is_late(accounts[user_id], hour)}, now)
-    return Posted(len(entries), from_scaled(net, CREDIT_PLACES))
+        begin_posting(cursor)
+        rows = ((user_id.hex, stamp(hour), to_scaled(credits, CREDIT_PLACES)) for (user_id, hour), credits in usage.items())
+        insert_rows(cursor, COMES_TO, ["account_id", "hour", "credits"], rows)
+        return post_staged(cursor, now, adjustment)
 
 
-def _is_late(account: Account, hour: datetime) -> bool:
-    """Whether the usage lies before the end of a grant that has been settled: it may burn that one."""
-    return account.last_ended_at is not None and hour < account.last_ended_at
+COMES_TO, POSTING = "credit_hour_comes_to", "credit_posting"
+"""Temporary tables: what users' hours come to now, for whoever posts to fill; and what has to be posted for that."""
+
+
+def begin_posting(cursor: CursorWrapper) -> None:
+    """Empty the table that :func:`post_staged` posts from: COMES_TO (account_id, hour, credits as they are stored)."""
+    account, hour = (UsageCharge._meta.get_field(name).db_type(connection) for name in ("account", "hour"))
+    empty_table(cursor, COMES_TO, f"account_id {account}, hour {hour}, credits bigint")
+    empty_table(cursor, POSTING, f"account_id {account}, hour {hour}, credits bigint, difference bigint, number integer")
+
+
+def post_staged(cursor: CursorWrapper, now: datetime, adjustment: str = "") -> Posted:
+    """The same as :func:`post_usage`, of the hours in COMES_TO; a fixed number of statements. Call it in a transaction."""
+    cursor.execute(f"SELECT DISTINCT account_id FROM {COMES_TO}")
+    lock([uuid_of(account_id) for (account_id,) in cursor.fetchall()])
+    cursor.execute(STAGE_DIFFERENCES)
+    cursor.execute(f"SELECT COUNT(*), COALESCE(SUM(difference), 0) FROM {POSTING}")
+    count, net = cursor.fetchone()
+    if count:
+        _write_entries(cursor, now, adjustment)
+        cursor.execute(WRITE_CHARGES)
+        cursor.execute(WRITE_BALANCES, [stamp(now)])
+    cursor.execute(LATE)
+    settle_late([uuid_of(account_id) for (account_id,) in cursor.fetchall()], now)
+    return Posted(count, from_scaled(int(net), CREDIT_PLACES))
+
+
+STAGE_DIFFERENCES = f"""
+    INSERT INTO {POSTING} (account_id, hour, credits, difference, number)
+    SELECT s.account_id, s.hour, s.credits, s.credits - COALESCE(c.credits, 0), COALESCE(c.postings, 0) + 1
+    FROM {COMES_TO} s LEFT JOIN credit_usage_charge c ON c.account_id = s.account_id AND c.hour = s.hour
+    WHERE s.credits <> COALESCE(c.credits, 0)"""
+WRITE_CHARGES = f"""
+    INSERT INTO credit_usage_charge (account_id, hour, credits, postings)
+    SELECT account_id, hour, credits, number FROM {POSTING} WHERE true ORDER BY account_id, hour
+    ON CONFLICT (account_id, hour) DO UPDATE SET credits = EXCLUDED.credits, postings = EXCLUDED.postings"""
+WRITE_BALANCES = f"""
+    UPDATE credit_account SET used = used + p.difference, updated_at = %s
+    FROM (SELECT account_id, CAST(SUM(difference) AS bigint) AS difference FROM {POSTING} GROUP BY account_id) p
+    WHERE user_id = p.account_id"""
+# Usage before the end of a grant that has been settled may burn that one.
+LATE = f"SELECT DISTINCT s.account_id FROM {COMES_TO} s JOIN credit_account a ON a.user_id = s.account_id AND s.hour < a.last_ended_at"
+
+
+def _write_entries(cursor: CursorWrapper, now: datetime, adjustment: str) -> None:
+    """An entry for each difference; each begins with the balance that the one before it left."""
+    if connection.vendor == "postgresql":
+        key = "REPLACE(p.account_id::text, '-', '') || ':' || to_char(p.hour, 'YYYY-MM-DD\"T\"HH24')"
+    else:
+        key = "p.account_id || ':' || strftime('%%Y-%%m-%%dT%%H', p.hour)"
+    cursor.execute(
+        f"""
+        INSERT INTO "transaction"
+            (account_id, type, amount, balance_before, balance_after, reason, idempotency_key, usage_hour, created_at)
+        SELECT p.account_id, CASE WHEN p.difference > 0 THEN %s ELSE %s END, -p.difference,
+            a.allocated - a.used - p.posted + p.difference, a.allocated - a.used - p.posted,
+            CASE WHEN p.difference > 0 THEN %s ELSE %s END, 'usage:' || {key} || ':' || p.number, p.hour, %s
+        FROM (SELECT *, CAST(SUM(difference) OVER (PARTITION BY account_id ORDER BY hour) AS bigint) AS posted FROM {POSTING}) p
+        JOIN credit_account a ON a.user_id = p.account_id ORDER BY p.account_id, p.hour
+        """,
+        [
+            *([Transaction.Type.ADJUSTMENT.value] * 2 if adjustment else [Transaction.Type.DEDUCTION.value, Transaction.Type.REFUND.value]),
+            *([adjustment] * 2 if adjustment else ["Usage", "Usage became less"]),
+            stamp(now),
+        ],
+    )
 
 
 def settle_late(user_ids: Collection[UUID], now: datetime) -> None:
     """Settle accounts again whose past has changed; what has not begun or ended by ``now`` stays as it is."""
     if user_ids:
         settle(lock(user_ids), now)
-
-
-class Charge(NamedTuple):
-    """What has been posted for a (user, hour), in millionths of a credit, and in how many entries."""
-
-    id: int | None
-    microcredits: int
-    postings: int
-
-
-NOT_POSTED = Charge(None, 0, 0)
-
-
-def _posted(keys: Collection[tuple[UUID, datetime]]) -> dict[tuple[UUID, datetime], Charge]:
-    """What has been posted for the users in the hours (and in the other hours of the same users)."""
-    of_users, hours = among("account_id", {user_id.hex for user_id, _ in keys}), {hour for _, hour in keys}
-    charges = UsageCharge.objects.filter(of_users, hour__gte=min(hours), hour__lte=max(hours)).order_by()
-    return {
-        (user_id, hour): Charge(pk, to_scaled(credits, CREDIT_PLACES), postings)
-        for user_id, hour, pk, credits, postings in charges.values_list("account_id", "hour", "pk", "credits", "postings")
-        if hour in hours
-    }
-
-
-ENTRY_COLUMNS = [
-    "account_id",
-    "type",
-    "amount",
-    "balance_before",
-    "balance_after",
-    "reason",
-    "idempotency_key",
-    "usage_hour",
-    "created_at",
-]
-
-
-def _usage_entry(
-    user_id: UUID, hour: datetime, balance: int, difference: int, number: int, created_at: str, adjustment: str
-) -> tuple[object, ...]:
-    """A row of the ledger, in the order of ENTRY_COLUMNS; amounts in millionths of a credit."""
-    kind, reason = (Transaction.Type.DEDUCTION, "Usage") if difference > 0 else (Transaction.Type.REFUND, "Usage became less")
-    if adjustment:
-        kind, reason = Transaction.Type.ADJUSTMENT, adjustment
-    return (
-        user_id.hex,
-        kind.value,
-        -difference,
-        balance,
-        balance - difference,
-        reason,
-        f"usage:{user_id}:{hour:%Y-%m-%dT%H}:{number}",
-        stamp(hour),
-        created_at,
-    )
 
 
 def lock(user_ids: Collection[UUID]) -> dict[UUID, Account]:

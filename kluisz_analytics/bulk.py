@@ -77,6 +77,13 @@ def update_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows:
     cursor.execute(f'UPDATE "{table}" SET {assignments} FROM "{staged}" s WHERE "{table}"."{key}" = s."{key}"')
 
 
+def empty_table(cursor: CursorWrapper, name: str, columns: str) -> None:
+    """A temporary table of this connection's, made once and emptied each time."""
+    on_commit = "ON COMMIT DELETE ROWS" if _is_postgresql() else ""
+    cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({columns}) {on_commit}")
+    cursor.execute(f"DELETE FROM {name}")
+
+
 def sqlite_value(value: Any) -> Any:
     """A UUID as 32 hex digits and a time as naive UTC text, as Django's SQLite backend writes them."""
     if isinstance(value, UUID):

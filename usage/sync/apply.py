@@ -14,10 +14,8 @@ from itertools import chain
 from uuid import UUID
 
 from django.db import IntegrityError, OperationalError, transaction
-from django.utils import timezone
 
-from credits import holds, ledger
-from kluisz_analytics.fields import CREDIT_PLACES, from_scaled
+from credits import holds
 from pricing.book import load_price_book
 from pricing.engine import PricingEngine
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
@@ -236,7 +234,7 @@ def _change_traces(assembler: Assembler, stored_ids: Collection[str], news: Step
         changed_steps += [row for row in rows if row[0] in old_rows and row != old_rows[row[0]]]
     store.write_traces(new.rows.values(), changed_traces)
     store.write_steps(chain(added_steps, *new.step_rows.values()), changed_steps)
-    posted = post(apply_change(change), adjustment)
+    posted = apply_change(change, adjustment)
     holds.charged([trace.langfuse_trace_id for trace in (*new.facts.values(), *decided) if trace.microcredits is not None])
     return Applied(
         traces_changed=len(new.rows) + len(changed_traces),
@@ -267,9 +265,3 @@ def _merged(old_steps: Iterable[Step], news: Iterable[Step]) -> list[Step]:
         else:
             known.gone_since = None
     return list(merged.values())
-
-
-def post(microcredits: Mapping[tuple[UUID, datetime], int], adjustment: str = "") -> ledger.Posted:
-    """Bring the ledger to what the hours come to now."""
-    usage = {key: from_scaled(amount, CREDIT_PLACES) for key, amount in microcredits.items()}
-    return ledger.post_usage(usage, timezone.now(), adjustment)

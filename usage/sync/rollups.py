@@ -1,17 +1,18 @@
-"""Adds changes of traces to their users' stats, and marks the hours whose built rollups they leave behind.
+"""Adds changes of traces to their users' stats and to the ledger, and marks the hours whose built rollups they leave behind.
 
 Lines (usage.sync.contributions) are loaded into a temporary table, grouped by period, and added to what is there. The upsert runs in one
 order of keys, so that two workers never deadlock; amounts are integers, so that the sums are exact whatever the order of the changes.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from uuid import UUID
+from decimal import Decimal
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
+from django.utils import timezone
 
-from kluisz_analytics.bulk import insert_rows, moment_of, stamp, uuid_of
+from credits import ledger
+from kluisz_analytics.bulk import empty_table, insert_rows, moment_of, stamp
 from usage.models import Granularity, UserUsageStats
 from usage.models.rollups import NUMBERS
 from usage.periods import period_of
@@ -23,42 +24,37 @@ KEYS = ("user_id", "period_start", "period_end", "tenant_id")
 PERIOD_COLUMNS = ("hour", "granularity", "period_start", "period_end")
 
 
-def apply_change(change: Change) -> dict[tuple[UUID, datetime], int]:
-    """Add the change. Call it inside the transaction that writes the facts.
+def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
+    """Add the change, and bring the ledger to what its users' hours come to. Call it inside the transaction that writes the facts.
 
-    Returns what each (user, hour) whose credits changed comes to now, in millionths of a credit.
+    What that changes is posted as usage, or with ``adjustment`` (a reason) as adjustments.
     """
     mark_hours(change.hours())
     lines = change.lines()
     if not lines:
-        return {}
+        return ledger.Posted(0, Decimal(0))
     with connection.cursor() as cursor:
         _stage(cursor, lines)
         _add(cursor)
         if any(numbers[TOTAL_TRACES] < 0 for _, numbers in lines):
             _drop_empty(cursor)
-        return _changed_credits(cursor)
+        ledger.begin_posting(cursor)
+        _stage_credits(cursor)
+        return ledger.post_staged(cursor, timezone.now(), adjustment)
 
 
 def _stage(cursor: CursorWrapper, lines: Sequence[tuple[LineKey, Numbers]]) -> None:
     """Load the lines, and the periods that their hours are in."""
     key, time = (UserUsageStats._meta.get_field(name).db_type(connection) for name in ("user", "period_start"))
     numbers = ", ".join(f"{name} bigint" for name in NUMBERS)
-    _empty_table(cursor, "usage_change", f"hour {time}, tenant_id {key}, user_id {key}, {numbers}")
-    _empty_table(cursor, "usage_change_period", f"hour {time}, granularity varchar(5), period_start {time}, period_end {time}")
+    empty_table(cursor, "usage_change", f"hour {time}, tenant_id {key}, user_id {key}, {numbers}")
+    empty_table(cursor, "usage_change_period", f"hour {time}, granularity varchar(5), period_start {time}, period_end {time}")
     insert_rows(cursor, "usage_change", [*LineKey._fields, *NUMBERS], ((*key, *numbers) for key, numbers in lines))
     insert_rows(cursor, "usage_change_period", PERIOD_COLUMNS, _periods({key.hour for key, _ in lines}))
     if connection.vendor == "postgresql":
         # A temporary table has no statistics of its own; without them PostgreSQL joins the two row by row.
         cursor.execute("ANALYZE usage_change (hour)")
         cursor.execute("ANALYZE usage_change_period")
-
-
-def _empty_table(cursor: CursorWrapper, name: str, columns: str) -> None:
-    """A temporary table of this connection's, made once and emptied each time."""
-    on_commit = "ON COMMIT DELETE ROWS" if connection.vendor == "postgresql" else ""
-    cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({columns}) {on_commit}")
-    cursor.execute(f"DELETE FROM {name}")
 
 
 def _periods(hours: Iterable[str]) -> Iterable[tuple[str, str, str, str]]:
@@ -91,12 +87,12 @@ def _drop_empty(cursor: CursorWrapper) -> None:
     )
 
 
-def _changed_credits(cursor: CursorWrapper) -> dict[tuple[UUID, datetime], int]:
-    """What the stats say now of the users' hours whose credits the lines changed."""
+def _stage_credits(cursor: CursorWrapper) -> None:
+    """What the users' hours whose credits the lines changed come to now, as the stats say."""
     cursor.execute(
-        "SELECT c.user_id, c.hour, COALESCE(SUM(u.credits_exact), 0) FROM ("
+        f"INSERT INTO {ledger.COMES_TO} (account_id, hour, credits)"
+        " SELECT c.user_id, c.hour, CAST(COALESCE(SUM(u.credits_exact), 0) AS bigint) FROM ("
         " SELECT user_id, hour FROM usage_change GROUP BY user_id, hour HAVING SUM(credits_exact) <> 0) c"
         f" LEFT JOIN {TABLE} u ON u.user_id = c.user_id AND u.period_start = c.hour AND u.granularity = 'hour'"
         " GROUP BY c.user_id, c.hour"
     )
-    return {(uuid_of(user), moment_of(hour)): int(credits) for user, hour, credits in cursor.fetchall()}

@@ -7,7 +7,7 @@ from django.db import transaction
 from kluisz_analytics.bulk import among
 from kluisz_analytics.tenants.models import User
 from usage.models import Trace, TraceVoid
-from usage.sync.apply import locked_traces, post
+from usage.sync.apply import locked_traces
 from usage.sync.contributions import Change
 from usage.sync.rollups import apply_change
 
@@ -52,4 +52,4 @@ def restore(trace_ids: Collection[str]) -> int:
 
 def _write(trace_ids: Sequence[str], change: Change, *, is_voided: bool) -> None:
     Trace.objects.filter(among("usage_trace.id", trace_ids)).update(is_voided=is_voided)
-    post(apply_change(change))
+    apply_change(change)
