@@ -5,19 +5,19 @@ what it stores: there, all is left to :func:`usage.rollups.build.build_rollups` 
 """
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, connections
 from django.utils import timezone
 
 from usage.models import Granularity
 from usage.periods import DAY, period_of
-from usage.rollups.build import build_day
+from usage.rollups.build import DAYS_TOGETHER, build_days
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class DaysBeside:
         is_possible = connection.vendor == "postgresql" and not connection.in_atomic_block
         self._waiting = set(self._unread) if is_possible else set()
         self._is_abandoned = False
+        self._ready: deque[datetime] = deque()
         self._builder = ThreadPoolExecutor(1, "builder")
         self.built: set[datetime] = set()
 
@@ -38,26 +39,34 @@ class DaysBeside:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._is_abandoned = error is not None
-        self._builder.submit(connection.close)
+        # All connections of the thread that asks. (connection.close would be this thread's own, looked up here.)
+        self._builder.submit(connections.close_all)
         self._builder.shutdown()
 
     def read(self, hours: Iterable[datetime]) -> None:
         """These hours are stored. A day is built when the one before it is, too: a run that began there may have steps in this one."""
         self._unread.subtract(map(_day_of, hours))
-        for day in sorted(self._waiting, reverse=True):
-            if not self._unread[day] and not self._unread[day - DAY]:
-                self._waiting.remove(day)
-                self._builder.submit(self._build, day)
+        ready = sorted((day for day in self._waiting if not self._unread[day] and not self._unread[day - DAY]), reverse=True)
+        self._waiting.difference_update(ready)
+        self._ready.extend(ready)
+        for _ in ready:
+            self._builder.submit(self._build)
 
-    def _build(self, day: datetime) -> None:
+    def _build(self) -> None:
+        """Build what has become ready meanwhile, some days at a time."""
         now = timezone.now()
-        if self._is_abandoned or day + DAY > now:
+        days = [self._ready.popleft() for _ in range(min(DAYS_TOGETHER, len(self._ready)))]
+        over = sorted(day for day in days if day + DAY <= now)
+        if self._is_abandoned or not over:
             return
         try:
-            if build_day(day, now):
-                self.built.add(day)
+            self.built.update(build_days(over, now))
         except DatabaseError:
-            logger.warning("The rollups of %s could not be built beside the sync; they are built at its end", day.date(), exc_info=True)
+            logger.warning("The rollups of %s could not be built beside the sync; they are built at its end", _dates(over), exc_info=True)
+
+
+def _dates(days: Iterable[datetime]) -> str:
+    return ", ".join(str(day.date()) for day in days)
 
 
 def _day_of(hour: datetime) -> datetime:

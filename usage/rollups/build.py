@@ -18,6 +18,7 @@ from django.utils import timezone
 from kluisz_analytics.bulk import insert_rows, moment_of
 from usage.models import FlowUsage, Granularity, ModelUsage, PlatformModelUsage, PlatformUsage, StalePeriod, TenantUsageStats
 from usage.models.rollups import NUMBERS, BuiltRollup
+from usage.periods import DAY as AN_DAY
 from usage.periods import HOUR as AN_HOUR
 from usage.periods import period_of
 from usage.rollups.lines import Sql, listed, model_lines, numbers_in, stored, trace_lines
@@ -67,12 +68,16 @@ RULES = (
 PARENTS = (WEEK, MONTH)
 
 
+DAYS_TOGETHER = 4
+"""So many days are built at once: most of a small day's time is what each statement takes, however little it reads."""
+
+
 def build_rollups(now: datetime | None = None, built: Iterable[datetime] = ()) -> int:
     """Build whatever is stale and can be built, and the weeks and months of days that were ``built`` before. Returns how many days were."""
     moment, days = now or timezone.now(), set(built)
-    while (day := _next_stale_day(moment)) is not None:
-        _build_day(day, moment)
-        days.add(day)
+    while found := _stale_days(moment):
+        _build_days(found, moment)
+        days.update(found)
     touched = {(granularity, period_of(granularity, day)[0]) for granularity in PARENTS for day in days}
     for granularity in PARENTS:
         waiting = StalePeriod.objects.filter(granularity=granularity).order_by("period_start")
@@ -82,49 +87,56 @@ def build_rollups(now: datetime | None = None, built: Iterable[datetime] = ()) -
     return len(days)
 
 
-def build_day(day: datetime, now: datetime) -> bool:
-    """Build a day that is over, if any of it is stale; whether it was. Its weeks and months are left to :func:`build_rollups`."""
-    marks = StalePeriod.objects.filter(granularity__in=(HOUR, DAY), period_start__gte=day, period_start__lt=period_of(DAY, day)[1])
-    if is_stale := marks.exists():
-        _build_day(day, now)
-    return is_stale
+def build_days(days: Sequence[datetime], now: datetime) -> list[datetime]:
+    """Build those of the days, all over, of which any is stale, and return them. Weeks and months are left to :func:`build_rollups`."""
+    marks = StalePeriod.objects.filter(granularity=HOUR, period_start__in=_hours_of(days))
+    marks |= StalePeriod.objects.filter(granularity=DAY, period_start__in=days)
+    stale = sorted({period_of(DAY, start)[0] for start in marks.values_list("period_start", flat=True)})
+    if stale:
+        _build_days(stale, now)
+    return stale
 
 
-def _next_stale_day(now: datetime) -> datetime | None:
-    """The latest day with a stale hour, or one that is over by now and not yet built."""
+def _stale_days(now: datetime) -> list[datetime]:
+    """The latest days with a stale hour, or that are over by now and not yet built; today by itself."""
     today = period_of(DAY, now)[0]
     marks = StalePeriod.objects.filter(granularity=HOUR) | StalePeriod.objects.filter(granularity=DAY, period_start__lt=today)
-    latest = marks.order_by("-period_start").values_list("period_start", flat=True).first()
-    return period_of(DAY, latest)[0] if latest else None
+    starts = marks.order_by("-period_start").values_list("period_start", flat=True).distinct()
+    days = sorted({period_of(DAY, start)[0] for start in starts}, reverse=True)
+    return days[:1] if days and days[0] + AN_DAY > now else days[:DAYS_TOGETHER]
+
+
+def _hours_of(days: Iterable[datetime]) -> list[datetime]:
+    return [day + number * AN_HOUR for day in days for number in range(24)]
 
 
 @transaction.atomic
-def _build_day(day: datetime, now: datetime) -> None:
-    """Build the day's stale hours, and the day itself."""
-    start, end = period_of(DAY, day)
+def _build_days(days: Sequence[datetime], now: datetime) -> None:
+    """Build the days' stale hours, and the days themselves: days that are over, or one that is not."""
+    is_over = days[-1] + AN_DAY <= now
     with connection.cursor() as cursor:
         _take_turns(cursor)
-        hours = _taken(cursor, HOUR, start, end)
-        if end > now and not hours:
+        hours = _taken(cursor, HOUR, _hours_of(days))
+        if not is_over and not hours:
             # Whoever was building while this waited has built them.
             return
-        if not _taken(cursor, DAY, start, end) and end > now:
+        if not _taken(cursor, DAY, days) and not is_over:
             # The day's first building; or a clock that is behind, by another of which the day was over and its hours are gone.
-            hours = [start + number * AN_HOUR for number in range(24)]
-        _number_users(cursor, start, end)
+            hours = _hours_of(days)
         # Of a day that is still running only the stale hours are built from the facts.
-        _load_lines(cursor, [(start, end)] if end <= now else [period_of(HOUR, hour) for hour in hours])
+        _load_lines(cursor, [period_of(DAY, day) for day in days] if is_over else [period_of(HOUR, hour) for hour in hours])
         for rule in RULES:
-            if hours and (rule.finest is HOUR or (rule.hours_while_running and end > now)):
-                _replace(cursor, rule, HOUR, hours, _from_facts(cursor, rule, start, hours))
+            if hours and (rule.finest is HOUR or (rule.hours_while_running and not is_over)):
+                _replace(cursor, rule, HOUR, hours, _from_facts(cursor, rule, HOUR, hours))
             elif rule.hours_while_running:
-                _delete(cursor, rule, HOUR, [start + number * AN_HOUR for number in range(24)])
-            if end <= now or rule.while_running:
-                rows = _from_facts(cursor, rule, start) if rule.finest is DAY else _from_finer(cursor, rule, DAY, start)
-                _replace(cursor, rule, DAY, [start], rows)
-    for granularity in PARENTS if end <= now else (DAY, *PARENTS):
-        # One mark will do: only who builds makes these, one after the other.
-        StalePeriod.objects.get_or_create(granularity=granularity, period_start=period_of(granularity, start)[0])
+                _delete(cursor, rule, HOUR, _hours_of(days))
+            if is_over or rule.while_running:
+                rows = _from_facts(cursor, rule, DAY) if rule.finest is DAY else _from_finer(cursor, rule, DAY, days)
+                _replace(cursor, rule, DAY, days, rows)
+    for granularity in PARENTS if is_over else (DAY, *PARENTS):
+        for start in {period_of(granularity, day)[0] for day in days}:
+            # One mark will do: only who builds makes these, one after the other.
+            StalePeriod.objects.get_or_create(granularity=granularity, period_start=start)
 
 
 @transaction.atomic
@@ -134,10 +146,10 @@ def _build_parent(granularity: Granularity, start: datetime, now: datetime) -> N
     with connection.cursor() as cursor:
         _take_turns(cursor)
         if end <= now:
-            _taken(cursor, granularity, start, end)
+            _taken(cursor, granularity, [start])
         for rule in RULES:
             if granularity in rule.granularities and (end <= now or rule.while_running):
-                _replace(cursor, rule, granularity, [start], _from_finer(cursor, rule, granularity, start))
+                _replace(cursor, rule, granularity, [start], _from_finer(cursor, rule, granularity, [start]))
 
 
 def _take_turns(cursor: CursorWrapper) -> None:
@@ -146,23 +158,17 @@ def _take_turns(cursor: CursorWrapper) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
 
 
-def _taken(cursor: CursorWrapper, granularity: Granularity, start: datetime, end: datetime) -> list[datetime]:
-    """The periods whose marks are taken away herewith; what changes after that is marked anew."""
+def _taken(cursor: CursorWrapper, granularity: Granularity, starts: Sequence[datetime]) -> list[datetime]:
+    """The periods of these whose marks are taken away herewith; what changes after that is marked anew."""
     cursor.execute(
-        "DELETE FROM stale_period WHERE granularity = %s AND period_start >= %s AND period_start < %s RETURNING period_start",
-        [granularity.value, stored(start), stored(end)],
+        f"DELETE FROM stale_period WHERE granularity = %s AND period_start IN ({_places(starts)}) RETURNING period_start",
+        [granularity.value, *map(stored, starts)],
     )
     return sorted({_period(moment) for (moment,) in cursor.fetchall()})
 
 
-def _number_users(cursor: CursorWrapper, start: datetime, end: datetime) -> None:
-    """Give the period's users a number who have none."""
-    cursor.execute(
-        "INSERT INTO usage_user_number (user_id) SELECT DISTINCT t.user_id FROM usage_trace t"
-        " WHERE t.start_time >= %s AND t.start_time < %s AND t.user_id IS NOT NULL"
-        " AND NOT EXISTS (SELECT 1 FROM usage_user_number n WHERE n.user_id = t.user_id)",
-        [stored(start), stored(end)],
-    )
+def _places(values: Sequence[object]) -> str:
+    return ", ".join(["%s"] * len(values))
 
 
 _period = lru_cache(maxsize=1_000)(moment_of)
@@ -184,38 +190,46 @@ DAYS_LINES = {False: "usage_day_lines", True: "usage_day_model_lines"}
 
 
 def _load_lines(cursor: CursorWrapper, periods: Sequence[tuple[datetime, datetime]]) -> None:
-    """The facts of these periods as lines, read once for all rollups."""
+    """The facts of these periods as lines, read once for all rollups; users who have no number get one."""
     for by_model, table in DAYS_LINES.items():
         lines = (model_lines if by_model else trace_lines)([(0, start, end) for start, end in periods])
         cursor.execute(f"DROP TABLE IF EXISTS {table}")
         cursor.execute(
-            f"CREATE TEMPORARY TABLE {table} AS SELECT s.*, {bucket_sql('s.latency_ms')} AS bucket, n.id AS user_number"
-            f" FROM ({lines.text}) s LEFT JOIN usage_user_number n ON n.user_id = s.user_key",
-            lines.parameters,
+            f"CREATE TEMPORARY TABLE {table} AS SELECT s.*, {bucket_sql('s.latency_ms')} AS bucket FROM ({lines.text}) s", lines.parameters
         )
+    cursor.execute(
+        f"INSERT INTO usage_user_number (user_id) SELECT DISTINCT s.user_key FROM {DAYS_LINES[False]} s"
+        " WHERE s.is_attributed AND NOT EXISTS (SELECT 1 FROM usage_user_number n WHERE n.user_id = s.user_key)"
+    )
 
 
-def _from_facts(cursor: CursorWrapper, rule: BuiltRule, day: datetime, hours: Sequence[datetime] = ()) -> Sums:
-    """The finest rows: of these hours, or of the whole day."""
+def _from_facts(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, hours: Sequence[datetime] = ()) -> Sums:
+    """The finest rows: of these hours, or of whole days."""
     columns, width = [*rule.dimensions.values()], len(rule.dimensions) + 1
-    keys = ", ".join([_text("s.hour") if hours else "NULL", *(f"s.{column}" for column in columns)])
-    conditions = [f"s.hour IN ({', '.join(['%s'] * len(hours))})"] if hours else []
+    keys = ", ".join([_text("s.hour" if granularity is HOUR else _day_sql("s.hour")), *(f"s.{column}" for column in columns)])
+    conditions = [f"s.hour IN ({_places(hours)})"] if hours else []
     if rule.only_attributed:
         conditions.append("s.is_attributed")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     cursor.execute(
-        f"SELECT {keys}, {listed('s.user_number')}, {listed('s.bucket')}, {_sums('s')}, {_text('MAX(s.moment)')}"
-        f" FROM {DAYS_LINES[rule.by_model]} s {where} GROUP BY {', '.join(str(place + 1) for place in range(width))}",
+        f"SELECT {keys}, {listed('n.id')}, {listed('s.bucket')}, {_sums('s')}, {_text('MAX(s.moment)')}"
+        f" FROM {DAYS_LINES[rule.by_model]} s LEFT JOIN usage_user_number n ON n.user_id = s.user_key"
+        f" {where} GROUP BY {', '.join(str(place + 1) for place in range(width))}",
         [*map(stored, hours)],
     )
     numbers: dict[Key, Sequence[Any]] = {}
     sketches: dict[Key, Sketch] = {}
     for row in cursor.fetchall():
-        key = (_period(row[0]) if hours else day, *row[1:width])
+        key = (_period(row[0]), *row[1:width])
         users, latencies, *numbers[key] = row[width:]
         sketches[key] = sketch = Sketch()
         sketch.add(numbers_in(users), numbers_in(latencies))
     return Sums(numbers, sketches)
+
+
+def _day_sql(hour: str) -> str:
+    """The start of the hour's day."""
+    return f"date_trunc('day', {hour})" if connection.vendor == "postgresql" else f"substr({hour}, 1, 10) || ' 00:00:00'"
 
 
 def _text(expression: str) -> str:
@@ -223,20 +237,26 @@ def _text(expression: str) -> str:
     return f"({expression})::text" if connection.vendor == "postgresql" else expression
 
 
-def _from_finer(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, start: datetime) -> Sums:
-    """A period's rows from those of the next finer periods; a week's and a month's from days."""
-    finer = HOUR if granularity is DAY else DAY
-    columns = ", ".join(f"s.{column}" for column in rule.dimensions)
-    source = f"FROM {rule.table} s WHERE s.granularity = %s AND s.period_start >= %s AND s.period_start < %s"
-    parameters = [finer.value, stored(start), stored(period_of(granularity, start)[1])]
-    width = len(rule.dimensions)
-    cursor.execute(f"SELECT {columns}, {_sums('s')}, {_text('MAX(s.last_activity)')} {source} GROUP BY {columns}", parameters)
-    numbers = {(start, *row[:width]): row[width:] for row in cursor.fetchall()}
+def _from_finer(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]) -> Sums:
+    """Days' rows from those of their hours; a week's or a month's, one at a time, from those of its days."""
+    finer = _hours_of(starts) if granularity is DAY else _days_between(*period_of(granularity, starts[0]))
+    period = _text(_day_sql("s.period_start")) if granularity is DAY else f"'{stored(starts[0])}'"
+    width = len(rule.dimensions) + 1
+    columns = ", ".join([period, *(f"s.{column}" for column in rule.dimensions)])
+    source = f"FROM {rule.table} s WHERE s.granularity = %s AND s.period_start IN ({_places(finer)})"
+    parameters = [(HOUR if granularity is DAY else DAY).value, *map(stored, finer)]
+    groups = ", ".join(str(place + 1) for place in range(width))
+    cursor.execute(f"SELECT {columns}, {_sums('s')}, {_text('MAX(s.last_activity)')} {source} GROUP BY {groups}", parameters)
+    numbers = {(_period(row[0]), *row[1:width]): row[width:] for row in cursor.fetchall()}
     cursor.execute(f"SELECT {columns}, s.users, s.latencies {source}", parameters)
     sketches: dict[Key, Sketch] = defaultdict(Sketch)
     for row in cursor.fetchall():
-        sketches[(start, *row[:width])].merge(*row[width:])
+        sketches[(_period(row[0]), *row[1:width])].merge(*row[width:])
     return Sums(numbers, sketches)
+
+
+def _days_between(start: datetime, end: datetime) -> list[datetime]:
+    return [start + number * AN_DAY for number in range((end - start).days)]
 
 
 def _sums(alias: str) -> str:
@@ -262,6 +282,6 @@ def _replace(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, s
 
 def _delete(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]) -> None:
     cursor.execute(
-        f"DELETE FROM {rule.table} WHERE granularity = %s AND period_start IN ({', '.join(['%s'] * len(starts))})",
+        f"DELETE FROM {rule.table} WHERE granularity = %s AND period_start IN ({_places(starts)})",
         [granularity.value, *map(stored, starts)],
     )

@@ -21,7 +21,7 @@ MILLISECOND = timedelta(milliseconds=1)
 # Halving ends here: what a server can't give of so short a time, it can't give.
 SHORTEST = timedelta(minutes=1)
 # How many decoded pages may wait to be taken; a page is about 3 MB.
-PAGES_AHEAD = 16
+PAGES_AHEAD = 24
 
 
 class Stretch:

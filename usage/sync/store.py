@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
-from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -85,15 +84,14 @@ def trace_row(trace: TraceFact) -> Row:
     """The trace as it is stored, in the order of TRACE_COLUMNS."""
     return (
         *(trace.id, trace.cost_picousd, trace.billed_cost_picousd, trace.microcredits),
-        *_decided_values(trace),
+        *(trace.connection_id, trace.langfuse_trace_id, trace.name, trace.latency_ms, trace.is_failed, trace.is_voided),
+        *(trace.tenant_reference, trace.user_reference, trace.project_id, trace.flow_id),
+        *(trace.observations, trace.gone_observations, trace.priced_observations, trace.unpriced_observations, trace.rate_id),
         *trace.tokens,
         *stamps((trace.start_time, trace.hour, trace.priced_as_of)),
         trace.tenant_id.hex if trace.tenant_id else None,
         trace.user_id.hex if trace.user_id else None,
     )
-
-
-_decided_values = attrgetter(*DECIDED)
 
 
 def stored_traces(trace_ids: Collection[str]) -> set[str]:

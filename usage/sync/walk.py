@@ -86,6 +86,7 @@ class Walk:
         self._connection, self._client, self._worker, self._result = connection, client, worker, result
         self._on_read = on_read
         self._runs = deque(windows.runs(due, HOURS_A_LEASE))
+        self._seconds = sum((window.end - window.start).total_seconds() for window in due)
         self._leased: list[SyncWindow] = []
         self._read_at: dict[int, datetime] = {}
         self._counts: Counter[datetime] = Counter()
@@ -93,7 +94,7 @@ class Walk:
         self._work: deque[Work] = deque()
         self._batches = 0
         # The first batches are small, so that the database has work while the first large one is read.
-        self._batch_observations = settings.SYNC_BATCH_OBSERVATIONS // 8
+        self._batch_observations = self._smallest_batch = settings.SYNC_BATCH_OBSERVATIONS // 8
         self._assembler = load_assembler(connection)
         self._assembled_at = time.monotonic()
 
@@ -108,7 +109,7 @@ class Walk:
             ):
                 while self._lease_enough(reader):
                     self._take(reader)
-                    if len(self._pile.steps) >= self._batch_observations:
+                    if len(self._pile.steps) >= self._enough(reader):
                         self._pass_on(reader, preparer)
                         self._batch_observations = min(2 * self._batch_observations, settings.SYNC_BATCH_OBSERVATIONS)
                         self._apply(BATCHES_AHEAD)
@@ -155,12 +156,19 @@ class Walk:
         page = fetched.content
         self._pile.steps += page.steps
         self._pile.rejected += page.rejected
-        self._counts += page.hours
+        self._counts.update(page.hours)
         self._result.observations_read += len(page.steps) + len(page.rejected)
         if fetched.stretch.label:
             self._pile.known += len(page.steps)
             self._pile.seen += [step.id for step in page.steps]
             self._pile.seen += [observation_key(self._connection.pk, row.trace_id, row.observation_id) for row in page.rejected]
+
+    def _enough(self, reader: Reader[StepPage]) -> float:
+        """How many observations make a batch. The last ones are small, too: nothing is read any more while the last one is stored."""
+        unread = [*reader.unread(), *((run[-1].start, run[0].end) for run in self._runs)]
+        left = sum((end - start).total_seconds() for start, end in unread) / self._seconds
+        read = self._result.observations_read
+        return min(self._batch_observations, max(self._smallest_batch, read * left / (1 - left) if left < 1 else read))
 
     def _pass_on(self, reader: Reader[StepPage], preparer: ThreadPoolExecutor) -> None:
         """Make a batch of the pile, with the windows that are wholly read by now."""

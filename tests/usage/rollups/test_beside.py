@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from threading import Event, Timer
+from time import monotonic, sleep
 
 import pytest
 from django.db import OperationalError, connection
@@ -61,7 +62,7 @@ def test_a_day_that_could_not_be_built_is_built_at_the_end(monkeypatch: pytest.M
     def fail(*_: object) -> bool:
         raise OperationalError("canceling statement due to lock timeout")
 
-    monkeypatch.setattr(beside, "build_day", fail)
+    monkeypatch.setattr(beside, "build_days", fail)
     with DaysBeside(HOURS) as days:
         days.read(HOURS)
     assert "could not be built beside the sync" in caplog.text
@@ -72,15 +73,32 @@ def test_a_day_that_could_not_be_built_is_built_at_the_end(monkeypatch: pytest.M
 def test_nothing_is_built_any_more_when_the_sync_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, failed = Event(), Event()
 
-    def build_day(day: datetime, now: datetime) -> bool:
+    def build_days(days: list[datetime], now: datetime) -> list[datetime]:
         begun.set()
         assert failed.wait(30)
-        return build.build_day(day, now)
+        return build.build_days(days, now)
 
-    monkeypatch.setattr(beside, "build_day", build_day)
+    monkeypatch.setattr(beside, "DAYS_TOGETHER", 1)
+    monkeypatch.setattr(beside, "build_days", build_days)
     days = DaysBeside(HOURS)
     days.read(HOURS)
     assert begun.wait(30)
     Timer(0.2, failed.set).start()
     days.__exit__(RuntimeError, RuntimeError(), None)
     assert days.built == days_built() == {TODAY}
+
+
+def test_the_builders_connection_is_closed() -> None:
+    def others() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+            return int(cursor.fetchone()[0])
+
+    before = others()
+    with DaysBeside(HOURS) as days:
+        days.read(HOURS)
+    # A session ends a moment after its connection is closed.
+    deadline = monotonic() + 10
+    while others() > before and monotonic() < deadline:
+        sleep(0.05)
+    assert others() == before
