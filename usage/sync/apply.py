@@ -25,7 +25,7 @@ from usage.sync import store
 from usage.sync.assemble import assemble
 from usage.sync.contributions import Change
 from usage.sync.rollups import apply_change
-from usage.sync.steps import Directory, Step, TraceFact, newest_versions, step_from
+from usage.sync.steps import Directory, Step, TraceFact, newest_versions, steps_from
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def apply_received(
     connection: LangfuseConnection, received: Iterable[ReceivedObservation], rejected: Sequence[RejectedRow] = ()
 ) -> Applied:
     """Store observations and all that follows from them. Call it in a transaction; :func:`committed` makes one."""
-    batch = Batch([step_from(connection.pk, one) for one in received], rejected)
+    batch = Batch(steps_from(connection.pk, received), rejected)
     return apply_batch(connection, batch, load_assembler(connection))
 
 

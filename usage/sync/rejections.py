@@ -9,7 +9,7 @@ from usage.langfuse.wire import ReceivedObservation, decode_rows
 from usage.models import LangfuseConnection, Observation, RejectedObservation
 from usage.sync.apply import Applied, Batch, apply_batch, committed, load_assembler
 from usage.sync.identity import observation_key
-from usage.sync.steps import step_from
+from usage.sync.steps import steps_from
 
 Resolution = RejectedObservation.Resolution
 
@@ -31,7 +31,7 @@ def retry_rejected(connection: LangfuseConnection) -> Applied:
     def work() -> Applied:
         applied = Applied()
         if readable:
-            batch = Batch(step_from(connection.pk, one) for one in readable)
+            batch = Batch(steps_from(connection.pk, readable))
             applied += apply_batch(connection, batch, load_assembler(connection))
         RejectedObservation.objects.bulk_update(waiting, ["tried_at", "reason", "resolution"], batch_size=500)
         return applied

@@ -83,24 +83,29 @@ class Directory:
     users: Mapping[str, tuple[UUID, UUID]] = field(default_factory=dict)
 
 
-def step_from(connection_id: int, received: ReceivedObservation) -> Step:
-    """The step that a received observation means, not yet priced."""
-    return Step(
-        observation_key(connection_id, received.trace_id, received.observation_id),
-        trace_key(connection_id, received.trace_id),
-        received,
-        content_hash(received),
-        count_tokens(received.usage_details) if received.usage_details else NO_TOKENS,
-        None if received.cost_usd is None else to_scaled(received.cost_usd, USD_PLACES),
-    )
+def steps_from(connection_id: int, received: Iterable[ReceivedObservation]) -> list[Step]:
+    """The steps that received observations mean, not yet priced."""
+    buffer = bytearray()
+    return [
+        Step(
+            observation_key(connection_id, one.trace_id, one.observation_id),
+            trace_key(connection_id, one.trace_id),
+            one,
+            content_hash(one, buffer),
+            count_tokens(one.usage_details) if one.usage_details else NO_TOKENS,
+            None if one.cost_usd is None else to_scaled(one.cost_usd, USD_PLACES),
+        )
+        for one in received
+    ]
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
-def content_hash(received: ReceivedObservation) -> int:
-    """A signed 64-bit digest of everything that Langfuse said."""
-    return xxhash.xxh3_64_intdigest(_encoder.encode(received)) - 2**63
+def content_hash(received: ReceivedObservation, buffer: bytearray) -> int:
+    """A signed 64-bit digest of everything that Langfuse said. ``buffer`` is written over: one for many is faster than one for each."""
+    _encoder.encode_into(received, buffer)
+    return xxhash.xxh3_64_intdigest(buffer) - 2**63
 
 
 def newest_versions(steps: Iterable[Step]) -> dict[str, Step]:

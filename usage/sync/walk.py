@@ -27,7 +27,7 @@ from usage.sync.apply import Applied, Assembler, Batch, apply_batch, committed, 
 from usage.sync.identity import observation_key
 from usage.sync.reader import Reader
 from usage.sync.result import SyncResult
-from usage.sync.steps import Step, step_from
+from usage.sync.steps import Step, steps_from
 
 HoursRead = Callable[[Sequence[datetime]], None]
 """Called with hours when all of them is stored."""
@@ -38,7 +38,7 @@ ASSEMBLER_SECONDS = 30
 # Threads take turns so often, so that the one that stores does not wait long for its turn after each answer of the database.
 TURN_SECONDS = 0.001
 # Rows refer to nothing that refers to them, so looking for cycles among them is for nothing; what HTTP leaves behind is small.
-BATCHES_A_COLLECTION = 8
+BATCHES_A_COLLECTION = 16
 # How many batches may be under way: one that is being prepared, and one that the database takes.
 BATCHES_AHEAD = 1
 
@@ -144,8 +144,7 @@ class Walk:
 
     def _turned(self, page: Page, is_known: object) -> StepPage:
         """Called by the fetchers: pages as steps."""
-        connection_id = self._connection.pk
-        steps = [step_from(connection_id, one) for one in page.observations]
+        steps = steps_from(self._connection.pk, page.observations)
         return StepPage(steps, page.rejected, _count_by_hour(steps))
 
     def _take(self, reader: Reader[StepPage]) -> None:

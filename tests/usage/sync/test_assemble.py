@@ -13,7 +13,7 @@ from pricing.prices import Assignment, TierRate
 from tests.conftest import LONG_AGO, NOON
 from usage.langfuse.wire import ReceivedObservation
 from usage.sync.assemble import assemble
-from usage.sync.steps import Directory, Step, TraceFact, newest_versions, step_from
+from usage.sync.steps import Directory, Step, TraceFact, content_hash, newest_versions, steps_from
 
 ACME, GLOBEX, ANN, GUS = (uuid4() for _ in range(4))
 DIRECTORY = Directory({str(one): one for one in (ACME, GLOBEX)}, {str(ANN): (ANN, ACME), str(GUS): (GUS, GLOBEX)})
@@ -48,7 +48,7 @@ def received(observation_id: str = "o1", **fields: Any) -> ReceivedObservation:
 def trace_of(
     *observations: ReceivedObservation, book: PriceBook = BOOK, fixed_tenant_id: UUID | None = None
 ) -> tuple[TraceFact, list[Step]]:
-    steps = [step_from(1, one) for one in observations]
+    steps = steps_from(1, observations)
     return assemble(1, steps, DIRECTORY, PricingEngine(book), fixed_tenant_id), steps
 
 
@@ -160,15 +160,22 @@ def test_without_a_tier_usage_has_a_cost_and_no_credits() -> None:
 def test_the_version_received_last_is_the_truth_whatever_the_order() -> None:
     versions = [received("a", received_at=NOON + timedelta(seconds=number), cost_usd=D(number)) for number in (2, 3, 1)]
     for order in (versions, versions[::-1]):
-        (step,) = newest_versions([step_from(1, one) for one in order]).values()
+        (step,) = newest_versions(steps_from(1, order)).values()
         assert step.received.cost_usd == 3
     twins = [received("a", cost_usd=D(number)) for number in (1, 2)]
-    chosen = {
-        next(iter(newest_versions([step_from(1, one) for one in order]).values())).received.cost_usd for order in (twins, twins[::-1])
-    }
+    chosen = {next(iter(newest_versions(steps_from(1, order)).values())).received.cost_usd for order in (twins, twins[::-1])}
     assert len(chosen) == 1, "of two versions of one moment the same one is chosen, whatever the order"
 
 
 def test_the_same_span_id_in_two_traces_is_two_observations() -> None:
-    assert step_from(1, received("a", trace_id="t1")).id != step_from(1, received("a", trace_id="t2")).id
-    assert step_from(1, received("a")).id != step_from(2, received("a")).id
+    first, second = steps_from(1, [received("a", trace_id="t1"), received("a", trace_id="t2")])
+    assert first.id != second.id
+    assert steps_from(1, [received("a")])[0].id != steps_from(2, [received("a")])[0].id
+
+
+def test_a_digest_is_of_the_observation_alone_whatever_the_buffer_held() -> None:
+    buffer = bytearray(b"x" * 5_000)
+    long, short = received("long", name="n" * 150), received("short")
+    digests = [content_hash(one, buffer) for one in (long, short, long)]
+    assert digests[0] == digests[2] == content_hash(long, bytearray())
+    assert digests[1] == content_hash(short, bytearray()) != digests[0]
