@@ -198,7 +198,7 @@ SYNC_OVERLAP_HOURS = env.int("KLUISZ_SYNC_OVERLAP_HOURS", default=3)
 # How much is applied in one transaction: enough to be set-based, little enough to stay in memory.
 SYNC_BATCH_OBSERVATIONS = env.int("KLUISZ_SYNC_BATCH_OBSERVATIONS", default=20_000)
 # How many requests to one Langfuse a worker has under way.
-SYNC_FETCHERS = env.int("KLUISZ_SYNC_FETCHERS", default=4)
+SYNC_FETCHERS = env.int("KLUISZ_SYNC_FETCHERS", default=6)
 # How long a worker may be silent before its windows are another's.
 SYNC_LEASE_SECONDS = env.int("KLUISZ_SYNC_LEASE_SECONDS", default=600)
 SYNC_EVERY_SECONDS = env.int("KLUISZ_SYNC_EVERY_SECONDS", default=180)
