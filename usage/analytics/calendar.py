@@ -103,11 +103,3 @@ def _next_edge(moment: datetime, granularity: Granularity, zone: ZoneInfo) -> da
     if granularity is Granularity.WEEK:
         return midnight(day + timedelta(days=7 - day.weekday()), zone)
     return midnight((day.replace(day=1) + timedelta(days=32)).replace(day=1), zone)
-
-
-def is_hourly(moment: datetime) -> bool:
-    return not (moment.minute or moment.second or moment.microsecond)
-
-
-def is_daily(moment: datetime) -> bool:
-    return is_hourly(moment) and moment.hour == 0
