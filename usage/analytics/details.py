@@ -77,7 +77,8 @@ def _add_users(plan: Plan, sketches: Mapping[Key, Sketch]) -> tuple[Mapping[Key,
         known, new = latest.get(key), moment if moment is None else moment_of(moment)
         latest[key] = max(known, new) if known and new else known or new
 
-    for key, users, moment in keyed_rows(plan, built_rows(plan, built, f"r.users, {activity(plan.question, 'r.last_activity')}")):
+    sets = built_rows(plan, built, f"r.users, {activity(plan.question, 'r.last_activity')}")
+    for key, users, moment in keyed_rows(plan, sets, has_sets=True):
         sketches[key].users |= unpack_users(users)
         remember(key, moment)
     # Where there are no built rollups to tell them from, there is no need to know which users they are.

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 from usage.analytics.pieces import Piece
 from usage.analytics.plan import Plan
@@ -165,17 +167,26 @@ def _all(conditions: Sequence[Sql]) -> Sql:
     )
 
 
-def keyed_rows(plan: Plan, sql: Sql | None) -> Iterator[tuple[Any, ...]]:
+def keyed_rows(plan: Plan, sql: Sql | None, *, has_sets: bool = False) -> Iterator[tuple[Any, ...]]:
     """The rows of a query whose first two columns are a key, as (key, the others)."""
     if sql is not None:
-        for number, value, *others in run(sql.text, sql.parameters):
+        for number, value, *others in run(sql.text, sql.parameters, has_sets=has_sets):
             yield (number, as_key(plan.question.by, value)), *others
 
 
-def run(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
+def run(sql: str, parameters: Sequence[Any], *, has_sets: bool = False) -> list[tuple[Any, ...]]:
+    """The rows of a query. Sets of users are large: with ``has_sets`` they come as they are, and not as hex digits."""
+    with _binary_cursor() if has_sets and connection.vendor == "postgresql" else connection.cursor() as cursor:
         cursor.execute(sql, [stored(parameter) for parameter in parameters])
         return cursor.fetchall()
+
+
+def _binary_cursor() -> CursorWrapper:
+    """Django's own cursors take only text from PostgreSQL."""
+    connection.ensure_connection()
+    cursor = psycopg.Cursor(connection.connection)
+    cursor.format = psycopg.pq.Format.BINARY
+    return connection.make_cursor(cursor)  # type: ignore[arg-type]  # the stub names what it returns, not what it takes
 
 
 def as_key(dimension: Dimension | None, value: Any) -> Any:
