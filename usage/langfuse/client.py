@@ -128,9 +128,17 @@ class LangfuseClientService:
 
     def pages(self, start: datetime, end: datetime) -> Iterator[Page]:
         """The same page by page, with the rows that break the contract; a page is fetched when it is asked for."""
-        if self.find_api() == V1:
-            yield from V1Reader(self._http, self.computing).pages(start, end)
-            return
+        if self.api != V1:
+            try:
+                yield from self._v2_pages(start, end)
+                return
+            except NotFound:
+                # Of a server that nobody has read yet, asking for a page is finding out.
+                if self.api == V2 or self.find_api() == V2:
+                    raise
+        yield from V1Reader(self._http, self.computing).pages(start, end)
+
+    def _v2_pages(self, start: datetime, end: datetime) -> Iterator[Page]:
         query = {
             "fields": FIELD_GROUPS,
             "expandMetadata": OUR_METADATA,
@@ -141,6 +149,7 @@ class LangfuseClientService:
         cursor: str | None = None
         while True:
             page = self._page({**query, "cursor": cursor} if cursor else query)
+            self.api = V2
             yield page
             if page.cursor is None:
                 return

@@ -1,16 +1,18 @@
 """A Langfuse 3 (v1 reads only) is read with the same results as a Langfuse 4."""
 
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.conftest import People, RunningSandbox
+from tests.conftest import SECRET_KEY, People, RunningSandbox
 from tests.usage.sync.test_sync import MOMENT, call, owned, row, sync
+from usage.langfuse.client import V1, LangfuseClientService
 from usage.langfuse.sandbox import v1 as sandbox_v1
 from usage.langfuse.v1 import V1Reader, V1Row
-from usage.langfuse.wire import decode_rows
+from usage.langfuse.wire import Page, decode_rows
 from usage.models import LangfuseConnection, Trace
 from usage.sync.reconcile import reconcile_connection
 from usage.sync.runner import sync_connection
@@ -44,6 +46,21 @@ def test_the_same_results(connection: LangfuseConnection, sandbox: RunningSandbo
 
     assert other.api == "v1"
     assert sorted(Trace.objects.filter(connection=other).values_list(*OF_A_TRACE), key=str) == v2
+
+
+def test_of_two_threads_the_slower_one_is_refused_after_the_other_has_found_out(
+    sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.sandbox.is_v1 = True
+    with LangfuseClientService(sandbox.url, sandbox.sandbox.public_key, SECRET_KEY) as client:
+
+        def refused(start: datetime, end: datetime) -> Iterator[Page]:
+            assert client.find_api() == V1
+            yield from refused_now(start, end)
+
+        refused_now = client._v2_pages
+        monkeypatch.setattr(client, "_v2_pages", refused)
+        assert len(list(client.pages(MOMENT, MOMENT + timedelta(hours=1)))) == 1
 
 
 def test_a_trace_that_began_long_before_its_observation_is_asked_for(
