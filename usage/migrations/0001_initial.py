@@ -447,6 +447,7 @@ class Migration(migrations.Migration):
                 ('state', models.CharField(choices=[('pending', 'Pending'), ('leased', 'Leased'), ('done', 'Done')], default='pending', max_length=10)),
                 ('leased_by', models.CharField(blank=True, max_length=100)),
                 ('leased_until', models.DateTimeField(blank=True, null=True)),
+                ('read_at', models.DateTimeField(blank=True, help_text='When it was last read.', null=True)),
                 ('complete_through', models.DateTimeField(blank=True, help_text='Everything that Langfuse had received of this hour up to then is stored.', null=True)),
                 ('observations', models.PositiveIntegerField(default=0)),
                 ('langfuse_count', models.BigIntegerField(null=True)),

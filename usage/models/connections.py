@@ -77,6 +77,7 @@ class SyncWindow(models.Model):
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
     leased_by = models.CharField(max_length=100, blank=True)
     leased_until = models.DateTimeField(null=True, blank=True)
+    read_at = models.DateTimeField(null=True, blank=True, help_text="When it was last read.")
     complete_through = models.DateTimeField(
         null=True, blank=True, help_text="Everything that Langfuse had received of this hour up to then is stored."
     )

@@ -1,7 +1,7 @@
 """Reads stretches of a connection's time with several requests under way at once, ahead of whoever stores them.
 
 Langfuse gives a stretch page by page, newest first, and each page names the next, so one walk is as fast as the server's answers are. A
-fetcher that has nothing to do is therefore given half of what another has left. Where the server gives up on a stretch, again and again,
+fetcher that has nothing to do therefore takes half of what another has left. Where the server gives up on a stretch, again and again,
 it is halved too: what takes too long as a whole often does not in parts (langfuse.md, Rate limits).
 """
 
@@ -20,16 +20,31 @@ T = TypeVar("T")
 MILLISECOND = timedelta(milliseconds=1)
 # Halving ends here: what a server can't give of so short a time, it can't give.
 SHORTEST = timedelta(minutes=1)
+NOTHING = timedelta(0)
+# So long a fetcher that has nothing to do waits for another stretch before it takes from others.
+PATIENCE_SECONDS = 0.02
 # How many decoded pages may wait to be taken; a page is about 3 MB.
 PAGES_AHEAD = 24
 
 
 class Stretch:
-    """A part of the time to read, half-open. What is before ``unread_until`` has not been taken yet; the rest has."""
+    """A part of the time to read, half-open. Of it, what is before ``unfetched_until`` has not been fetched yet; the rest has.
+
+    What is before ``unread_until`` has not been taken yet; the rest has, in ``pages``. ``a_page`` is how much came with the last one.
+    """
 
     def __init__(self, start: datetime, end: datetime, label: object) -> None:
         self.start, self.end, self.label = start, end, label
-        self.unread_until = end
+        self.unfetched_until = self.unread_until = end
+        self.a_page: timedelta | None = None
+        self.pages = 0
+
+    def fetched_until(self, reached: datetime) -> None:
+        self.unfetched_until, self.a_page = reached, self.unfetched_until - reached
+
+    def to_spare(self) -> timedelta:
+        """What is left beyond the page that is being fetched; nothing that anyone knows of while that is the first."""
+        return NOTHING if self.a_page is None else self.unfetched_until - self.a_page - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +96,19 @@ class Reader(Generic[T]):
             self._add(Stretch(start, end, label))
 
     def is_hungry(self) -> bool:
-        """Whether a fetcher has nothing to do."""
+        """Whether a fetcher has nothing to do, or will not have in a moment: everything has been taken."""
         with self._changed:
-            return self._idle > len(self._waiting)
+            return self._idle > len(self._waiting) or not self._unfinished
+
+    def to_spare(self) -> timedelta:
+        """How much of the time fetchers that have nothing to do could take from others."""
+        with self._changed:
+            return sum((max(stretch.to_spare(), NOTHING) for stretch in self._unfinished), NOTHING)
+
+    def is_ahead(self) -> bool:
+        """Whether a page waits to be taken."""
+        with self._changed:
+            return bool(self._fetched)
 
     def take(self, timeout_seconds: float) -> Fetched[T] | None:
         """The next page; None when none came in time, or when everything has been taken."""
@@ -95,6 +120,7 @@ class Reader(Generic[T]):
                 return None
             fetched = self._fetched.popleft()
             stretch = fetched.stretch
+            stretch.pages += 1
             if fetched.reached is not None:
                 stretch.unread_until = fetched.reached
             if stretch.unread_until <= stretch.start:
@@ -125,11 +151,21 @@ class Reader(Generic[T]):
 
     def _next_stretch(self) -> Stretch | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or (self._waiting and self._failure is None))
+            while not self._changed.wait_for(lambda: self._is_closed or (self._waiting and self._failure is None), PATIENCE_SECONDS):
+                self._share()
             if self._is_closed:
                 return None
             self._idle -= 1
             return self._waiting.popleft()
+
+    def _share(self) -> None:
+        """Take from whoever has most to spare: half of it, or all when that is not more than a page."""
+        stretch = max(self._unfinished, key=Stretch.to_spare, default=None)
+        if stretch is None or stretch.a_page is None or self._failure is not None:
+            return
+        spare = stretch.to_spare()
+        if spare > max(SHORTEST, stretch.a_page / 2):
+            self._split(stretch, _middle(stretch.start, stretch.start + (spare if spare > stretch.a_page else 2 * spare)))
 
     def _fetch(self, stretch: Stretch) -> None:
         """All pages of the stretch; where the server gives up, of its newer half, and the older half by itself."""
@@ -138,31 +174,29 @@ class Reader(Generic[T]):
                 content = self._turn(page, stretch.label)
             if not self._hand_out(Fetched(stretch, content, reached)):
                 return
-            if reached is not None and reached > stretch.start:
-                self._share(stretch, reached)
 
     def _pages(self, stretch: Stretch) -> Iterator[tuple[Page, datetime | None]]:
         end = stretch.end
         while True:
             try:
                 for page in self._client.pages(stretch.start, end):
-                    is_last = page.cursor is None or (page.oldest is not None and page.oldest < stretch.start)
-                    # More rows of the same millisecond may follow on the next page.
-                    reached = stretch.start if is_last else page.oldest and page.oldest + MILLISECOND
-                    yield page.since(stretch.start) if is_last else page, reached
+                    # Nobody may take from the stretch meanwhile.
+                    with self._changed:
+                        start = stretch.start
+                        is_last = page.cursor is None or (page.oldest is not None and page.oldest < start)
+                        # More rows of the same millisecond may follow on the next page.
+                        reached = start if is_last else page.oldest and page.oldest + MILLISECOND
+                        if reached is not None:
+                            stretch.fetched_until(reached)
+                    yield page.since(start) if is_last else page, reached
                     end = reached or end
                     if is_last:
                         return
             except ServerTrouble:
-                if end - stretch.start < 2 * SHORTEST:
-                    raise
-                self._split(stretch, _middle(stretch.start, end))
-
-    def _share(self, stretch: Stretch, reached: datetime) -> None:
-        """Leave the older half of what is left to a fetcher that has nothing to do, if there is enough of it."""
-        left = reached - stretch.start
-        if self.is_hungry() and left > SHORTEST:
-            self._split(stretch, _middle(stretch.start, reached))
+                with self._changed:
+                    if end - stretch.start < 2 * SHORTEST:
+                        raise
+                    self._split(stretch, _middle(stretch.start, end))
 
     def _split(self, stretch: Stretch, middle: datetime) -> None:
         with self._changed:

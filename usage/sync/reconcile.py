@@ -46,7 +46,7 @@ def reconcile_connection(
         result.windows_drifted = len(drifts)
         changed = [_with_figures(window, figures) for window, figures in drifted]
         SyncWindow.objects.bulk_update(changed, ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"], batch_size=500)
-        read_due(connection, client, changed[::-1], result, progress)
+        read_due(connection, client, changed[::-1], now, result, progress)
         result.record_drifts(drifts)
     return result
 

@@ -15,10 +15,10 @@ from usage.connections import client_for, remember_api
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.errors import LangfuseError, NotFound
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
-from usage.rollups.beside import DaysBeside
 from usage.rollups.build import build_rollups
 from usage.sync import windows
 from usage.sync.attribution import attribute_known
+from usage.sync.beside import DaysBeside
 from usage.sync.result import COUNTS, SyncResult
 from usage.sync.waiting import price_waiting_since
 from usage.sync.walk import HoursRead, Walk
@@ -45,11 +45,11 @@ def sync_connection(
     span = Span.around(start or now - timedelta(days=settings.SYNC_BACKFILL_DAYS), end or now)
     again_from = span.start if start or end else now - timedelta(hours=settings.SYNC_OVERLAP_HOURS)
     with recorded_run(connection, SyncRun.Kind.SYNC) as result, client_for(connection) as client:
-        remember_api(connection, client.find_api())
         windows.open_windows(connection, span)
         due = windows.due(connection, span, again_from)
-        with DaysBeside(window.start for window in due) as beside:
-            read_due(connection, client, due, result, progress, beside.read)
+        with DaysBeside(connection, (window.start for window in due)) as beside:
+            read_due(connection, client, due, now, result, progress, beside.read)
+        remember_api(connection, client.api)
         build_rollups(built=beside.built)
     return result
 
@@ -97,6 +97,7 @@ def read_due(
     connection: LangfuseConnection,
     client: LangfuseClientService,
     due: list[SyncWindow],
+    found_due_at: datetime,
     result: SyncResult,
     progress: Progress = no_progress,
     on_read: HoursRead = lambda hours: None,
@@ -105,5 +106,5 @@ def read_due(
     result.add(attribute_known(connection))
     result.add(price_waiting_since(connection, _last_complete(connection)))
     worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    walk = Walk(connection, client, due, worker, result, on_read)
+    walk = Walk(connection, client, due, worker, result, on_read, found_due_at)
     walk.read(lambda: progress(result.windows, len(due), result.observations_read))

@@ -25,14 +25,15 @@ from usage.periods import HOUR, hour_of
 from usage.sync import gone, windows
 from usage.sync.apply import Applied, Assembler, Batch, apply_batch, committed, load_assembler
 from usage.sync.identity import observation_key
-from usage.sync.reader import Reader
+from usage.sync.reader import Reader, Stretch
 from usage.sync.result import SyncResult
 from usage.sync.steps import Step, steps_from
 
 HoursRead = Callable[[Sequence[datetime]], None]
-"""Called with hours when all of them is stored."""
-# How much is leased at once, and so how the work is shared between workers.
+"""Called with hours when all of them is stored, or when another worker has them."""
+# How much is leased at once, and so how the work is shared between workers: a day; more where so much of the time comes on a page.
 HOURS_A_LEASE = 24
+MOST_HOURS_A_LEASE = 32 * 24
 # Prices and the directory are loaded anew when they are this old.
 ASSEMBLER_SECONDS = 30
 # Threads take turns so often, so that the one that stores does not wait long for its turn after each answer of the database.
@@ -41,6 +42,8 @@ TURN_SECONDS = 0.001
 BATCHES_A_COLLECTION = 16
 # How many batches may be under way: one that is being prepared, and one that the database takes.
 BATCHES_AHEAD = 1
+# While nothing else is to be done, so large a part of a batch is stored, too. So batches are as large as the server is fast.
+SMALLEST_PART = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +85,18 @@ class Walk:
         worker: str,
         result: SyncResult,
         on_read: HoursRead,
+        found_due_at: datetime,
     ) -> None:
         self._connection, self._client, self._worker, self._result = connection, client, worker, result
         self._on_read = on_read
-        self._runs = deque(windows.runs(due, HOURS_A_LEASE))
-        self._seconds = sum((window.end - window.start).total_seconds() for window in due)
+        self._due, self._found_due_at = deque(due), found_due_at
+        self._hours_a_lease = HOURS_A_LEASE
         self._leased: list[SyncWindow] = []
         self._read_at: dict[int, datetime] = {}
         self._counts: Counter[datetime] = Counter()
         self._pile = Pile()
         self._work: deque[Work] = deque()
         self._batches = 0
-        # The first batches are small, so that the database has work while the first large one is read.
-        self._batch_observations = self._smallest_batch = settings.SYNC_BATCH_OBSERVATIONS // 8
         self._assembler = load_assembler(connection)
         self._assembled_at = time.monotonic()
 
@@ -109,11 +111,13 @@ class Walk:
             ):
                 while self._lease_enough(reader):
                     self._take(reader)
-                    if len(self._pile.steps) >= self._enough(reader):
+                    is_ahead = reader.is_ahead()
+                    if len(self._pile.steps) >= settings.SYNC_BATCH_OBSERVATIONS // (1 if is_ahead else SMALLEST_PART):
                         self._pass_on(reader, preparer)
-                        self._batch_observations = min(2 * self._batch_observations, settings.SYNC_BATCH_OBSERVATIONS)
                         self._apply(BATCHES_AHEAD)
                         report()
+                    elif not is_ahead:
+                        self._apply(0)
                 self._pass_on(reader, preparer)
                 self._apply(0)
                 report()
@@ -123,7 +127,7 @@ class Walk:
 
     def _lease_enough(self, reader: Reader[StepPage]) -> bool:
         """Lease while a fetcher has nothing to do; whether there is anything left to take."""
-        if self._runs and reader.is_hungry():
+        if self._is_to_lease(reader):
             # All of them in one transaction: a commit takes as long as many pages.
             with transaction.atomic():
                 self._lease_while_hungry(reader)
@@ -131,16 +135,22 @@ class Walk:
             self._assembler, self._assembled_at = load_assembler(self._connection), time.monotonic()
         return bool(reader.unread())
 
+    def _is_to_lease(self, reader: Reader[StepPage]) -> bool:
+        """Near the end the fetchers share what is leased, and leave the rest to whoever is done first: so workers finish together."""
+        return bool(self._due) and reader.is_hungry() and len(self._due) * HOUR >= reader.to_spare()
+
     def _lease_while_hungry(self, reader: Reader[StepPage]) -> None:
-        while self._runs and reader.is_hungry():
-            run = self._runs.popleft()
+        while self._is_to_lease(reader):
             read_at = timezone.now()
-            if not windows.lease(run, self._worker, read_at):
-                self._result.windows_elsewhere += len(run)
-                continue
-            self._leased += run
-            self._read_at |= {window.pk: read_at for window in run}
-            reader.add(run[-1].start, run[0].end, label=windows.is_known(run[0]))
+            run = windows.take_run(self._due, self._hours_a_lease)
+            lease = windows.lease(run, self._worker, read_at, self._found_due_at)
+            self._result.windows_elsewhere += lease.elsewhere
+            self._leased += lease.windows
+            self._read_at |= {window.pk: read_at for window in lease.windows}
+            for stretch in windows.neighbours(lease.windows):
+                reader.add(stretch[-1].start, stretch[0].end, label=windows.is_known(stretch[0]))
+            if len(lease.windows) < len(run):
+                self._on_read(sorted({window.start for window in run}.difference(window.start for window in lease.windows)))
 
     def _turned(self, page: Page, is_known: object) -> StepPage:
         """Called by the fetchers: pages as steps."""
@@ -152,6 +162,7 @@ class Walk:
         if fetched is None:
             windows.renew(self._leased, self._worker, timezone.now())
             return
+        self._adapt_leases(fetched.stretch)
         page = fetched.content
         self._pile.steps += page.steps
         self._pile.rejected += page.rejected
@@ -162,12 +173,12 @@ class Walk:
             self._pile.seen += [step.id for step in page.steps]
             self._pile.seen += [observation_key(self._connection.pk, row.trace_id, row.observation_id) for row in page.rejected]
 
-    def _enough(self, reader: Reader[StepPage]) -> float:
-        """How many observations make a batch. The last ones are small, too: nothing is read any more while the last one is stored."""
-        unread = [*reader.unread(), *((run[-1].start, run[0].end) for run in self._runs)]
-        left = sum((end - start).total_seconds() for start, end in unread) / self._seconds
-        read = self._result.observations_read
-        return min(self._batch_observations, max(self._smallest_batch, read * left / (1 - left) if left < 1 else read))
+    def _adapt_leases(self, stretch: Stretch) -> None:
+        """Lease twice as much at once after so much came on one page; where a page is not enough, as at first."""
+        if stretch.pages > 1 or stretch.unread_until > stretch.start:
+            self._hours_a_lease = HOURS_A_LEASE
+        elif stretch.end - stretch.start >= self._hours_a_lease * HOUR:
+            self._hours_a_lease = min(2 * self._hours_a_lease, MOST_HOURS_A_LEASE)
 
     def _pass_on(self, reader: Reader[StepPage], preparer: ThreadPoolExecutor) -> None:
         """Make a batch of the pile, with the windows that are wholly read by now."""

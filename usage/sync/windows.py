@@ -3,13 +3,14 @@
 A lease is a conditional UPDATE: whoever changes the row has it. It runs out by itself, so a dead worker's hours are taken over.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import F, Max, Q
+from django.db.models import F, Max, Q, QuerySet
 
 from kluisz_analytics.bulk import stamp, update_rows
 from usage.models import LangfuseConnection, SyncWindow
@@ -56,31 +57,51 @@ def due(connection: LangfuseConnection, span: Span, again_from: datetime) -> lis
     )
 
 
+def unread_hours(connection: LangfuseConnection, start: datetime, end: datetime) -> QuerySet[SyncWindow, datetime]:
+    """The hours that are not read, or being read again."""
+    within = SyncWindow.objects.filter(connection=connection, start__gte=start, start__lt=end)
+    return within.exclude(state=SyncWindow.State.DONE).values_list("start", flat=True)
+
+
 def is_known(window: SyncWindow) -> bool:
     """Whether it had been read before; what is stored of it and doesn't come again is then gone from Langfuse."""
     return window.complete_through is not None
 
 
-def runs(windows: Sequence[SyncWindow], longest: int) -> list[list[SyncWindow]]:
-    """Neighbouring windows together, newest first, at most ``longest`` in a run, none that is known with one that isn't.
-
-    The fewer windows are left, the shorter the runs: so workers that share them finish at nearly the same time.
-    """
-    grouped: list[list[SyncWindow]] = []
-    limit = 0
-    for number, window in enumerate(windows):
-        last = grouped[-1][-1] if grouped else None
-        if last and last.start == window.end and len(grouped[-1]) < limit and is_known(last) == is_known(window):
-            grouped[-1].append(window)
-        else:
-            grouped.append([window])
-            limit = min(longest, max(SHORTEST_RUN, (len(windows) - number) // SHARES))
-    return grouped
-
-
 SHORTEST_RUN = 6
-SHARES = 12
+SHARES = 6
 """A run is at most this part of what is left."""
+A_DAY = 24
+
+
+def take_run(due: deque[SyncWindow], longest: int) -> list[SyncWindow]:
+    """Take neighbouring windows from the beginning of what is due, at most ``longest``, none that is known with one that isn't.
+
+    A run that can be as long as a day ends with a day, since days are built when they are wholly read. The fewer windows are left, the
+    shorter the run: so workers that share them finish at nearly the same time.
+    """
+    limit = min(longest, max(SHORTEST_RUN, len(due) // SHARES))
+    run = [due.popleft()]
+    while due and len(run) < limit and _are_neighbours(run[-1], due[0]):
+        if run[-1].start.hour == 0 and limit - len(run) < A_DAY <= limit:
+            break
+        run.append(due.popleft())
+    return run
+
+
+def neighbours(windows: Iterable[SyncWindow]) -> list[list[SyncWindow]]:
+    """The windows, newest first, in runs without gaps."""
+    runs: list[list[SyncWindow]] = []
+    for window in windows:
+        if runs and _are_neighbours(runs[-1][-1], window):
+            runs[-1].append(window)
+        else:
+            runs.append([window])
+    return runs
+
+
+def _are_neighbours(newer: SyncWindow, older: SyncWindow) -> bool:
+    return older.end == newer.start and is_known(older) == is_known(newer)
 
 
 def lease_time() -> timedelta:
@@ -88,17 +109,27 @@ def lease_time() -> timedelta:
     return timedelta(seconds=settings.SYNC_LEASE_SECONDS)
 
 
-def lease(windows: Sequence[SyncWindow], worker: str, now: datetime) -> bool:
-    """Lease all of the windows, or none: False when another worker has one of them."""
-    ids = [window.pk for window in windows]
-    free = ~Q(state=SyncWindow.State.LEASED) | Q(leased_until__lte=now) | Q(leased_by=worker)
-    taken = SyncWindow.objects.filter(free, pk__in=ids).update(
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The windows that a worker has now, and how many of those that it asked for another worker has."""
+
+    windows: Sequence[SyncWindow]
+    elsewhere: int = 0
+
+
+def lease(windows: Sequence[SyncWindow], worker: str, now: datetime, found_due_at: datetime) -> Lease:
+    """Lease those of the windows that no other worker has, or has read since they were found to be due."""
+    asked = SyncWindow.objects.filter(pk__in=[window.pk for window in windows])
+    has_been_read = Q(state=SyncWindow.State.DONE, read_at__gte=found_due_at)
+    is_elsewhere = Q(state=SyncWindow.State.LEASED, leased_until__gt=now) & ~Q(leased_by=worker)
+    taken = asked.exclude(has_been_read | is_elsewhere).update(
         state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + lease_time()
     )
-    if taken == len(ids):
-        return True
-    give_back(windows, worker)
-    return False
+    if taken == len(windows):
+        return Lease(windows)
+    holders = dict(asked.filter(state=SyncWindow.State.LEASED).values_list("pk", "leased_by"))
+    own = [window for window in windows if holders.get(window.pk) == worker]
+    return Lease(own, elsewhere=len(holders) - len(own))
 
 
 def renew(windows: Sequence[SyncWindow], worker: str, now: datetime) -> None:
@@ -128,7 +159,7 @@ def complete(windows: Sequence[SyncWindow], worker: str, read_at: Mapping[int, d
     leased = SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED)
     if leased.select_for_update().count() != len(windows):
         raise LeaseLost("Another worker has taken these windows over.")
-    columns = ("id", "state", "leased_by", "leased_until", "error", "complete_through", "observations")
+    columns = ("id", "state", "leased_by", "leased_until", "error", "read_at", "complete_through", "observations")
     rows = [
         (
             window.pk,
@@ -136,6 +167,7 @@ def complete(windows: Sequence[SyncWindow], worker: str, read_at: Mapping[int, d
             "",
             None,
             "",
+            stamp(read_at[window.pk]),
             stamp(min(window.end, read_at[window.pk] - SETTLING)),
             observations.get(window.start, 0),
         )

@@ -1,4 +1,4 @@
-"""Builds days that are wholly read while others are still being read.
+"""Builds days that are wholly read while others are still being read, by this worker or by another.
 
 Reading keeps the interpreter busy, building mostly PostgreSQL. SQLite has one writer at a time, and inside a transaction nobody else sees
 what it stores: there, all is left to :func:`usage.rollups.build.build_rollups` at the end.
@@ -15,17 +15,20 @@ from typing import Self
 from django.db import DatabaseError, connection, connections
 from django.utils import timezone
 
-from usage.models import Granularity
+from usage.models import Granularity, LangfuseConnection
 from usage.periods import DAY, period_of
 from usage.rollups.build import DAYS_TOGETHER, build_days
+from usage.sync.windows import unread_hours
 
 logger = logging.getLogger(__name__)
 
 
 class DaysBeside:
-    """Builds days in a thread of its own. ``hours`` are those that will be read; ``built`` are the days that were built."""
+    """Builds days of a Langfuse connection in a thread of its own. ``built`` are the days that were built."""
 
-    def __init__(self, hours: Iterable[datetime]) -> None:
+    def __init__(self, source: LangfuseConnection, hours: Iterable[datetime]) -> None:
+        """With the hours that are due."""
+        self._source = source
         self._unread = Counter(map(_day_of, hours))
         is_possible = connection.vendor == "postgresql" and not connection.in_atomic_block
         self._waiting = set(self._unread) if is_possible else set()
@@ -44,7 +47,11 @@ class DaysBeside:
         self._builder.shutdown()
 
     def read(self, hours: Iterable[datetime]) -> None:
-        """These hours are stored. A day is built when the one before it is, too: a run that began there may have steps in this one."""
+        """These hours are stored, or left to another worker.
+
+        A day is built when the one before it is read, too: a run that began there may have steps in this one. Of workers that have read
+        parts of both, the last one to store them finds all of them done.
+        """
         self._unread.subtract(map(_day_of, hours))
         ready = sorted((day for day in self._waiting if not self._unread[day] and not self._unread[day - DAY]), reverse=True)
         self._waiting.difference_update(ready)
@@ -60,7 +67,8 @@ class DaysBeside:
         if self._is_abandoned or not over:
             return
         try:
-            self.built.update(build_days(over, now))
+            unread = {_day_of(hour) for hour in unread_hours(self._source, over[0] - DAY, over[-1] + DAY)}
+            self.built.update(build_days([day for day in over if day not in unread and day - DAY not in unread], now))
         except DatabaseError:
             logger.warning("The rollups of %s could not be built beside the sync; they are built at its end", _dates(over), exc_info=True)
 

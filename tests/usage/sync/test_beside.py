@@ -10,10 +10,12 @@ from django.db import OperationalError, connection
 
 from tests.conftest import NOON, People
 from usage.books import verify_books
-from usage.models import Granularity, StalePeriod, TenantUsageStats
-from usage.rollups import beside, build
-from usage.rollups.beside import DaysBeside
+from usage.models import Granularity, LangfuseConnection, StalePeriod, SyncWindow, TenantUsageStats
+from usage.rollups import build
 from usage.rollups.build import build_rollups
+from usage.sync import beside, windows
+from usage.sync.beside import DaysBeside
+from usage.sync.windows import Span
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, serialized_rollback=True),
@@ -23,6 +25,15 @@ TODAY = NOON.replace(hour=0)
 YESTERDAY = TODAY - timedelta(days=1)
 LATER = TODAY + timedelta(days=60)
 HOURS = [YESTERDAY + timedelta(hours=number) for number in range(48)]
+
+
+@pytest.fixture
+def source() -> LangfuseConnection:
+    """A connection of which all hours are read."""
+    connection = LangfuseConnection.objects.create(name="beside", host="https://langfuse.example")
+    windows.open_windows(connection, Span(HOURS[0], HOURS[-1] + timedelta(hours=1)))
+    SyncWindow.objects.update(state=SyncWindow.State.DONE)
+    return connection
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +48,11 @@ def days_built() -> set[datetime]:
     return set(days.values_list("period_start", flat=True))
 
 
-def test_a_day_is_built_once_it_and_the_day_before_are_read() -> None:
-    with DaysBeside(HOURS) as days:
+def test_a_day_is_built_once_it_and_the_day_before_are_read(source: LangfuseConnection) -> None:
+    with DaysBeside(source, HOURS) as days:
         days.read(HOURS[24:])
     assert days.built == days_built() == set()
-    with DaysBeside(HOURS) as days:
+    with DaysBeside(source, HOURS) as days:
         days.read(HOURS[24:])
         days.read(HOURS[1:24])
         days.read(HOURS[:1])
@@ -51,26 +62,41 @@ def test_a_day_is_built_once_it_and_the_day_before_are_read() -> None:
     assert verify_books() == []
 
 
-def test_a_day_that_is_not_over_is_left_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_workers_that_read_parts_of_a_day_the_last_one_builds_it(source: LangfuseConnection) -> None:
+    last = SyncWindow.objects.filter(start=HOURS[30])
+    last.update(state=SyncWindow.State.LEASED)
+    with DaysBeside(source, HOURS) as first:
+        first.read(HOURS)
+    assert first.built == days_built() == {YESTERDAY}
+    last.update(state=SyncWindow.State.DONE)
+    with DaysBeside(source, HOURS) as second:
+        second.read(HOURS)
+    assert second.built == {TODAY}
+    assert days_built() == {YESTERDAY, TODAY}
+
+
+def test_a_day_that_is_not_over_is_left_for_the_end(source: LangfuseConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside.timezone, "now", lambda: NOON)
-    with DaysBeside(HOURS) as days:
+    with DaysBeside(source, HOURS) as days:
         days.read(HOURS)
     assert days.built == {YESTERDAY}
 
 
-def test_a_day_that_could_not_be_built_is_built_at_the_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_day_that_could_not_be_built_is_built_at_the_end(
+    source: LangfuseConnection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(*_: object) -> bool:
         raise OperationalError("canceling statement due to lock timeout")
 
     monkeypatch.setattr(beside, "build_days", fail)
-    with DaysBeside(HOURS) as days:
+    with DaysBeside(source, HOURS) as days:
         days.read(HOURS)
     assert "could not be built beside the sync" in caplog.text
     assert build_rollups(LATER, days.built) == 2
     assert verify_books() == []
 
 
-def test_nothing_is_built_any_more_when_the_sync_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_built_any_more_when_the_sync_fails(source: LangfuseConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, failed = Event(), Event()
 
     def build_days(days: list[datetime], now: datetime) -> list[datetime]:
@@ -80,7 +106,7 @@ def test_nothing_is_built_any_more_when_the_sync_fails(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(beside, "DAYS_TOGETHER", 1)
     monkeypatch.setattr(beside, "build_days", build_days)
-    days = DaysBeside(HOURS)
+    days = DaysBeside(source, HOURS)
     days.read(HOURS)
     assert begun.wait(30)
     Timer(0.2, failed.set).start()
@@ -88,14 +114,14 @@ def test_nothing_is_built_any_more_when_the_sync_fails(monkeypatch: pytest.Monke
     assert days.built == days_built() == {TODAY}
 
 
-def test_the_builders_connection_is_closed() -> None:
+def test_the_builders_connection_is_closed(source: LangfuseConnection) -> None:
     def others() -> int:
         with connection.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
             return int(cursor.fetchone()[0])
 
     before = others()
-    with DaysBeside(HOURS) as days:
+    with DaysBeside(source, HOURS) as days:
         days.read(HOURS)
     # A session ends a moment after its connection is closed.
     deadline = monotonic() + 10
