@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
+from typing import TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, OperationalError, transaction
@@ -28,6 +29,8 @@ from usage.sync.rollups import apply_change
 from usage.sync.steps import Directory, Step, TraceFact, newest_versions, steps_from
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A conflict means that another worker has committed, so these come to an end; of three workers one met five in a row, all different.
 CONFLICTS = 25
@@ -192,7 +195,7 @@ def reassemble(assembler: Assembler, trace_ids: Collection[str], adjustment: str
     return _change_traces(up_to_date(assembler), trace_ids, {}, NewTraces(), adjustment)
 
 
-def committed(work: Callable[[], Applied]) -> Applied:
+def committed(work: Callable[[], T]) -> T:
     """Run ``work`` in a transaction of its own, again when another worker was faster with the same traces.
 
     Raises IntegrityError after CONFLICTS of that kind, OperationalError after FAILURES.

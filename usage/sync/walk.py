@@ -5,6 +5,7 @@ before. Windows become done in the transaction of the last batch that has rows o
 """
 
 import gc
+import logging
 import sys
 import time
 from collections import Counter, deque
@@ -28,6 +29,8 @@ from usage.sync.identity import observation_key
 from usage.sync.reader import Reader, Stretch
 from usage.sync.result import SyncResult
 from usage.sync.steps import Step, steps_from
+
+logger = logging.getLogger(__name__)
 
 HoursRead = Callable[[Sequence[datetime]], None]
 """Called with hours when all of them is stored, or when another worker has them."""
@@ -160,7 +163,7 @@ class Walk:
     def _take(self, reader: Reader[StepPage]) -> None:
         fetched = reader.take(windows.lease_time().total_seconds() / 3)
         if fetched is None:
-            windows.renew(self._leased, self._worker, timezone.now())
+            self._renew()
             return
         self._adapt_leases(fetched.stretch)
         page = fetched.content
@@ -172,6 +175,22 @@ class Walk:
             self._pile.known += len(page.steps)
             self._pile.seen += [step.id for step in page.steps]
             self._pile.seen += [observation_key(self._connection.pk, row.trace_id, row.observation_id) for row in page.rejected]
+
+    def _renew(self) -> None:
+        with transaction.atomic():
+            held = windows.held(self._leased, self._worker)
+            windows.renew(held, timezone.now())
+        self._go_on_with(held)
+
+    def _go_on_with(self, held: list[SyncWindow]) -> None:
+        """What others have taken over is theirs to finish; this worker stood still for longer than its lease."""
+        kept = {window.pk for window in held}
+        lost = [window.start for window in self._leased if window.pk not in kept]
+        if lost:
+            logger.warning("Other workers have taken over %d hours of %s", len(lost), self._connection.name)
+            self._result.windows_elsewhere += len(lost)
+            self._on_read(lost)
+        self._leased = held
 
     def _adapt_leases(self, stretch: Stretch) -> None:
         """Lease twice as much at once after so much came on one page; where a page is not enough, as at first."""
@@ -201,25 +220,32 @@ class Walk:
             self._commit(work.batch.result(), work)
 
     def _commit(self, batch: Batch, work: Work) -> None:
-        finished = {window.pk for window in work.finished}
-        left = [window for window in self._leased if window.pk not in finished]
-
-        def stored() -> Applied:
+        def stored() -> tuple[Applied, list[SyncWindow]]:
+            held = windows.held(self._leased, self._worker)
+            finished, left = _parted(held, work.finished)
             applied = apply_batch(self._connection, batch, self._assembler)
             gone.remember_seen(work.seen)
-            applied.gone_by_hour = gone.mark_gone(self._connection, [one for one in work.finished if windows.is_known(one)])
+            applied.gone_by_hour = gone.mark_gone(self._connection, [window for window in finished if windows.is_known(window)])
             applied.observations_gone = applied.gone_by_hour.total()
-            windows.complete(work.finished, self._worker, self._read_at, self._counts)
-            windows.renew(left, self._worker, timezone.now())
-            return applied
+            windows.complete(finished, self._read_at, self._counts)
+            windows.renew(left, timezone.now())
+            return applied, held
 
-        self._result.add(committed(stored))
+        applied, held = committed(stored)
+        self._result.add(applied)
         self._batches += 1
         if self._batches % BATCHES_A_COLLECTION == 0:
             gc.collect()
+        self._go_on_with(held)
+        finished, self._leased = _parted(held, work.finished)
         self._result.windows += len(finished)
-        self._leased = left
-        self._on_read([window.start for window in work.finished])
+        self._on_read([window.start for window in finished])
+
+
+def _parted(held: Sequence[SyncWindow], finished: Sequence[SyncWindow]) -> tuple[list[SyncWindow], list[SyncWindow]]:
+    """Those that are finished, and the others."""
+    ids = {window.pk for window in finished}
+    return [window for window in held if window.pk in ids], [window for window in held if window.pk not in ids]
 
 
 def _batch_of(pile: Pile, assembler: Assembler | None, computing: AbstractContextManager[object]) -> Batch:

@@ -132,14 +132,16 @@ def lease(windows: Sequence[SyncWindow], worker: str, now: datetime, found_due_a
     return Lease(own, elsewhere=len(holders) - len(own))
 
 
-def renew(windows: Sequence[SyncWindow], worker: str, now: datetime) -> None:
-    """Keep the leases for another while. Raises LeaseLost when one has been taken over."""
-    if not windows:
-        return
-    ids = [window.pk for window in windows]
-    kept = SyncWindow.objects.filter(pk__in=ids, leased_by=worker, state=SyncWindow.State.LEASED).update(leased_until=now + lease_time())
-    if kept != len(ids):
-        raise LeaseLost("Another worker has taken these windows over.")
+def held(windows: Sequence[SyncWindow], worker: str) -> list[SyncWindow]:
+    """Those that no other worker has taken over. Nobody does until the transaction ends."""
+    leased = SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED)
+    ids = set(leased.select_for_update().values_list("pk", flat=True))
+    return [window for window in windows if window.pk in ids]
+
+
+def renew(held: Sequence[SyncWindow], now: datetime) -> None:
+    """Keep the leases for another while."""
+    SyncWindow.objects.filter(pk__in=[window.pk for window in held]).update(leased_until=now + lease_time())
 
 
 def give_back(windows: Sequence[SyncWindow], worker: str, error: str = "") -> None:
@@ -149,16 +151,10 @@ def give_back(windows: Sequence[SyncWindow], worker: str, error: str = "") -> No
     )
 
 
-def complete(windows: Sequence[SyncWindow], worker: str, read_at: Mapping[int, datetime], observations: Mapping[datetime, int]) -> None:
-    """Mark windows as read: everything that Langfuse had at each one's ``read_at`` is stored. In the transaction of the last batch.
-
-    Raises LeaseLost when one has been taken over.
-    """
-    if not windows:
+def complete(held: Sequence[SyncWindow], read_at: Mapping[int, datetime], observations: Mapping[datetime, int]) -> None:
+    """Mark windows as read: everything that Langfuse had at each one's ``read_at`` is stored. In the transaction of the last batch."""
+    if not held:
         return
-    leased = SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED)
-    if leased.select_for_update().count() != len(windows):
-        raise LeaseLost("Another worker has taken these windows over.")
     columns = ("id", "state", "leased_by", "leased_until", "error", "read_at", "complete_through", "observations")
     rows = [
         (
@@ -171,14 +167,10 @@ def complete(windows: Sequence[SyncWindow], worker: str, read_at: Mapping[int, d
             stamp(min(window.end, read_at[window.pk] - SETTLING)),
             observations.get(window.start, 0),
         )
-        for window in windows
+        for window in held
     ]
     with connection.cursor() as cursor:
         update_rows(cursor, SyncWindow._meta.db_table, columns, rows)
-
-
-class LeaseLost(RuntimeError):
-    """Another worker has the window now; what this one did since is rolled back."""
 
 
 def complete_through(connection: LangfuseConnection) -> datetime | None:

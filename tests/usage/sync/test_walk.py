@@ -68,6 +68,36 @@ def test_nothing_is_left_when_a_fetcher_is_slow_to_be_free(
     assert not SyncWindow.objects.exclude(state=SyncWindow.State.DONE).exists()
 
 
+@pytest.mark.parametrize("is_silent", [False, True], ids=["while storing", "while waiting for a page"])
+def test_what_another_worker_has_taken_over_is_left_to_it(
+    connection: LangfuseConnection, sandbox: RunningSandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch, is_silent: bool
+) -> None:
+    """A worker that stood still for longer than its lease goes on with what it still has."""
+    settings.SYNC_FETCHERS, settings.SYNC_LEASE_SECONDS = 1, 0.3
+    sandbox.store.add([row(f"c{day}", f"t{day}", NOW - (day + 0.5) * DAY) for day in range(3)])
+    taken = NOW - 1.5 * DAY
+
+    def take_over(self: Walk, reader: Reader[StepPage]) -> None:
+        leased = SyncWindow.objects.filter(start__lte=taken, end__gt=taken, state=SyncWindow.State.LEASED)
+        leased.update(leased_by="another")
+        take(self, reader)
+
+    def come_slowly(self: Walk, page: Page, is_known: object) -> StepPage:
+        sleep(0.2 if is_silent else 0)
+        return turned(self, page, is_known)
+
+    take, turned = Walk._take, Walk._turned
+    monkeypatch.setattr(Walk, "_take", take_over)
+    monkeypatch.setattr(Walk, "_turned", come_slowly)
+    result = sync_connection(connection, NOW - 3 * DAY, NOW)
+    assert (result.windows_elsewhere, result.error, result.is_complete) == (1, "", False)
+    left = SyncWindow.objects.exclude(state=SyncWindow.State.DONE).get()
+    assert (left.start <= taken < left.end, left.leased_by) == (True, "another")
+    assert Observation.objects.count() == 3
+    # It is the other's to say what is gone from it, and how far it is complete.
+    assert left.complete_through is None
+
+
 def test_what_has_come_is_stored_while_nothing_waits(
     connection: LangfuseConnection, sandbox: RunningSandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

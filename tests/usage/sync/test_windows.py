@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import NOON
 from usage.models import LangfuseConnection, SyncWindow
 from usage.sync import windows
-from usage.sync.windows import LeaseLost, Span
+from usage.sync.windows import Span
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -49,14 +49,14 @@ def test_two_workers_never_have_the_same_window(opened: list[SyncWindow]) -> Non
 
 def test_what_another_worker_has_read_meanwhile_is_not_read_again(opened: list[SyncWindow]) -> None:
     lease(opened[:2], "first")
-    windows.complete(opened[:2], "first", {opened[0].pk: NOON - HOUR, opened[1].pk: NOON + HOUR}, {})
+    windows.complete(opened[:2], {opened[0].pk: NOON - HOUR, opened[1].pk: NOON + HOUR}, {})
     second = windows.lease(opened[:3], "second", NOON + HOUR, found_due_at=NOON)
     assert (second.windows, second.elsewhere) == ([opened[0], opened[2]], 0)
 
 
 def test_what_was_found_to_have_drifted_is_read_however_lately_it_was(opened: list[SyncWindow]) -> None:
     lease(opened, "first")
-    windows.complete(opened, "first", read_at(opened, NOON + HOUR), {})
+    windows.complete(opened, read_at(opened, NOON + HOUR), {})
     SyncWindow.objects.filter(pk=opened[1].pk).update(state=SyncWindow.State.PENDING)
     assert lease(opened, "second", NOON + 2 * HOUR) == opened[1:2]
 
@@ -65,10 +65,8 @@ def test_a_dead_workers_windows_are_taken_over(opened: list[SyncWindow]) -> None
     assert lease(opened, "dead") == opened
     later = NOON + windows.lease_time() + timedelta(seconds=1)
     assert lease(opened, "alive", later) == opened
-    with pytest.raises(LeaseLost):
-        windows.renew(opened, "dead", later)
-    with pytest.raises(LeaseLost):
-        windows.complete(opened[:1], "dead", read_at(opened, later), {})
+    assert windows.held(opened, "dead") == []
+    assert windows.held(opened, "alive") == opened
 
 
 def test_what_was_read_while_its_hour_ran_is_due_again(bare_connection: LangfuseConnection, opened: list[SyncWindow]) -> None:
@@ -76,7 +74,7 @@ def test_what_was_read_while_its_hour_ran_is_due_again(bare_connection: Langfuse
     assert windows.due(bare_connection, span, never) == opened
     lease(opened, "w")
     moment = NOON + 3 * HOUR + timedelta(minutes=20)
-    windows.complete(opened, "w", read_at(opened, moment), {})
+    windows.complete(opened, read_at(opened, moment), {})
     assert windows.due(bare_connection, span, never) == opened[:1]
     assert windows.due(bare_connection, span, NOON + 2 * HOUR) == opened[:2]
     assert windows.complete_through(bare_connection) == moment - windows.SETTLING
@@ -118,7 +116,7 @@ def test_runs_end_with_days() -> None:
 def test_completeness_ends_at_the_first_gap(bare_connection: LangfuseConnection, opened: list[SyncWindow]) -> None:
     assert windows.complete_through(bare_connection) is None
     lease(opened, "w")
-    windows.complete([opened[3], opened[1]], "w", read_at(opened, NOON + 10 * HOUR), {})
+    windows.complete([opened[3], opened[1]], read_at(opened, NOON + 10 * HOUR), {})
     assert windows.complete_through(bare_connection) == NOON + HOUR
     windows.give_back([opened[2], opened[0]], "w", "no answer")
     assert set(SyncWindow.objects.filter(state="pending").values_list("error", flat=True)) == {"no answer"}
