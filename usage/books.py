@@ -67,6 +67,11 @@ FACT_CHECKS = {
             FROM usage_observation GROUP BY trace_id) o ON o.trace_id = t.id
         WHERE COALESCE(o.steps, 0) <> t.observations OR COALESCE(o.tokens, 0) <> t.total_tokens
             OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0) OR COALESCE(o.credits, 0) <> COALESCE(t.credits, 0)""",
+    "facts: a trace names the model of its usage": """
+        SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
+            SELECT trace_id, COUNT(DISTINCT model) AS models, MIN(model) AS model FROM usage_observation
+            WHERE cost_source <> 'no_usage' GROUP BY trace_id) o ON o.trace_id = t.id
+        WHERE CASE WHEN o.models > 1 THEN t.model IS NOT NULL ELSE t.model IS NULL OR t.model <> COALESCE(o.model, '') END""",
     "facts: a trace counts its observations that are gone": """
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
             SELECT trace_id, COUNT(*) AS steps FROM usage_observation WHERE gone_since IS NOT NULL GROUP BY trace_id) o ON o.trace_id = t.id

@@ -18,3 +18,10 @@ def test_the_books_show_a_trace_that_names_what_does_not_exist(people: People, u
     assert verify_books() == []
     Trace.objects.update(**{column: 987_654 if column == "connection_id" else uuid4()})
     assert "facts: what a trace names exists" in [finding.check for finding in verify_books()]
+
+
+def test_the_books_show_a_trace_that_names_another_model_than_its_usage(people: People, use: Callable[..., None]) -> None:
+    use(people.acme_user)
+    for model in ("another", None):
+        Trace.objects.update(model=model)
+        assert [finding.check for finding in verify_books()][:1] == ["facts: a trace names the model of its usage"]

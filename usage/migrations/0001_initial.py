@@ -262,6 +262,7 @@ class Migration(migrations.Migration):
                 ('user_reference', models.CharField(blank=True, help_text='The user as the trace names it.', max_length=200)),
                 ('project_id', models.CharField(blank=True, max_length=200)),
                 ('flow_id', models.CharField(blank=True, max_length=200)),
+                ('model', models.CharField(blank=True, help_text='The model of all its usage. Null: of several.', max_length=200, null=True)),
                 ('observations', models.IntegerField()),
                 ('gone_observations', models.IntegerField(default=0, help_text='Deleted in Langfuse since they were read; still billed unless voided.')),
                 ('priced_observations', models.IntegerField()),

@@ -47,6 +47,8 @@ class Trace(TokenColumns):
     user_reference = models.CharField(max_length=200, blank=True, help_text="The user as the trace names it.")
     project_id = models.CharField(max_length=200, blank=True)
     flow_id = models.CharField(max_length=200, blank=True)
+    # Most traces use one model; of these, usage by model is read without their steps.
+    model = models.CharField(max_length=200, blank=True, null=True, help_text="The model of all its usage. Null: of several.")
     observations = models.IntegerField()
     gone_observations = models.IntegerField(default=0, help_text="Deleted in Langfuse since they were read; still billed unless voided.")
     priced_observations = models.IntegerField()

@@ -54,21 +54,21 @@ COMMON = f"""
     CASE WHEN t.credits IS NULL THEN 0 ELSE 1 END AS rated_traces"""
 TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "audio_tokens")
 TRACE_LINES = f"""
-SELECT {COMMON}, '' AS model, {", ".join(f"t.{name}" for name in TOKENS)}, t.priced_observations, t.unpriced_observations,
+SELECT {COMMON}, {{label}} AS model, {", ".join(f"t.{name}" for name in TOKENS)}, t.priced_observations, t.unpriced_observations,
     COALESCE(t.cost_usd, 0) AS total_cost_usd, COALESCE(t.billed_cost_usd, 0) AS billed_cost_usd, COALESCE(t.credits, 0) AS credits_exact
-FROM {{traces}}"""
-# A trace's steps with usage, by their model. A trace without any, which may carry a tier's minimum, uses no model.
-MODEL_LINES = f"""
-SELECT {COMMON}, {{model}} AS model, {", ".join(f"SUM(COALESCE(o.{name}, 0)) AS {name}" for name in TOKENS)},
+FROM {{traces}}
+WHERE true {{conditions}}"""
+# The steps with usage of a trace that used several models, by their model.
+STEP_LINES = f"""
+SELECT {COMMON}, {{label}} AS model, {", ".join(f"SUM(o.{name}) AS {name}" for name in TOKENS)},
     SUM(CASE WHEN o.cost_usd IS NOT NULL THEN 1 ELSE 0 END) AS priced_observations,
     SUM(CASE WHEN o.cost_source = 'unpriced' THEN 1 ELSE 0 END) AS unpriced_observations,
-    COALESCE(SUM(o.cost_usd), 0) AS total_cost_usd,
-    COALESCE(SUM(CASE WHEN o.id IS NULL THEN t.billed_cost_usd ELSE o.billed_cost_usd END), 0) AS billed_cost_usd,
-    COALESCE(SUM(CASE WHEN o.id IS NULL THEN t.credits ELSE o.credits END), 0) AS credits_exact
-FROM {{traces}} LEFT JOIN usage_observation o ON o.trace_id = t.id AND o.cost_source <> 'no_usage'
+    COALESCE(SUM(o.cost_usd), 0) AS total_cost_usd, COALESCE(SUM(o.billed_cost_usd), 0) AS billed_cost_usd,
+    COALESCE(SUM(o.credits), 0) AS credits_exact
+FROM {{traces}} JOIN usage_observation o ON o.trace_id = t.id AND o.cost_source <> 'no_usage'
 WHERE true {{conditions}}
 GROUP BY {{columns}}, {{number}}{{by_model}}"""
-MODEL = "COALESCE(o.model, '')"
+MODEL = "{model}"
 
 
 def ranges_table(ranges: Sequence[Range]) -> Sql:
@@ -80,7 +80,7 @@ def ranges_table(ranges: Sequence[Range]) -> Sql:
 
 
 TRACE_COLUMNS = (
-    *("id", "hour", "start_time", "tenant_id", "user_id", "project_id", "flow_id", "latency_ms", "is_failed", *TOKENS),
+    *("id", "hour", "start_time", "tenant_id", "user_id", "project_id", "flow_id", "model", "latency_ms", "is_failed", *TOKENS),
     *("priced_observations", "unpriced_observations", "cost_usd", "billed_cost_usd", "credits"),
 )
 
@@ -88,21 +88,29 @@ TRACE_COLUMNS = (
 def trace_lines(ranges: Sequence[Range], conditions: Sql | None = None) -> Sql:
     """A line for each trace that began in one of the ranges. ``conditions`` begin with AND, and speak of usage_trace as t."""
     traces, number = _traces(ranges, conditions or Sql(""))
-    return Sql(_filled(TRACE_LINES, traces=traces.text, number=number), traces.parameters)
+    return Sql(_filled(TRACE_LINES, label="''", traces=traces.text, number=number, conditions=""), traces.parameters)
 
 
 def model_lines(ranges: Sequence[Range], conditions: Sql | None = None, of_models: Sql | None = None, *, together: bool = False) -> Sql:
-    """A line for each model that each trace used, or ``together`` one for all of them.
+    """A line for each model that each trace used, or ``together`` one for all of them. A trace without usage uses the model "".
 
     ``conditions`` are as those of :func:`trace_lines`; ``of_models`` too, and speak of the model as MODEL.
     """
-    traces, number = _traces(ranges, conditions or Sql(""))
-    models = of_models or Sql("")
-    model, by_model = ("''", "") if together else (MODEL, f", {MODEL}")
-    columns = ", ".join(f"t.{name}" for name in TRACE_COLUMNS if name not in TOKENS)
-    text = MODEL_LINES.replace("{model}", model).replace("{by_model}", by_model).replace("{columns}", columns)
-    text = _filled(text, traces=traces.text, number=number, conditions=models.text)
-    return Sql(text, [*traces.parameters, *map(stored, models.parameters)])
+    parts = [
+        _model_lines(template, model, ranges, conditions or Sql(""), of_models or Sql(""), together)
+        for template, model in ((TRACE_LINES, "t.model"), (STEP_LINES, "o.model"))
+    ]
+    return Sql(" UNION ALL ".join(part.text for part in parts), [parameter for part in parts for parameter in part.parameters])
+
+
+def _model_lines(template: str, model: str, ranges: Sequence[Range], conditions: Sql, of_models: Sql, together: bool) -> Sql:
+    """The lines of the traces that used one model, or of the others."""
+    which = "IS NOT NULL" if template is TRACE_LINES else "IS NULL"
+    traces, number = _traces(ranges, Sql(f"{conditions.text} AND t.model {which}", conditions.parameters))
+    label, by_model = ("''", "") if together else (model, f", {model}")
+    columns = ", ".join(f"t.{name}" for name in TRACE_COLUMNS if name not in (*TOKENS, "model"))
+    text = _filled(template, label=label, by_model=by_model, columns=columns, traces=traces.text, number=number, conditions=of_models.text)
+    return Sql(text.replace(MODEL, model), [*traces.parameters, *map(stored, of_models.parameters)])
 
 
 def _filled(template: str, **pieces: str) -> str:

@@ -56,6 +56,7 @@ def assemble(
         user_reference,
         first.project_id or _first(rows, lambda row: row.project_id),
         first.flow_id or _first(rows, lambda row: row.flow_id),
+        _sole_model(billed),
         len(steps),
         sum([step.gone_since is not None for step in steps]),
         len(billed) - unpriced_count,
@@ -124,6 +125,14 @@ def _is_failed(rows: Sequence[ReceivedObservation]) -> bool:
         if row.level == "ERROR":
             return True
     return False
+
+
+def _sole_model(billed: Sequence[Step]) -> str | None:
+    """The model of all usage; "" of none, None of several."""
+    if len(billed) == 1:
+        return billed[0].received.model
+    models = {step.received.model for step in billed}
+    return "" if not models else models.pop() if len(models) == 1 else None
 
 
 def sum_tokens(steps: Sequence[Step]) -> TokenCounts:

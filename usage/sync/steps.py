@@ -58,6 +58,7 @@ class TraceFact(msgspec.Struct, gc=False):
     user_reference: str
     project_id: str
     flow_id: str
+    model: str | None
     observations: int
     gone_observations: int
     priced_observations: int

@@ -41,7 +41,7 @@ UNKNOWN = NOTHING = (None, None, None, None, None)
 PLAIN: tuple[Any, ...] = (*UNKNOWN, CostSource.NO_USAGE.value, *NO_TOKENS, "", None, *NOTHING)
 DECIDED = (
     *("connection_id", "langfuse_trace_id", "name", "latency_ms", "is_failed", "is_voided"),
-    *("tenant_reference", "user_reference", "project_id", "flow_id"),
+    *("tenant_reference", "user_reference", "project_id", "flow_id", "model"),
     *("observations", "gone_observations", "priced_observations", "unpriced_observations", "rate_id"),
 )
 TRACE_COLUMNS = (
@@ -85,7 +85,7 @@ def trace_row(trace: TraceFact) -> Row:
     return (
         *(trace.id, trace.cost_picousd, trace.billed_cost_picousd, trace.microcredits),
         *(trace.connection_id, trace.langfuse_trace_id, trace.name, trace.latency_ms, trace.is_failed, trace.is_voided),
-        *(trace.tenant_reference, trace.user_reference, trace.project_id, trace.flow_id),
+        *(trace.tenant_reference, trace.user_reference, trace.project_id, trace.flow_id, trace.model),
         *(trace.observations, trace.gone_observations, trace.priced_observations, trace.unpriced_observations, trace.rate_id),
         *trace.tokens,
         *stamps((trace.start_time, trace.hour, trace.priced_as_of)),

@@ -136,6 +136,16 @@ def test_six_cents_on_professional_are_11_4_credits() -> None:
     assert [step.microcredits for step in steps] == [None, 3_800_000, 7_600_000]
 
 
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [([], ""), (["m1"], "m1"), (["m1", "m1"], "m1"), (["m1", "m2"], None), (["", ""], ""), (["", "m1"], None)],
+)
+def test_it_names_the_model_of_all_its_usage(models: list[str], expected: str | None) -> None:
+    using = [received(f"u{number}", usage_details={"input": 5}, model=model) for number, model in enumerate(models)]
+    trace, _ = trace_of(received("root", is_root=True), received("idle", model="m9"), *using)
+    assert trace.model == expected
+
+
 def test_what_has_no_price_is_unknown_not_zero() -> None:
     owner = {"tenant_reference": str(ACME), "user_reference": str(ANN)}
     unpriced = received("a", usage_details={"input": 5, "total": 5}, model="nobody-knows", **owner)
