@@ -57,7 +57,7 @@ class Fetched(Generic[T]):
 
 
 class Reader(Generic[T]):
-    """Fetches the stretches that are added and hands their pages out, in whatever order they come.
+    """Fetches the stretches that are added and hands their pages out; of those that have come, the newest first.
 
     ``turn`` is called in the fetching threads, with a page and its stretch's label; it must not touch the database. What a fetcher
     raises is raised by :meth:`take`.
@@ -68,7 +68,7 @@ class Reader(Generic[T]):
         self._changed = Condition()
         self._waiting: deque[Stretch] = deque()
         self._unfinished: list[Stretch] = []
-        self._fetched: deque[Fetched[T]] = deque()
+        self._fetched: list[Fetched[T]] = []
         self._idle = fetchers
         self._failure: BaseException | None = None
         self._is_closed = False
@@ -110,15 +110,22 @@ class Reader(Generic[T]):
         with self._changed:
             return bool(self._fetched)
 
+    def is_fetching(self) -> bool:
+        """Whether more is to come than what waits."""
+        with self._changed:
+            return any(stretch.unfetched_until > stretch.start for stretch in self._unfinished)
+
     def take(self, timeout_seconds: float) -> Fetched[T] | None:
-        """The next page; None when none came in time, or when everything has been taken."""
+        """The newest page that waits; None when none came in time, or when everything has been taken."""
         with self._changed:
             self._changed.wait_for(lambda: self._failure or self._fetched or not self._unfinished, timeout_seconds)
             if self._failure is not None:
                 raise self._failure
             if not self._fetched:
                 return None
-            fetched = self._fetched.popleft()
+            # The newest first, so that days are wholly read one after the other, and not all of them at the end.
+            fetched = max(self._fetched, key=lambda one: one.stretch.end)
+            self._fetched.remove(fetched)
             stretch = fetched.stretch
             stretch.pages += 1
             if fetched.reached is not None:

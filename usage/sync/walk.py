@@ -47,6 +47,8 @@ BATCHES_A_COLLECTION = 16
 BATCHES_AHEAD = 1
 # While nothing else is to be done, so large a part of a batch is stored, too. So batches are as large as the server is fast.
 SMALLEST_PART = 8
+# And so large a part of it when everything has come: days are built beside what is stored, and should not all be left at the end.
+LAST_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +116,11 @@ class Walk:
             ):
                 while self._lease_enough(reader):
                     self._take(reader)
-                    is_ahead = reader.is_ahead()
-                    if len(self._pile.steps) >= settings.SYNC_BATCH_OBSERVATIONS // (1 if is_ahead else SMALLEST_PART):
+                    if len(self._pile.steps) >= self._enough(reader):
                         self._pass_on(reader, preparer)
                         self._apply(BATCHES_AHEAD)
                         report()
-                    elif not is_ahead:
+                    elif not reader.is_ahead():
                         self._apply(0)
                 self._pass_on(reader, preparer)
                 self._apply(0)
@@ -127,6 +128,12 @@ class Walk:
         except BaseException as error:
             windows.give_back(self._leased, self._worker, error=str(error)[:2000])
             raise
+
+    def _enough(self, reader: Reader[StepPage]) -> int:
+        """How many observations make a batch."""
+        if not reader.is_ahead():
+            return settings.SYNC_BATCH_OBSERVATIONS // SMALLEST_PART
+        return settings.SYNC_BATCH_OBSERVATIONS // (1 if self._due or reader.is_fetching() else LAST_PARTS)
 
     def _lease_enough(self, reader: Reader[StepPage]) -> bool:
         """Lease while a fetcher has nothing to do; whether there is anything left to take."""

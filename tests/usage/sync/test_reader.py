@@ -139,6 +139,24 @@ def test_the_taker_can_stop_in_the_middle() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetcher")]
 
 
+def test_of_what_has_come_the_newest_is_taken_first() -> None:
+    def ends_of_what_waits(running: Reader[Page], number: int) -> list[datetime]:
+        while len(running._fetched) < number:
+            time.sleep(0.001)
+        return [running.take(30).stretch.end for _ in range(number)]  # type: ignore[union-attr]
+
+    hours = [START + number * timedelta(hours=1) for number in range(4)]
+    with Reader(Server(), lambda page, _: page, 1) as running:  # type: ignore[arg-type]
+        for hour in hours:
+            running.add(hour, hour + timedelta(minutes=60))
+        # Of an hour there are two pages, and they stay in their order.
+        assert ends_of_what_waits(running, 8) == [hour + timedelta(hours=1) for hour in reversed(hours) for _ in range(2)]
+        assert not running.is_fetching()
+        # More than may wait.
+        running.add(START, END)
+        assert running.is_fetching()
+
+
 def test_what_is_not_taken_is_unread() -> None:
     with Reader(Server(), lambda page, _: page, 1) as running:  # type: ignore[arg-type]
         running.add(START, END)
