@@ -15,7 +15,7 @@ from kluisz_analytics.bulk import insert_rows, stamp
 from usage.models import Granularity, Trace, UserUsageStats
 from usage.models.rollups import NUMBERS
 from usage.periods import period_of
-from usage.rollups.build import RULES, BuiltRule
+from usage.rollups.build import RULES, BuiltRule, hours_of
 from usage.rollups.sketches import Sketch
 from usage.rollups.stale import stale_periods
 
@@ -128,26 +128,36 @@ def _load_periods(cursor: CursorWrapper) -> None:
     period = f"granularity varchar(5), period_start {kind}"
     cursor.execute("DROP TABLE IF EXISTS books_period")
     cursor.execute("DROP TABLE IF EXISTS books_stale")
+    cursor.execute("DROP TABLE IF EXISTS books_kept_hour")
     cursor.execute(f"CREATE TEMPORARY TABLE books_period (hour {kind}, {period}, period_end {kind})")
     cursor.execute(f"CREATE TEMPORARY TABLE books_stale ({period})")
+    cursor.execute(f"CREATE TEMPORARY TABLE books_kept_hour (period_start {kind})")
     hours = Trace.objects.order_by().values_list("hour", flat=True).distinct()
     periods = [(stamp(hour), granularity.value, *map(stamp, period_of(granularity, hour))) for hour in hours for granularity in Granularity]
     insert_rows(cursor, "books_period", ["hour", "granularity", "period_start", "period_end"], periods)
-    stale = [(granularity.value, stamp(start)) for granularity, starts in stale_periods().periods.items() for start in starts]
-    insert_rows(cursor, "books_stale", ["granularity", "period_start"], stale)
+    stale = stale_periods()
+    marks = [(granularity.value, stamp(start)) for granularity, starts in stale.periods.items() for start in starts]
+    insert_rows(cursor, "books_stale", ["granularity", "period_start"], marks)
+    kept = ((stamp(hour),) for hour in hours_of(stale.unbuilt_days))
+    insert_rows(cursor, "books_kept_hour", ["period_start"], kept)
 
 
 def _is_reliable(rule: BuiltRule, alias: str) -> str:
+    """Whether a period is one that the rollup is read of."""
+    granularities = ", ".join(f"'{granularity.value}'" for granularity in rule.granularities)
+    is_its = f"{alias}.granularity IN ({granularities})"
     if rule is USER_STATS:
-        return "true"
+        return is_its
+    if rule.hours_while_running:
+        kept = f"SELECT 1 FROM books_kept_hour k WHERE k.period_start = {alias}.period_start"
+        is_its = f"({is_its} OR {alias}.granularity = 'hour' AND EXISTS ({kept}))"
     same = f"b.granularity = {alias}.granularity AND b.period_start = {alias}.period_start"
-    return f"NOT EXISTS (SELECT 1 FROM books_stale b WHERE {same})"
+    return f"{is_its} AND NOT EXISTS (SELECT 1 FROM books_stale b WHERE {same})"
 
 
 def _stored_rows(rule: BuiltRule) -> tuple[str, list[Any]]:
     columns = ["granularity", "period_start", "period_end", *rule.dimensions, *NUMBERS, *_more(rule)]
-    granularities = ", ".join(f"'{granularity.value}'" for granularity in rule.granularities)
-    return f"SELECT {', '.join(columns)} FROM {rule.table} r WHERE r.granularity IN ({granularities}) AND {_is_reliable(rule, 'r')}", []
+    return f"SELECT {', '.join(columns)} FROM {rule.table} r WHERE {_is_reliable(rule, 'r')}", []
 
 
 def _rows_from_facts(rule: BuiltRule) -> tuple[str, list[Any]]:
@@ -155,10 +165,9 @@ def _rows_from_facts(rule: BuiltRule) -> tuple[str, list[Any]]:
     keys = ["p.granularity", "p.period_start", "p.period_end", *(f"s.{column}" for column in rule.dimensions.values())]
     sums = [f"CAST(SUM(s.{name}) AS bigint)" for name in NUMBERS]
     counts = ["COUNT(DISTINCT CASE WHEN s.is_attributed THEN s.user_key END)", "MAX(s.moment)"] if _more(rule) else []
-    granularities = ", ".join(f"'{granularity.value}'" for granularity in rule.granularities)
     sql = (
         f"SELECT {', '.join([*keys, *sums, *counts])} FROM ({facts.text}) s JOIN books_period p ON p.hour = s.hour "
-        f"WHERE p.granularity IN ({granularities}) AND {_is_reliable(rule, 'p')} GROUP BY {', '.join(keys)}"
+        f"WHERE {_is_reliable(rule, 'p')} GROUP BY {', '.join(keys)}"
     )
     return sql, facts.parameters
 

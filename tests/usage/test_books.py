@@ -1,13 +1,15 @@
 """What verify_books finds that no constraint of the database refuses."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
-from tests.conftest import People
+from tests.conftest import NOON, People
 from usage.books import verify_books
-from usage.models import Trace
+from usage.models import FlowUsage, ModelUsage, Trace
+from usage.rollups.build import build_rollups
 
 pytestmark = pytest.mark.django_db
 
@@ -25,3 +27,18 @@ def test_the_books_show_a_trace_that_names_another_model_than_its_usage(people: 
     for model in ("another", None):
         Trace.objects.update(model=model)
         assert [finding.check for finding in verify_books()][:1] == ["facts: a trace names the model of its usage"]
+
+
+@pytest.mark.parametrize("rollup", [FlowUsage, ModelUsage])
+def test_the_books_show_an_hour_that_is_wrong_while_its_day_runs(
+    people: People, use: Callable[..., None], rollup: type[FlowUsage | ModelUsage]
+) -> None:
+    use(people.acme_user, flow="f")
+    build_rollups(NOON + timedelta(hours=1))
+    use(people.acme_user, flow="f", start=NOON + timedelta(hours=1))
+    assert verify_books() == []
+    rollup.objects.update(total_traces=2)
+    checks = {f"invariant 1: {rollup._meta.db_table} {what}" for what in ("has what the facts do not say", "lacks what the facts say")}
+    assert {finding.check for finding in verify_books()} >= checks
+    rollup.objects.all().delete()
+    assert [finding.check for finding in verify_books()] == [f"invariant 1: {rollup._meta.db_table} lacks what the facts say"]

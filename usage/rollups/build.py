@@ -89,7 +89,7 @@ def build_rollups(now: datetime | None = None, built: Iterable[datetime] = ()) -
 
 def build_days(days: Sequence[datetime], now: datetime) -> list[datetime]:
     """Build those of the days, all over, of which any is stale, and return them. Weeks and months are left to :func:`build_rollups`."""
-    marks = StalePeriod.objects.filter(granularity=HOUR, period_start__in=_hours_of(days))
+    marks = StalePeriod.objects.filter(granularity=HOUR, period_start__in=hours_of(days))
     marks |= StalePeriod.objects.filter(granularity=DAY, period_start__in=days)
     stale = sorted({period_of(DAY, start)[0] for start in marks.values_list("period_start", flat=True)})
     if stale:
@@ -106,7 +106,7 @@ def _stale_days(now: datetime) -> list[datetime]:
     return days[:1] if days and days[0] + AN_DAY > now else days[:DAYS_TOGETHER]
 
 
-def _hours_of(days: Iterable[datetime]) -> list[datetime]:
+def hours_of(days: Iterable[datetime]) -> list[datetime]:
     return [day + number * AN_HOUR for day in days for number in range(24)]
 
 
@@ -116,20 +116,20 @@ def _build_days(days: Sequence[datetime], now: datetime) -> None:
     is_over = days[-1] + AN_DAY <= now
     with connection.cursor() as cursor:
         _take_turns(cursor)
-        hours = _taken(cursor, HOUR, _hours_of(days))
+        hours = _taken(cursor, HOUR, hours_of(days))
         if not is_over and not hours:
             # Whoever was building while this waited has built them.
             return
         if not _taken(cursor, DAY, days) and not is_over:
             # The day's first building; or a clock that is behind, by another of which the day was over and its hours are gone.
-            hours = _hours_of(days)
+            hours = hours_of(days)
         # Of a day that is still running only the stale hours are built from the facts.
         _load_lines(cursor, [period_of(DAY, day) for day in days] if is_over else [period_of(HOUR, hour) for hour in hours])
         for rule in RULES:
             if hours and (rule.finest is HOUR or (rule.hours_while_running and not is_over)):
                 _replace(cursor, rule, HOUR, hours, _from_facts(cursor, rule, HOUR, hours))
             elif rule.hours_while_running:
-                _delete(cursor, rule, HOUR, _hours_of(days))
+                _delete(cursor, rule, HOUR, hours_of(days))
             if is_over or rule.while_running:
                 rows = _from_facts(cursor, rule, DAY) if rule.finest is DAY else _from_finer(cursor, rule, DAY, days)
                 _replace(cursor, rule, DAY, days, rows)
@@ -239,7 +239,7 @@ def _text(expression: str) -> str:
 
 def _from_finer(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]) -> Sums:
     """Days' rows from those of their hours; a week's or a month's, one at a time, from those of its days."""
-    finer = _hours_of(starts) if granularity is DAY else _days_between(*period_of(granularity, starts[0]))
+    finer = hours_of(starts) if granularity is DAY else _days_between(*period_of(granularity, starts[0]))
     period = _text(_day_sql("s.period_start")) if granularity is DAY else f"'{stored(starts[0])}'"
     width = len(rule.dimensions) + 1
     columns = ", ".join([period, *(f"s.{column}" for column in rule.dimensions)])
