@@ -47,7 +47,7 @@ class Stretch:
         return NOTHING if self.a_page is None else self.unfetched_until - self.a_page - self.start
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Fetched(Generic[T]):
     """A page, as what it was turned into; all of its stretch from ``reached`` on has come with it."""
 
