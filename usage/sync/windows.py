@@ -1,6 +1,6 @@
 """Windows: the hours of a connection, leased by workers, one worker an hour.
 
-A lease is a conditional UPDATE: whoever changes the row has it. It runs out by itself, so a dead worker's hours are taken over.
+A lease is a change of rows, locked for it in one order: whoever is first has them. It runs out by itself, so a dead worker's hours are taken over.
 """
 
 from collections import deque
@@ -118,25 +118,28 @@ class Lease:
 
 
 def lease(windows: Sequence[SyncWindow], worker: str, now: datetime, found_due_at: datetime) -> Lease:
-    """Lease those of the windows that no other worker has, or has read since they were found to be due."""
+    """Lease those of the windows that no other worker has, or has read since they were found to be due. Call it in a transaction."""
     asked = SyncWindow.objects.filter(pk__in=[window.pk for window in windows])
     has_been_read = Q(state=SyncWindow.State.DONE, read_at__gte=found_due_at)
     is_elsewhere = Q(state=SyncWindow.State.LEASED, leased_until__gt=now) & ~Q(leased_by=worker)
-    taken = asked.exclude(has_been_read | is_elsewhere).update(
-        state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + lease_time()
-    )
-    if taken == len(windows):
+    free = _locked(asked.exclude(has_been_read | is_elsewhere))
+    SyncWindow.objects.filter(pk__in=free).update(state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + lease_time())
+    if len(free) == len(windows):
         return Lease(windows)
-    holders = dict(asked.filter(state=SyncWindow.State.LEASED).values_list("pk", "leased_by"))
-    own = [window for window in windows if holders.get(window.pk) == worker]
-    return Lease(own, elsewhere=len(holders) - len(own))
+    elsewhere = asked.filter(state=SyncWindow.State.LEASED).exclude(leased_by=worker).count()
+    return Lease([window for window in windows if window.pk in free], elsewhere)
+
+
+def _locked(windows: QuerySet[SyncWindow]) -> set[int]:
+    """The keys of these, locked until the transaction ends; newest first, the order in which they are leased, so that nobody deadlocks."""
+    return set(windows.order_by("-start").select_for_update().values_list("pk", flat=True))
 
 
 def held(windows: Sequence[SyncWindow], worker: str) -> list[SyncWindow]:
-    """Those that no other worker has taken over. Nobody does until the transaction ends."""
+    """Those that no other worker has taken over. Nobody does until the transaction ends; call it in one."""
     leased = SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED)
-    ids = set(leased.select_for_update().values_list("pk", flat=True))
-    return [window for window in windows if window.pk in ids]
+    still = _locked(leased)
+    return [window for window in windows if window.pk in still]
 
 
 def renew(held: Sequence[SyncWindow], now: datetime) -> None:
