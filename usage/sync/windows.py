@@ -1,6 +1,7 @@
 """Windows: the hours of a connection, leased by workers, one worker an hour.
 
-A lease is a change of rows, locked for it in one order: whoever is first has them. It runs out by itself, so a dead worker's hours are taken over.
+A lease is a change of rows, locked for it in one order: whoever is first has them. It runs out by itself, so a dead worker's hours are
+taken over.
 """
 
 from collections import deque
