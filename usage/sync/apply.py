@@ -142,6 +142,11 @@ class Batch:
         """Whether its hours had been read before, so that nothing was decided ahead."""
         return self.new is None
 
+    def without(self, hours: Collection[datetime]) -> "Batch":
+        """What does not start in these hours, with nothing decided ahead."""
+        steps = chain.from_iterable(self.by_trace.values())
+        return Batch((step for step in steps if hour_of(step.received.start_time) not in hours), self.rejected)
+
     def prepare(self, assembler: Assembler) -> None:
         """Decide all traces as if none were stored, which in hours that were never read is nearly always so."""
         self.new = NewTraces.of(assembler, self.by_trace)

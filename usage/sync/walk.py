@@ -97,6 +97,7 @@ class Walk:
         self._due, self._found_due_at = deque(due), found_due_at
         self._hours_a_lease = HOURS_A_LEASE
         self._leased: list[SyncWindow] = []
+        self._lost: set[datetime] = set()
         self._read_at: dict[int, datetime] = {}
         self._counts: Counter[datetime] = Counter()
         self._pile = Pile()
@@ -191,13 +192,17 @@ class Walk:
 
     def _go_on_with(self, held: list[SyncWindow]) -> None:
         """What others have taken over is theirs to finish; this worker stood still for longer than its lease."""
-        kept = {window.pk for window in held}
-        lost = [window.start for window in self._leased if window.pk not in kept]
+        lost = self._missing(held)
         if lost:
             logger.warning("Other workers have taken over %d hours of %s", len(lost), self._connection.name)
             self._result.windows_elsewhere += len(lost)
-            self._on_read(lost)
+            self._lost |= lost
+            self._on_read(sorted(lost))
         self._leased = held
+
+    def _missing(self, held: Sequence[SyncWindow]) -> set[datetime]:
+        """The hours that were leased and are not held any more."""
+        return {window.start for window in self._leased}.difference(window.start for window in held)
 
     def _adapt_leases(self, stretch: Stretch) -> None:
         """Lease twice as much at once after so much came on one page; where a page is not enough, as at first."""
@@ -230,7 +235,9 @@ class Walk:
         def stored() -> tuple[Applied, list[SyncWindow]]:
             held = windows.held(self._leased, self._worker)
             finished, left = _parted(held, work.finished)
-            applied = apply_batch(self._connection, batch, self._assembler)
+            # What was read of hours that others have is older than what they read: of what is deleted since, it would say that it is there.
+            lost = self._lost | self._missing(held)
+            applied = apply_batch(self._connection, batch.without(lost) if lost else batch, self._assembler)
             gone.remember_seen(work.seen)
             applied.gone_by_hour = gone.mark_gone(self._connection, [window for window in finished if windows.is_known(window)])
             applied.observations_gone = applied.gone_by_hour.total()
