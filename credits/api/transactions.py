@@ -51,12 +51,19 @@ MOMENT: dict[str, Any] = {
 NO_TYPE = "“%(value)s” is not a type of entry; there are " + ", ".join(Transaction.Type.values) + "."
 
 
+class MomentFilter(IsoDateTimeFilter):
+    """A time in whatever zone, asked for in UTC: PostgreSQL takes no offset of more than sixteen hours."""
+
+    def filter(self, qs: QuerySet[Transaction], value: datetime | None) -> QuerySet[Transaction]:
+        return super().filter(qs, value and value.astimezone(UTC))
+
+
 class TransactionFilter(FilterSet):
     """Which entries: repeat ``type`` for “any of”; the end is not included."""
 
     type = MultipleChoiceFilter(choices=Transaction.Type.choices, error_messages={"invalid_choice": NO_TYPE})
-    start_date = IsoDateTimeFilter(lookup_expr="gte", **MOMENT)
-    end_date = IsoDateTimeFilter(lookup_expr="lt", **MOMENT)
+    start_date = MomentFilter(lookup_expr="gte", **MOMENT)
+    end_date = MomentFilter(lookup_expr="lt", **MOMENT)
 
 
 class Transactions(CreditsView, GenericAPIView[Transaction]):

@@ -231,6 +231,8 @@ class TestTransactions:
         assert [row["amount"] for row in ask(type="deduction")["results"]] == ["-11.400000"]
         assert len(ask(user_id=[str(ann.pk), str(people.acme_colleague.pk)])["results"]) == 3
         assert ask(start_date="2099-01-01T00:00:00Z")["results"] == []
+        # PostgreSQL itself knows no such offset.
+        assert ask(start_date="2099-01-01T00:00:00-17:21")["results"] == []
         assert len(ask(end_date="2099-01-01T00:00:00Z", type=["purchase", "addition"])["results"]) == 2
         first = ask(limit=2)
         assert len(first["results"]) == 2
