@@ -128,23 +128,30 @@ class Transaction(models.Model):
         EXPIRY = "expiry", "Expiry"
         ADJUSTMENT = "adjustment", "Adjustment"
 
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="transactions")
+    # Its index, and those of grant and created_by, are below: each costs as much as the entry itself.
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="transactions", db_index=False)
     type = models.CharField(max_length=20, choices=Type.choices)
     amount = CreditsField()
     balance_before = CreditsField()
     balance_after = CreditsField()
     reason = models.CharField(max_length=500, blank=True)
-    idempotency_key = models.CharField(max_length=200, unique=True)
+    idempotency_key = models.CharField(max_length=200)
     usage_hour = models.DateTimeField(null=True, blank=True, help_text="The hour of usage that this entry charges.")
-    grant = models.ForeignKey(Grant, null=True, blank=True, on_delete=models.PROTECT, related_name="transactions")
+    grant = models.ForeignKey(Grant, null=True, blank=True, on_delete=models.PROTECT, related_name="transactions", db_index=False)
     created_at = models.DateTimeField()
-    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.PROTECT, related_name="+", db_index=False)
 
     class Meta:
         db_table = "transaction"
         ordering = ["-id"]
-        indexes = [models.Index(fields=["account", "-id"], name="transaction_by_account")]
+        indexes = [
+            models.Index(fields=["account", "-id"], name="transaction_by_account"),
+            # Nearly all entries are of usage, without either.
+            models.Index(fields=["grant"], condition=Q(grant__isnull=False), name="transaction_by_grant"),
+            models.Index(fields=["created_by"], condition=Q(created_by__isnull=False), name="transaction_by_creator"),
+        ]
         constraints = [
+            models.UniqueConstraint(fields=["idempotency_key"], name="one_transaction_an_idempotency_key"),
             models.CheckConstraint(condition=Q(balance_after=F("balance_before") + F("amount")), name="balance_follows_amount"),
         ]
 
@@ -155,7 +162,8 @@ class Transaction(models.Model):
 class UsageCharge(models.Model):
     """What has been posted so far for a user's usage of one hour; ``postings`` counts the entries."""
 
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="usage_charges")
+    # Kept by its transactions.
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="usage_charges", db_index=False, db_constraint=False)
     hour = models.DateTimeField()
     credits = CreditsField()
     postings = models.PositiveIntegerField()
