@@ -19,6 +19,7 @@ import msgspec
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection as database
+from django.db.models import Sum
 from langfuse.api import LangfuseAPI, ObservationV2
 
 from benchmarks.page_server import END
@@ -29,7 +30,7 @@ from usage.directory.load import load_directory
 from usage.langfuse.client import FIELD_GROUPS, LangfuseClientService
 from usage.langfuse.wire import ReceivedObservation
 from usage.models import LangfuseConnection, Observation, Trace
-from usage.sync.identity import observation_key, trace_key
+from usage.sync.identity import trace_key
 from usage.sync.reader import Reader
 from usage.sync.runner import sync_connection
 
@@ -74,7 +75,7 @@ def sync(host: str) -> int:
 
 def check(observations_read: int) -> None:
     """That the sync did what it was measured for."""
-    assert Observation.objects.count() == observations_read
+    assert stored_observations() == observations_read
     assert Trace.objects.exclude(credits=None).count() == Trace.objects.count() > 0
     assert verify_books() == []
 
@@ -90,7 +91,11 @@ def sync_again(host: str) -> int:
     """What is due, after everything has been read."""
     result = sync_connection(connection_to(host))
     assert result.observations_stored == 0
-    return Observation.objects.count()
+    return stored_observations()
+
+
+def stored_observations() -> int:
+    return Trace.objects.aggregate(steps=Sum("observations"))["steps"]
 
 
 def floor(host: str) -> int:
@@ -119,12 +124,12 @@ def _upsert(cursor: Any, batch: list[ReceivedObservation]) -> None:
     cursor.execute("TRUNCATE bench_staging")
     with cursor.cursor.copy("COPY bench_staging FROM STDIN") as copy:
         for one in batch:
-            usage = msgspec.json.encode(one.usage_details).decode() if one.usage_details else ""
-            key = f"{one.trace_id}/{one.observation_id}"
-            who = (one.tenant_reference, one.user_reference, one.project_id, one.flow_id, one.trace_name)
-            times = (one.start_time, one.end_time, one.received_at)
-            own = (one.type, one.name, one.level, one.is_root)
-            copy.write_row((key, one.trace_id, *own, *times, *who, one.model, usage, one.cost_usd))
+            step = one.step
+            usage = msgspec.json.encode(step.usage_details).decode() if step.usage_details else ""
+            key = f"{one.trace_id}/{step.observation_id}"
+            times = (step.start_time, step.end_time, step.received_at)
+            own = (step.type, step.name, step.level, step.is_root)
+            copy.write_row((key, one.trace_id, *own, *times, *one.said, step.model, usage, step.cost_usd))
     columns = [part.split()[0] for part in FLOOR_COLUMNS.split(", ")]
     updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in columns[1:])
     cursor.execute(f"INSERT INTO bench_floor SELECT * FROM bench_staging ON CONFLICT (id) DO UPDATE SET {updates}")
@@ -146,7 +151,6 @@ def obvious(host: str) -> int:
 def _instance(row: ObservationV2) -> Observation:
     usage = row.usage_details or {}
     return Observation(
-        id=observation_key(0, row.trace_id or "", row.id),
         trace_id=trace_key(0, row.trace_id or ""),
         langfuse_observation_id=row.id,
         type=row.type,
@@ -155,9 +159,6 @@ def _instance(row: ObservationV2) -> Observation:
         is_root=row.parent_observation_id is None,
         start_time=row.start_time,
         end_time=row.end_time,
-        received_at=row.updated_at,
-        content_hash=0,
-        user_reference=row.user_id or "",
         model=row.model or "",
         usage_details=msgspec.json.encode(usage).decode(),
         total_tokens=usage.get("total", 0),

@@ -54,10 +54,10 @@ INSERT INTO usage_trace (id, connection_id, langfuse_trace_id, name, start_time,
         5, 0, used::int, 0, used::int * cost, used::int * cost, CASE WHEN NOT lost THEN used::int * cost / 10000 END, now(), false,
         used::int * input, used::int * output, used::int * (input + output), 0, 0, 0, 0
     FROM (SELECT *, (input * 2500000 + output * 10000000) * (1 + model) AS cost FROM made) priced ORDER BY began;
-INSERT INTO usage_observation (id, trace_id, langfuse_observation_id, type, name, level, is_root, start_time, end_time, received_at,
-        content_hash, model, usage_details, cost_usd, billed_cost_usd, credits, cost_source,
+INSERT INTO usage_observation (trace_id, langfuse_observation_id, type, name, level, is_root, start_time, end_time,
+        model, usage_details, cost_usd, billed_cost_usd, credits, cost_source,
         input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, audio_tokens)
-    SELECT md5('o' || n)::uuid, md5('r' || n)::uuid, md5('o' || n), 'GENERATION', 'call', 'DEFAULT', false, began, began, began, n,
+    SELECT md5('r' || n)::uuid, md5('o' || n), 'GENERATION', 'call', 'DEFAULT', false, began, began,
         'model-' || model, '', cost, cost, CASE WHEN NOT lost THEN cost / 10000 END, 'langfuse', input, output, input + output, 0, 0, 0, 0
     FROM (SELECT *, (input * 2500000 + output * 10000000) * (1 + model) AS cost FROM made WHERE used) priced;
 DROP TABLE made;

@@ -26,7 +26,7 @@ from django.utils import timezone
 
 from credits.burn import GrantTerms, burn_down
 from credits.models import Account, Grant, Transaction, UsageCharge
-from kluisz_analytics.bulk import among, empty_table, insert_rows, stamp, uuid_of
+from kluisz_analytics.bulk import Statement, among, empty_table, execute_all, insert_rows, stamp, uuid_of
 from kluisz_analytics.fields import CREDIT_PLACES, from_scaled, to_scaled
 from kluisz_analytics.tenants.models import User
 
@@ -49,7 +49,7 @@ def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted
     The differences are deductions and refunds, or with ``adjustment``, their reason, adjustments.
     """
     with connection.cursor() as cursor:
-        begin_posting(cursor)
+        execute_all(cursor, *empty_staging())
         rows = ((user_id.hex, stamp(hour), to_scaled(credits, CREDIT_PLACES)) for (user_id, hour), credits in usage.items())
         insert_rows(cursor, COMES_TO, ["account_id", "hour", "credits"], rows)
         return post_staged(cursor, now, adjustment)
@@ -59,29 +59,46 @@ COMES_TO, POSTING = "credit_hour_comes_to", "credit_posting"
 """Temporary tables: what users' hours come to now, for whoever posts to fill; and what has to be posted for that."""
 
 
-def begin_posting(cursor: CursorWrapper) -> None:
+def empty_staging() -> list[Statement]:
     """Empty the table that :func:`post_staged` posts from: COMES_TO (account_id, hour, credits as they are stored)."""
     account, hour = (UsageCharge._meta.get_field(name).db_type(connection) for name in ("account", "hour"))
-    empty_table(cursor, COMES_TO, f"account_id {account}, hour {hour}, credits bigint")
-    empty_table(cursor, POSTING, f"account_id {account}, hour {hour}, credits bigint, difference bigint, number integer")
+    return [
+        *empty_table(COMES_TO, f"account_id {account}, hour {hour}, credits bigint"),
+        *empty_table(POSTING, f"account_id {account}, hour {hour}, credits bigint, difference bigint, number integer"),
+    ]
 
 
-def post_staged(cursor: CursorWrapper, now: datetime, adjustment: str = "") -> Posted:
-    """The same as :func:`post_usage`, of the hours in COMES_TO; a fixed number of statements. Call it in a transaction."""
-    cursor.execute(f"SELECT DISTINCT account_id FROM {COMES_TO}")
-    lock([uuid_of(account_id) for (account_id,) in cursor.fetchall()])
-    cursor.execute(STAGE_DIFFERENCES)
-    cursor.execute(f"SELECT COUNT(*), COALESCE(SUM(difference), 0) FROM {POSTING}")
-    count, net = cursor.fetchone()
-    if count:
-        _write_entries(cursor, now, adjustment)
-        cursor.execute(WRITE_CHARGES)
-        cursor.execute(WRITE_BALANCES, [stamp(now)])
-    cursor.execute(LATE)
-    settle_late([uuid_of(account_id) for (account_id,) in cursor.fetchall()], now)
+def post_staged(cursor: CursorWrapper, now: datetime, adjustment: str = "", before: Sequence[Statement] = ()) -> Posted:
+    """The same as :func:`post_usage`, of the hours in COMES_TO, after the statements ``before``; one message to the database.
+
+    Call it in a transaction.
+    """
+    execute_all(
+        cursor,
+        *before,
+        (OPEN_ACCOUNTS, [stamp(now)]),
+        LOCK_ACCOUNTS.format(lock="FOR UPDATE" if connection.features.has_select_for_update else ""),
+        STAGE_DIFFERENCES,
+        _write_entries(now, adjustment),
+        WRITE_CHARGES,
+        (WRITE_BALANCES, [stamp(now)]),
+        WHAT_WAS_POSTED,
+    )
+    count, net, is_late = cursor.fetchone()
+    if is_late:
+        cursor.execute(LATE)
+        settle_late([uuid_of(account_id) for (account_id,) in cursor.fetchall()], now)
     return Posted(count, from_scaled(int(net), CREDIT_PLACES))
 
 
+OPEN_ACCOUNTS = f"""
+    INSERT INTO credit_account (user_id, allocated, used, held, updated_at)
+    SELECT s.account_id, 0, 0, 0, %s FROM (SELECT DISTINCT account_id FROM {COMES_TO}) s
+    WHERE NOT EXISTS (SELECT 1 FROM credit_account a WHERE a.user_id = s.account_id) ORDER BY s.account_id
+    ON CONFLICT (user_id) DO NOTHING"""
+LOCK_ACCOUNTS = f"""
+    SELECT COUNT(*) FROM (
+        SELECT user_id FROM credit_account WHERE user_id IN (SELECT account_id FROM {COMES_TO}) ORDER BY user_id {{lock}}) locked"""
 STAGE_DIFFERENCES = f"""
     INSERT INTO {POSTING} (account_id, hour, credits, difference, number)
     SELECT s.account_id, s.hour, s.credits, s.credits - COALESCE(c.credits, 0), COALESCE(c.postings, 0) + 1
@@ -95,17 +112,20 @@ WRITE_BALANCES = f"""
     UPDATE credit_account SET used = used + p.difference, updated_at = %s
     FROM (SELECT account_id, CAST(SUM(difference) AS bigint) AS difference FROM {POSTING} GROUP BY account_id) p
     WHERE user_id = p.account_id"""
+WHAT_WAS_POSTED = f"""
+    SELECT COUNT(*), COALESCE(SUM(difference), 0), EXISTS (
+        SELECT 1 FROM {COMES_TO} s JOIN credit_account a ON a.user_id = s.account_id AND s.hour < a.last_ended_at) FROM {POSTING}"""
 # Usage before the end of a grant that has been settled may burn that one.
 LATE = f"SELECT DISTINCT s.account_id FROM {COMES_TO} s JOIN credit_account a ON a.user_id = s.account_id AND s.hour < a.last_ended_at"
 
 
-def _write_entries(cursor: CursorWrapper, now: datetime, adjustment: str) -> None:
+def _write_entries(now: datetime, adjustment: str) -> Statement:
     """An entry for each difference; each begins with the balance that the one before it left."""
     if connection.vendor == "postgresql":
         key = "REPLACE(p.account_id::text, '-', '') || ':' || to_char(p.hour, 'YYYY-MM-DD\"T\"HH24')"
     else:
         key = "p.account_id || ':' || strftime('%%Y-%%m-%%dT%%H', p.hour)"
-    cursor.execute(
+    return (
         f"""
         INSERT INTO "transaction"
             (account_id, type, amount, balance_before, balance_after, reason, idempotency_key, usage_hour, created_at)

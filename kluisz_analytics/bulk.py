@@ -69,19 +69,40 @@ def update_rows(cursor: CursorWrapper, table: str, columns: Sequence[str], rows:
     if not rows:
         return
     staged, (key, *others) = f"changed_{table}", columns
-    cursor.execute(f'DROP TABLE IF EXISTS "{staged}"')
     names = ", ".join(f'"{column}"' for column in columns)
-    cursor.execute(f'CREATE TEMPORARY TABLE "{staged}" AS SELECT {names} FROM "{table}" WHERE 1 = 0')
+    execute_all(
+        cursor,
+        f'DROP TABLE IF EXISTS "{staged}"',
+        f'CREATE TEMPORARY TABLE "{staged}" AS SELECT {names} FROM "{table}" WHERE 1 = 0',
+    )
     insert_rows(cursor, staged, columns, rows)
     assignments = ", ".join(f'"{column}" = s."{column}"' for column in others)
     cursor.execute(f'UPDATE "{table}" SET {assignments} FROM "{staged}" s WHERE "{table}"."{key}" = s."{key}"')
 
 
-def empty_table(cursor: CursorWrapper, name: str, columns: str) -> None:
-    """A temporary table of this connection's, made once and emptied each time."""
+Statement = str | tuple[str, Sequence[Any]]
+"""SQL, with its parameters if it has any."""
+
+
+def execute_all(cursor: CursorWrapper, *statements: Statement) -> None:
+    """Execute one statement after the other; what the last one answers can be fetched.
+
+    PostgreSQL gets all of them at once: waiting for each answer costs more than most of them, above all the turn of this thread.
+    """
+    pairs = [(one, ()) if isinstance(one, str) else one for one in statements]
+    if not _is_postgresql():
+        for sql, parameters in pairs:
+            cursor.execute(sql, parameters or None)
+        return
+    cursor.execute(";\n".join(sql for sql, _ in pairs), [one for _, parameters in pairs for one in parameters] or None)
+    while cursor.nextset():
+        pass
+
+
+def empty_table(name: str, columns: str) -> list[Statement]:
+    """Make a temporary table of this connection's, if there is none yet, and empty it."""
     on_commit = "ON COMMIT DELETE ROWS" if _is_postgresql() else ""
-    cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({columns}) {on_commit}")
-    cursor.execute(f"DELETE FROM {name}")
+    return [f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({columns}) {on_commit}", f"DELETE FROM {name}"]
 
 
 def sqlite_value(value: Any) -> Any:

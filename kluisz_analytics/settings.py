@@ -357,7 +357,7 @@ UNFOLD = {
                 "title": "Usage",
                 "items": [
                     navigation_item("Traces", "timeline", "admin:usage_trace_changelist"),
-                    navigation_item("Observations", "data_object", "admin:usage_observation_changelist"),
+                    navigation_item("Billed observations", "data_object", "admin:usage_observation_changelist"),
                     navigation_item("Voided traces", "block", "admin:usage_tracevoid_changelist"),
                     navigation_item("Tenant statistics", "bar_chart", "admin:usage_tenantusagestats_changelist"),
                     navigation_item("User statistics", "person_search", "admin:usage_userusagestats_changelist"),

@@ -10,17 +10,21 @@ from typing import Any
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
+from django.db.models import Count, OuterRef, Subquery
 
 from kluisz_analytics.bulk import insert_rows, stamp
-from usage.models import Granularity, Trace, UserUsageStats
+from usage.langfuse.wire import SaidOfTrace
+from usage.models import Granularity, Observation, ReceivedTrace, Trace, UserUsageStats
 from usage.models.rollups import NUMBERS
-from usage.periods import period_of
+from usage.periods import hour_of, period_of
+from usage.received import DECIDED, Received, unpacked
 from usage.rollups.build import RULES, BuiltRule, hours_of
 from usage.rollups.sketches import Sketch
 from usage.rollups.stale import stale_periods
 
 EVIDENCE_ROWS = 20
 SKETCHES_A_FETCH = 10_000
+RECEIVED_A_FETCH = 5_000
 ALL_TIME = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 
 
@@ -61,21 +65,25 @@ LEDGER_CHECKS = {
         GROUP BY user_id, hour HAVING SUM(priced) <> SUM(posted)""",
 }
 FACT_CHECKS = {
-    "facts: a trace is the sum of its observations": """
+    "facts: a trace is the sum of its billed observations": """
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
-            SELECT trace_id, COUNT(*) AS steps, SUM(total_tokens) AS tokens, SUM(cost_usd) AS cost, SUM(credits) AS credits
+            SELECT trace_id, SUM(total_tokens) AS tokens, SUM(cost_usd) AS cost, SUM(credits) AS credits,
+                SUM(CASE WHEN cost_source = 'unpriced' THEN 1 ELSE 0 END) AS unpriced,
+                SUM(CASE WHEN cost_source IN ('unpriced', 'no_usage') THEN 0 ELSE 1 END) AS priced
             FROM usage_observation GROUP BY trace_id) o ON o.trace_id = t.id
-        WHERE COALESCE(o.steps, 0) <> t.observations OR COALESCE(o.tokens, 0) <> t.total_tokens
-            OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0) OR COALESCE(o.credits, 0) <> COALESCE(t.credits, 0)""",
+        WHERE COALESCE(o.tokens, 0) <> t.total_tokens OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0)
+            OR COALESCE(o.credits, 0) <> COALESCE(t.credits, 0)
+            OR COALESCE(o.priced, 0) <> t.priced_observations OR COALESCE(o.unpriced, 0) <> t.unpriced_observations""",
     "facts: a trace names the model of its usage": """
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
             SELECT trace_id, COUNT(DISTINCT model) AS models, MIN(model) AS model FROM usage_observation
             WHERE cost_source <> 'no_usage' GROUP BY trace_id) o ON o.trace_id = t.id
         WHERE CASE WHEN o.models > 1 THEN t.model IS NOT NULL ELSE t.model IS NULL OR t.model <> COALESCE(o.model, '') END""",
-    "facts: a trace counts its observations that are gone": """
-        SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
-            SELECT trace_id, COUNT(*) AS steps FROM usage_observation WHERE gone_since IS NOT NULL GROUP BY trace_id) o ON o.trace_id = t.id
-        WHERE COALESCE(o.steps, 0) <> t.gone_observations""",
+    "facts: every trace has what Langfuse says of it": """
+        SELECT t.id, t.langfuse_trace_id FROM usage_trace t
+        WHERE NOT EXISTS (SELECT 1 FROM usage_received_trace r WHERE r.trace_id = t.id)""",
+    "facts: what Langfuse says is of a trace": """
+        SELECT r.trace_id FROM usage_received_trace r WHERE NOT EXISTS (SELECT 1 FROM usage_trace t WHERE t.id = r.trace_id)""",
     "facts: every observation has its trace": """
         SELECT o.id, o.trace_id FROM usage_observation o LEFT JOIN usage_trace t ON t.id = o.trace_id WHERE t.id IS NULL""",
     "facts: what a trace names exists": """
@@ -103,6 +111,7 @@ def _findings() -> Iterator[Finding]:
     with connection.cursor() as cursor:
         for check, sql in {**LEDGER_CHECKS, **FACT_CHECKS}.items():
             yield from _finding(cursor, check, sql, [])
+        yield from _received()
         _load_periods(cursor)
         for rule in (USER_STATS, *RULES):
             stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
@@ -174,6 +183,38 @@ def _rows_from_facts(rule: BuiltRule) -> tuple[str, list[Any]]:
 
 def _more(rule: BuiltRule) -> list[str]:
     return [] if rule is USER_STATS else ["active_users_count", "last_activity"]
+
+
+def _received() -> Iterator[Finding]:
+    """Traces that are not what Langfuse says of their steps, and those of which other steps are billed than used something."""
+    found = []
+    columns = "trace_id", "trace__langfuse_trace_id", "steps", "gone", *(f"trace__{name}" for name in (*DECIDED, *COUNTED))
+    billed = Subquery(
+        Observation.objects.filter(trace=OuterRef("trace"))
+        .exclude(usage_details="", langfuse_cost_usd=None)
+        .order_by()
+        .values("trace")
+        .annotate(count=Count("pk"))
+        .values("count")
+    )
+    for key, trace_id, steps, gone, *decided in ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH):
+        said, counted = SaidOfTrace(*decided[: len(DECIDED)]), decided[len(DECIDED) :]
+        received = unpacked(trace_id, said, steps, gone)
+        if _counted(received) != [*counted[:-1], counted[-1] or 0] or not received.gone.keys() <= received.observations.keys():
+            found.append((key, trace_id))
+    if found:
+        yield Finding("facts: a trace is what Langfuse says of its steps", found[:EVIDENCE_ROWS])
+
+
+COUNTED = ("observations", "gone_observations", "start_time", "last_step_hour")
+
+
+def _counted(received: Received) -> list[Any]:
+    """The columns COUNTED, and how many steps used something, as the steps say."""
+    steps = [one.step for one in received.observations.values()]
+    first, last_hour = min(step.start_time for step in steps), hour_of(max(step.start_time for step in steps))
+    using = sum(bool(step.usage_details) or step.cost_usd is not None for step in steps)
+    return [len(steps), len(received.gone), first, last_hour if last_hour > first else None, using]
 
 
 def _sketches(cursor: CursorWrapper, rule: BuiltRule) -> Iterator[Finding]:

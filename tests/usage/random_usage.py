@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tests.conftest import NOON, People
 from tests.usage.sync.test_assemble import received
 from usage.books import verify_books
-from usage.models import LangfuseConnection, Observation, Trace
+from usage.models import LangfuseConnection, ReceivedTrace, Trace
+from usage.received import packed_gone, received_of
 from usage.rollups.build import build_rollups
 from usage.sync.apply import apply_received
 from usage.sync.voiding import void
@@ -56,8 +57,9 @@ def draw_usage(data: st.DataObject, connection: LangfuseConnection, people: Peop
     if built_at:
         build_rollups(built_at)
         apply_received(connection, [step(number, hours) for number in range(8, 8 + data.draw(st.integers(0, 3)))])
-    if data.draw(st.booleans(), label="one is voided") and (gone := Observation.objects.order_by("pk").first()):
-        Observation.objects.filter(pk=gone.pk).update(gone_since=centre)
-        Trace.objects.filter(pk=gone.trace_id).update(gone_observations=1)
-        void([gone.trace_id.hex], "deleted", people.platform_admin)
+    if data.draw(st.booleans(), label="one is voided") and (trace := Trace.objects.order_by("pk").first()):
+        step_id = next(iter(received_of(trace).observations))
+        ReceivedTrace.objects.filter(trace=trace).update(gone=packed_gone({step_id: centre}))
+        Trace.objects.filter(pk=trace.pk).update(gone_observations=1)
+        void([trace.pk.hex], "deleted", people.platform_admin)
     assert verify_books() == []

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import NOON, People
 from usage.books import verify_books
-from usage.models import FlowUsage, ModelUsage, Trace
+from usage.models import FlowUsage, ModelUsage, Observation, ReceivedTrace, Trace
 from usage.rollups.build import build_rollups
 
 pytestmark = pytest.mark.django_db
@@ -42,3 +42,29 @@ def test_the_books_show_an_hour_that_is_wrong_while_its_day_runs(
     assert {finding.check for finding in verify_books()} >= checks
     rollup.objects.all().delete()
     assert [finding.check for finding in verify_books()] == [f"invariant 1: {rollup._meta.db_table} lacks what the facts say"]
+
+
+RECEIVED = "facts: a trace is what Langfuse says of its steps"
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        (lambda: Trace.objects.update(observations=3), RECEIVED),
+        (lambda: Trace.objects.update(gone_observations=1), RECEIVED),
+        (lambda: Trace.objects.update(last_step_hour=NOON + timedelta(hours=1)), RECEIVED),
+        (lambda: ReceivedTrace.objects.update(gone='{"nobody":"2026-11-20T12:00:00Z"}'), RECEIVED),
+        (lambda: Trace.objects.update(start_time=NOON + timedelta(seconds=1)), RECEIVED),
+        (lambda: Observation.objects.update(usage_details="", langfuse_cost_usd=None), RECEIVED),
+        (lambda: Observation.objects.update(cost_usd=7), "facts: a trace is the sum of its billed observations"),
+        (lambda: Trace.objects.update(unpriced_observations=1), "facts: a trace is the sum of its billed observations"),
+        (lambda: ReceivedTrace.objects.all().delete(), "facts: every trace has what Langfuse says of it"),
+        (lambda: ReceivedTrace.objects.update(trace_id=uuid4()), "facts: what Langfuse says is of a trace"),
+        (lambda: Observation.objects.update(trace_id=uuid4()), "facts: every observation has its trace"),
+    ],
+)
+def test_the_books_show_facts_that_do_not_agree(people: People, use: Callable[..., None], change: Callable[[], object], check: str) -> None:
+    use(people.acme_user)
+    assert verify_books() == []
+    change()
+    assert check in [finding.check for finding in verify_books()]

@@ -1,5 +1,6 @@
 """Admin pages for traces and observations."""
 
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +14,7 @@ from unfold.forms import ActionForm
 
 from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
 from usage.analytics.explain import explain
-from usage.models import Observation, Trace, TraceVoid
+from usage.models import Observation, ReceivedTrace, Trace, TraceVoid
 from usage.sync.voiding import restore, void
 
 
@@ -127,6 +128,22 @@ class TraceVoidAdmin(ReadOnlyAdmin):
     list_select_related = ["trace", "created_by"]
 
 
+@admin.register(ReceivedTrace)
+class ReceivedTraceAdmin(ReadOnlyAdmin):
+    list_display = ["trace", "started_at", "observations", "gone"]
+    list_select_related = ["trace"]
+    search_fields = ["trace__langfuse_trace_id"]
+    show_full_result_count = False
+
+    @admin.display(description="Start time")
+    def started_at(self, row: ReceivedTrace) -> datetime:
+        return row.trace.start_time
+
+    @admin.display(description="Observations")
+    def observations(self, row: ReceivedTrace) -> int:
+        return row.trace.observations
+
+
 @admin.register(Observation)
 class ObservationAdmin(ReadOnlyAdmin):
     list_display = [
@@ -139,7 +156,6 @@ class ObservationAdmin(ReadOnlyAdmin):
         amount_column("cost_usd"),
         "cost_source",
         amount_column("credits"),
-        "gone_since",
     ]
     list_filter = ["cost_source", "type", "level"]
     search_fields = ["langfuse_observation_id", "trace__langfuse_trace_id", "model", "name"]

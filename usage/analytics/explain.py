@@ -18,6 +18,7 @@ from pricing.prices import PriceLine, RateCard
 from pricing.shipped_book import ShippedPrices
 from pricing.units import units_of
 from usage.access import sees_ledger_of
+from usage.analytics.steps import RunStep, steps_of
 from usage.models import Observation, Repricing, Trace
 
 
@@ -79,10 +80,14 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """From units to credits. ``credits_before_limits`` and ``billed_cost_exact`` are not rounded; ``limit`` says which limit applied."""
+    """From units to credits. ``observations`` are billed, ``steps`` are all steps.
+
+    ``credits_before_limits`` and ``billed_cost_exact`` are not rounded; ``limit`` says which limit applied.
+    """
 
     trace: Trace
     observations: list[ObservationExplained]
+    steps: list[RunStep]
     rate: RateExplained | None
     billed_cost_exact: Decimal | None
     credits_before_limits: Decimal | None
@@ -101,9 +106,10 @@ class Explanation:
 def explain(trace: Trace, viewer: User) -> Explanation:
     """All that led to the trace's cost and credits, and the ledger entries that it went into if the viewer may see them.
 
-    Six queries, however many observations it has.
+    Seven queries, however many observations it has.
     """
-    rows = list(trace.steps.exclude(cost_source=CostSource.NO_USAGE.value))
+    billed_rows = list(trace.billed_observations.all())
+    rows = [row for row in billed_rows if row.cost_source != CostSource.NO_USAGE.value]
     rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
     prices = _Prices(rows)
     rate_row = TierRate.objects.select_related("tier", "recorded_by").filter(pk=trace.rate_id or 0).first()
@@ -115,6 +121,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     return Explanation(
         trace=trace,
         observations=[prices.explain(row) for row in rows],
+        steps=steps_of(trace, billed_rows),
         rate=None if rate_row is None else _rate(rate_row),
         billed_cost_exact=billed,
         credits_before_limits=credits,

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer, RowsRenderer, streamed
 from usage.access import scope_of, visible_trace
 from usage.analytics.focus import focus_rows
+from usage.analytics.steps import steps_of
 from usage.analytics.traces import langfuse_url, traces_in
 from usage.api import answers, parameters
 from usage.api.views import AnalyticsView, ListView
@@ -76,5 +77,5 @@ class TraceDetail(AnalyticsView):
         """One run with its steps, and where it is in Langfuse."""
         trace = visible_trace(self.viewer, trace_id)
         body: dict[str, Any] = answers.TraceAnswer(trace).data
-        steps = answers.StepAnswer(trace.steps.order_by("start_time", "langfuse_observation_id"), many=True).data
+        steps = answers.StepAnswer(steps_of(trace, trace.billed_observations.all()), many=True).data
         return Response({**body, "langfuse_url": langfuse_url(trace), "observations": steps})

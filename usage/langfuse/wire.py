@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -24,18 +24,30 @@ LARGEST_COUNT = 10**9
 LARGEST_COST_USD = Decimal(10_000)
 # How far costDetails' own total may be from the sum of its parts: the store truncates it.
 TOTAL_TOLERANCE_USD = Decimal("1e-9")
-TYPES = frozenset({"SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL"})
-LEVELS = frozenset({"DEBUG", "DEFAULT", "WARNING", "ERROR"})
+Type = Literal["SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL"]
+Level = Literal["", "DEBUG", "DEFAULT", "WARNING", "ERROR"]
+TYPES, LEVELS = frozenset(get_args(Type)), frozenset(get_args(Level))
+Named = Annotated[str, msgspec.Meta(min_length=1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_COUNT)]
 
 
 class NotAPage(ValueError):
     """The body is not a page of observations."""
 
 
-class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
-    """One version of an observation, in the words of domain.md. Absent texts are "", absent numbers None."""
+class SaidOfTrace(NamedTuple):
+    """What an observation says of its trace: whose it is, what it is part of and what it is called; "" for what it doesn't say."""
 
-    trace_id: str
+    tenant_reference: str = ""
+    user_reference: str = ""
+    project_id: str = ""
+    flow_id: str = ""
+    trace_name: str = ""
+
+
+class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What one version of an observation says of itself. Absent texts are "", absent numbers None."""
+
     observation_id: str
     type: str
     name: str
@@ -44,14 +56,17 @@ class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
     start_time: datetime
     end_time: datetime | None
     received_at: datetime
-    tenant_reference: str
-    user_reference: str
-    project_id: str
-    flow_id: str
-    trace_name: str
     model: str
-    usage_details: Mapping[str, int]
+    usage_details: dict[str, int]
     cost_usd: Decimal | None
+
+
+class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
+    """One version of an observation, in the words of domain.md."""
+
+    trace_id: str
+    said: SaidOfTrace
+    step: StepVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +95,11 @@ class Page:
     @property
     def oldest(self) -> datetime | None:
         """How far back the walk has come with it; None where that can't be told."""
-        return self.observations[-1].start_time if self.observations and self.is_ordered else None
+        return self.observations[-1].step.start_time if self.observations and self.is_ordered else None
 
     def since(self, start: datetime) -> "Page":
         """Without what is older than ``start``."""
-        return Page([one for one in self.observations if one.start_time >= start], self.rejected, self.cursor, self.is_ordered)
+        return Page([one for one in self.observations if one.step.start_time >= start], self.rejected, self.cursor, self.is_ordered)
 
 
 class WireMetadata(msgspec.Struct, gc=False):
@@ -118,6 +133,16 @@ class WireRow(msgspec.Struct, gc=False):
     costDetails: dict[str, Decimal | None] | None = None
 
 
+class GoodRow(WireRow, gc=False):
+    """As WireRow, with all of the contract that the decoder can see to; costs are looked at by :func:`_broken_cost`."""
+
+    id: Named
+    traceId: Named
+    type: Type
+    level: Level | None = None
+    usageDetails: dict[str, Count | None] | None = None  # type: ignore[assignment]  # fewer counts than any
+
+
 class LenientRow(WireRow, gc=False):
     """As WireRow, for a row whose metadata is not a map: it is then as good as absent."""
 
@@ -129,7 +154,7 @@ class WireMeta(msgspec.Struct):
 
 
 class WirePage(msgspec.Struct):
-    data: list[WireRow]
+    data: list[GoodRow]
     meta: WireMeta
 
 
@@ -148,14 +173,9 @@ def decode_page(body: bytes) -> Page:
         wire = _page_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _decode_row_by_row(body)
-    observations, rejected = [], []
-    for position, row in enumerate(wire.data):
-        reason = _broken_rule(row)
-        if reason is None:
-            observations.append(_observation(row))
-        else:
-            rejected.append(_rejected(_raw_page_decoder.decode(body).data[position], reason))
-    return Page(observations, rejected, wire.meta.cursor)
+    if any(row.costDetails and _broken_cost(row.costDetails) for row in wire.data):
+        return _decode_row_by_row(body)
+    return Page([_observation(row) for row in wire.data], [], wire.meta.cursor)
 
 
 def _decode_row_by_row(body: bytes) -> Page:
@@ -204,38 +224,45 @@ def _broken_rule(row: WireRow) -> str | None:
         for unit, count in row.usageDetails.items():
             if count is not None and not 0 <= count <= LARGEST_COUNT:
                 return f"The count of “{unit[:50]}” is {count}; counts are 0 to {LARGEST_COUNT}."
-    if row.costDetails:
-        for unit, cost in row.costDetails.items():
-            if cost is not None and not (cost.is_finite() and 0 <= cost <= LARGEST_COST_USD):
-                return f"The cost of “{unit[:50]}” is {cost}; costs are 0 to {LARGEST_COST_USD:f} USD."
+    return _broken_cost(row.costDetails) if row.costDetails else None
+
+
+def _broken_cost(details: Mapping[str, Decimal | None]) -> str | None:
+    for unit, cost in details.items():
+        if cost is not None and not (cost.is_finite() and 0 <= cost <= LARGEST_COST_USD):
+            return f"The cost of “{unit[:50]}” is {cost}; costs are 0 to {LARGEST_COST_USD:f} USD."
     return None
 
 
 def _observation(row: WireRow) -> ReceivedObservation:
-    metadata = row.metadata or NO_METADATA
     start_time, end_time = row.startTime, row.endTime
     received_at = row.updatedAt or row.createdAt or start_time
     if start_time.tzinfo is not UTC or received_at.tzinfo is not UTC or (end_time and end_time.tzinfo is not UTC):
         start_time, end_time, received_at = _utc(start_time), end_time and _utc(end_time), _utc(received_at)
+    metadata = row.metadata or NO_METADATA
+    try:
+        said = _said(metadata.tenant_id, row.userId, metadata.kluisz_project_id, metadata.kluisz_flow_id, row.traceName)
+    except TypeError:
+        said = _said(
+            *map(_rememberable, (metadata.tenant_id, row.userId, metadata.kluisz_project_id, metadata.kluisz_flow_id, row.traceName))
+        )
     # In the order of the fields: by name takes three times as long, and there are millions.
     return ReceivedObservation(
         _cut(row.traceId or ""),
-        _cut(row.id),
-        row.type,
-        _text(row.name),
-        row.level or "DEFAULT",
-        not row.parentObservationId if row.isRootObservation is None else row.isRootObservation,
-        start_time,
-        end_time,
-        received_at,
-        _metadata_id(metadata.tenant_id),
-        _user_id(row.userId),
-        _metadata_id(metadata.kluisz_project_id),
-        _metadata_id(metadata.kluisz_flow_id),
-        _text(row.traceName),
-        _text(row.model or row.providedModelName),
-        {unit: count for unit, count in row.usageDetails.items() if count is not None} if row.usageDetails else {},
-        _cost_usd(row.costDetails) if row.costDetails else None,
+        said,
+        StepVersion(
+            _cut(row.id),
+            row.type,
+            _text(row.name),
+            row.level or "DEFAULT",
+            not row.parentObservationId if row.isRootObservation is None else row.isRootObservation,
+            start_time,
+            end_time,
+            received_at,
+            _text(row.model or row.providedModelName),
+            {unit: count for unit, count in row.usageDetails.items() if count is not None} if row.usageDetails else {},
+            _cost_usd(row.costDetails) if row.costDetails else None,
+        ),
     )
 
 
@@ -268,9 +295,15 @@ def _text(value: str | None) -> str:
     return _cut(value) if value else ""
 
 
-@lru_cache(maxsize=65_536)
-def _user_id(value: str | None) -> str:
-    return canonical_id(_text(value))
+def _rememberable(value: Any) -> str | None:
+    """A map or a list can't be remembered; it is as good as its text."""
+    return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+@lru_cache(maxsize=16_384, typed=True)
+def _said(tenant: Any, user: str | None, project: Any, flow: Any, name: str | None) -> SaidOfTrace:
+    """The steps of a trace say the same of it, and so do most runs of a flow by a user."""
+    return SaidOfTrace(_metadata_id(tenant), canonical_id(_text(user)), _metadata_id(project), _metadata_id(flow), _text(name))
 
 
 def _metadata_id(value: Any) -> str:
@@ -280,7 +313,6 @@ def _metadata_id(value: Any) -> str:
     return _unquoted_id(value if isinstance(value, str) else msgspec.json.encode(value).decode())
 
 
-@lru_cache(maxsize=65_536)
 def _unquoted_id(value: str) -> str:
     """A server that doesn't read metadata hands on JSON-encoded strings: their quotes go."""
     if len(value) >= 2 and value[0] == value[-1] == '"':

@@ -1,7 +1,7 @@
 """Facts (what happened), rollups (sums of facts) and the state of the sync."""
 
 from usage.models.connections import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
-from usage.models.facts import Observation, RejectedObservation, Trace, TraceVoid
+from usage.models.facts import Observation, ReceivedTrace, RejectedObservation, Trace, TraceVoid
 from usage.models.repricing import Repricing
 from usage.models.rollups import (
     FlowEstimate,
@@ -25,6 +25,7 @@ __all__ = [
     "Observation",
     "PlatformModelUsage",
     "PlatformUsage",
+    "ReceivedTrace",
     "RejectedObservation",
     "Repricing",
     "StalePeriod",

@@ -1,7 +1,7 @@
-"""Facts: each observation as Langfuse last sent it, and each trace as decided and priced from its observations.
+"""Facts: what Langfuse last said of each trace's steps, each trace as decided and priced from them, and each step that is billed.
 
-Keys are digests of (connection, trace id[, observation id]): the sync knows a row's key before it has seen the database, and one
-unique index serves both identity and joins.
+A trace's key is a digest of (connection, trace id): the sync knows it before it has seen the database, and one unique index serves both
+identity and joins.
 """
 
 from django.db import models
@@ -16,13 +16,13 @@ from usage.models.connections import LangfuseConnection
 class TokenColumns(models.Model):
     """Token counts (pricing.units.TokenCounts)."""
 
-    input_tokens = models.BigIntegerField(default=0, db_default=0)
-    output_tokens = models.BigIntegerField(default=0, db_default=0)
-    total_tokens = models.BigIntegerField(default=0, db_default=0)
-    cached_tokens = models.BigIntegerField(default=0, db_default=0)
-    cache_write_tokens = models.BigIntegerField(default=0, db_default=0)
-    reasoning_tokens = models.BigIntegerField(default=0, db_default=0)
-    audio_tokens = models.BigIntegerField(default=0, db_default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    total_tokens = models.BigIntegerField(default=0)
+    cached_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    audio_tokens = models.BigIntegerField(default=0)
 
     class Meta:
         abstract = True
@@ -32,13 +32,14 @@ class Trace(TokenColumns):
     """One flow run (domain.md, What is counted). ``hour`` is the hour of its own time; all its usage counts there."""
 
     id = models.UUIDField(primary_key=True)
-    # What these name can't go away: its windows keep the connection, its users' stats the tenant and the user. So that is not checked for
-    # each trace as it is stored, a tenth of the work of PostgreSQL in a sync; verify_books does.
+    # What these name can't go away: its windows keep the connection, its user's number the user, and the tenant as UserUsageStats says. So
+    # that is not checked for each trace as it is stored, a tenth of the work of PostgreSQL in a sync; verify_books does.
     connection = models.ForeignKey(LangfuseConnection, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False)
     langfuse_trace_id = models.CharField(max_length=200)
     name = models.CharField(max_length=200, blank=True)
     start_time = models.DateTimeField()
     hour = models.DateTimeField()
+    last_step_hour = models.DateTimeField(null=True, help_text="The hour of its last step, where that began in a later one than its own.")
     latency_ms = models.BigIntegerField(null=True)
     is_failed = models.BooleanField()
     tenant = models.ForeignKey(Tenant, null=True, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False)
@@ -76,6 +77,8 @@ class Trace(TokenColumns):
                 name="trace_unattributed",
             ),
             models.Index(fields=["start_time"], condition=Q(gone_observations__gt=0), name="trace_gone"),
+            # Whoever reads an hour again looks here for the traces that run into it.
+            models.Index(fields=["last_step_hour", "start_time"], condition=Q(last_step_hour__isnull=False), name="trace_by_last_step"),
         ]
 
     def __str__(self) -> str:
@@ -86,11 +89,25 @@ class Trace(TokenColumns):
         return self.tenant_id is not None and self.user_id is not None
 
 
-class Observation(TokenColumns):
-    """One step of a trace: the version of it that Langfuse received last.
+class ReceivedTrace(models.Model):
+    """What Langfuse last said of each step of a trace, in one row (``usage.received`` reads and writes it)."""
 
-    Most steps use nothing: what they have in their columns is what the database writes by itself (``usage.sync.store``).
-    """
+    trace = models.OneToOneField(Trace, primary_key=True, on_delete=models.PROTECT, related_name="received", db_constraint=False)
+    steps = models.TextField(help_text="JSON: the newest version of each step, with what it says of its trace.")
+    gone = models.TextField(default="", db_default="", help_text="JSON: step → since when it is gone from Langfuse. It stays billed.")
+
+    class Meta:
+        db_table = "usage_received_trace"
+        ordering = ["trace"]
+        verbose_name = "trace as received"
+        verbose_name_plural = "traces as received"
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Observation(TokenColumns):
+    """A step that is billed: it used something, or a tier's minimum is charged for it. Of all others, ReceivedTrace knows."""
 
     class Type(models.TextChoices):
         SPAN = "SPAN"
@@ -119,41 +136,30 @@ class Observation(TokenColumns):
         UNPRICED = CostSource.UNPRICED.value, "Unpriced: cost unknown"
         NO_USAGE = CostSource.NO_USAGE.value, "No usage"
 
-    id = models.UUIDField(primary_key=True)
-    # Written in one statement batch with its trace; verify_books checks what a constraint would check 50 million times.
-    trace = models.ForeignKey(Trace, on_delete=models.PROTECT, related_name="steps", db_constraint=False)
+    id = models.BigAutoField(primary_key=True)
+    # Written in one transaction with its trace; verify_books checks what a constraint would check millions of times.
+    trace = models.ForeignKey(Trace, on_delete=models.PROTECT, related_name="billed_observations", db_constraint=False)
     langfuse_observation_id = models.CharField(max_length=200)
     type = models.CharField(max_length=12, choices=Type.choices)
     name = models.CharField(max_length=200, blank=True)
     level = models.CharField(max_length=8, choices=Level.choices)
     is_root = models.BooleanField()
+    model = models.CharField(max_length=200, blank=True)
     start_time = models.DateTimeField()
     end_time = models.DateTimeField(null=True)
-    received_at = models.DateTimeField(help_text="Langfuse's updatedAt: the latest version is the truth.")
-    content_hash = models.BigIntegerField(help_text="Tells versions of the same moment apart.")
-    # What the step says of its trace: empty where it says nothing, null where it says what the trace was decided to be, as nearly all do.
-    tenant_reference = models.CharField(max_length=200, blank=True, null=True)
-    user_reference = models.CharField(max_length=200, blank=True, null=True)
-    project_id = models.CharField(max_length=200, blank=True, null=True)
-    flow_id = models.CharField(max_length=200, blank=True, null=True)
-    trace_name = models.CharField(max_length=200, blank=True, null=True)
-    model = models.CharField(max_length=200, blank=True, default="", db_default="")
-    usage_details = models.TextField(blank=True, default="", db_default="", help_text="JSON: unit → count, as the provider named them.")
+    usage_details = models.TextField(blank=True, help_text="JSON: unit → count, as the provider named them.")
     langfuse_cost_usd = UsdField(null=True)
     cost_usd = UsdField(null=True)
-    cost_source = models.CharField(
-        max_length=20, choices=Source.choices, default=CostSource.NO_USAGE.value, db_default=CostSource.NO_USAGE.value
-    )
+    cost_source = models.CharField(max_length=20, choices=Source.choices)
     price_id = models.BigIntegerField(null=True, help_text="The model price that priced it.")
     billed_cost_usd = UsdField(null=True, help_text="Its part of what the trace is billed.")
     credits = CreditsField(null=True, help_text="Its part of the trace's credits.")
-    gone_since = models.DateTimeField(null=True, help_text="When it was found to be deleted in Langfuse. It stays billed.")
 
     class Meta:
         db_table = "usage_observation"
-        ordering = ["start_time"]
+        ordering = ["-start_time"]
         indexes = [
-            # A window that is read again looks here for what has gone from it.
+            # The list of the admin.
             models.Index(fields=["start_time"], name="observation_by_start"),
             models.Index(fields=["model"], condition=Q(cost_source=CostSource.UNPRICED.value), name="observation_unpriced"),
         ]

@@ -122,8 +122,10 @@ class TenantUsageStats(BuiltRollup):
 class UserUsageStats(Rollup):
     """A user's usage in a period, in a tenant: its own, unless a run named another one."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="usage_stats", db_index=False)
+    # There are millions of rows, so the database checks neither: a user's number keeps the user, and that its tenant; the tenant's own
+    # stats keep any other.
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False)
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="usage_stats", db_index=False, db_constraint=False)
     credits_used = models.GeneratedField(
         expression=WholeCredits(F("credits_exact")), output_field=models.BigIntegerField(), db_persist=True
     )
@@ -242,7 +244,7 @@ class StalePeriod(models.Model):
 
 
 class UserNumber(models.Model):
-    """A small number for a user, for sets of users to be made of."""
+    """A small number for a user with usage, for sets of users to be made of. Written with its first usage, it keeps the user."""
 
     user = models.OneToOneField(User, on_delete=models.PROTECT, related_name="+")
 

@@ -190,17 +190,13 @@ DAYS_LINES = {False: "usage_day_lines", True: "usage_day_model_lines"}
 
 
 def _load_lines(cursor: CursorWrapper, periods: Sequence[tuple[datetime, datetime]]) -> None:
-    """The facts of these periods as lines, read once for all rollups; users who have no number get one."""
+    """The facts of these periods as lines, read once for all rollups."""
     for by_model, table in DAYS_LINES.items():
         lines = (model_lines if by_model else trace_lines)([(0, start, end) for start, end in periods])
         cursor.execute(f"DROP TABLE IF EXISTS {table}")
         cursor.execute(
             f"CREATE TEMPORARY TABLE {table} AS SELECT s.*, {bucket_sql('s.latency_ms')} AS bucket FROM ({lines.text}) s", lines.parameters
         )
-    cursor.execute(
-        f"INSERT INTO usage_user_number (user_id) SELECT DISTINCT s.user_key FROM {DAYS_LINES[False]} s"
-        " WHERE s.is_attributed AND NOT EXISTS (SELECT 1 FROM usage_user_number n WHERE n.user_id = s.user_key)"
-    )
 
 
 def _from_facts(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, hours: Sequence[datetime] = ()) -> Sums:

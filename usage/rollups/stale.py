@@ -4,13 +4,11 @@ Whoever changes facts marks their hours in the same transaction; building takes 
 mark that is added meanwhile stays, so a change is never missed, and nobody waits for anybody.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import connection
-
-from kluisz_analytics.bulk import insert_rows
+from kluisz_analytics.bulk import Statement
 from usage.models import Granularity, StalePeriod
 from usage.periods import period_of
 
@@ -32,10 +30,13 @@ class Stale:
     unbuilt_days: frozenset[datetime]
 
 
-def mark_hours(hours: Iterable[str]) -> None:
-    """Mark hours (as they are stored). Call it in the transaction that changes their facts."""
-    with connection.cursor() as cursor:
-        insert_rows(cursor, "stale_period", ["granularity", "period_start"], [(Granularity.HOUR.value, hour) for hour in sorted(hours)])
+def marks_of(hours: Collection[str]) -> list[Statement]:
+    """What marks hours (as they are stored). Execute it in the transaction that changes their facts."""
+    if not hours:
+        return []
+    rows = ", ".join(["(%s, %s)"] * len(hours))
+    parameters = [one for hour in sorted(hours) for one in (Granularity.HOUR.value, hour)]
+    return [(f"INSERT INTO stale_period (granularity, period_start) VALUES {rows}", parameters)]
 
 
 def stale_periods(start: datetime | None = None, end: datetime | None = None) -> Stale:

@@ -1,37 +1,62 @@
-"""What was deleted in Langfuse: an observation that is stored and that a later reading of its hour didn't find.
+"""What was deleted in Langfuse: a step that is stored and that a later reading of its hour didn't find.
 
-It stays billed and is marked (domain.md; an operator can void its trace). While hours are read that had been read before, the keys of all
-that comes are remembered in a temporary table; when such an hour has been read, what is stored of it and didn't come is gone.
+It stays billed and is marked (domain.md; an operator can void its trace). While hours are read that had been read before, all that comes
+is remembered in a temporary table; when such an hour has been read, what is stored of it and didn't come is gone.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 
 from django.db import connection as database
 from django.db.backends.utils import CursorWrapper
-from django.db.models import Count, OuterRef, Subquery
 from django.utils import timezone
 
-from kluisz_analytics.bulk import among, insert_rows, stamp
-from usage.models import LangfuseConnection, Observation, SyncWindow, Trace
+from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
+from usage.langfuse.wire import ReceivedObservation, RejectedRow
+from usage.models import LangfuseConnection, ReceivedTrace, SyncWindow, Trace
 from usage.periods import hour_of
+from usage.received import packed_gone
+from usage.sync import store
+from usage.sync.apply import locked_traces
+from usage.sync.identity import trace_key
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came of hours that had been read before."""
+
+    observations: list[ReceivedObservation] = field(default_factory=list)
+    rejected: list[RejectedRow] = field(default_factory=list)
 
 
 def forget_seen() -> None:
     """Begin anew. The table belongs to this database connection, so two workers have one each."""
-    kind = Observation._meta.get_field("id").db_type(database)
+    key = ReceivedTrace._meta.get_field("trace").db_type(database)
     with database.cursor() as cursor:
-        cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS sync_seen (id {kind})")
-        # A temporary table has no statistics; with the index, looking for what is not in it is quick whatever the database believes.
-        cursor.execute("CREATE INDEX IF NOT EXISTS sync_seen_id ON sync_seen (id)")
+        cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS sync_seen (trace_id {key}, observation_id varchar(200), is_stored bool)")
+        # A temporary table has no statistics; with the index, looking something up is quick whatever the database believes.
+        cursor.execute("CREATE INDEX IF NOT EXISTS sync_seen_trace ON sync_seen (trace_id)")
         cursor.execute("DELETE FROM sync_seen")
 
 
-def remember_seen(keys: Sequence[str]) -> None:
-    if keys:
-        with database.cursor() as cursor:
-            insert_rows(cursor, "sync_seen", ["id"], ((key,) for key in keys))
+def remember_seen(connection: LangfuseConnection, seen: Seen, not_stored: Collection[datetime]) -> None:
+    """Keep what came, all of which is stored but what was rejected and what starts in the hours ``not_stored``."""
+    if not seen.observations and not seen.rejected:
+        return
+    observations = (
+        (
+            trace_key(connection.pk, one.trace_id),
+            one.step.observation_id,
+            not not_stored or hour_of(one.step.start_time) not in not_stored,
+        )
+        for one in seen.observations
+    )
+    rejected = ((trace_key(connection.pk, row.trace_id), row.observation_id, False) for row in seen.rejected)
+    with database.cursor() as cursor:
+        insert_rows(cursor, "sync_seen", ["trace_id", "observation_id", "is_stored"], chain(observations, rejected))
 
 
 def mark_gone(connection: LangfuseConnection, windows: Sequence[SyncWindow]) -> Counter[datetime]:
@@ -40,20 +65,25 @@ def mark_gone(connection: LangfuseConnection, windows: Sequence[SyncWindow]) -> 
     Call it in the transaction in which the windows are done: all that Langfuse has of them has been seen by then.
     """
     counts: Counter[datetime] = Counter()
-    if not windows:
+    spans = _spans(windows)
+    if not spans:
         return counts
     with database.cursor() as cursor:
-        found = [pair for start, end in _spans(windows) for pair in _unseen(cursor, connection, start, end)]
-    if not found:
-        return counts
-    observation_ids, trace_ids = [one for one, _ in found], sorted({one for _, one in found})
-    traces = Trace.objects.filter(among("usage_trace.id", trace_ids)).order_by("pk")
-    list(traces.select_for_update(of=("self",)).values_list("pk"))
-    unmarked = Observation.objects.filter(among("usage_observation.id", observation_ids), gone_since=None)
-    counts.update(hour_of(start_time) for start_time in unmarked.values_list("start_time", flat=True))
-    unmarked.update(gone_since=timezone.now())
-    gone = Observation.objects.filter(trace=OuterRef("pk"), gone_since__isnull=False).order_by().values("trace")
-    traces.order_by().update(gone_observations=Subquery(gone.annotate(count=Count("pk")).values("count")))
+        candidates = {key for start, end in spans for key in _with_unseen(cursor, connection, start, end)}
+        seen = _seen_of(cursor, candidates) if candidates else set()
+    now = timezone.now()
+    changed: list[store.Row] = []
+    for trace, received in locked_traces(candidates):
+        for step_id, one in received.observations.items():
+            start_time = one.step.start_time
+            is_read = any(start <= start_time < end for start, end in spans)
+            if is_read and step_id not in received.gone and (trace.id, step_id) not in seen:
+                received.gone[step_id] = now
+                counts[hour_of(start_time)] += 1
+        if len(received.gone) > trace.gone_observations:
+            changed.append((trace.id, packed_gone(received.gone), len(received.gone)))
+    if changed:
+        _write(changed)
     return counts
 
 
@@ -68,15 +98,33 @@ def _spans(windows: Sequence[SyncWindow]) -> list[tuple[datetime, datetime]]:
     return spans
 
 
-def _unseen(cursor: CursorWrapper, connection: LangfuseConnection, start: datetime, end: datetime) -> list[tuple[str, str]]:
-    """Keys of observations that are stored of the span and were not seen, with their traces'."""
-    cursor.execute(
-        "SELECT o.id, o.trace_id FROM usage_observation o JOIN usage_trace t ON t.id = o.trace_id"
-        " WHERE o.start_time >= %s AND o.start_time < %s AND o.gone_since IS NULL AND t.connection_id = %s"
-        " AND NOT EXISTS (SELECT 1 FROM sync_seen s WHERE s.id = o.id)",
-        [stamp(start), stamp(end), connection.pk],
-    )
-    return [(_hex(observation_id), _hex(trace_id)) for observation_id, trace_id in cursor.fetchall()]
+# What of a trace lies in other hours may not have been seen yet, so this finds more than is gone.
+WITH_UNSEEN = """
+    SELECT t.id FROM (
+        SELECT id, observations - gone_observations AS there FROM usage_trace
+            WHERE connection_id = %s AND start_time >= %s AND start_time < %s
+        UNION ALL SELECT id, observations - gone_observations AS there FROM usage_trace
+            WHERE connection_id = %s AND last_step_hour >= %s AND start_time < %s) t
+    WHERE t.there > (SELECT COUNT(DISTINCT s.observation_id) FROM sync_seen s WHERE s.trace_id = t.id AND s.is_stored)"""
+
+
+def _with_unseen(cursor: CursorWrapper, connection: LangfuseConnection, start: datetime, end: datetime) -> list[str]:
+    """The traces with a step in the span of which fewer steps were seen than are stored and not gone."""
+    cursor.execute(WITH_UNSEEN, [connection.pk, stamp(start), stamp(end), connection.pk, stamp(start), stamp(start)])
+    return [_hex(key) for (key,) in cursor.fetchall()]
+
+
+def _seen_of(cursor: CursorWrapper, keys: Collection[str]) -> set[tuple[str, str]]:
+    """What has been seen of these traces."""
+    condition = among("trace_id", keys)
+    cursor.execute(f"SELECT trace_id, observation_id FROM sync_seen WHERE {condition.sql}", condition.params)
+    return {(_hex(key), step_id) for key, step_id in cursor.fetchall()}
+
+
+def _write(changed: Sequence[store.Row]) -> None:
+    with database.cursor() as cursor:
+        update_rows(cursor, ReceivedTrace._meta.db_table, ("trace_id", "gone"), [(key, gone) for key, gone, _ in changed])
+        update_rows(cursor, Trace._meta.db_table, ("id", "gone_observations"), [(key, count) for key, _, count in changed])
 
 
 def _hex(key: object) -> str:

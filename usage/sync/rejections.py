@@ -6,10 +6,10 @@ import msgspec
 from django.utils import timezone
 
 from usage.langfuse.wire import ReceivedObservation, decode_rows
-from usage.models import LangfuseConnection, Observation, RejectedObservation
-from usage.sync.apply import Applied, Batch, apply_batch, committed, load_assembler
-from usage.sync.identity import observation_key
-from usage.sync.steps import steps_from
+from usage.models import LangfuseConnection, RejectedObservation
+from usage.received import load_received
+from usage.sync.apply import Applied, apply_received, committed
+from usage.sync.identity import trace_key
 
 Resolution = RejectedObservation.Resolution
 
@@ -31,8 +31,7 @@ def retry_rejected(connection: LangfuseConnection) -> Applied:
     def work() -> Applied:
         applied = Applied()
         if readable:
-            batch = Batch(steps_from(connection.pk, readable))
-            applied += apply_batch(connection, batch, load_assembler(connection))
+            applied += apply_received(connection, readable)
         RejectedObservation.objects.bulk_update(waiting, ["tried_at", "reason", "resolution"], batch_size=500)
         return applied
 
@@ -41,10 +40,11 @@ def retry_rejected(connection: LangfuseConnection) -> Applied:
 
 def _superseded(connection: LangfuseConnection, waiting: Sequence[RejectedObservation]) -> set[int]:
     """Those of which a version is stored that Langfuse received later."""
-    keys = {observation_key(connection.pk, one.langfuse_trace_id, one.langfuse_observation_id): one for one in waiting}
-    stored = Observation.objects.in_bulk(list(keys))
-    return {
-        keys[pk.hex].pk
-        for pk, found in stored.items()
-        if found.received_at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:23] > keys[pk.hex].received_at[:23]
-    }
+    stored = load_received({trace_key(connection.pk, one.langfuse_trace_id) for one in waiting})
+    superseded = set()
+    for one in waiting:
+        received = stored.get(trace_key(connection.pk, one.langfuse_trace_id))
+        known = received.observations.get(one.langfuse_observation_id) if received else None
+        if known is not None and known.step.received_at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:23] > one.received_at[:23]:
+            superseded.add(one.pk)
+    return superseded

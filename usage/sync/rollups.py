@@ -12,11 +12,11 @@ from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from credits import ledger
-from kluisz_analytics.bulk import empty_table, insert_rows, moment_of, stamp
+from kluisz_analytics.bulk import Statement, empty_table, execute_all, insert_rows, moment_of, stamp
 from usage.models import Granularity, UserUsageStats
 from usage.models.rollups import NUMBERS
 from usage.periods import period_of
-from usage.rollups.stale import mark_hours
+from usage.rollups.stale import marks_of
 from usage.sync.contributions import TOTAL_TRACES, Change, LineKey, Numbers
 
 TABLE = UserUsageStats._meta.db_table
@@ -24,37 +24,44 @@ KEYS = ("user_id", "period_start", "period_end", "tenant_id")
 PERIOD_COLUMNS = ("hour", "granularity", "period_start", "period_end")
 
 
+NUMBER_USERS = """
+    INSERT INTO usage_user_number (user_id) SELECT DISTINCT c.user_id FROM usage_change c
+    WHERE NOT EXISTS (SELECT 1 FROM usage_user_number n WHERE n.user_id = c.user_id) ORDER BY c.user_id
+    ON CONFLICT (user_id) DO NOTHING"""
+
+
 def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
     """Add the change, and bring the ledger to what its users' hours come to. Call it inside the transaction that writes the facts.
 
     What that changes is posted as usage, or with ``adjustment`` (a reason) as adjustments.
     """
-    mark_hours(change.hours())
-    lines = change.lines()
-    if not lines:
-        return ledger.Posted(0, Decimal(0))
+    marks, lines = marks_of(change.hours()), change.lines()
     with connection.cursor() as cursor:
-        _stage(cursor, lines)
-        _add(cursor)
-        if any(numbers[TOTAL_TRACES] < 0 for _, numbers in lines):
-            _drop_empty(cursor)
-        ledger.begin_posting(cursor)
-        _stage_credits(cursor)
-        return ledger.post_staged(cursor, timezone.now(), adjustment)
+        if not lines:
+            execute_all(cursor, *marks)
+            return ledger.Posted(0, Decimal(0))
+        _stage(cursor, marks, lines)
+        is_taken_away = any(numbers[TOTAL_TRACES] < 0 for _, numbers in lines)
+        # A temporary table has no statistics of its own; without them PostgreSQL joins the two row by row.
+        analyze = ["ANALYZE usage_change (hour)", "ANALYZE usage_change_period"] if connection.vendor == "postgresql" else []
+        drop_empty = [DROP_EMPTY] if is_taken_away else []
+        add = [*analyze, NUMBER_USERS, ADD_HOURS, ADD_LONGER, *drop_empty, STAGE_CREDITS]
+        return ledger.post_staged(cursor, timezone.now(), adjustment, before=add)
 
 
-def _stage(cursor: CursorWrapper, lines: Sequence[tuple[LineKey, Numbers]]) -> None:
-    """Load the lines, and the periods that their hours are in."""
+def _stage(cursor: CursorWrapper, marks: Sequence[Statement], lines: Sequence[tuple[LineKey, Numbers]]) -> None:
+    """Mark the hours, and load the lines and the periods that their hours are in."""
     key, time = (UserUsageStats._meta.get_field(name).db_type(connection) for name in ("user", "period_start"))
     numbers = ", ".join(f"{name} bigint" for name in NUMBERS)
-    empty_table(cursor, "usage_change", f"hour {time}, tenant_id {key}, user_id {key}, {numbers}")
-    empty_table(cursor, "usage_change_period", f"hour {time}, granularity varchar(5), period_start {time}, period_end {time}")
+    execute_all(
+        cursor,
+        *marks,
+        *empty_table("usage_change", f"hour {time}, tenant_id {key}, user_id {key}, {numbers}"),
+        *empty_table("usage_change_period", f"hour {time}, granularity varchar(5), period_start {time}, period_end {time}"),
+        *ledger.empty_staging(),
+    )
     insert_rows(cursor, "usage_change", [*LineKey._fields, *NUMBERS], ((*key, *numbers) for key, numbers in lines))
     insert_rows(cursor, "usage_change_period", PERIOD_COLUMNS, _periods({key.hour for key, _ in lines}))
-    if connection.vendor == "postgresql":
-        # A temporary table has no statistics of its own; without them PostgreSQL joins the two row by row.
-        cursor.execute("ANALYZE usage_change (hour)")
-        cursor.execute("ANALYZE usage_change_period")
 
 
 def _periods(hours: Iterable[str]) -> Iterable[tuple[str, str, str, str]]:
@@ -65,34 +72,31 @@ def _periods(hours: Iterable[str]) -> Iterable[tuple[str, str, str, str]]:
             yield hour, granularity.value, stamp(start), stamp(end)
 
 
-def _add(cursor: CursorWrapper) -> None:
-    """Add the staged lines to the stats."""
+def _add(periods: str, numbers: Sequence[str], groups: str = "") -> str:
+    """Add the staged lines to the stats of such periods."""
     columns = ", ".join(["granularity", *KEYS, *NUMBERS])
     keys = "p.granularity, c.user_id, p.period_start, p.period_end, c.tenant_id"
-    sums = ", ".join(f"SUM(c.{name})" for name in NUMBERS)
     additions = ", ".join(f"{name} = {TABLE}.{name} + EXCLUDED.{name}" for name in NUMBERS)
-    cursor.execute(
-        f"INSERT INTO {TABLE} ({columns}) SELECT {keys}, {sums} "
-        "FROM usage_change c JOIN usage_change_period p ON p.hour = c.hour "
-        # "WHERE true" tells SQLite that ON belongs to the conflict and not to a join.
-        f"WHERE true GROUP BY {keys} ORDER BY {keys} ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {additions}"
+    return (
+        f"INSERT INTO {TABLE} ({columns}) SELECT {keys}, {', '.join(numbers)} "
+        f"FROM usage_change c JOIN usage_change_period p ON p.hour = c.hour WHERE {periods} "
+        f"{groups and groups + keys} ORDER BY {keys} ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {additions}"
     )
 
 
-def _drop_empty(cursor: CursorWrapper) -> None:
-    """A period from which the last trace went has no row, as if it never had one."""
-    cursor.execute(
-        f"DELETE FROM {TABLE} WHERE total_traces = 0"
-        " AND user_id IN (SELECT user_id FROM usage_change) AND period_start IN (SELECT period_start FROM usage_change_period)"
-    )
-
-
-def _stage_credits(cursor: CursorWrapper) -> None:
-    """What the users' hours whose credits the lines changed come to now, as the stats say."""
-    cursor.execute(
-        f"INSERT INTO {ledger.COMES_TO} (account_id, hour, credits)"
-        " SELECT c.user_id, c.hour, CAST(COALESCE(SUM(u.credits_exact), 0) AS bigint) FROM ("
-        " SELECT user_id, hour FROM usage_change GROUP BY user_id, hour HAVING SUM(credits_exact) <> 0) c"
-        f" LEFT JOIN {TABLE} u ON u.user_id = c.user_id AND u.period_start = c.hour AND u.granularity = 'hour'"
-        " GROUP BY c.user_id, c.hour"
-    )
+# There is one line a user's hour, so of hours there is nothing to sum; PostgreSQL's sums of integers are slow.
+ADD_HOURS = _add("p.granularity = 'hour'", [f"c.{name}" for name in NUMBERS])
+ADD_LONGER = _add("p.granularity <> 'hour'", [f"SUM(c.{name})" for name in NUMBERS], "GROUP BY ")
+# A period from which the last trace went has no row, as if it never had one.
+DROP_EMPTY = (
+    f"DELETE FROM {TABLE} WHERE total_traces = 0"
+    " AND user_id IN (SELECT user_id FROM usage_change) AND period_start IN (SELECT period_start FROM usage_change_period)"
+)
+# What the users' hours whose credits the lines changed come to now, as the stats say.
+STAGE_CREDITS = (
+    f"INSERT INTO {ledger.COMES_TO} (account_id, hour, credits)"
+    " SELECT c.user_id, c.hour, CAST(COALESCE(SUM(u.credits_exact), 0) AS bigint) FROM ("
+    " SELECT user_id, hour FROM usage_change GROUP BY user_id, hour HAVING SUM(credits_exact) <> 0) c"
+    f" LEFT JOIN {TABLE} u ON u.user_id = c.user_id AND u.period_start = c.hour AND u.granularity = 'hour'"
+    " GROUP BY c.user_id, c.hour"
+)

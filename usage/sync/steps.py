@@ -1,44 +1,33 @@
-"""A step (observation) and a trace while they are being decided and priced. Pure: no database in here.
+"""A trace and its billed steps (observations) while they are being decided and priced. Pure: no database in here.
 
 Amounts are integers, as they are stored: a millionth of a millionth of a dollar (``picousd``) and a millionth of a credit
-(``microcredits``), so that sums are exact and fast. The engine computes in Decimal.
+(``microcredits``), so that sums are exact and fast.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
-import xxhash
 
-from kluisz_analytics.fields import USD_PLACES, to_scaled
 from pricing.engine import CostSource
-from pricing.units import NO_TOKENS, TokenCounts, count_tokens
-from usage.langfuse.wire import ReceivedObservation
-from usage.sync.identity import observation_key, trace_key
+from pricing.units import TokenCounts
+from usage.langfuse.wire import StepVersion
 
 
-class Step(msgspec.Struct, gc=False):
-    """An observation: what Langfuse said of it, then what it costs. ``id`` and ``trace_id`` are keys as 32 hex digits."""
+class BilledStep(msgspec.Struct, gc=False):
+    """A step that used something, with what it costs and its part of what the trace is charged."""
 
-    id: str
-    trace_id: str
-    received: ReceivedObservation
-    content_hash: int
+    version: StepVersion
     tokens: TokenCounts
-    langfuse_cost_picousd: int | None = None
-    cost_picousd: int | None = None
-    cost_source: CostSource = CostSource.NO_USAGE
+    langfuse_cost_picousd: int | None
+    cost_picousd: int | None
+    cost_source: CostSource
     price_id: int | None = None
     billed_cost_picousd: int | None = None
     microcredits: int | None = None
-    gone_since: datetime | None = None
-
-    @property
-    def version(self) -> tuple[datetime, int]:
-        """Versions of a step are ordered by this; the greatest is the truth, however they arrive."""
-        return self.received.received_at, self.content_hash
 
 
 class TraceFact(msgspec.Struct, gc=False):
@@ -50,6 +39,7 @@ class TraceFact(msgspec.Struct, gc=False):
     name: str
     start_time: datetime
     hour: datetime
+    last_step_hour: datetime | None
     latency_ms: int | None
     is_failed: bool
     tenant_id: UUID | None
@@ -84,36 +74,9 @@ class Directory:
     users: Mapping[str, tuple[UUID, UUID]] = field(default_factory=dict)
 
 
-def steps_from(connection_id: int, received: Iterable[ReceivedObservation]) -> list[Step]:
-    """The steps that received observations mean, not yet priced."""
-    buffer = bytearray()
-    return [
-        Step(
-            observation_key(connection_id, one.trace_id, one.observation_id),
-            trace_key(connection_id, one.trace_id),
-            one,
-            content_hash(one, buffer),
-            count_tokens(one.usage_details) if one.usage_details else NO_TOKENS,
-            None if one.cost_usd is None else to_scaled(one.cost_usd, USD_PLACES),
-        )
-        for one in received
-    ]
+class AssembledTrace(NamedTuple):
+    """A trace with its billed steps, and all its steps as text (``usage.received``)."""
 
-
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
-
-
-def content_hash(received: ReceivedObservation, buffer: bytearray) -> int:
-    """A signed 64-bit digest of everything that Langfuse said. ``buffer`` is written over: one for many is faster than one for each."""
-    _encoder.encode_into(received, buffer)
-    return xxhash.xxh3_64_intdigest(buffer) - 2**63
-
-
-def newest_versions(steps: Iterable[Step]) -> dict[str, Step]:
-    """The newest version of each step."""
-    newest: dict[str, Step] = {}
-    for step in steps:
-        known = newest.setdefault(step.id, step)
-        if known is not step and known.version < step.version:
-            newest[step.id] = step
-    return newest
+    fact: TraceFact
+    billed: list[BilledStep]
+    received: str

@@ -7,7 +7,7 @@ from django.db import transaction
 from kluisz_analytics.bulk import among
 from kluisz_analytics.tenants.models import User
 from usage.models import Trace, TraceVoid
-from usage.sync.apply import locked_traces
+from usage.sync import store
 from usage.sync.contributions import Change
 from usage.sync.rollups import apply_change
 
@@ -25,7 +25,7 @@ def void(trace_ids: Collection[str], reason: str, by: User) -> int:
     if not reason.strip():
         raise ValueError("Say why: a reason is kept with each voided trace.")
     change, voided = Change(), []
-    for trace, _ in locked_traces(trace_ids):
+    for trace in store.lock_traces(trace_ids).values():
         if not trace.gone_observations:
             raise NotGone(f"Trace {trace.langfuse_trace_id} is still in Langfuse, so it stays billed. Delete it there first, and sync.")
         if not trace.is_voided:
@@ -40,7 +40,7 @@ def void(trace_ids: Collection[str], reason: str, by: User) -> int:
 def restore(trace_ids: Collection[str]) -> int:
     """Bill voided traces again. Returns how many."""
     change, restored = Change(), []
-    for trace, _ in locked_traces(trace_ids):
+    for trace in store.lock_traces(trace_ids).values():
         if trace.is_voided:
             trace.is_voided = False
             change.add(trace)

@@ -8,10 +8,11 @@ import gc
 import logging
 import sys
 import time
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,15 +21,14 @@ from django.db import transaction
 from django.utils import timezone
 
 from usage.langfuse.client import LangfuseClientService
-from usage.langfuse.wire import Page, RejectedRow
+from usage.langfuse.wire import Page, ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection, SyncWindow
 from usage.periods import HOUR, hour_of
 from usage.sync import gone, windows
 from usage.sync.apply import Applied, Assembler, Batch, apply_batch, committed, load_assembler
-from usage.sync.identity import observation_key
+from usage.sync.gone import Seen
 from usage.sync.reader import Reader, Stretch
 from usage.sync.result import SyncResult
-from usage.sync.steps import Step, steps_from
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ MOST_HOURS_A_LEASE = 32 * 24
 # Prices and the directory are loaded anew when they are this old.
 ASSEMBLER_SECONDS = 30
 # Threads take turns so often, so that the one that stores does not wait long for its turn after each answer of the database.
-TURN_SECONDS = 0.001
+TURN_SECONDS = 0.002
 # Rows refer to nothing that refers to them, so looking for cycles among them is for nothing; what HTTP leaves behind is small.
 BATCHES_A_COLLECTION = 16
 # How many batches may be under way: one that is being prepared, and one that the database takes.
@@ -52,22 +52,20 @@ LAST_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class StepPage:
-    """A page as steps, with how many start in each hour."""
+class CountedPage:
+    """A page, with how many of its observations start in each hour."""
 
-    steps: list[Step]
-    rejected: list[RejectedRow]
+    page: Page
     hours: Counter[datetime]
 
 
 @dataclass(slots=True)
 class Pile:
-    """Pages taken and not yet applied; ``known`` counts those of hours that had been read before."""
+    """Pages taken and not yet applied, and what of them is of hours that had been read before."""
 
-    steps: list[Step] = field(default_factory=list)
+    observations: list[ReceivedObservation] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
-    known: int = 0
+    seen: Seen = field(default_factory=Seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class Work:
     """A batch to apply, and the windows that are done with it."""
 
     batch: Future[Batch]
-    seen: list[str]
+    seen: Seen
     finished: list[SyncWindow]
 
 
@@ -117,7 +115,7 @@ class Walk:
             ):
                 while self._lease_enough(reader):
                     self._take(reader)
-                    if len(self._pile.steps) >= self._enough(reader):
+                    if len(self._pile.observations) >= self._enough(reader):
                         self._pass_on(reader, preparer)
                         self._apply(BATCHES_AHEAD)
                         report()
@@ -130,13 +128,13 @@ class Walk:
             windows.give_back(self._leased, self._worker, error=str(error)[:2000])
             raise
 
-    def _enough(self, reader: Reader[StepPage]) -> int:
+    def _enough(self, reader: Reader[CountedPage]) -> int:
         """How many observations make a batch."""
         if not reader.is_ahead():
             return settings.SYNC_BATCH_OBSERVATIONS // SMALLEST_PART
         return settings.SYNC_BATCH_OBSERVATIONS // (1 if self._due or reader.is_fetching() else LAST_PARTS)
 
-    def _lease_enough(self, reader: Reader[StepPage]) -> bool:
+    def _lease_enough(self, reader: Reader[CountedPage]) -> bool:
         """Lease while a fetcher has nothing to do; whether there is anything left to take."""
         if self._is_to_lease(reader):
             # All of them in one transaction: a commit takes as long as many pages.
@@ -146,11 +144,11 @@ class Walk:
             self._assembler, self._assembled_at = load_assembler(self._connection), time.monotonic()
         return bool(reader.unread())
 
-    def _is_to_lease(self, reader: Reader[StepPage]) -> bool:
+    def _is_to_lease(self, reader: Reader[CountedPage]) -> bool:
         """Near the end the fetchers share what is leased, and leave the rest to whoever is done first: so workers finish together."""
         return bool(self._due) and reader.is_hungry() and len(self._due) * HOUR >= reader.to_spare()
 
-    def _lease_while_hungry(self, reader: Reader[StepPage]) -> None:
+    def _lease_while_hungry(self, reader: Reader[CountedPage]) -> None:
         while self._is_to_lease(reader):
             read_at = timezone.now()
             run = windows.take_run(self._due, self._hours_a_lease)
@@ -163,26 +161,24 @@ class Walk:
             if len(lease.windows) < len(run):
                 self._on_read(sorted({window.start for window in run}.difference(window.start for window in lease.windows)))
 
-    def _turned(self, page: Page, is_known: object) -> StepPage:
-        """Called by the fetchers: pages as steps."""
-        steps = steps_from(self._connection.pk, page.observations)
-        return StepPage(steps, page.rejected, _count_by_hour(steps))
+    def _turned(self, page: Page, is_known: object) -> CountedPage:
+        """Called by the fetchers."""
+        return CountedPage(page, _count_by_hour(page))
 
-    def _take(self, reader: Reader[StepPage]) -> None:
+    def _take(self, reader: Reader[CountedPage]) -> None:
         fetched = reader.take(windows.lease_time().total_seconds() / 3)
         if fetched is None:
             self._renew()
             return
         self._adapt_leases(fetched.stretch)
-        page = fetched.content
-        self._pile.steps += page.steps
+        page = fetched.content.page
+        self._pile.observations += page.observations
         self._pile.rejected += page.rejected
-        self._counts.update(page.hours)
-        self._result.observations_read += len(page.steps) + len(page.rejected)
+        self._counts.update(fetched.content.hours)
+        self._result.observations_read += len(page.observations) + len(page.rejected)
         if fetched.stretch.label:
-            self._pile.known += len(page.steps)
-            self._pile.seen += [step.id for step in page.steps]
-            self._pile.seen += [observation_key(self._connection.pk, row.trace_id, row.observation_id) for row in page.rejected]
+            self._pile.seen.observations += page.observations
+            self._pile.seen.rejected += page.rejected
 
     def _renew(self) -> None:
         with transaction.atomic():
@@ -211,7 +207,7 @@ class Walk:
         elif stretch.end - stretch.start >= self._hours_a_lease * HOUR:
             self._hours_a_lease = min(2 * self._hours_a_lease, MOST_HOURS_A_LEASE)
 
-    def _pass_on(self, reader: Reader[StepPage], preparer: ThreadPoolExecutor) -> None:
+    def _pass_on(self, reader: Reader[CountedPage], preparer: ThreadPoolExecutor) -> None:
         """Make a batch of the pile, with the windows that are wholly read by now."""
         unread = reader.unread()
         passed_on = {window.pk for work in self._work for window in work.finished}
@@ -222,8 +218,16 @@ class Walk:
         ]
         pile, self._pile = self._pile, Pile()
         # What was read before is mostly stored, so deciding it ahead as if it were not would be for nothing.
-        assembler = self._assembler if pile.known < len(pile.steps) / 2 else None
-        self._work.append(Work(preparer.submit(_batch_of, pile, assembler, self._client.computing), pile.seen, finished))
+        assembler = self._assembler if len(pile.seen.observations) < len(pile.observations) / 2 else None
+        self._work.append(Work(preparer.submit(self._batch_of, pile, assembler), pile.seen, finished))
+
+    def _batch_of(self, pile: Pile, assembler: Assembler | None) -> Batch:
+        """Called by the preparer."""
+        with self._client.computing:
+            batch = Batch(self._connection.pk, pile.observations, pile.rejected)
+            if assembler is not None:
+                batch.prepare(assembler)
+            return batch
 
     def _apply(self, may_wait: int) -> None:
         """Apply batches until at most so many wait."""
@@ -238,7 +242,7 @@ class Walk:
             # What was read of hours that others have is older than what they read: of what is deleted since, it would say that it is there.
             lost = self._lost | self._missing(held)
             applied = apply_batch(self._connection, batch.without(lost) if lost else batch, self._assembler)
-            gone.remember_seen(work.seen)
+            gone.remember_seen(self._connection, work.seen, lost)
             applied.gone_by_hour = gone.mark_gone(self._connection, [window for window in finished if windows.is_known(window)])
             applied.observations_gone = applied.gone_by_hour.total()
             windows.complete(finished, self._read_at, self._counts)
@@ -262,15 +266,6 @@ def _parted(held: Sequence[SyncWindow], finished: Sequence[SyncWindow]) -> tuple
     return [window for window in held if window.pk in ids], [window for window in held if window.pk not in ids]
 
 
-def _batch_of(pile: Pile, assembler: Assembler | None, computing: AbstractContextManager[object]) -> Batch:
-    """Called by the preparer."""
-    with computing:
-        batch = Batch(pile.steps, pile.rejected)
-        if assembler is not None:
-            batch.prepare(assembler)
-        return batch
-
-
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Short turns between threads; a collector that leaves alone what was there before, and comes only when it is called."""
@@ -287,13 +282,20 @@ def undisturbed() -> Iterator[None]:
         sys.setswitchinterval(turn)
 
 
-def _count_by_hour(steps: Sequence[Step]) -> Counter[datetime]:
-    counts: Counter[datetime] = Counter()
-    hour = end = None
-    for step in steps:
-        start_time = step.received.start_time
-        if hour is None or end is None or not hour <= start_time < end:
-            hour = hour_of(start_time)
-            end = hour + HOUR
-        counts[hour] += 1
+def _count_by_hour(page: Page) -> Counter[datetime]:
+    observations, counts = page.observations, Counter[datetime]()
+    if not page.is_ordered:
+        counts.update(hour_of(one.step.start_time) for one in observations)
+        return counts
+    # Newest first, so an hour's are neighbours.
+    counted = 0
+    while counted < len(observations):
+        hour = hour_of(observations[counted].step.start_time)
+        end = bisect_right(observations, -hour.timestamp(), lo=counted, key=_age)
+        counts[hour] = end - counted
+        counted = end
     return counts
+
+
+def _age(one: ReceivedObservation) -> float:
+    return -one.step.start_time.timestamp()

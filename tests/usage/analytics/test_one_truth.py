@@ -31,7 +31,7 @@ zones = st.sampled_from([ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata"), ZoneInfo("Am
 
 def stored_traces() -> QuerySet[Trace]:
     """All that count."""
-    return Trace.objects.filter(is_voided=False).prefetch_related("steps")
+    return Trace.objects.filter(is_voided=False).prefetch_related("billed_observations")
 
 
 def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dict[str, Any]:
@@ -39,7 +39,9 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
     numbers: dict[str, Any] = dict.fromkeys(["total_traces", "failed_traces", "total_tokens", "unpriced_observations"], 0)
     cost, credits, latencies, users, priced, rated = Decimal(0), Decimal(0), [], set(), 0, 0
     for trace in traces:
-        steps = [one for one in trace.steps.all() if one.cost_source != "no_usage" or (models == {""} and one.credits is not None)]
+        steps = [
+            one for one in trace.billed_observations.all() if one.cost_source != "no_usage" or (models == {""} and one.credits is not None)
+        ]
         if models is not None:
             steps = [one for one in steps if one.model in models]
             if not steps:
@@ -52,7 +54,7 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
         cost += sum((one.cost_usd or 0 for one in steps), Decimal(0))
         if trace.credits is not None:
             rated += 1
-            credits += sum((one.credits or 0 for one in trace.steps.all() if models is None or one in steps), Decimal(0))
+            credits += sum((one.credits or 0 for one in trace.billed_observations.all() if models is None or one in steps), Decimal(0))
         if trace.latency_ms is not None:
             latencies.append(trace.latency_ms)
         if trace.tenant_id and trace.user_id:
@@ -147,10 +149,10 @@ def check_breakdown(dimension: Dimension, scope: Scope, period: Period, filters:
     rows = queries.breakdown(dimension, scope, period, filters)
     expected: dict[Any, dict[str, Any]] = {}
     if dimension is Dimension.MODEL:
-        models = {step.model for trace in within for step in trace.steps.all() if step.cost_source != "no_usage"}
+        models = {step.model for trace in within for step in trace.billed_observations.all() if step.cost_source != "no_usage"}
         models &= set(filters.models) or models
         expected = {model: plain(within, {model}) for model in models}
-        without = [trace for trace in within if all(step.cost_source == "no_usage" for step in trace.steps.all())]
+        without = [trace for trace in within if all(step.cost_source == "no_usage" for step in trace.billed_observations.all())]
         rows = [row for row in rows if row.key != ""] if without and "" not in models else rows
     else:
         for trace in within:
@@ -178,9 +180,9 @@ def key_of(dimension: Dimension, trace: Trace) -> UUID | str | None:
 
 
 def test_the_stored_observations_sum_to_their_traces(some_usage: None) -> None:
-    for trace in Trace.objects.prefetch_related("steps"):
-        assert sum(step.cost_usd or 0 for step in trace.steps.all()) == trace.cost_usd
-    assert Observation.objects.count() == 12
+    for trace in Trace.objects.prefetch_related("billed_observations"):
+        assert sum(step.cost_usd or 0 for step in trace.billed_observations.all()) == trace.cost_usd
+    assert Observation.objects.count() == 6
 
 
 def test_a_top_list_is_ordered_and_leaves_out_nobody(some_usage: None, people: People) -> None:

@@ -10,8 +10,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from credits.models import Account
-from tests.conftest import NOON, People
-from usage.models import LangfuseConnection, Observation, Trace
+from tests.conftest import People
+from usage.models import LangfuseConnection, Trace
 
 pytestmark = pytest.mark.django_db
 
@@ -152,7 +152,6 @@ def test_testing_a_connection_says_what_is_wrong(people: People, connection: Lan
 
 def test_an_operator_voids_a_deleted_trace_in_the_admin(people: People, use: Callable[..., None]) -> None:
     use(people.acme_user, "0.06")
-    Observation.objects.update(gone_since=NOON)
     Trace.objects.update(gone_observations=2)
     client, page = Client(), reverse("admin:usage_trace_changelist")
     chosen = {"action": "void_traces", "_selected_action": [str(Trace.objects.get().pk)]}

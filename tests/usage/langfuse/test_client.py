@@ -72,7 +72,7 @@ def client_of(
 
 def read(host: str, **kwargs: Any) -> list[str]:
     with client_of(host, **kwargs) as client:
-        return [one.observation_id for one in client.observations(START, END)]
+        return [one.step.observation_id for one in client.observations(START, END)]
 
 
 def test_it_reads_all_pages_newest_first(sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_it_reads_all_pages_newest_first(sandbox: RunningSandbox, monkeypatch: p
     with client_of(sandbox.url) as client:
         pages = list(client.pages(START, END))
     assert [len(one.observations) for one in pages] == [10, 10, 10, 3]
-    assert [one.observation_id for a_page in pages for one in a_page.observations] == [row["id"] for row in rows]
+    assert [one.step.observation_id for a_page in pages for one in a_page.observations] == [row["id"] for row in rows]
 
 
 def test_it_reads_page_by_page_not_the_whole_period(sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,10 +93,10 @@ def test_our_client_reads_what_the_sdk_sent(sandbox: RunningSandbox, tracing: Tr
     send_a_flow(tracing.langfuse)
     now = datetime.now(UTC)
     with LangfuseClientService(sandbox.url, tracing.public_key, SECRET_KEY) as client:
-        found = {one.name: one for one in client.observations(now - timedelta(hours=1), now + timedelta(hours=1))}
-    assert found["ChatModel"].usage_details["input_cached_tokens"] == 40
-    assert {one.tenant_reference for one in found.values()} == {"acme"}
-    assert {one.user_reference for one in found.values()} == {"u-1"}
+        found = {one.step.name: one for one in client.observations(now - timedelta(hours=1), now + timedelta(hours=1))}
+    assert found["ChatModel"].step.usage_details["input_cached_tokens"] == 40
+    assert {one.said.tenant_reference for one in found.values()} == {"acme"}
+    assert {one.said.user_reference for one in found.values()} == {"u-1"}
 
 
 def test_a_span_that_is_sent_again_is_another_version(sandbox: RunningSandbox, tracing: TracingClient) -> None:

@@ -103,4 +103,4 @@ def test_version_2_counts_in_a_form_of_its_own() -> None:
     reader = V1Reader(None, None)  # type: ignore[arg-type]  # decoding asks no server
     (read,), rejected = decode_rows([msgspec.Raw(msgspec.json.encode(raw))], V1Row, reader._complete)
     assert not rejected
-    assert (read.usage_details, str(read.cost_usd)) == ({"input": 10, "output": 5, "total": 15}, "0.030000000000")
+    assert (read.step.usage_details, str(read.step.cost_usd)) == ({"input": 10, "output": 5, "total": 15}, "0.030000000000")

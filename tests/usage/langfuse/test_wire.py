@@ -26,15 +26,15 @@ def test_a_recorded_page_is_read_whole() -> None:
     body = recorded("observations_all_fields")["body"]
     page = decode_page(json.dumps(body).encode())
     assert (len(page.observations), page.rejected, page.cursor) == (33, [], None)
-    by_name = {one.model: one for one in page.observations if one.model}
+    by_name = {one.step.model: one.step for one in page.observations if one.step.model}
     claude = by_name["claude-sonnet-4-5-20250929"]
     # The parts sum to 0.002775; the store's own total is cut off.
     assert claude.cost_usd == Decimal("0.002775000000")
     assert by_name["my-llama"].cost_usd == 0, "a free model costs 0"
-    free = [one for one in page.observations if one.model == "acme-llm-7b"]
+    free = [one.step for one in page.observations if one.step.model == "acme-llm-7b"]
     assert sorted((one.cost_usd is None) for one in free) == [False, True], "an empty costDetails is an unknown cost, not 0"
-    roots = [one for one in page.observations if one.is_root]
-    assert roots[2].tenant_reference == "4be2fac9-d3c7-50d7-aa40-e4a676461eb2"
+    roots = [one for one in page.observations if one.step.is_root]
+    assert roots[2].said.tenant_reference == "4be2fac9-d3c7-50d7-aa40-e4a676461eb2"
 
 
 @pytest.mark.parametrize(
@@ -53,36 +53,47 @@ def test_a_recorded_page_is_read_whole() -> None:
 )
 def test_the_cost_is_the_sum_of_the_parts_where_it_agrees_with_the_total(details: Any, cost: str | None) -> None:
     (row,) = page_of({**GOOD, "costDetails": details}).observations
-    assert row.cost_usd == (None if cost is None else Decimal(cost))
+    assert row.step.cost_usd == (None if cost is None else Decimal(cost))
 
 
 @pytest.mark.parametrize("absent", ["", None])
 def test_absent_texts_are_empty(absent: Any) -> None:
     (row,) = page_of({**GOOD, "model": absent, "userId": absent, "name": absent, "level": absent, "traceName": absent}).observations
-    assert (row.model, row.user_reference, row.name, row.level, row.trace_name) == ("", "", "", "DEFAULT", "")
+    assert (row.step.model, row.said.user_reference, row.step.name, row.step.level, row.said.trace_name) == ("", "", "", "DEFAULT", "")
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [("acme", "acme"), ('"acme"', "acme"), ('"', '"'), (7, "7"), (None, ""), ('"a" and "b"', '"a" and "b"')]
+    ("value", "text"),
+    [
+        ("acme", "acme"),
+        ('"acme"', "acme"),
+        ('"', '"'),
+        (7, "7"),
+        (1, "1"),
+        (True, "true"),
+        ({"a": [1]}, '{"a":[1]}'),
+        (None, ""),
+        ('"a" and "b"', '"a" and "b"'),
+    ],
 )
 def test_metadata_is_read_json_encoded_or_raw(value: Any, text: str) -> None:
     (row,) = page_of({**GOOD, "metadata": {"tenant_id": value, "scope.name": "x"}}).observations
-    assert row.tenant_reference == text
+    assert row.said.tenant_reference == text
 
 
 def test_the_model_may_have_its_older_name() -> None:
     (row,) = page_of({**GOOD, "providedModelName": "gpt-4o"}).observations
-    assert row.model == "gpt-4o"
+    assert row.step.model == "gpt-4o"
 
 
 def test_without_is_root_a_row_without_a_parent_is_a_root() -> None:
     first, second = page_of(GOOD, {**GOOD, "parentObservationId": "p"}).observations
-    assert (first.is_root, second.is_root) == (True, False)
+    assert (first.step.is_root, second.step.is_root) == (True, False)
 
 
 def test_metadata_that_is_no_map_is_as_good_as_absent() -> None:
     (row,) = page_of({**GOOD, "metadata": ["x"]}).observations
-    assert row.tenant_reference == ""
+    assert row.said.tenant_reference == ""
 
 
 @pytest.mark.parametrize(
@@ -103,7 +114,7 @@ def test_metadata_that_is_no_map_is_as_good_as_absent() -> None:
 )
 def test_a_row_that_breaks_the_contract_is_set_aside_and_the_rest_is_kept(broken: dict[str, Any], reason: str) -> None:
     page = page_of(GOOD, {**GOOD, "id": "bad", **broken}, {**GOOD, "id": "o3"})
-    assert [one.observation_id for one in page.observations] == ["o1", "o3"]
+    assert [one.step.observation_id for one in page.observations] == ["o1", "o3"]
     (rejected,) = page.rejected
     assert reason in rejected.reason
     assert json.loads(rejected.row)["startTime"]

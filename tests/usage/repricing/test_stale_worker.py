@@ -15,7 +15,6 @@ from usage.books import verify_books
 from usage.models import LangfuseConnection, Trace
 from usage.repricing import repricing as service
 from usage.sync.apply import Batch, apply_batch, load_assembler, reassemble
-from usage.sync.steps import steps_from
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -28,7 +27,7 @@ def test_a_stale_worker_prices_by_the_repricing_too(people: People, use: Callabl
     owner = {"user_reference": str(people.acme_user.pk), "tenant_reference": str(people.acme.pk)}
     late = received("more", trace_id="run0", model="gpt-4o", usage_details=usage, cost_usd=D("0.02"), received_at=NOON + timedelta(days=1))
     new = received("other", trace_id="new", model="gpt-4o", usage_details=usage, cost_usd=D("0.02"), **owner)
-    batch = Batch(steps_from(bare_connection.pk, (late, new)))
+    batch = Batch(bare_connection.pk, (late, new))
     batch.prepare(stale)
     lists.enter_price(ModelPrice(model="gpt-4o", valid_from=LONG_AGO, input=D(1000), output=D(1000)), None)
     repricing = service.begin(NOON - timedelta(days=1), NOON + timedelta(days=1), reason="Agreed", by=None)

@@ -11,19 +11,22 @@ from pricing.engine import CostSource, PricingEngine
 from pricing.price_book import PriceBook
 from pricing.prices import Assignment, TierRate
 from tests.conftest import LONG_AGO, NOON
-from usage.langfuse.wire import ReceivedObservation
+from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
+from usage.received import newest_by_trace
 from usage.sync.assemble import assemble
-from usage.sync.steps import Directory, Step, TraceFact, content_hash, newest_versions, steps_from
+from usage.sync.identity import trace_key
+from usage.sync.steps import BilledStep, Directory, TraceFact
 
 ACME, GLOBEX, ANN, GUS = (uuid4() for _ in range(4))
 DIRECTORY = Directory({str(one): one for one in (ACME, GLOBEX)}, {str(ANN): (ANN, ACME), str(GUS): (GUS, GLOBEX)})
 BOOK = PriceBook(rates={1: [TierRate(1, LONG_AGO, Decimal(200), Decimal("0.95"))]}, platform_tiers=[Assignment(LONG_AGO, 1)])
 D = Decimal
+KEY = trace_key(1, "t1")
 
 
-def received(observation_id: str = "o1", **fields: Any) -> ReceivedObservation:
+def received(observation_id: str = "o1", trace_id: str = "t1", **fields: Any) -> ReceivedObservation:
+    said = SaidOfTrace(**{name: fields.pop(name) for name in SaidOfTrace._fields if name in fields})
     values: dict[str, Any] = {
-        "trace_id": "t1",
         "observation_id": observation_id,
         "type": "SPAN",
         "name": observation_id,
@@ -32,24 +35,20 @@ def received(observation_id: str = "o1", **fields: Any) -> ReceivedObservation:
         "start_time": NOON,
         "end_time": None,
         "received_at": NOON,
-        "tenant_reference": "",
-        "user_reference": "",
-        "project_id": "",
-        "flow_id": "",
-        "trace_name": "",
         "model": "",
         "usage_details": {},
         "cost_usd": None,
         **fields,
     }
-    return ReceivedObservation(**values)
+    return ReceivedObservation(trace_id, said, StepVersion(**values))
 
 
 def trace_of(
     *observations: ReceivedObservation, book: PriceBook = BOOK, fixed_tenant_id: UUID | None = None
-) -> tuple[TraceFact, list[Step]]:
-    steps = steps_from(1, observations)
-    return assemble(1, steps, DIRECTORY, PricingEngine(book), fixed_tenant_id), steps
+) -> tuple[TraceFact, list[BilledStep]]:
+    """The trace and its billed steps."""
+    fact, billed, _ = assemble(1, KEY, observations, DIRECTORY, PricingEngine(book), fixed_tenant_id)
+    return fact, billed
 
 
 @pytest.mark.parametrize(
@@ -86,7 +85,8 @@ def test_the_order_in_which_steps_come_changes_nothing() -> None:
         received("b", is_root=True, user_reference=str(ANN)),
         received("c", is_root=True),
     ]
-    assert trace_of(*observations)[0] == trace_of(*reversed(observations))[0]
+    engine = PricingEngine(BOOK)
+    assert assemble(1, KEY, observations, DIRECTORY, engine) == assemble(1, KEY, observations[::-1], DIRECTORY, engine)
 
 
 def test_a_fixed_tenant_owns_all_of_its_connections_usage() -> None:
@@ -133,7 +133,7 @@ def test_six_cents_on_professional_are_11_4_credits() -> None:
     )
     assert (trace.cost_picousd, trace.billed_cost_picousd, trace.microcredits) == (60_000_000_000, 57_000_000_000, 11_400_000)
     assert (trace.tokens.total, trace.priced_observations, trace.unpriced_observations) == (30, 2, 0)
-    assert [step.microcredits for step in steps] == [None, 3_800_000, 7_600_000]
+    assert [step.microcredits for step in steps] == [3_800_000, 7_600_000]
 
 
 @pytest.mark.parametrize(
@@ -170,22 +170,33 @@ def test_without_a_tier_usage_has_a_cost_and_no_credits() -> None:
 def test_the_version_received_last_is_the_truth_whatever_the_order() -> None:
     versions = [received("a", received_at=NOON + timedelta(seconds=number), cost_usd=D(number)) for number in (2, 3, 1)]
     for order in (versions, versions[::-1]):
-        (step,) = newest_versions(steps_from(1, order)).values()
-        assert step.received.cost_usd == 3
+        assert newest_by_trace(order)["t1"]["a"].step.cost_usd == 3
     twins = [received("a", cost_usd=D(number)) for number in (1, 2)]
-    chosen = {next(iter(newest_versions(steps_from(1, order)).values())).received.cost_usd for order in (twins, twins[::-1])}
+    chosen = {newest_by_trace(order)["t1"]["a"].step.cost_usd for order in (twins, twins[::-1])}
     assert len(chosen) == 1, "of two versions of one moment the same one is chosen, whatever the order"
+    owners = [received("a", user_reference=str(user)) for user in (ANN, GUS)]
+    assert len({newest_by_trace(order)["t1"]["a"].said for order in (owners, owners[::-1])}) == 1
 
 
 def test_the_same_span_id_in_two_traces_is_two_observations() -> None:
-    first, second = steps_from(1, [received("a", trace_id="t1"), received("a", trace_id="t2")])
-    assert first.id != second.id
-    assert steps_from(1, [received("a")])[0].id != steps_from(2, [received("a")])[0].id
+    traces = newest_by_trace([received("a", trace_id="t1"), received("a", trace_id="t2")])
+    assert {trace_id: [*steps] for trace_id, steps in traces.items()} == {"t1": ["a"], "t2": ["a"]}
+    assert trace_key(1, "t1") != trace_key(2, "t1")
 
 
-def test_a_digest_is_of_the_observation_alone_whatever_the_buffer_held() -> None:
-    buffer = bytearray(b"x" * 5_000)
-    long, short = received("long", name="n" * 150), received("short")
-    digests = [content_hash(one, buffer) for one in (long, short, long)]
-    assert digests[0] == digests[2] == content_hash(long, bytearray())
-    assert digests[1] == content_hash(short, bytearray()) != digests[0]
+def test_it_says_in_which_hour_its_last_step_began_if_that_is_a_later_one() -> None:
+    assert trace_of(received("a"), received("b", start_time=NOON + timedelta(minutes=59)))[0].last_step_hour is None
+    late = received("b", start_time=NOON + timedelta(minutes=150))
+    assert trace_of(received("a"), late)[0].last_step_hour == NOON + timedelta(hours=2)
+    # Also where the step that decides, the root, is the last one to begin.
+    root = received("r", is_root=True, start_time=NOON + timedelta(minutes=60))
+    assert trace_of(received("a"), root)[0].last_step_hour == NOON + timedelta(hours=1)
+
+
+def test_a_trace_without_usage_is_charged_a_tiers_minimum_at_its_first_step() -> None:
+    rate = TierRate(1, LONG_AGO, Decimal(200), Decimal("0.95"), minimum_credits=D(2))
+    book = PriceBook(rates={1: [rate]}, platform_tiers=[Assignment(LONG_AGO, 1)])
+    owner = {"tenant_reference": str(ACME), "user_reference": str(ANN)}
+    trace, billed = trace_of(received("child"), received("root", is_root=True, **owner), book=book)
+    assert (trace.microcredits, [(step.version.observation_id, step.microcredits) for step in billed]) == (2_000_000, [("root", 2_000_000)])
+    assert (trace.priced_observations, trace.unpriced_observations, trace.tokens.total) == (0, 0, 0)

@@ -13,10 +13,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tests.conftest import People, RunningSandbox
+from tests.usage.stored import gone_steps, stored_steps
 from tests.usage.sync.test_convergence import comparable
 from tests.usage.sync.test_sync import call, owned
 from usage.books import verify_books
-from usage.models import LangfuseConnection, Observation, Trace
+from usage.models import LangfuseConnection, ReceivedTrace, Trace
 from usage.sync.runner import sync_connection
 
 pytestmark = pytest.mark.django_db
@@ -100,12 +101,9 @@ def test_whatever_happens_the_end_is_as_of_one_clean_sync(
                 event("a crash")
             assert verify_books() == []
         last_sync(connection)
-        gone = Observation.objects.filter(gone_since__isnull=False)
-        still_there = {(row["traceId"], row["id"]) for row in there}
-        assert {(one.trace.langfuse_trace_id, one.langfuse_observation_id) for one in gone} == {
-            (one.trace.langfuse_trace_id, one.langfuse_observation_id) for one in Observation.objects.select_related("trace")
-        } - still_there
-        kept = [row for row in sent if gone.filter(trace__langfuse_trace_id=row["traceId"], langfuse_observation_id=row["id"]).exists()]
+        gone = gone_steps()
+        assert gone == stored_steps().keys() - {(row["traceId"], row["id"]) for row in there}
+        kept = [row for row in sent if (row["traceId"], row["id"]) in gone]
         event("something gone" if kept else "nothing gone")
         billed = [row for row in kept if is_stored(row)]
         stepwise = without_marks()
@@ -128,13 +126,12 @@ def last_sync(connection: LangfuseConnection) -> None:
 
 def is_stored(row: dict[str, Any]) -> bool:
     """Whether this version is the one that is stored."""
-    received = datetime.fromisoformat(row["updatedAt"])
-    stored = Observation.objects.filter(trace__langfuse_trace_id=row["traceId"], langfuse_observation_id=row["id"])
-    return stored.filter(received_at=received).exists()
+    stored = stored_steps()[row["traceId"], row["id"]]
+    return stored.version.received_at == datetime.fromisoformat(row["updatedAt"])
 
 
 def without_marks() -> dict[str, list[Any]]:
     """The state without what says that something is gone: a clean sync of what is billed has nothing to miss."""
-    Observation.objects.update(gone_since=None)
+    ReceivedTrace.objects.update(gone="")
     Trace.objects.update(gone_observations=0)
     return comparable()

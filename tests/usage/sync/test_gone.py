@@ -7,9 +7,10 @@ import pytest
 
 from credits.models import Account, Transaction
 from tests.conftest import People, RunningSandbox
+from tests.usage.stored import gone_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned, state
 from usage.books import verify_books
-from usage.models import LangfuseConnection, Observation, TenantUsageStats, Trace, TraceVoid
+from usage.models import LangfuseConnection, TenantUsageStats, Trace, TraceVoid
 from usage.rollups.build import build_rollups
 from usage.sync.runner import SyncResult, sync_connection
 from usage.sync.voiding import NotGone, restore, void
@@ -38,7 +39,7 @@ def deleted(connection: LangfuseConnection, sandbox: RunningSandbox, people: Peo
 
 def test_it_is_marked_and_stays_billed(deleted: Trace) -> None:
     assert (deleted.gone_observations, deleted.credits) == (2, D("11.4"))
-    assert set(Observation.objects.filter(gone_since__isnull=False).values_list("trace", flat=True)) == {deleted.pk}
+    assert gone_steps() == {("t1", "root"), ("t1", "c1")}
     assert Account.objects.get().used == D("22.8")
 
 
@@ -49,7 +50,7 @@ def test_it_is_found_once(connection: LangfuseConnection, deleted: Trace) -> Non
 def test_what_comes_again_is_there_again(connection: LangfuseConnection, sandbox: RunningSandbox, people: People, deleted: Trace) -> None:
     sandbox.store.add([owned(people), call("c1", 0.06)])
     assert sync(connection).observations_gone == 0
-    assert (Trace.objects.get(pk=deleted.pk).gone_observations, Observation.objects.exclude(gone_since=None).count()) == (0, 0)
+    assert (Trace.objects.get(pk=deleted.pk).gone_observations, gone_steps()) == (0, set())
 
 
 def test_what_moved_to_another_hour_is_not_gone(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
@@ -98,3 +99,45 @@ def test_what_is_still_there_cannot_be_voided(people: People, deleted: Trace) ->
 def test_a_reason_is_needed(people: People, deleted: Trace) -> None:
     with pytest.raises(ValueError, match="Say why"):
         void([deleted.pk.hex], " ", people.platform_admin)
+
+
+HOUR = timedelta(hours=1)
+
+
+def test_a_step_in_a_later_hour_than_its_trace_is_missed_when_that_hour_is_read(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
+    rows = [owned(people, start=MOMENT - 2 * HOUR), call("c1", 0.06), call("c2", 0.02)]
+    sandbox.store.add(rows)
+    sync(connection)
+    assert Trace.objects.get().last_step_hour == MOMENT.replace(minute=0)
+    sandbox.store.delete_trace("t1")
+    sandbox.store.add(rows[:2])
+    # Only the hour of the calls is read again: of the root, which lies in an earlier one, nothing can be said.
+    result = sync_connection(connection, MOMENT.replace(minute=0), MOMENT.replace(minute=0) + HOUR)
+    assert (result.observations_read, result.observations_gone) == (1, 1)
+    assert gone_steps() == {("t1", "c2")}
+    assert verify_books() == []
+
+
+def test_what_lies_in_an_hour_that_was_not_read_again_is_not_gone(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
+    sandbox.store.add([owned(people), call("c1", 0.06, start=MOMENT + 2 * HOUR)])
+    sync(connection)
+    sandbox.store.delete_trace("t1")
+    result = sync_connection(connection, MOMENT.replace(minute=0), MOMENT.replace(minute=0) + HOUR)
+    assert (result.observations_gone, gone_steps()) == (1, {("t1", "root")})
+    assert verify_books() == []
+
+
+def test_a_row_that_breaks_the_contract_does_not_hide_that_another_is_gone(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
+    sandbox.store.add([owned(people), call("c1", 0.06)])
+    sync(connection)
+    sandbox.store.delete_trace("t1")
+    # As many rows of the trace come as are stored of it; one of them was never stored.
+    sandbox.store.add([owned(people), call("bad", -1.0)])
+    assert sync(connection).observations_gone == 1
+    assert gone_steps() == {("t1", "c1")}

@@ -17,9 +17,10 @@ from django.utils import timezone
 
 from credits.models import Account
 from tests.conftest import PUBLIC_KEY, SECRET_KEY, People, RunningSandbox
+from tests.usage.stored import stored_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned
 from usage.books import verify_books
-from usage.models import Observation, SyncWindow, Trace
+from usage.models import SyncWindow, Trace
 
 pytestmark = [
     pytest.mark.skipif(database.vendor != "postgresql", reason="several processes write at once: PostgreSQL only"),
@@ -126,11 +127,7 @@ def test_thirty_kills_lose_nothing_and_double_nothing(sandbox: RunningSandbox, p
         assert time.monotonic() < deadline, (output, errors)
 
     expected = truth(sent)
-    stored = {
-        (one.trace.langfuse_trace_id, one.langfuse_observation_id): one.langfuse_cost_usd
-        for one in Observation.objects.select_related("trace")
-    }
-    assert stored == expected
+    assert {key: step.version.cost_usd for key, step in stored_steps().items()} == expected
     assert not SyncWindow.objects.exclude(state="done").exists()
     assert verify_books() == []
     charged = sum(Account.objects.values_list("used", flat=True), Decimal(0))
@@ -148,9 +145,5 @@ def test_two_workers_at_once_share_the_work(sandbox: RunningSandbox, people: Peo
             _, errors = one.communicate(timeout=120)
             assert "Traceback" not in errors, errors
     assert worker(env).wait(120) == 0
-    stored = {
-        (one.trace.langfuse_trace_id, one.langfuse_observation_id): one.langfuse_cost_usd
-        for one in Observation.objects.select_related("trace")
-    }
-    assert stored == truth(rows)
+    assert {key: step.version.cost_usd for key, step in stored_steps().items()} == truth(rows)
     assert verify_books() == []

@@ -42,7 +42,7 @@ class Server:
             raise self.failure
         if self.longest is not None and end - start > self.longest:
             raise ServerTrouble("answered 524, 5 times")
-        rows = [row for row in reversed(ROWS) if start <= row.start_time < end]
+        rows = [row for row in reversed(ROWS) if start <= row.step.start_time < end]
         for position in range(0, len(rows), 50):
             with self._lock:
                 self.busy += 1
@@ -67,7 +67,7 @@ def read(server: Server, fetchers: int = 4, end: datetime = END) -> list[Receive
 
 
 def assert_each_once(found: list[ReceivedObservation]) -> None:
-    assert Counter(one.observation_id for one in found) == Counter(one.observation_id for one in ROWS)
+    assert Counter(one.step.observation_id for one in found) == Counter(one.step.observation_id for one in ROWS)
 
 
 @pytest.mark.parametrize("fetchers", [1, 2, 4, 7])
@@ -162,4 +162,4 @@ def test_what_is_not_taken_is_unread() -> None:
         running.add(START, END)
         first = running.take(30)
         assert first is not None
-        assert running.unread() == [(START, ROWS[-50].start_time + timedelta(milliseconds=1))]
+        assert running.unread() == [(START, ROWS[-50].step.start_time + timedelta(milliseconds=1))]

@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from tests.conftest import People, RunningSandbox
+from tests.usage.stored import gone_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned, sync
 from usage.langfuse import wire
-from usage.models import LangfuseConnection, Observation, RejectedObservation, Trace
+from usage.models import LangfuseConnection, RejectedObservation, Trace
 from usage.sync.rejections import retry_rejected
 from usage.sync.runner import sync_connection
 
@@ -52,7 +53,7 @@ def test_a_rejected_row_does_not_make_what_is_stored_of_it_gone(
     sandbox.store.delete_trace("t1")
     sandbox.store.add([owned(people), call("c", -5.0, received=9)])
     sync_connection(connection, MOMENT - timedelta(hours=1))
-    assert not Observation.objects.exclude(gone_since=None).exists()
+    assert gone_steps() == set()
 
 
 @pytest.mark.parametrize(

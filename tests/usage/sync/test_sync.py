@@ -18,6 +18,7 @@ from usage.models import (
     LangfuseConnection,
     Observation,
     PlatformUsage,
+    ReceivedTrace,
     RejectedObservation,
     SyncRun,
     SyncWindow,
@@ -68,10 +69,10 @@ def state() -> dict[str, list[Any]]:
     skipped = {"id", "created_at", "updated_at", "first_seen_at", "priced_as_of", "users"}
     return {
         model.__name__: sorted(
-            str({key: value for key, value in one.items() if key not in skipped or (key == "id" and model in (Trace, Observation))})
+            str({key: value for key, value in one.items() if key not in skipped or (key == "id" and model is Trace)})
             for one in model.objects.values()
         )
-        for model in (Trace, Observation, UserUsageStats, UsageCharge, *(rule.model for rule in RULES))
+        for model in (Trace, ReceivedTrace, Observation, UserUsageStats, UsageCharge, *(rule.model for rule in RULES))
     }
 
 

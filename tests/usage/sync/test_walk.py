@@ -12,12 +12,12 @@ from tests.conftest import RunningSandbox
 from tests.usage.sync.test_sync import row
 from usage.langfuse.sandbox.server import Request, Response, Sandbox
 from usage.langfuse.wire import Page
-from usage.models import LangfuseConnection, Observation, SyncWindow
+from usage.models import LangfuseConnection, SyncWindow, Trace
 from usage.sync import walk
 from usage.sync.apply import Applied, apply_batch
 from usage.sync.reader import Reader, Stretch
 from usage.sync.runner import sync_connection
-from usage.sync.walk import StepPage, Walk
+from usage.sync.walk import CountedPage, Walk
 
 pytestmark = pytest.mark.django_db
 DAY = timedelta(days=1)
@@ -45,7 +45,7 @@ def test_months_without_usage_take_few_requests(
     sandbox.store.add([row("c1", start=NOW - 170 * DAY)])
     result = sync_connection(connection, NOW - 180 * DAY, NOW)
     assert result.is_complete
-    assert Observation.objects.count() == 1
+    assert Trace.objects.count() == 1
     # Of a day each they would be over 180.
     assert len(requests) < 60
 
@@ -64,7 +64,7 @@ def test_nothing_is_left_when_a_fetcher_is_slow_to_be_free(
     settings.SYNC_FETCHERS = 1
     sandbox.store.add([row("c1", start=NOW - 8 * DAY)])
     assert sync_connection(connection, NOW - 9 * DAY, NOW).is_complete
-    assert Observation.objects.count() == 1
+    assert Trace.objects.count() == 1
     assert not SyncWindow.objects.exclude(state=SyncWindow.State.DONE).exists()
 
 
@@ -77,12 +77,12 @@ def test_what_another_worker_has_taken_over_is_left_to_it(
     sandbox.store.add([row(f"c{day}", f"t{day}", NOW - (day + 0.5) * DAY) for day in range(3)])
     taken = NOW - 1.5 * DAY
 
-    def take_over(self: Walk, reader: Reader[StepPage]) -> None:
+    def take_over(self: Walk, reader: Reader[CountedPage]) -> None:
         leased = SyncWindow.objects.filter(start__lte=taken, end__gt=taken, state=SyncWindow.State.LEASED)
         leased.update(leased_by="another")
         take(self, reader)
 
-    def come_slowly(self: Walk, page: Page, is_known: object) -> StepPage:
+    def come_slowly(self: Walk, page: Page, is_known: object) -> CountedPage:
         sleep(0.2 if is_silent else 0)
         return turned(self, page, is_known)
 
@@ -94,7 +94,7 @@ def test_what_another_worker_has_taken_over_is_left_to_it(
     left = SyncWindow.objects.exclude(state=SyncWindow.State.DONE).get()
     assert (left.start <= taken < left.end, left.leased_by) == (True, "another")
     # It is the other's to say what there is, what is gone, and how far it is complete.
-    assert set(Observation.objects.values_list("langfuse_observation_id", flat=True)) == {"c0", "c2"}
+    assert set(Trace.objects.values_list("langfuse_trace_id", flat=True)) == {"t0", "t2"}
     assert left.complete_through is None
 
 
@@ -105,7 +105,7 @@ def test_what_has_come_is_stored_while_nothing_waits(
     sandbox.store.add([row(f"c{day}-{number}", f"t{day}-{number}", NOW - (day + 0.5) * DAY) for day in range(8) for number in range(10)])
     stored, stored_by_page = [0], []
 
-    def come_slowly(self: Walk, page: Page, is_known: object) -> StepPage:
+    def come_slowly(self: Walk, page: Page, is_known: object) -> CountedPage:
         sleep(0.2)
         stored_by_page.append(sum(stored))
         return turned(self, page, is_known)

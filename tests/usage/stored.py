@@ -1,0 +1,29 @@
+"""What is stored of Langfuse's steps, for tests to look at."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from usage.langfuse.wire import SaidOfTrace, StepVersion
+from usage.models import ReceivedTrace
+from usage.received import load_received
+
+
+class StoredStep(NamedTuple):
+    said: SaidOfTrace
+    version: StepVersion
+    gone_since: datetime | None
+
+
+def stored_steps() -> dict[tuple[str, str], StoredStep]:
+    """All steps, by Langfuse's ids of their trace and of themselves."""
+    traces = load_received([pk.hex for pk in ReceivedTrace.objects.values_list("pk", flat=True)])
+    return {
+        (one.trace_id, step_id): StoredStep(one.said, one.step, received.gone.get(step_id))
+        for received in traces.values()
+        for step_id, one in received.observations.items()
+    }
+
+
+def gone_steps() -> set[tuple[str, str]]:
+    """Those that are gone from Langfuse."""
+    return {key for key, step in stored_steps().items() if step.gone_since is not None}

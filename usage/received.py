@@ -1,0 +1,110 @@
+"""What Langfuse says of a trace, as it is stored: the newest version of each of its steps, in one row a trace (ReceivedTrace).
+
+Nine of ten steps use nothing. Nobody asks for one of them alone, only for all steps of a trace, to decide it; so they have no rows of their
+own. The text is JSON, canonical: the same steps are the same text, whatever the order that they came in.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from operator import attrgetter
+
+import msgspec
+
+from kluisz_analytics.bulk import among
+from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
+from usage.models import ReceivedTrace, Trace
+
+# Keys of usage are sorted, so that the same usage is the same text.
+_encoder = msgspec.json.Encoder(order="deterministic")
+_groups = msgspec.json.Decoder(list[tuple[SaidOfTrace | None, list[StepVersion]]])
+_moments = msgspec.json.Decoder(dict[str, datetime])
+DECIDED = ("tenant_reference", "user_reference", "project_id", "flow_id", "name")
+"""The columns of Trace that say what was decided of what its steps say (SaidOfTrace)."""
+
+
+@dataclass(slots=True)
+class Received:
+    """The steps of a trace by their ids, and since when which of them are gone from Langfuse."""
+
+    observations: dict[str, ReceivedObservation]
+    gone: dict[str, datetime]
+
+
+_when_it_began = attrgetter("step.start_time", "step.observation_id")
+
+
+def in_precedence(observations: Sequence[ReceivedObservation]) -> list[ReceivedObservation]:
+    """Roots before others, then the earliest; the id decides between equals."""
+    ordered = sorted(observations, key=_when_it_began)
+    roots = [one for one in ordered if one.step.is_root]
+    if roots and roots[-1] is not ordered[len(roots) - 1]:
+        ordered = roots + [one for one in ordered if not one.step.is_root]
+    return ordered
+
+
+def is_newer(one: ReceivedObservation, other: ReceivedObservation) -> bool:
+    """Whether ``one`` replaces ``other``, a version of the same step: it was received later, or at the same moment and its text is greater.
+
+    Versions are ordered by this; the greatest is the truth, however they arrive.
+    """
+    received_at, before = one.step.received_at, other.step.received_at
+    if received_at != before:
+        return received_at > before
+    return one != other and _text_of(one) > _text_of(other)
+
+
+def _text_of(one: ReceivedObservation) -> bytes:
+    return _encoder.encode((one.said, one.step))
+
+
+def newest_by_trace(received: Iterable[ReceivedObservation]) -> dict[str, dict[str, ReceivedObservation]]:
+    """The newest version of each step, by its id, of each trace, by Langfuse's id of it."""
+    traces: dict[str, dict[str, ReceivedObservation]] = {}
+    for one in received:
+        steps = traces.get(one.trace_id)
+        if steps is None:
+            steps = traces[one.trace_id] = {}
+        known = steps.setdefault(one.step.observation_id, one)
+        if known is not one and is_newer(one, known):
+            steps[one.step.observation_id] = one
+    return traces
+
+
+def packed(ordered: Sequence[ReceivedObservation], decided: SaidOfTrace) -> str:
+    """The steps of a trace, in the order of their precedence, as text. What says what was decided for the trace is not said again."""
+    said = [one.said for one in ordered]
+    if said.count(said[0]) == len(said):
+        groups = {said[0]: [one.step for one in ordered]}
+    else:
+        groups = {each: [one.step for one in ordered if one.said == each] for each in dict.fromkeys(said)}
+    return _encoder.encode([(None if each == decided else each, steps) for each, steps in groups.items()]).decode()
+
+
+def packed_gone(gone: Mapping[str, datetime]) -> str:
+    return _encoder.encode(gone).decode() if gone else ""
+
+
+def unpacked(trace_id: str, decided: SaidOfTrace, steps: str, gone: str) -> Received:
+    """The contrary: ``trace_id`` is Langfuse's."""
+    observations = {
+        step.observation_id: ReceivedObservation(trace_id, decided if said is None else said, step)
+        for said, versions in _groups.decode(steps)
+        for step in versions
+    }
+    return Received(observations, _moments.decode(gone) if gone else {})
+
+
+def load_received(trace_keys: Collection[str]) -> dict[str, Received]:
+    """What is stored of these traces (keys as 32 hex digits), by their keys; one query."""
+    stored = ReceivedTrace.objects.filter(among("usage_received_trace.trace_id", trace_keys)).order_by()
+    columns = "trace_id", "trace__langfuse_trace_id", "steps", "gone", *(f"trace__{name}" for name in DECIDED)
+    return {
+        key.hex: unpacked(trace_id, SaidOfTrace(*decided), steps, gone)
+        for key, trace_id, steps, gone, *decided in stored.values_list(*columns).iterator(chunk_size=5000)
+    }
+
+
+def received_of(trace: Trace) -> Received:
+    """What Langfuse says of one trace."""
+    return load_received([trace.pk.hex])[trace.pk.hex]
