@@ -1,8 +1,8 @@
 """A synthetic history, made by SQL inside PostgreSQL: 1,000 tenants, 50,000 users, 5,000 flows, 20 models, 90 days until now.
 
 Few tenants and few users have most of the traffic; traces and stats lie in the order of their time, as a sync stores them. Every second
-trace has one model call with usage, as of ten steps one has; steps without usage are not made, since no question reads them. The rollups
-are then built as they always are.
+trace has one model call with usage, as of ten steps one has; what Langfuse says of their steps is not made, since no question reads it. The
+rollups are then built as they always are.
 """
 
 from datetime import timedelta
@@ -61,6 +61,8 @@ INSERT INTO usage_observation (trace_id, langfuse_observation_id, type, name, le
         'model-' || model, '', cost, cost, CASE WHEN NOT lost THEN cost / 10000 END, 'langfuse', input, output, input + output, 0, 0, 0, 0
     FROM (SELECT *, (input * 2500000 + output * 10000000) * (1 + model) AS cost FROM made WHERE used) priced;
 DROP TABLE made;
+INSERT INTO usage_user_number (user_id)
+    SELECT DISTINCT user_id FROM usage_trace WHERE user_id IS NOT NULL AND tenant_id IS NOT NULL ORDER BY user_id;
 INSERT INTO stale_period (granularity, period_start) SELECT DISTINCT 'hour', hour FROM usage_trace;
 """
 STATS = f"""
