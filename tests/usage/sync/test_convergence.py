@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from credits.models import UsageCharge
 from tests.conftest import People
+from tests.usage.stored import stored_steps
 from tests.usage.sync.test_assemble import received
 from tests.usage.sync.test_sync import state
 from usage.books import verify_books
@@ -74,3 +75,16 @@ def comparable() -> dict[str, list[Any]]:
     """The state; of the ledger what is posted for each hour, not in how many steps."""
     posted = UsageCharge.objects.exclude(credits=0).values_list("account_id", "hour", "credits")
     return {**state(), "UsageCharge": sorted(map(str, posted))}
+
+
+def test_odd_texts_are_stored_as_they_came(connection: LangfuseConnection, people: People) -> None:
+    """What COPY, JSON and the databases write in their own ways: quotes, backslashes, tabs, NUL in the name of a unit."""
+    odd = 'say "x"\\N\t\\n\nZürich €'
+    usage = {"input": 3, 'a\x00b\\"': 2}
+    one = received("a\\b", trace_id="t\\1", is_root=True, name=odd, trace_name=odd, user_reference=odd, model=odd, usage_details=usage)
+    with transaction.atomic():
+        assert apply_received(connection, [one]).observations_stored == 1
+        assert apply_received(connection, [one]).observations_stored == 0
+        assert verify_books() == []
+        stored = stored_steps()["t\\1", "a\\b"]
+        assert (stored.said, stored.version) == (one.said, one.step)
