@@ -17,7 +17,7 @@ from usage.langfuse.wire import SaidOfTrace
 from usage.models import Granularity, Observation, ReceivedTrace, Trace, UserUsageStats
 from usage.models.rollups import NUMBERS
 from usage.periods import hour_of, period_of
-from usage.received import DECIDED, Received, unpacked
+from usage.received import SAID_COLUMNS, Received, unpacked
 from usage.rollups.build import RULES, BuiltRule, hours_of
 from usage.rollups.sketches import Sketch
 from usage.rollups.stale import stale_periods
@@ -188,7 +188,7 @@ def _more(rule: BuiltRule) -> list[str]:
 def _received() -> Iterator[Finding]:
     """Traces that are not what Langfuse says of their steps, and those of which other steps are billed than used something."""
     found = []
-    columns = "trace_id", "trace__langfuse_trace_id", "steps", "gone", *(f"trace__{name}" for name in (*DECIDED, *COUNTED))
+    columns = "trace_id", "trace__langfuse_trace_id", "steps", "gone", *(f"trace__{name}" for name in (*SAID_COLUMNS, *COUNTED))
     billed = Subquery(
         Observation.objects.filter(trace=OuterRef("trace"))
         .exclude(usage_details="", langfuse_cost_usd=None)
@@ -198,7 +198,7 @@ def _received() -> Iterator[Finding]:
         .values("count")
     )
     for key, trace_id, steps, gone, *decided in ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH):
-        said, counted = SaidOfTrace(*decided[: len(DECIDED)]), decided[len(DECIDED) :]
+        said, counted = SaidOfTrace(*decided[: len(SAID_COLUMNS)]), decided[len(SAID_COLUMNS) :]
         received = unpacked(trace_id, said, steps, gone)
         if _counted(received) != [*counted[:-1], counted[-1] or 0] or not received.gone.keys() <= received.observations.keys():
             found.append((key, trace_id))

@@ -1,25 +1,23 @@
 """What Langfuse says of a trace, as it is stored: the newest version of each of its steps, in one row a trace (ReceivedTrace).
 
 Nine of ten steps use nothing. Nobody asks for one of them alone, only for all steps of a trace, to decide it; so they have no rows of their
-own. The text is JSON, canonical: the same steps are the same text, whatever the order that they came in.
+own. The text is JSON, canonical: the same steps are the same text, whatever the order that they came in. Pure.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 
 import msgspec
 
-from kluisz_analytics.bulk import among
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
-from usage.models import ReceivedTrace, Trace
 
 # Keys of usage are sorted, so that the same usage is the same text.
 _encoder = msgspec.json.Encoder(order="deterministic")
 _groups = msgspec.json.Decoder(list[tuple[SaidOfTrace | None, list[StepVersion]]])
 _moments = msgspec.json.Decoder(dict[str, datetime])
-DECIDED = ("tenant_reference", "user_reference", "project_id", "flow_id", "name")
+SAID_COLUMNS = ("tenant_reference", "user_reference", "project_id", "flow_id", "name")
 """The columns of Trace that say what was decided of what its steps say (SaidOfTrace)."""
 
 
@@ -93,18 +91,3 @@ def unpacked(trace_id: str, decided: SaidOfTrace, steps: str, gone: str) -> Rece
         for step in versions
     }
     return Received(observations, _moments.decode(gone) if gone else {})
-
-
-def load_received(trace_keys: Collection[str]) -> dict[str, Received]:
-    """What is stored of these traces (keys as 32 hex digits), by their keys; one query."""
-    stored = ReceivedTrace.objects.filter(among("usage_received_trace.trace_id", trace_keys)).order_by()
-    columns = "trace_id", "trace__langfuse_trace_id", "steps", "gone", *(f"trace__{name}" for name in DECIDED)
-    return {
-        key.hex: unpacked(trace_id, SaidOfTrace(*decided), steps, gone)
-        for key, trace_id, steps, gone, *decided in stored.values_list(*columns).iterator(chunk_size=5000)
-    }
-
-
-def received_of(trace: Trace) -> Received:
-    """What Langfuse says of one trace."""
-    return load_received([trace.pk.hex])[trace.pk.hex]

@@ -9,9 +9,10 @@ from tests.conftest import NOON, People
 from tests.usage.sync.test_assemble import received
 from usage.books import verify_books
 from usage.models import LangfuseConnection, ReceivedTrace, Trace
-from usage.received import packed_gone, received_of
+from usage.received import packed_gone
 from usage.rollups.build import build_rollups
 from usage.sync.apply import apply_received
+from usage.sync.store import received_of
 from usage.sync.voiding import void
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from usage.langfuse.wire import SaidOfTrace, StepVersion
 from usage.models import ReceivedTrace
-from usage.received import load_received
+from usage.sync.store import load_received
 
 
 class StoredStep(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pricing.engine import CostSource
 from usage.models import Observation, Trace
 from usage.periods import milliseconds
-from usage.received import received_of
+from usage.sync.store import received_of
 
 
 class RunStep(NamedTuple):

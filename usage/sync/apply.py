@@ -22,7 +22,7 @@ from pricing.engine import PricingEngine
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection
 from usage.periods import hour_of
-from usage.received import Received, is_newer, load_received, newest_by_trace, packed_gone
+from usage.received import Received, is_newer, newest_by_trace, packed_gone
 from usage.sync import store
 from usage.sync.assemble import assemble
 from usage.sync.contributions import Change
@@ -183,7 +183,7 @@ def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembl
         # What was decided ahead was decided by lists that a repricing has replaced since.
         assembler, batch.new = current, None
     stored = store.stored_traces(batch.by_trace) if batch.by_trace else set()
-    before = load_received(stored) if stored else {}
+    before = store.load_received(stored) if stored else {}
     news = {key: fresh for key in stored if (fresh := _news(batch.by_trace[key], before[key]))}
     if batch.new is None:
         new = NewTraces.of(assembler, {key: steps for key, steps in batch.by_trace.items() if key not in stored})
@@ -274,7 +274,7 @@ def locked_traces(keys: Collection[str]) -> list[tuple[TraceFact, Received]]:
     if not keys:
         return []
     traces = store.lock_traces(keys)
-    received = load_received(traces)
+    received = store.load_received(traces)
     return [(trace, received[key]) for key, trace in traces.items()]
 
 

@@ -7,9 +7,9 @@ from django.utils import timezone
 
 from usage.langfuse.wire import ReceivedObservation, decode_rows
 from usage.models import LangfuseConnection, RejectedObservation
-from usage.received import load_received
 from usage.sync.apply import Applied, apply_received, committed
 from usage.sync.identity import trace_key
+from usage.sync.store import load_received
 
 Resolution = RejectedObservation.Resolution
 

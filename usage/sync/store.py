@@ -17,8 +17,9 @@ from kluisz_analytics.tenants.models import Tenant, User
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.identifiers import parse_uuid
-from usage.langfuse.wire import RejectedRow
+from usage.langfuse.wire import RejectedRow, SaidOfTrace
 from usage.models import LangfuseConnection, Observation, ReceivedTrace, RejectedObservation, Repricing, Trace
+from usage.received import SAID_COLUMNS, Received, unpacked
 from usage.sync.steps import BilledStep, Directory, TraceFact
 
 T = TypeVar("T")
@@ -70,6 +71,21 @@ def trace_row(trace: TraceFact) -> Row:
 def stored_traces(trace_ids: Collection[str]) -> set[str]:
     """Those of the traces that are stored."""
     return {pk.hex for pk in Trace.objects.filter(among("usage_trace.id", trace_ids)).order_by().values_list("pk", flat=True)}
+
+
+def load_received(trace_keys: Collection[str]) -> dict[str, Received]:
+    """What is stored of these traces (keys as 32 hex digits), by their keys; one query."""
+    stored = ReceivedTrace.objects.filter(among("usage_received_trace.trace_id", trace_keys)).order_by()
+    columns = "trace_id", "trace__langfuse_trace_id", "steps", "gone", *(f"trace__{name}" for name in SAID_COLUMNS)
+    return {
+        key.hex: unpacked(trace_id, SaidOfTrace(*decided), steps, gone)
+        for key, trace_id, steps, gone, *decided in stored.values_list(*columns).iterator(chunk_size=5000)
+    }
+
+
+def received_of(trace: Trace) -> Received:
+    """What Langfuse says of one trace."""
+    return load_received([trace.pk.hex])[trace.pk.hex]
 
 
 def lock_traces(trace_ids: Collection[str]) -> dict[str, TraceFact]:
