@@ -1,4 +1,6 @@
-"""Runs the suite on SQLite, and on PostgreSQL with Redis where they answer; elsewhere it says that the second half is skipped."""
+"""Runs the suite on SQLite, and on PostgreSQL with Redis where they answer; elsewhere it says that
+the second half is skipped.
+"""
 
 import os
 import socket
@@ -21,16 +23,29 @@ def answers(address: tuple[str, int]) -> bool:
 def run(name: str, settings: dict[str, str]) -> int:
     sys.stdout.write(f"=== The suite on {name}\n")
     sys.stdout.flush()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_TESTS)}
-    return subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], env={**environment, **settings}, check=False).returncode
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_TESTS)
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *sys.argv[1:]],
+        env={**environment, **settings},
+        check=False,
+    ).returncode
 
 
 def main() -> int:
     status = run("SQLite", {})
     if not (answers(POSTGRESQL) and answers(REDIS)):
-        sys.stdout.write("=== Skipped: the suite on PostgreSQL with Redis (nothing answers at 127.0.0.1:5432 and :6379)\n")
+        sys.stdout.write(
+            "=== Skipped: the suite on PostgreSQL with Redis (nothing answers at 127.0.0.1:5432 and"
+            " :6379)\n"
+        )
         return status
-    settings = {"DATABASE_URL": DATABASE_URL, "REDIS_URL": "redis://127.0.0.1:6379/9", "KLUISZ_SECRET_KEY": "only for the tests"}
+    settings = {
+        "DATABASE_URL": DATABASE_URL,
+        "REDIS_URL": "redis://127.0.0.1:6379/9",
+        "KLUISZ_SECRET_KEY": "only for the tests",
+    }
     return run("PostgreSQL with Redis", settings) or status
 
 

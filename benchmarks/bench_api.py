@@ -1,8 +1,10 @@
 """How fast are the answers? `make bench-api` (docs/benchmarks.md).
 
-Two sizes of one synthetic history on PostgreSQL, asked through gunicorn as a frontend asks: each endpoint by platform admins, tenant admins
-and users, one request after the other, without an ETag, so that each is computed. Tenants and users are drawn as the traffic is, so busy
-ones come often; *cold* is the first request of each of them. Beside each stands the time of the same question asked of the facts alone.
+Two sizes of one synthetic history on PostgreSQL, asked through gunicorn as a frontend asks: each
+endpoint by platform admins, tenant admins and users, one request after the other, without an ETag,
+so that each is computed. Tenants and users are drawn as the traffic is, so busy ones come often;
+*cold* is the first request of each of them. Beside each stands the time of the same question asked
+of the facts alone.
 """
 
 import argparse
@@ -53,7 +55,12 @@ ENDPOINTS: dict[str, list[tuple[str, dict[str, str]]]] = {
 
 def environment(name: str) -> dict[str, str]:
     url = URL.replace(f"/{NAME}", f"/{name}")
-    return {**os.environ, "DATABASE_URL": url, "KLUISZ_SECRET_KEY": "bench", "DJANGO_SETTINGS_MODULE": "kluisz_analytics.settings"}
+    return {
+        **os.environ,
+        "DATABASE_URL": url,
+        "KLUISZ_SECRET_KEY": "bench",
+        "DJANGO_SETTINGS_MODULE": "kluisz_analytics.settings",
+    }
 
 
 def administer(statement: str) -> None:
@@ -86,52 +93,84 @@ def history(traces: int, *, keep: bool) -> Iterator[str]:
 def step(name: str, *arguments: str) -> str:
     """One step in a process of its own, which has Django set up."""
     command = [sys.executable, "-m", "benchmarks.bench_api_steps", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment(name), stdout=-1, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(name), stdout=-1, text=True, check=True
+    )
     return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 10_000_000], metavar="TRACES")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[1_000_000, 10_000_000], metavar="TRACES"
+    )
     parser.add_argument("--requests", type=int, default=100, help="of each endpoint")
     parser.add_argument("--keep", action="store_true", help="keep the databases for the next run")
-    parser.add_argument("--no-facts", action="store_true", help="leave out the questions asked of the facts alone")
+    parser.add_argument(
+        "--no-facts", action="store_true", help="leave out the questions asked of the facts alone"
+    )
     options = parser.parse_args()
     found = []
     for traces in options.sizes:
         with history(traces, keep=options.keep) as name:
             callers = json.loads(step(name, "callers", str(CALLERS)))
-            facts = {} if options.no_facts else json.loads(step(name, "facts", json.dumps(ENDPOINTS), json.dumps(callers)))
+            facts = (
+                {}
+                if options.no_facts
+                else json.loads(step(name, "facts", json.dumps(ENDPOINTS), json.dumps(callers)))
+            )
             with serving(environment(name)) as port:
                 found.append(measure(traces, port, callers, facts, options.requests))
     if len(found) > 1:
         compare(*found[:2])
 
 
-def measure(traces: int, port: int, callers: dict[str, list[dict[str, str]]], facts: dict[str, float], requests: int) -> dict[str, float]:
+def measure(
+    traces: int,
+    port: int,
+    callers: dict[str, list[dict[str, str]]],
+    facts: dict[str, float],
+    requests: int,
+) -> dict[str, float]:
     """Prints each endpoint's times in milliseconds. Returns its medians."""
-    print(f"\n{traces:,} traces; milliseconds          {'cold 95th':>10} {'median':>8} {'95th':>8} {'99th':>8} {'facts alone':>12}")
+    print(
+        f"\n{traces:,} traces; milliseconds          {'cold 95th':>10} {'median':>8} {'95th':>8}"
+        f" {'99th':>8} {'facts alone':>12}"
+    )
     medians, late = {}, []
     for scope, endpoints in ENDPOINTS.items():
         for path, query in endpoints:
             title = title_of(scope, path, query)
             cold = sorted(asked(port, path, query, callers[scope]))
-            warm = sorted(asked(port, path, query, random.Random(7).choices(callers[scope], k=requests)))  # noqa: S311
+            who = random.Random(7).choices(callers[scope], k=requests)  # noqa: S311
+            warm = sorted(asked(port, path, query, who))
             p95, p99 = warm[int(0.95 * len(warm))], warm[int(0.99 * len(warm))]
             medians[title] = median(warm)
             if p95 > WANTED_MS[scope]:
                 late.append(title)
             plain = f"{facts[title]:12,.0f}" if title in facts else ""
-            print(f"{title:38} {cold[int(0.95 * len(cold))]:10.1f} {medians[title]:8.1f} {p95:8.1f} {p99:8.1f} {plain}", flush=True)
+            print(
+                f"{title:38} {cold[int(0.95 * len(cold))]:10.1f} {medians[title]:8.1f} {p95:8.1f}"
+                f" {p99:8.1f} {plain}",
+                flush=True,
+            )
     print(f"    95th percentile over {WANTED_MS}: {', '.join(late) or 'none'}", flush=True)
     return medians
 
 
 def title_of(scope: str, path: str, query: dict[str, str]) -> str:
-    return " ".join([scope, path.replace("/{tenant}", ""), *(value for name, value in query.items() if name != "limit")])
+    return " ".join(
+        [
+            scope,
+            path.replace("/{tenant}", ""),
+            *(value for name, value in query.items() if name != "limit"),
+        ]
+    )
 
 
-def asked(port: int, path: str, query: dict[str, str], callers: list[dict[str, str]]) -> list[float]:
+def asked(
+    port: int, path: str, query: dict[str, str], callers: list[dict[str, str]]
+) -> list[float]:
     """How long each caller's request took, in milliseconds; one after the other."""
     connection, times = http.client.HTTPConnection("127.0.0.1", port), []
     for caller in callers:
@@ -148,7 +187,10 @@ def asked(port: int, path: str, query: dict[str, str], callers: list[dict[str, s
 def compare(small: dict[str, float], large: dict[str, float]) -> None:
     ratios = {title: large[title] / small[title] for title in small}
     worst = sorted(ratios, key=lambda title: -ratios[title])[:5]
-    print("\nlarge / small, medians; the largest (at most 2): " + ", ".join(f"{title} {ratios[title]:.2f}" for title in worst))
+    print(
+        "\nlarge / small, medians; the largest (at most 2): "
+        + ", ".join(f"{title} {ratios[title]:.2f}" for title in worst)
+    )
 
 
 if __name__ == "__main__":

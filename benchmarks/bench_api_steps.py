@@ -29,13 +29,23 @@ def load_history(traces: str) -> None:
 
 
 def callers(count: str) -> None:
-    """Tokens of platform admins, tenant admins and users; tenants and users as often as they have traffic."""
+    """Tokens of platform admins, tenant admins and users; tenants and users as often as they have
+    traffic.
+    """
     drawn = Trace.objects.filter(user__isnull=False).order_by("id")[: int(count)]
-    found = {"platform": [{"tenant": "", "token": _token(User.objects.get(username="root"))}], "tenant": [], "user": []}
+    found = {
+        "platform": [{"tenant": "", "token": _token(User.objects.get(username="root"))}],
+        "tenant": [],
+        "user": [],
+    }
     for trace in drawn.select_related("user"):
         admin = User.objects.filter(tenant=trace.tenant_id, is_tenant_admin=True)[0]
         found["tenant"].append({"tenant": str(trace.tenant_id), "token": _token(admin)})
-        user = trace.user if not trace.user.is_tenant_admin else User.objects.filter(tenant=trace.tenant_id, is_tenant_admin=False)[0]
+        user = (
+            trace.user
+            if not trace.user.is_tenant_admin
+            else User.objects.filter(tenant=trace.tenant_id, is_tenant_admin=False)[0]
+        )
         found["user"].append({"tenant": str(trace.tenant_id), "token": _token(user)})
     print(json.dumps(found))
 
@@ -53,9 +63,14 @@ def facts(endpoints: str, tokens: str) -> None:
             for path, query in paths:
                 taken = []
                 for caller in by_scope[scope][: FACTS_REQUESTS[scope]]:
-                    client = APIClient(SERVER_NAME="127.0.0.1", headers={"Authorization": f"Bearer {caller['token']}"})
+                    client = APIClient(
+                        SERVER_NAME="127.0.0.1",
+                        headers={"Authorization": f"Bearer {caller['token']}"},
+                    )
                     began = time.perf_counter()
-                    answer = client.get(f"/api/v2/analytics/{path.format(**caller)}?{urlencode(query)}")
+                    answer = client.get(
+                        f"/api/v2/analytics/{path.format(**caller)}?{urlencode(query)}"
+                    )
                     assert answer.status_code == 200
                     taken.append(1000 * (time.perf_counter() - began))
                 times[title_of(scope, path, query)] = median(taken)

@@ -1,8 +1,9 @@
 """How fast is the pricing engine? `make bench-pricing` (docs/benchmarks.md).
 
-The batch form of the engine, which finds prices, tiers and rates and rounds credits, beside ``genai_prices.calc_price`` called for each of
-the same observations, which computes the cost alone; in turn, several times, in one process. Both use the installed price book, and the
-totals have to be equal. Needs no database.
+The batch form of the engine, which finds prices, tiers and rates and rounds credits, beside
+``genai_prices.calc_price`` called for each of the same observations, which computes the cost alone;
+in turn, several times, in one process. Both use the installed price book, and the totals have to be
+equal. Needs no database.
 """
 
 import argparse
@@ -25,11 +26,27 @@ from pricing.units import UnitKind
 
 START = datetime(2026, 8, 1, tzinfo=UTC)
 MODELS = [
-    "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini", "o3", "o4-mini",
-    "claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-3-5-haiku-latest",
-    "gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.0-flash", "deepseek-chat", "mistral-large-latest", "command-r-plus",
-    "grok-3", "gpt-4-turbo",
-]  # fmt: skip
+    "gpt-4o",
+    "gpt-4o-mini",
+    "gpt-4.1",
+    "gpt-4.1-mini",
+    "gpt-5",
+    "gpt-5-mini",
+    "o3",
+    "o4-mini",
+    "claude-sonnet-4-5",
+    "claude-haiku-4-5",
+    "claude-opus-4-1",
+    "claude-3-5-haiku-latest",
+    "gemini-2.5-pro",
+    "gemini-2.5-flash",
+    "gemini-2.0-flash",
+    "deepseek-chat",
+    "mistral-large-latest",
+    "command-r-plus",
+    "grok-3",
+    "gpt-4-turbo",
+]
 TENANTS, USERS = 1_000, 50_000
 OBSERVATIONS_A_TRACE = 3
 
@@ -50,65 +67,109 @@ def main() -> None:
         theirs.append(len(observations) / seconds)
         assert cost == package_cost, f"The totals differ: {cost} and {package_cost}."
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    print(f"{len(observations):,} observations in {len(traces):,} traces, {len(MODELS)} models; equal totals: {cost} USD")
+    print(
+        f"{len(observations):,} observations in {len(traces):,} traces, {len(MODELS)} models; equal"
+        f" totals: {cost} USD"
+    )
     print(f"batch engine: cost and credits   {median(ours):12,.0f} a second")
     print(f"calc_price:   cost               {median(theirs):12,.0f} a second")
-    print(f"ratio                            {median(ratios):12.1f} (at least 25; rounds {', '.join(f'{ratio:.1f}' for ratio in ratios)})")
+    print(
+        f"ratio                            {median(ratios):12.1f} (at least 25; rounds"
+        f" {', '.join(f'{ratio:.1f}' for ratio in ratios)})"
+    )
 
 
 def made_traces(count: int) -> list[TraceUsage]:
-    """Runs of many tenants and users over 90 days, in the forms of OpenAI's and Anthropic's usage as Langfuse has them."""
+    """Runs of many tenants and users over 90 days, in the forms of OpenAI's and Anthropic's usage
+    as Langfuse has them.
+    """
     chosen = random.Random(7)  # noqa: S311  (seeded on purpose)
     traces = []
     for _ in range(count):
         tenant, user = chosen.randrange(TENANTS), chosen.randrange(USERS)
         started_at = START + timedelta(seconds=chosen.randrange(90 * 86_400))
         observations = [
-            ObservationUsage(model := chosen.choice(MODELS), made_usage(chosen, model), None, started_at)
+            ObservationUsage(
+                model := chosen.choice(MODELS), made_usage(chosen, model), None, started_at
+            )
             for _ in range(OBSERVATIONS_A_TRACE)
         ]
-        traces.append(TraceUsage(UUID(int=tenant + 1), UUID(int=user + 1), started_at, LATEST, observations))
+        traces.append(
+            TraceUsage(UUID(int=tenant + 1), UUID(int=user + 1), started_at, LATEST, observations)
+        )
     return traces
 
 
 def made_usage(chosen: random.Random, model: str) -> dict[str, int]:
-    plain, cached, output = chosen.randrange(1, 6_000), chosen.randrange(4_000), chosen.randrange(1, 1_500)
+    plain, cached, output = (
+        chosen.randrange(1, 6_000),
+        chosen.randrange(4_000),
+        chosen.randrange(1, 1_500),
+    )
     if model.startswith("claude"):
-        return {"input": plain, "output": output, "cache_read_input_tokens": cached, "total": plain + output + cached}
+        return {
+            "input": plain,
+            "output": output,
+            "cache_read_input_tokens": cached,
+            "total": plain + output + cached,
+        }
     if chosen.random() < 0.5:
         return {"input": plain, "output": output, "total": plain + output}
-    return {"input": plain, "input_cached_tokens": cached, "output": output, "total": plain + cached + output}
+    return {
+        "input": plain,
+        "input_cached_tokens": cached,
+        "output": output,
+        "total": plain + cached + output,
+    }
 
 
 def as_package_usage(usage: ObservationUsage) -> Usage:
-    """The same for the package, which counts cached tokens inside the input. Made outside of what is timed."""
+    """The same for the package, which counts cached tokens inside the input.
+
+    Made outside of what is timed.
+    """
     details = usage.usage_details
     cached = details.get("input_cached_tokens", 0) + details.get("cache_read_input_tokens", 0)
-    return Usage(input_tokens=details["input"] + cached, cache_read_tokens=cached, output_tokens=details["output"])
+    return Usage(
+        input_tokens=details["input"] + cached,
+        cache_read_tokens=cached,
+        output_tokens=details["output"],
+    )
 
 
 def price_book() -> PriceBook:
-    """The installed book, with dated rates of three tiers, a tier for every user, and lists that are for other models."""
-    others = [Price(number, f"own-model-{number}", RateCard.of({UnitKind.INPUT: Decimal(1)})) for number in range(50)]
+    """The installed book, with dated rates of three tiers, a tier for every user, and lists that
+    are for other models.
+    """
+    others = [
+        Price(number, f"own-model-{number}", RateCard.of({UnitKind.INPUT: Decimal(1)}))
+        for number in range(50)
+    ]
     return PriceBook(
         platform_prices=others,
         tenant_prices={UUID(int=number + 1): others[:2] for number in range(0, TENANTS, 50)},
         shipped_books=[ShippedPrices(installed)],
         rates={
             tier: [
-                TierRate(10 * tier + 1, START + timedelta(days=45), Decimal(per_usd), Decimal("0.95")),
+                TierRate(
+                    10 * tier + 1, START + timedelta(days=45), Decimal(per_usd), Decimal("0.95")
+                ),
                 TierRate(10 * tier, START, Decimal(per_usd), Decimal("1.00")),
             ]
             for tier, per_usd in ((1, "100"), (2, "200"), (3, "500"))
         },
-        user_tiers={UUID(int=number + 1): [Assignment(START, 1 + number % 3)] for number in range(USERS)},
+        user_tiers={
+            UUID(int=number + 1): [Assignment(START, 1 + number % 3)] for number in range(USERS)
+        },
     )
 
 
 def engine_total(traces: list[TraceUsage]) -> Decimal:
     """With a fresh engine: finding which price is for which model is part of the work."""
     engine = PricingEngine(BOOK)
-    return from_scaled(sum(priced.cost_picousd or 0 for priced in engine.price_all(traces)), USD_PLACES)
+    return from_scaled(
+        sum(priced.cost_picousd or 0 for priced in engine.price_all(traces)), USD_PLACES
+    )
 
 
 def package_total(observations: list[ObservationUsage], usages: list[Usage]) -> Decimal:

@@ -1,8 +1,10 @@
 """How fast is the sync? `make bench-sync` (docs/benchmarks.md).
 
-One run, one machine. Each measurement is a process of its own on a database of its own; what is compared is measured in turn, several
-times, and the medians are what counts: beside *the floor* (decode the same pages, COPY into a staging table, upsert into one table, nothing
-else) and *the obvious way* (the SDK's models and bulk_create). Ratios are what counts; the figures are this machine's.
+One run, one machine. Each measurement is a process of its own on a database of its own; what is
+compared is measured in turn, several times, and the medians are what counts: beside *the floor*
+(decode the same pages, COPY into a staging table, upsert into one table, nothing else) and *the
+obvious way* (the SDK's models and bulk_create). Ratios are what counts; the figures are this
+machine's.
 """
 
 import argparse
@@ -30,7 +32,9 @@ FAR_AWAY_MS = 800
 
 @dataclass(frozen=True)
 class Measured:
-    """What a process says of its work: when it began and ended (seconds), how much it read, and its largest size."""
+    """What a process says of its work: when it began and ended (seconds), how much it read, and its
+    largest size.
+    """
 
     began: float
     ended: float
@@ -50,7 +54,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--observations", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["floor", "workers"], help="only the comparison with the floor, or of two workers with one")
+    parser.add_argument(
+        "--only",
+        choices=["floor", "workers"],
+        help="only the comparison with the floor, or of two workers with one",
+    )
     options = parser.parse_args()
     if options.only == "workers":
         with template_database():
@@ -66,7 +74,11 @@ def main() -> None:
             ratios.append(syncs[-1].rate / floors[-1].rate)
         say("sync: facts, prices, rollups, stats, ledger", *syncs)
         say("the floor: decode, COPY, upsert", *floors)
-        print(f"    sync / floor {median(ratios):.2f}, of {', '.join(f'{one:.2f}' for one in ratios)} (at least 0.5)", flush=True)
+        print(
+            f"    sync / floor {median(ratios):.2f}, of {', '.join(f'{one:.2f}' for one in ratios)}"
+            " (at least 0.5)",
+            flush=True,
+        )
         print(f"    {max(one.megabytes for one in syncs):.0f} MB at most", flush=True)
         if options.only:
             return
@@ -82,12 +94,20 @@ def compare_with_the_obvious_way(observations: int, syncs: list[Measured]) -> No
     with page_server(observations) as host, database() as url:
         obvious = measure("obvious", host, url)
     say("the obvious way: SDK models, bulk_create", obvious)
-    print(f"    sync / the obvious way {median(one.rate for one in syncs) / obvious.rate:.1f} (at least 5)", flush=True)
+    print(
+        f"    sync / the obvious way {median(one.rate for one in syncs) / obvious.rate:.1f} (at"
+        " least 5)",
+        flush=True,
+    )
 
 
 def nothing_new(host: str) -> None:
     with database() as url:
-        first, again, everything = measure("sync", host, url), measure("sync_again", host, url), measure("sync", host, url)
+        first, again, everything = (
+            measure("sync", host, url),
+            measure("sync_again", host, url),
+            measure("sync", host, url),
+        )
     say("sync again, what is due", again)
     print(f"    {again.seconds / first.seconds:.1%} of the first sync's time (under 15%)")
     say("sync again, everything read anew", everything)
@@ -98,15 +118,25 @@ def growth(observations: int, syncs: list[Measured]) -> None:
     with page_server(2 * observations) as host, database() as url:
         twice = measure("sync", host, url)
     say("sync, twice the data", twice)
-    print(f"    {twice.seconds / median(one.seconds for one in syncs):.2f} times the time (at most 2.1)")
-    print(f"    {twice.megabytes:.0f} MB at most, {max(one.megabytes for one in syncs):.0f} MB with half of it (under 300)", flush=True)
+    print(
+        f"    {twice.seconds / median(one.seconds for one in syncs):.2f} times the time (at most"
+        " 2.1)"
+    )
+    print(
+        f"    {twice.megabytes:.0f} MB at most, {max(one.megabytes for one in syncs):.0f} MB with"
+        " half of it (under 300)",
+        flush=True,
+    )
 
 
 def latency(observations: int, syncs: list[Measured]) -> None:
     with page_server(observations, LATENCY_MS) as host, database() as url:
         far = measure("sync", host, url)
     say(f"sync, {LATENCY_MS} ms added to each page", far)
-    print(f"    {1 - far.rate / median(one.rate for one in syncs):.1%} lost (less than 20%)", flush=True)
+    print(
+        f"    {1 - far.rate / median(one.rate for one in syncs):.1%} lost (less than 20%)",
+        flush=True,
+    )
 
 
 def two_workers(observations: int, rounds: int) -> None:
@@ -123,7 +153,11 @@ def two_workers(observations: int, rounds: int) -> None:
             ratios.append(together[-1].rate / alone[-1].rate)
     say(f"one worker, {FAR_AWAY_MS} ms added to each page", *alone)
     say("two workers", *together)
-    print(f"    {median(ratios):.2f} times one, of {', '.join(f'{one:.2f}' for one in ratios)} (at least 1.8)", flush=True)
+    print(
+        f"    {median(ratios):.2f} times one, of {', '.join(f'{one:.2f}' for one in ratios)} (at"
+        " least 1.8)",
+        flush=True,
+    )
 
 
 def sqlite(observations: int) -> None:
@@ -134,7 +168,10 @@ def sqlite(observations: int) -> None:
 
 
 def say(name: str, *measured: Measured) -> None:
-    print(f"{name:<45} {median(one.rate for one in measured):>10,.0f} observations a second", flush=True)
+    print(
+        f"{name:<45} {median(one.rate for one in measured):>10,.0f} observations a second",
+        flush=True,
+    )
 
 
 def measure(what: str, host: str, url: str | None, **environment: str) -> Measured:
@@ -142,9 +179,22 @@ def measure(what: str, host: str, url: str | None, **environment: str) -> Measur
 
 
 def measuring(what: str, host: str, url: str | None, **environment: str) -> "subprocess.Popen[str]":
-    """A process that measures ``what`` (a function of benchmarks.sync_measures); without ``url`` on SQLite."""
-    settings = {**os.environ, "KLUISZ_SECRET_KEY": "only for the benchmark", "DATABASE_URL": url or "", **environment}
-    return subprocess.Popen([sys.executable, "-m", "benchmarks.sync_measures", what, host], cwd=ROOT, env=settings, stdout=-1, text=True)
+    """A process that measures ``what`` (a function of benchmarks.sync_measures); without ``url`` on
+    SQLite.
+    """
+    settings = {
+        **os.environ,
+        "KLUISZ_SECRET_KEY": "only for the benchmark",
+        "DATABASE_URL": url or "",
+        **environment,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.sync_measures", what, host],
+        cwd=ROOT,
+        env=settings,
+        stdout=-1,
+        text=True,
+    )
 
 
 def finished(process: "subprocess.Popen[str]") -> Measured:

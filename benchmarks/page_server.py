@@ -1,4 +1,5 @@
-"""A Langfuse that costs nothing: v2 observations from rows that are encoded beforehand, so that a benchmark measures the reader.
+"""A Langfuse that costs nothing: v2 observations from rows that are encoded beforehand, so that a
+benchmark measures the reader.
 
 Run as a process: ``python -m benchmarks.page_server OBSERVATIONS LATENCY_MS``; prints its port.
 """
@@ -21,18 +22,47 @@ from usage.langfuse.sandbox.store import trace_hash
 
 END = datetime(2026, 11, 20, 12, tzinfo=UTC)
 EMPTY: dict[str, Any] = {
-    "projectId": "bench", "statusMessage": "", "version": "", "environment": "default", "completionStartTime": None, "model": "",
-    "internalModelId": "", "modelParameters": {}, "usageDetails": {}, "inputUsage": 0, "outputUsage": 0, "totalUsage": 0, "costDetails": {},
-    "inputCost": None, "outputCost": None, "totalCost": 0, "usagePricingTierId": None, "usagePricingTierName": None,
-    "timeToFirstToken": None, "release": "", "tags": [], "bookmarked": False, "public": False, "modelId": None, "inputPrice": None,
-    "outputPrice": None, "totalPrice": None, "level": "DEFAULT",
-}  # fmt: skip
+    "projectId": "bench",
+    "statusMessage": "",
+    "version": "",
+    "environment": "default",
+    "completionStartTime": None,
+    "model": "",
+    "internalModelId": "",
+    "modelParameters": {},
+    "usageDetails": {},
+    "inputUsage": 0,
+    "outputUsage": 0,
+    "totalUsage": 0,
+    "costDetails": {},
+    "inputCost": None,
+    "outputCost": None,
+    "totalCost": 0,
+    "usagePricingTierId": None,
+    "usagePricingTierName": None,
+    "timeToFirstToken": None,
+    "release": "",
+    "tags": [],
+    "bookmarked": False,
+    "public": False,
+    "modelId": None,
+    "inputPrice": None,
+    "outputPrice": None,
+    "totalPrice": None,
+    "level": "DEFAULT",
+}
 FOREIGN_METADATA = {
-    "trace_type": "chain", "project_name": "Kluisz Kanvas", "resourceAttributes.telemetry.sdk.language": "python",
-    "resourceAttributes.telemetry.sdk.name": "opentelemetry", "resourceAttributes.telemetry.sdk.version": "1.45.2",
-    "resourceAttributes.service.instance.id": "90199e52-9130-4070-920d-4ff3d3cd7a9c", "resourceAttributes.service.name": "kanvas",
-    "scope.attributes.public_key": "pk-lf-1234567890", "scope.version": "5.0.4", "scope.name": "langfuse-sdk",
-}  # fmt: skip
+    "trace_type": "chain",
+    "project_name": "Kluisz Kanvas",
+    "resourceAttributes.telemetry.sdk.language": "python",
+    "resourceAttributes.telemetry.sdk.name": "opentelemetry",
+    "resourceAttributes.telemetry.sdk.version": "1.45.2",
+    "resourceAttributes.service.instance.id": "90199e52-9130-4070-920d-4ff3d3cd7a9c",
+    "resourceAttributes.service.name": "kanvas",
+    "scope.attributes.public_key": "pk-lf-1234567890",
+    "scope.version": "5.0.4",
+    "scope.name": "langfuse-sdk",
+}
 
 
 def rows_of(run: DemoRun, copy: int) -> list[dict[str, Any]]:
@@ -46,25 +76,67 @@ def rows_of(run: DemoRun, copy: int) -> list[dict[str, Any]]:
         "kluisz_flow_id": run.flow_id,
         **FOREIGN_METADATA,
     }
-    shared = {"traceId": trace_id, "createdAt": received, "updatedAt": received, "metadata": metadata, "userId": run.user_id}
+    shared = {
+        "traceId": trace_id,
+        "createdAt": received,
+        "updatedAt": received,
+        "metadata": metadata,
+        "userId": run.user_id,
+    }
     shared |= {"sessionId": run.user_id[:8], "traceName": run.flow_id}
 
-    def row(number: int, name: str, begin: datetime, finish: datetime, **fields: Any) -> dict[str, Any]:
-        own = {"id": f"{trace_id[:14]}{number:02x}", "startTime": iso(begin), "endTime": iso(finish), "name": name}
+    def row(
+        number: int, name: str, begin: datetime, finish: datetime, **fields: Any
+    ) -> dict[str, Any]:
+        own = {
+            "id": f"{trace_id[:14]}{number:02x}",
+            "startTime": iso(begin),
+            "endTime": iso(finish),
+            "name": name,
+        }
         latency = (finish - begin).total_seconds()
-        return {**EMPTY, **shared, **own, "type": "SPAN", "latency": latency, "parentObservationId": f"{trace_id[:14]}00", **fields}
+        return {
+            **EMPTY,
+            **shared,
+            **own,
+            "type": "SPAN",
+            "latency": latency,
+            "parentObservationId": f"{trace_id[:14]}00",
+            **fields,
+        }
 
-    usage = {"input": run.input_tokens, "output": run.output_tokens, "total": run.input_tokens + run.output_tokens}
+    usage = {
+        "input": run.input_tokens,
+        "output": run.output_tokens,
+        "total": run.input_tokens + run.output_tokens,
+    }
     model = find_model(run.model)
     costs = cost_details(model, usage) if model else {}
     return [
-        row(0, "flow", start, end, parentObservationId=None, isRootObservation=True, level="ERROR" if run.is_failed else "DEFAULT"),
+        row(
+            0,
+            "flow",
+            start,
+            end,
+            parentObservationId=None,
+            isRootObservation=True,
+            level="ERROR" if run.is_failed else "DEFAULT",
+        ),
         row(1, "Prompt", start, asked, isRootObservation=False),
         row(
-            2, "ChatModel", asked, end, isRootObservation=False, type="GENERATION", model=run.model, usageDetails=usage,
-            totalUsage=usage["total"], costDetails=costs, totalCost=costs.get("total", 0),
+            2,
+            "ChatModel",
+            asked,
+            end,
+            isRootObservation=False,
+            type="GENERATION",
+            model=run.model,
+            usageDetails=usage,
+            totalUsage=usage["total"],
+            costDetails=costs,
+            totalCost=costs.get("total", 0),
         ),
-    ]  # fmt: skip
+    ]
 
 
 class Pages:
@@ -76,7 +148,15 @@ class Pages:
         copy = 0
         while len(rows) < observations:
             for run in runs[: (observations - len(rows) + 2) // 3]:
-                rows += [(one["startTime"], trace_hash(one["traceId"]), one["id"], json.dumps(one).encode()) for one in rows_of(run, copy)]
+                rows += [
+                    (
+                        one["startTime"],
+                        trace_hash(one["traceId"]),
+                        one["id"],
+                        json.dumps(one).encode(),
+                    )
+                    for one in rows_of(run, copy)
+                ]
             copy += 1
         rows = sorted(rows, reverse=True)[:observations]
         self._times = [time for time, *_ in reversed(rows)]
@@ -88,7 +168,13 @@ class Pages:
         stop = total - bisect_left(self._times, start)
         until = min(first + limit, stop)
         meta = {"cursor": base64.b64encode(str(until).encode()).decode()} if until < stop else {}
-        return b'{"data":[' + b",".join(self._rows[first:until]) + b'],"meta":' + json.dumps(meta).encode() + b"}"
+        return (
+            b'{"data":['
+            + b",".join(self._rows[first:until])
+            + b'],"meta":'
+            + json.dumps(meta).encode()
+            + b"}"
+        )
 
 
 def serve(observations: int, latency_ms: int) -> None:
@@ -100,7 +186,9 @@ def serve(observations: int, latency_ms: int) -> None:
         wbufsize = -1
 
         def do_GET(self) -> None:
-            query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+            query = {
+                name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()
+            }
             time.sleep(latency_ms / 1000)
             start, end = query.get("fromStartTime", "2000"), query.get("toStartTime", "2100")
             body = pages.page(start, end, int(query["limit"]), query.get("cursor"))

@@ -1,4 +1,6 @@
-"""What bench_sync measures, each in a process of its own: ``python -m benchmarks.sync_measures WHAT HOST`` prints it as JSON."""
+"""What bench_sync measures, each in a process of its own: ``python -m benchmarks.sync_measures WHAT
+HOST`` prints it as JSON.
+"""
 
 import json
 import os
@@ -36,8 +38,9 @@ from usage.sync.runner import sync_connection
 
 START = END - timedelta(days=40)
 FLOOR_COLUMNS = (
-    "id text PRIMARY KEY, trace_id text, type text, name text, level text, is_root bool, start_time timestamptz, end_time timestamptz, "
-    "received_at timestamptz, tenant text, usr text, project text, flow text, trace_name text, model text, usage text, cost numeric"
+    "id text PRIMARY KEY, trace_id text, type text, name text, level text, is_root bool, start_time"
+    " timestamptz, end_time timestamptz, received_at timestamptz, tenant text, usr text, project"
+    " text, flow text, trace_name text, model text, usage text, cost numeric"
 )
 
 
@@ -48,7 +51,11 @@ def main(what: str, host: str) -> None:
     if what == "sync":
         check(observations)
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"began": began, "ended": ended, "observations": observations, "megabytes": megabytes}))
+    sys.stdout.write(
+        json.dumps(
+            {"began": began, "ended": ended, "observations": observations, "megabytes": megabytes}
+        )
+    )
 
 
 def prepare(host: str) -> int:
@@ -60,7 +67,9 @@ def prepare(host: str) -> int:
 
 
 def connection_to(host: str) -> LangfuseConnection:
-    row, _ = LangfuseConnection.objects.get_or_create(name="bench", defaults={"host": host, "public_key": "pk"})
+    row, _ = LangfuseConnection.objects.get_or_create(
+        name="bench", defaults={"host": host, "public_key": "pk"}
+    )
     row.host, row.secret_key = host, "sk"
     row.save()
     return row
@@ -105,7 +114,9 @@ def floor(host: str) -> int:
         cursor.execute("CREATE TEMPORARY TABLE bench_staging (LIKE bench_floor)")
         with LangfuseClientService(host, "pk", "sk") as client:
             batch: list[ReceivedObservation] = []
-            with Reader(client, lambda page, _: page.observations, settings.SYNC_FETCHERS) as reader:
+            with Reader(
+                client, lambda page, _: page.observations, settings.SYNC_FETCHERS
+            ) as reader:
                 reader.add(START, END)
                 while reader.unread():
                     fetched = reader.take(60)
@@ -129,19 +140,28 @@ def _upsert(cursor: Any, batch: list[ReceivedObservation]) -> None:
             key = f"{one.trace_id}/{step.observation_id}"
             times = (step.start_time, step.end_time, step.received_at)
             own = (step.type, step.name, step.level, step.is_root)
-            copy.write_row((key, one.trace_id, *own, *times, *one.said, step.model, usage, step.cost_usd))
+            copy.write_row(
+                (key, one.trace_id, *own, *times, *one.said, step.model, usage, step.cost_usd)
+            )
     columns = [part.split()[0] for part in FLOOR_COLUMNS.split(", ")]
     updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in columns[1:])
-    cursor.execute(f"INSERT INTO bench_floor SELECT * FROM bench_staging ON CONFLICT (id) DO UPDATE SET {updates}")
+    cursor.execute(
+        "INSERT INTO bench_floor SELECT * FROM bench_staging ON CONFLICT (id) DO UPDATE SET"
+        f" {updates}"
+    )
     cursor.execute("COMMIT")
 
 
 def obvious(host: str) -> int:
-    """The SDK's client and models for the page, a model instance a row, bulk_create; the facts only."""
+    """The SDK's client and models for the page, a model instance a row, bulk_create; the facts
+    only.
+    """
     api = LangfuseAPI(base_url=host, username="pk", password="sk", timeout=60)
     cursor: str | None = None
     while True:
-        page = api.observations.get_many(fields=FIELD_GROUPS, limit=1000, cursor=cursor, from_start_time=START, to_start_time=END)
+        page = api.observations.get_many(
+            fields=FIELD_GROUPS, limit=1000, cursor=cursor, from_start_time=START, to_start_time=END
+        )
         Observation.objects.bulk_create(_instance(row) for row in page.data)
         cursor = page.meta.cursor
         if not cursor:
@@ -166,7 +186,9 @@ def _instance(row: ObservationV2) -> Observation:
     )
 
 
-MEASURES = {measure.__name__: measure for measure in (prepare, sync, sync_share, sync_again, floor, obvious)}
+MEASURES = {
+    measure.__name__: measure for measure in (prepare, sync, sync_share, sync_again, floor, obvious)
+}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -10,11 +10,20 @@ For a flow engine in the same process::
 
 from typing import Any
 
-_PUBLIC = ("check", "reserve", "reserve_credits", "InsufficientCredits", "NoActiveLicense", "BudgetExhausted")
+_PUBLIC = (
+    "check",
+    "reserve",
+    "reserve_credits",
+    "InsufficientCredits",
+    "NoActiveLicense",
+    "BudgetExhausted",
+)
 
 
 def __getattr__(name: str) -> Any:
-    """The gate, imported when it is first used: models can't be imported before Django's apps are ready."""
+    """The gate, imported when it is first used: models can't be imported before Django's apps are
+    ready.
+    """
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from credits import enforcement  # noqa: PLC0415

@@ -1,7 +1,9 @@
-"""Finds what has been reached and tells it, once for each subject, threshold and period (domain.md, Credits).
+"""Finds what has been reached and tells it, once for each subject, threshold and period (domain.md,
+Credits).
 
-A period is a calendar month of the tenant's zone. Where several thresholds are reached at once, the highest is told; the others are kept
-as reached, so that they are not told later. Whoever looks first stores the alert: its key is unique.
+A period is a calendar month of the tenant's zone. Where several thresholds are reached at once, the
+highest is told; the others are kept as reached, so that they are not told later. Whoever looks
+first stores the alert: its key is unique.
 """
 
 from collections import defaultdict
@@ -26,7 +28,10 @@ ZERO = Decimal(0)
 Kind = Alert.Kind
 
 CostOf = Callable[[UUID, datetime, datetime], Decimal]
-"""What a tenant's usage cost its providers between two moments, USD. The usage app knows and says how to ask it."""
+"""What a tenant's usage cost its providers between two moments, USD.
+
+The usage app knows and says how to ask it.
+"""
 _costs: list[CostOf] = [lambda tenant_id, start, end: ZERO]
 
 
@@ -38,11 +43,15 @@ def use_cost_of(cost_of: CostOf) -> None:
 def evaluate_all(now: datetime | None = None) -> int:
     """Look at every active tenant and its users. Returns how many alerts are new; beat calls it."""
     moment = now or timezone.now()
-    return sum(evaluate(tenant, moment) for tenant in Tenant.objects.filter(is_active=True).order_by("pk"))
+    return sum(
+        evaluate(tenant, moment) for tenant in Tenant.objects.filter(is_active=True).order_by("pk")
+    )
 
 
 def evaluate_changed(now: datetime | None = None) -> int:
-    """The same for tenants whose accounts changed a short while ago, and those with a budget: what can be new from minute to minute."""
+    """The same for tenants whose accounts changed a short while ago, and those with a budget: what
+    can be new from minute to minute.
+    """
     moment = now or timezone.now()
     has_changed = Q(users__account__updated_at__gte=moment - RECENT) | Q(budgets__isnull=False)
     tenants = Tenant.objects.filter(has_changed, is_active=True).order_by("pk").distinct()
@@ -50,7 +59,10 @@ def evaluate_changed(now: datetime | None = None) -> int:
 
 
 def evaluate(tenant: Tenant, now: datetime) -> int:
-    """Look at one tenant: its users' credits, all of them together, and its budgets. Returns how many alerts are new."""
+    """Look at one tenant: its users' credits, all of them together, and its budgets.
+
+    Returns how many alerts are new.
+    """
     start, end = month_of(now, tenant.zone)
     reached = [*_credits(tenant, now, start, end), *_budgets(tenant, now, start)]
     with transaction.atomic():
@@ -58,22 +70,46 @@ def evaluate(tenant: Tenant, now: datetime) -> int:
 
 
 def _credits(tenant: Tenant, now: datetime, start: datetime, end: datetime) -> Iterator[Alert]:
-    accounts = list(Account.objects.filter(user__tenant=tenant, user__is_active=True).select_related("user"))
+    accounts = list(
+        Account.objects.filter(user__tenant=tenant, user__is_active=True).select_related("user")
+    )
     paces = _paces(tenant, now)
     for account in accounts:
-        yield from _of_credits(tenant, account.user, account.allocated, account.used, paces[account.pk], now, start, end)
-    allocated, used = (sum((getattr(one, name) for one in accounts), ZERO) for name in ("allocated", "used"))
-    yield from _of_credits(tenant, None, allocated, used, sum(paces.values(), ZERO), now, start, end)
+        yield from _of_credits(
+            tenant,
+            account.user,
+            account.allocated,
+            account.used,
+            paces[account.pk],
+            now,
+            start,
+            end,
+        )
+    allocated, used = (
+        sum((getattr(one, name) for one in accounts), ZERO) for name in ("allocated", "used")
+    )
+    yield from _of_credits(
+        tenant, None, allocated, used, sum(paces.values(), ZERO), now, start, end
+    )
 
 
 def _paces(tenant: Tenant, now: datetime) -> dict[UUID, Decimal]:
     """What each user used in the last four weeks."""
-    charges = UsageCharge.objects.filter(account__user__tenant=tenant, hour__gte=now - PACE, hour__lte=now).order_by()
+    charges = UsageCharge.objects.filter(
+        account__user__tenant=tenant, hour__gte=now - PACE, hour__lte=now
+    ).order_by()
     return defaultdict(lambda: ZERO, charges.values_list("account").annotate(used=Sum("credits")))
 
 
 def _of_credits(
-    tenant: Tenant, user: User | None, allocated: Decimal, used: Decimal, pace: Decimal, now: datetime, start: datetime, end: datetime
+    tenant: Tenant,
+    user: User | None,
+    allocated: Decimal,
+    used: Decimal,
+    pace: Decimal,
+    now: datetime,
+    start: datetime,
+    end: datetime,
 ) -> Iterator[Alert]:
     if allocated <= 0:
         return
@@ -81,15 +117,30 @@ def _of_credits(
     for threshold in THRESHOLDS:
         if used * 100 >= allocated * threshold:
             yield Alert(
-                kind=Kind.CREDITS, tenant=tenant, user=user, threshold=threshold, period_start=start,
-                message=f"{who} has used {used * 100 / allocated:.0f}% of {allocated:,.0f} credits.",
-            )  # fmt: skip
-    rest = pace * Decimal((end - now) // timedelta(seconds=1)) / Decimal(PACE // timedelta(seconds=1))
+                kind=Kind.CREDITS,
+                tenant=tenant,
+                user=user,
+                threshold=threshold,
+                period_start=start,
+                message=(
+                    f"{who} has used {used * 100 / allocated:.0f}% of {allocated:,.0f} credits."
+                ),
+            )
+    rest = (
+        pace * Decimal((end - now) // timedelta(seconds=1)) / Decimal(PACE // timedelta(seconds=1))
+    )
     if used < allocated < used + rest:
         yield Alert(
-            kind=Kind.PROJECTION, tenant=tenant, user=user, threshold=100, period_start=start,
-            message=f"At the pace of four weeks, {who}'s remaining {allocated - used:,.0f} credits run out before the month's end.",
-        )  # fmt: skip
+            kind=Kind.PROJECTION,
+            tenant=tenant,
+            user=user,
+            threshold=100,
+            period_start=start,
+            message=(
+                f"At the pace of four weeks, {who}'s remaining {allocated - used:,.0f} credits"
+                " run out before the month's end."
+            ),
+        )
 
 
 def _budgets(tenant: Tenant, now: datetime, start: datetime) -> Iterator[Alert]:
@@ -99,18 +150,28 @@ def _budgets(tenant: Tenant, now: datetime, start: datetime) -> Iterator[Alert]:
         kind = Kind.BUDGET_CREDITS if budget.unit == TenantBudget.Unit.CREDITS else Kind.BUDGET_USD
         for threshold in THRESHOLDS:
             if budget.used * 100 >= budget.amount * threshold:
-                what = "new runs are refused" if budget.is_hard and budget.left <= 0 else "runs go on"
+                what = (
+                    "new runs are refused" if budget.is_hard and budget.left <= 0 else "runs go on"
+                )
                 yield Alert(
-                    kind=kind, tenant=tenant, threshold=threshold, period_start=start,
-                    message=f"{tenant.name} has used {budget.used * 100 / budget.amount:.0f}% of this month's {budget}; {what}.",
-                )  # fmt: skip
+                    kind=kind,
+                    tenant=tenant,
+                    threshold=threshold,
+                    period_start=start,
+                    message=(
+                        f"{tenant.name} has used {budget.used * 100 / budget.amount:.0f}%"
+                        f" of this month's {budget}; {what}."
+                    ),
+                )
 
 
 def used_of(budget: TenantBudget, tenant: Tenant, start: datetime, now: datetime) -> Decimal:
     """What counts against the budget in the month so far."""
     if budget.unit == TenantBudget.Unit.USD:
         return _costs[0](tenant.pk, start, now)
-    charges = UsageCharge.objects.filter(account__user__tenant=tenant, hour__gte=start, hour__lte=now).order_by()
+    charges = UsageCharge.objects.filter(
+        account__user__tenant=tenant, hour__gte=start, hour__lte=now
+    ).order_by()
     return charges.aggregate(total=Sum(F("credits"), output_field=CreditsField()))["total"] or ZERO
 
 
@@ -133,19 +194,38 @@ def _tell(reached: Iterable[Alert], now: datetime) -> int:
 
 def _stored(alert: Alert) -> tuple[Alert, bool]:
     """The alert as it is stored, and whether this call stored it."""
-    owner = {"user_id": alert.user_id} if alert.user_id else {"user_id": None, "tenant_id": alert.tenant_id}
+    owner = (
+        {"user_id": alert.user_id}
+        if alert.user_id
+        else {"user_id": None, "tenant_id": alert.tenant_id}
+    )
     told = {"tenant_id": alert.tenant_id, "message": alert.message, "is_told": alert.is_told}
-    return Alert.objects.get_or_create(kind=alert.kind, threshold=alert.threshold, period_start=alert.period_start, **owner, defaults=told)
+    return Alert.objects.get_or_create(
+        kind=alert.kind,
+        threshold=alert.threshold,
+        period_start=alert.period_start,
+        **owner,
+        defaults=told,
+    )
 
 
 def _address(alert: Alert, now: datetime) -> None:
-    """One delivery for each receiver: webhooks of the tenant and of the platform, the user and its tenant's admins by e-mail."""
-    hooks = Webhook.objects.filter(Q(tenant=alert.tenant_id) | Q(tenant__isnull=True), is_enabled=True)
+    """One delivery for each receiver: webhooks of the tenant and of the platform, the user and its
+    tenant's admins by e-mail.
+    """
+    hooks = Webhook.objects.filter(
+        Q(tenant=alert.tenant_id) | Q(tenant__isnull=True), is_enabled=True
+    )
     admins = User.objects.filter(tenant=alert.tenant_id, is_tenant_admin=True, is_active=True)
-    addresses = {user.email for user in [*admins, *([alert.user] if alert.user else [])] if user.email}
+    addresses = {
+        user.email for user in [*admins, *([alert.user] if alert.user else [])] if user.email
+    }
     Delivery.objects.bulk_create(
         [
             *(Delivery(alert=alert, webhook=hook, next_attempt_at=now) for hook in hooks),
-            *(Delivery(alert=alert, email=address, next_attempt_at=now) for address in sorted(addresses)),
+            *(
+                Delivery(alert=alert, email=address, next_attempt_at=now)
+                for address in sorted(addresses)
+            ),
         ]
     )

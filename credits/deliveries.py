@@ -1,8 +1,8 @@
 """Delivers alerts by signed webhook and by e-mail, with patience, and keeps what came of it.
 
 The signature is the HMAC-SHA256 of ``timestamp.body`` with the webhook's secret, in the header
-``X-Kluisz-Signature: t=<timestamp>,v1=<hex>``; a receiver computes it anew and refuses old timestamps. The delivery's id comes along, so
-that a repeated one is known.
+``X-Kluisz-Signature: t=<timestamp>,v1=<hex>``; a receiver computes it anew and refuses old
+timestamps. The delivery's id comes along, so that a repeated one is known.
 """
 
 import hashlib
@@ -26,7 +26,10 @@ LONGEST_ANSWER = 500
 
 
 def deliver_due(now: datetime | None = None, at_most: int = 500) -> int:
-    """Try everything that is due. Returns how many were delivered; beat calls it, and several may at once."""
+    """Try everything that is due.
+
+    Returns how many were delivered; beat calls it, and several may at once.
+    """
     moment = now or timezone.now()
     sent = 0
     for _ in range(at_most):
@@ -40,8 +43,12 @@ def deliver_due(now: datetime | None = None, at_most: int = 500) -> int:
 def _claim(now: datetime) -> Delivery | None:
     """The next that is due, put off so that nobody else takes it while it is tried."""
     with transaction.atomic():
-        due = Delivery.objects.filter(state=Delivery.State.PENDING, next_attempt_at__lte=now).order_by("next_attempt_at")
-        delivery = due.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked).first()
+        due = Delivery.objects.filter(
+            state=Delivery.State.PENDING, next_attempt_at__lte=now
+        ).order_by("next_attempt_at")
+        delivery = due.select_for_update(
+            skip_locked=connection.features.has_select_for_update_skip_locked
+        ).first()
         if delivery is not None:
             delivery.attempts += 1
             delivery.next_attempt_at = now + BACKOFF[min(delivery.attempts, len(BACKOFF)) - 1]
@@ -59,7 +66,11 @@ def attempt(delivery: Delivery, now: datetime) -> bool:
             delivery.state = Delivery.State.FAILED
         delivery.save(update_fields=["answer", "state"])
         return False
-    delivery.answer, delivery.state, delivery.sent_at = answer[:LONGEST_ANSWER], Delivery.State.SENT, now
+    delivery.answer, delivery.state, delivery.sent_at = (
+        answer[:LONGEST_ANSWER],
+        Delivery.State.SENT,
+        now,
+    )
     delivery.save(update_fields=["answer", "state", "sent_at"])
     return True
 
@@ -103,13 +114,22 @@ def _post(delivery: Delivery, webhook: Webhook, now: datetime) -> str:
         "User-Agent": "Kluisz-Analytics",
         "X-Kluisz-Signature": signature(webhook.secret, int(now.timestamp()), body),
     }
-    answer = httpx.post(webhook.url, content=body, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False)
+    answer = httpx.post(
+        webhook.url, content=body, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False
+    )
     if not answer.is_success:
-        raise httpx.HTTPStatusError(f"{answer.status_code} {answer.text[:200]}", request=answer.request, response=answer)
+        raise httpx.HTTPStatusError(
+            f"{answer.status_code} {answer.text[:200]}", request=answer.request, response=answer
+        )
     return f"{answer.status_code}"
 
 
 def _mail(delivery: Delivery) -> str:
     message = delivery.alert.message if delivery.alert else "A test."
-    send_mail(f"Kluisz Analytics: {message}", f"{message}\n", settings.DEFAULT_FROM_EMAIL, [delivery.email])
+    send_mail(
+        f"Kluisz Analytics: {message}",
+        f"{message}\n",
+        settings.DEFAULT_FROM_EMAIL,
+        [delivery.email],
+    )
     return "handed to the mail server"

@@ -1,8 +1,11 @@
-"""The gate before a run: may it start, and are its credits reserved (domain.md, Credits, Enforcement).
+"""The gate before a run: may it start, and are its credits reserved (domain.md, Credits,
+Enforcement).
 
-One conditional statement decides (:func:`credits.holds.insert`): it adds to what is held only where enough remains. So any number of runs
-that start at once, in any number of processes, can never together reserve more than remains, and nobody waits, sleeps or tries again for
-another. What has expired, begun or ended since the account was last looked at is looked for only where the statement says no.
+One conditional statement decides (:func:`credits.holds.insert`): it adds to what is held only where
+enough remains. So any number of runs that start at once, in any number of processes, can never
+together reserve more than remains, and nobody waits, sleeps or tries again for another. What has
+expired, begun or ended since the account was last looked at is looked for only where the statement
+says no.
 """
 
 import uuid
@@ -64,8 +67,8 @@ class Reservation:
 def check(user: User, flow_id: str = "", credits: Decimal | None = None) -> Checked:
     """Whether a run may start now; reserves nothing. Platform admins pass.
 
-    What it needs is ``credits``, else the median of the flow's history. Raises NoActiveLicense, InsufficientCredits; ValueError for an
-    impossible amount.
+    What it needs is ``credits``, else the median of the flow's history. Raises NoActiveLicense,
+    InsufficientCredits; ValueError for an impossible amount.
     """
     now = timezone.now()
     required = _amount(credits) or _expected(estimate(flow_id).median)
@@ -80,28 +83,43 @@ def check(user: User, flow_id: str = "", credits: Decimal | None = None) -> Chec
 
 
 def reserve_credits(
-    user: User, trace_id: str, flow_id: str = "", credits: Decimal | None = None, ttl: timedelta = DEFAULT_TTL
+    user: User,
+    trace_id: str,
+    flow_id: str = "",
+    credits: Decimal | None = None,
+    ttl: timedelta = DEFAULT_TTL,
 ) -> Reservation:
-    """Reserve credits for a run if enough remain; the same trace again returns the same hold. Platform admins pass.
+    """Reserve credits for a run if enough remain; the same trace again returns the same hold.
+    Platform admins pass.
 
-    What it needs is ``credits``, else the 90th percentile of the flow's history. Raises NoActiveLicense, InsufficientCredits; ValueError
-    for an impossible amount, time or trace id; IdempotencyConflict for a trace with a hold of another user or amount.
+    What it needs is ``credits``, else the 90th percentile of the flow's history. Raises
+    NoActiveLicense, InsufficientCredits; ValueError for an impossible amount, time or trace id;
+    IdempotencyConflict for a trace with a hold of another user or amount.
     """
     now = timezone.now()
     _check_request(trace_id, ttl)
     required = _amount(credits) or _expected(estimate(flow_id).p90)
     hold = Hold(
-        id=uuid.uuid4(), account_id=user.pk, trace_id=trace_id, flow_id=flow_id, credits=required, created_at=now, expires_at=now + ttl
+        id=uuid.uuid4(),
+        account_id=user.pk,
+        trace_id=trace_id,
+        flow_id=flow_id,
+        credits=required,
+        created_at=now,
+        expires_at=now + ttl,
     )
     month_start, _ = month_of(now, user.tenant.zone)
     try:
         if holds.insert(hold, month_start=month_start, is_free=user.is_superuser):
             return Reservation(hold, is_new=True)
-        # Only now is it asked why: an answer to a repeated call, a refusal, or something that is due.
+        # Only now is it asked why: an answer to a repeated call, a refusal, or something that is
+        # due.
         if (existing := _existing(trace_id, user, credits)) is not None:
             return Reservation(existing, is_new=False)
         _grace(user, now)
-        if _make_room(user, now) and holds.insert(hold, month_start=month_start, is_free=user.is_superuser):
+        if _make_room(user, now) and holds.insert(
+            hold, month_start=month_start, is_free=user.is_superuser
+        ):
             return Reservation(hold, is_new=True)
     except IntegrityError:
         # Another call was faster with the same trace.
@@ -113,11 +131,19 @@ def reserve_credits(
 
 
 @contextmanager
-def reserve(user: User, trace_id: str, flow_id: str = "", credits: Decimal | None = None, ttl: timedelta = DEFAULT_TTL) -> Iterator[Hold]:
-    """For a flow engine in this process: ``with credits.reserve(user, trace_id, flow_id): …`` runs the flow with its credits reserved.
+def reserve(
+    user: User,
+    trace_id: str,
+    flow_id: str = "",
+    credits: Decimal | None = None,
+    ttl: timedelta = DEFAULT_TTL,
+) -> Iterator[Hold]:
+    """For a flow engine in this process: ``with credits.reserve(user, trace_id, flow_id): …`` runs
+    the flow with its credits reserved.
 
-    Afterwards they stay held until the sync charges the trace. Where the block raises, the hold is left to its time: what the run used
-    until then is charged from its trace, and without one it expires. Raises as :func:`reserve_credits`, before the block is entered.
+    Afterwards they stay held until the sync charges the trace. Where the block raises, the hold is
+    left to its time: what the run used until then is charged from its trace, and without one it
+    expires. Raises as :func:`reserve_credits`, before the block is entered.
     """
     hold = reserve_credits(user, trace_id, flow_id, credits, ttl).hold
     yield hold
@@ -125,7 +151,9 @@ def reserve(user: User, trace_id: str, flow_id: str = "", credits: Decimal | Non
 
 
 def remaining_of(user: User, now: datetime) -> Decimal:
-    """What the user may still use; holds that have expired by now don't count. 0 for a user without an account."""
+    """What the user may still use; holds that have expired by now don't count. 0 for a user without
+    an account.
+    """
     account = Account.objects.filter(pk=user.pk).first()
     return ZERO if account is None else account.remaining + holds.expired_credits(account, now)
 
@@ -146,7 +174,8 @@ def _check_request(trace_id: str, ttl: timedelta) -> None:
         raise ValueError(f"“{trace_id[:50]}” is not a trace id: write 1 to 200 characters.")
     if not timedelta(0) < ttl <= LONGEST_TTL:
         raise ValueError(
-            f"A hold of {ttl.total_seconds():.0f} seconds is not possible: at least 1 second, at most {LONGEST_TTL.days} days."
+            f"A hold of {ttl.total_seconds():.0f} seconds is not possible: at least 1 second, at"
+            f" most {LONGEST_TTL.days} days."
         )
 
 
@@ -159,7 +188,9 @@ def _existing(trace_id: str, user: User, credits: Decimal | None) -> Hold | None
 
 
 def _make_room(user: User, now: datetime) -> bool:
-    """Look at what is due: an account to open, holds that expired, grants that begin or end, the month's top-up. Whether anything was."""
+    """Look at what is due: an account to open, holds that expired, grants that begin or end, the
+    month's top-up. Whether anything was.
+    """
     with transaction.atomic():
         is_new = not Account.objects.filter(pk=user.pk).exists()
         accounts = ledger.lock([user.pk])
@@ -173,7 +204,10 @@ def _make_room(user: User, now: datetime) -> bool:
 
 
 def _grace(user: User, now: datetime) -> Decimal:
-    """How far below zero the user may start runs. Raises NoActiveLicense for one who may start none; platform admins pass."""
+    """How far below zero the user may start runs.
+
+    Raises NoActiveLicense for one who may start none; platform admins pass.
+    """
     if user.is_superuser:
         return ZERO
     licence = licence_state(user, now)
@@ -184,7 +218,15 @@ def _grace(user: User, now: datetime) -> Decimal:
 
 
 def _check_budgets(user: User, now: datetime) -> None:
-    """A hard budget of the tenant that is used up refuses new runs until the month's end. It is reckoned once a minute by the beat."""
-    for budget in TenantBudget.objects.filter(tenant=user.tenant_id, is_hard=True, used__gte=F("amount"), period_start__isnull=False):
+    """A hard budget of the tenant that is used up refuses new runs until the month's end.
+
+    It is reckoned once a minute by the beat.
+    """
+    for budget in TenantBudget.objects.filter(
+        tenant=user.tenant_id, is_hard=True, used__gte=F("amount"), period_start__isnull=False
+    ):
         if budget.period_start == month_of(now, user.tenant.zone)[0]:
-            raise BudgetExhausted(f"{user.tenant.name} has used up this month's {budget}: new runs are refused until the month's end.")
+            raise BudgetExhausted(
+                f"{user.tenant.name} has used up this month's {budget}: new runs are refused until"
+                " the month's end."
+            )

@@ -1,4 +1,7 @@
-"""What a run of a flow will cost, from the flow's own history. The usage app knows that history and says how to ask it."""
+"""What a run of a flow will cost, from the flow's own history.
+
+The usage app knows that history and says how to ask it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

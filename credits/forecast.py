@@ -1,7 +1,8 @@
 """What days to come will use, by the weekday pattern of the last six weeks. Pure.
 
-A day still to come is expected to use what the same weekday used on average in those weeks (days before the first usage don't count), and
-what is left of today no less than today's average has left. Amounts are of any one unit.
+A day still to come is expected to use what the same weekday used on average in those weeks (days
+before the first usage don't count), and what is left of today no less than today's average has
+left. Amounts are of any one unit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,22 @@ class Pattern:
 
     @classmethod
     def of(cls, days: Sequence[tuple[date, int]]) -> "Pattern":
-        """Of past days in their order. A weekday that has none of its own is as the days are on average."""
+        """Of past days in their order.
+
+        A weekday that has none of its own is as the days are on average.
+        """
         used = days[len(list(takewhile(lambda day: day[1] == 0, days))) :]
         everyday = [amount for _, amount in used] or [0]
-        groups = [[amount for day, amount in used if day.weekday() == weekday] or everyday for weekday in range(7)]
-        # Of a single day nobody knows how much it varies; all days together are the best that is known.
-        return cls([fmean(group) for group in groups], [pvariance(group if len(group) > 1 else everyday) for group in groups])
+        groups = [
+            [amount for day, amount in used if day.weekday() == weekday] or everyday
+            for weekday in range(7)
+        ]
+        # Of a single day nobody knows how much it varies; all days together are the best that is
+        # known.
+        return cls(
+            [fmean(group) for group in groups],
+            [pvariance(group if len(group) > 1 else everyday) for group in groups],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,11 @@ class Forecast:
     def days(self) -> Iterator[tuple[date, float, float]]:
         """From today on: the day, what it is expected to use yet, and its variance."""
         weekday = self.today.weekday()
-        yield self.today, max(0.0, self.pattern.means[weekday] - self.today_used), self.pattern.variances[weekday]
+        yield (
+            self.today,
+            max(0.0, self.pattern.means[weekday] - self.today_used),
+            self.pattern.variances[weekday],
+        )
         for number in range(1, FARTHEST):
             day = self.today + timedelta(days=number)
             yield day, self.pattern.means[day.weekday()], self.pattern.variances[day.weekday()]
@@ -56,7 +71,9 @@ class Forecast:
         return sum(mean for _, mean, _ in rest), sum(variance for *_, variance in rest)
 
     def day_of(self, amount: Decimal) -> date | None:
-        """The day on which so much more will have been used; None where that is too far away to know."""
+        """The day on which so much more will have been used; None where that is too far away to
+        know.
+        """
         left = float(amount)
         for day, mean, _ in self.days():
             left -= mean

@@ -1,4 +1,6 @@
-"""Giving credits and taking them back: grants, refunds, adjustments, voiding, and what recurs (domain.md, Credits)."""
+"""Giving credits and taking them back: grants, refunds, adjustments, voiding, and what recurs
+(domain.md, Credits).
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +33,10 @@ class IdempotencyConflict(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class NewGrant:
-    """A grant to give. ``expires_at`` of a recurring one is set: the beginning of its next occurrence."""
+    """A grant to give.
+
+    ``expires_at`` of a recurring one is set: the beginning of its next occurrence.
+    """
 
     user: User
     amount: Decimal
@@ -49,31 +54,40 @@ class NewGrant:
 def grant(new: NewGrant) -> Grant:
     """Give credits; the same key again gives nothing and returns the grant of the first time.
 
-    Raises ValueError for an amount that is not above 0 or has more than six decimals, and for an end that is not after the beginning;
-    IdempotencyConflict when the key was used for another user or amount.
+    Raises ValueError for an amount that is not above 0 or has more than six decimals, and for an
+    end that is not after the beginning; IdempotencyConflict when the key was used for another user
+    or amount.
     """
     try:
         return give([new])[0]
     except IntegrityError:
-        # Whoever used the key for another user at the same moment was faster; its grant is there now.
+        # Whoever used the key for another user at the same moment was faster; its grant is there
+        # now.
         return give([new])[0]
 
 
 @transaction.atomic
 def give(many: Sequence[NewGrant]) -> list[Grant]:
-    """Give any number of grants at once, in a handful of statements; those whose key is there already give nothing."""
+    """Give any number of grants at once, in a handful of statements; those whose key is there
+    already give nothing.
+    """
     now = timezone.now()
     for new in many:
         _check(new)
     accounts = ledger.lock({new.user.pk for new in many})
-    known = {one.idempotency_key: one for one in Grant.objects.filter(idempotency_key__in=[new.idempotency_key for new in many])}
+    known = {
+        one.idempotency_key: one
+        for one in Grant.objects.filter(idempotency_key__in=[new.idempotency_key for new in many])
+    }
     for new in many:
         if (first := known.get(new.idempotency_key)) is not None:
             check_same(first, account_id=new.user.pk, amount=new.amount, source=new.source.value)
     rows = [_row(new) for new in many if new.idempotency_key not in known]
     created = Grant.objects.bulk_create(rows, batch_size=1000)
     if created:
-        ledger.settle({user_id: accounts[user_id] for user_id in {one.account_id for one in created}}, now)
+        ledger.settle(
+            {user_id: accounts[user_id] for user_id in {one.account_id for one in created}}, now
+        )
     by_key = {**known, **{one.idempotency_key: one for one in created}}
     return [by_key[new.idempotency_key] for new in many]
 
@@ -88,9 +102,15 @@ def check_amount(amount: Decimal, what: str) -> None:
 def _check(new: NewGrant) -> None:
     check_amount(new.amount, "Giving")
     if abs(new.starts_at - timezone.now()) > FARTHEST:
-        raise ValueError(f"The beginning, {new.starts_at.isoformat()}, is more than {FARTHEST.days // 365} years away.")
+        raise ValueError(
+            f"The beginning, {new.starts_at.isoformat()}, is more than {FARTHEST.days // 365} years"
+            " away."
+        )
     if new.expires_at is not None and new.expires_at <= new.starts_at:
-        raise ValueError(f"The end, {new.expires_at.isoformat()}, is not after the beginning, {new.starts_at.isoformat()}.")
+        raise ValueError(
+            f"The end, {new.expires_at.isoformat()}, is not after the beginning,"
+            f" {new.starts_at.isoformat()}."
+        )
 
 
 def check_same(first: Grant | Transaction | Hold, **body: Any) -> None:
@@ -98,7 +118,8 @@ def check_same(first: Grant | Transaction | Hold, **body: Any) -> None:
     for name, value in body.items():
         if getattr(first, name) != value:
             raise IdempotencyConflict(
-                f"The idempotency key was used before with another {name.removesuffix('_id')}: {getattr(first, name)}. Use a new key."
+                f"The idempotency key was used before with another {name.removesuffix('_id')}:"
+                f" {getattr(first, name)}. Use a new key."
             )
 
 
@@ -121,31 +142,49 @@ def _row(new: NewGrant) -> Grant:
     )
 
 
-def refund(user: User, amount: Decimal, *, reason: str, idempotency_key: str, by: User | None) -> Grant:
+def refund(
+    user: User, amount: Decimal, *, reason: str, idempotency_key: str, by: User | None
+) -> Grant:
     """Give credits back, without an end. Raises as :func:`grant`."""
-    return grant(NewGrant(user, amount, Grant.Source.REFUND, idempotency_key, reason, created_by=by))
+    return grant(
+        NewGrant(user, amount, Grant.Source.REFUND, idempotency_key, reason, created_by=by)
+    )
 
 
 @transaction.atomic
-def adjust(user: User, amount: Decimal, *, reason: str, idempotency_key: str, by: User | None) -> Grant | Transaction:
-    """Correct a user's credits by ``amount``, up or down; down it burns grants as usage does. Raises as :func:`grant`."""
+def adjust(
+    user: User, amount: Decimal, *, reason: str, idempotency_key: str, by: User | None
+) -> Grant | Transaction:
+    """Correct a user's credits by ``amount``, up or down; down it burns grants as usage does.
+
+    Raises as :func:`grant`.
+    """
     if amount > 0 or not amount.is_finite():
-        return grant(NewGrant(user, amount, Grant.Source.ADJUSTMENT, idempotency_key, reason, created_by=by))
+        return grant(
+            NewGrant(user, amount, Grant.Source.ADJUSTMENT, idempotency_key, reason, created_by=by)
+        )
     check_amount(-amount, "Taking")
     ledger.lock([user.pk])
     first = Transaction.objects.filter(idempotency_key=idempotency_key).first()
     if first is not None:
         check_same(first, account_id=user.pk, amount=amount)
         return first
-    return ledger.correct(user, -amount, idempotency_key=idempotency_key, reason=reason, by=by, now=timezone.now())
+    return ledger.correct(
+        user, -amount, idempotency_key=idempotency_key, reason=reason, by=by, now=timezone.now()
+    )
 
 
 @transaction.atomic
 def void(given: Grant, by: User | None) -> Grant:
-    """End a grant now: what is left of it goes back, and it is not given again. Voiding twice changes nothing."""
+    """End a grant now: what is left of it goes back, and it is not given again.
+
+    Voiding twice changes nothing.
+    """
     now = timezone.now()
     accounts = ledger.lock([given.account_id])
-    changed = Grant.objects.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now), pk=given.pk, voided_at__isnull=True)
+    changed = Grant.objects.filter(
+        Q(expires_at__isnull=True) | Q(expires_at__gt=now), pk=given.pk, voided_at__isnull=True
+    )
     if changed.update(voided_at=now, voided_by=by):
         ledger.settle(accounts, now)
     given.refresh_from_db()
@@ -153,11 +192,18 @@ def void(given: Grant, by: User | None) -> Grant:
 
 
 def catch_up(now: datetime | None = None) -> int:
-    """Post every beginning and end of a grant that is due, for all accounts. Returns how many accounts there were; beat calls it."""
+    """Post every beginning and end of a grant that is due, for all accounts.
+
+    Returns how many accounts there were; beat calls it.
+    """
     moment = now or timezone.now()
     done = 0
     while True:
-        due = list(Account.objects.filter(next_event_at__lte=moment).order_by("pk").values_list("pk", flat=True)[:ACCOUNTS_A_BATCH])
+        due = list(
+            Account.objects.filter(next_event_at__lte=moment)
+            .order_by("pk")
+            .values_list("pk", flat=True)[:ACCOUNTS_A_BATCH]
+        )
         if not due:
             return done
         with transaction.atomic():
@@ -172,11 +218,19 @@ def catch_up_accounts(accounts: dict[Any, Account], now: datetime) -> None:
 
 
 def _due_occurrences(accounts: Iterable[Any], now: datetime) -> list[Grant]:
-    """The occurrences of recurring grants that have begun by now and are not there yet, also those that were missed."""
-    series = Grant.objects.filter(account__in=accounts, series__isnull=True, voided_at__isnull=True).exclude(recurrence="")
-    series = series.annotate(last=Max("occurrences__occurrence"), stopped=Max("occurrences__voided_at"))
+    """The occurrences of recurring grants that have begun by now and are not there yet, also those
+    that were missed.
+    """
+    series = Grant.objects.filter(
+        account__in=accounts, series__isnull=True, voided_at__isnull=True
+    ).exclude(recurrence="")
+    series = series.annotate(
+        last=Max("occurrences__occurrence"), stopped=Max("occurrences__voided_at")
+    )
     rows = []
-    for first in series.filter(stopped__isnull=True, expires_at__isnull=False).select_related("account__user__tenant"):
+    for first in series.filter(stopped__isnull=True, expires_at__isnull=False).select_related(
+        "account__user__tenant"
+    ):
         number = (first.last or 0) + 1
         zone, recurrence = first.account.user.tenant.zone, Recurrence(first.recurrence)
         while (starts_at := occurrence(first.starts_at, recurrence, number, zone)) <= now:

@@ -1,7 +1,7 @@
 """Reservations: the statement that makes one, and what becomes of it (domain.md, Credits, Hold).
 
-An account's ``held`` is the sum of its open and settled holds, always. Who changes a hold locks its account first, so nobody waits in a
-circle.
+An account's ``held`` is the sum of its open and settled holds, always. Who changes a hold locks its
+account first, so nobody waits in a circle.
 """
 
 from collections.abc import Collection, Iterable
@@ -29,23 +29,29 @@ ZERO = Decimal(0)
 IS_FREE = "TRUE"
 IS_ALLOWED = f"""EXISTS (
     SELECT 1 FROM (
-            SELECT id, tenant_id, is_active, {TIER_SQL} AS held_tier_id FROM "user" u WHERE id = %(user_id)s LIMIT 1
+            SELECT id, tenant_id, is_active, {TIER_SQL} AS held_tier_id FROM "user" u
+                WHERE id = %(user_id)s LIMIT 1
         ) u
         WHERE {IS_LICENSED_SQL}
         AND NOT EXISTS (
             SELECT 1 FROM credit_tenant_budget
-            WHERE tenant_id = u.tenant_id AND is_hard AND used >= amount AND period_start = %(month_start)s
+            WHERE tenant_id = u.tenant_id AND is_hard AND used >= amount
+                AND period_start = %(month_start)s
         )
-        AND credit_account.allocated - credit_account.used - credit_account.held + {GRACE_SQL} >= %(credits)s
+        AND credit_account.allocated - credit_account.used - credit_account.held
+            + {GRACE_SQL} >= %(credits)s
     ) AND (next_event_at IS NULL OR next_event_at > %(now)s)"""
 RESERVE = "UPDATE credit_account SET held = held + %(credits)s WHERE user_id = %(user_id)s AND "
 STORE = """
-    INSERT INTO credit_hold (id, account_id, trace_id, flow_id, credits, state, created_at, expires_at)
-    SELECT %(id)s, user_id, %(trace_id)s, %(flow_id)s, %(credits)s, 'open', %(now)s, %(expires_at)s FROM """
+    INSERT INTO credit_hold (id, account_id, trace_id, flow_id, credits, state, created_at,
+        expires_at)
+    SELECT %(id)s, user_id, %(trace_id)s, %(flow_id)s, %(credits)s, 'open', %(now)s, %(expires_at)s
+        FROM """
 
 
 def insert(hold: Hold, *, month_start: datetime, is_free: bool) -> bool:
-    """Reserve and store the hold in one statement, if the user may start runs and enough remains (or ``is_free``); whether it was.
+    """Reserve and store the hold in one statement, if the user may start runs and enough remains
+    (or ``is_free``); whether it was.
 
     Raises IntegrityError when its trace has a hold; nothing is reserved then.
     """
@@ -63,7 +69,9 @@ def insert(hold: Hold, *, month_start: datetime, is_free: bool) -> bool:
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             with _one_statement():
-                cursor.execute(f"WITH reserved AS ({reserve} RETURNING user_id) {STORE} reserved", values)
+                cursor.execute(
+                    f"WITH reserved AS ({reserve} RETURNING user_id) {STORE} reserved", values
+                )
             return cursor.rowcount > 0
         stored = {name: sqlite_value(value) for name, value in values.items()}
         with transaction.atomic():
@@ -75,31 +83,54 @@ def insert(hold: Hold, *, month_start: datetime, is_free: bool) -> bool:
 
 
 def _one_statement() -> AbstractContextManager[Any]:
-    """A statement is a transaction by itself; within one of the caller's, its failure has to leave that as it was."""
+    """A statement is a transaction by itself; within one of the caller's, its failure has to leave
+    that as it was.
+    """
     return transaction.atomic() if connection.in_atomic_block else nullcontext()
 
 
 def settle(hold_id: UUID, credits: Decimal | None = None) -> Hold:
-    """The run says what it used: that stays held until the sync charges its trace. Without an amount, what was reserved stays held.
+    """The run says what it used: that stays held until the sync charges its trace. Without an
+    amount, what was reserved stays held.
 
     Repeating it, and settling what has ended, changes nothing. Raises Hold.DoesNotExist.
     """
     now = timezone.now()
     used = None if credits is None else to_scaled(credits, CREDIT_PLACES)
-    change = "state = 'settled', settled_credits = COALESCE(%(used)s, credits), expires_at = %(until)s"
-    _change(hold_id, change, "state = 'open'", "settled_credits - credits", used=used, until=now + SETTLED_TTL)
+    change = (
+        "state = 'settled', settled_credits = COALESCE(%(used)s, credits), expires_at = %(until)s"
+    )
+    _change(
+        hold_id,
+        change,
+        "state = 'open'",
+        "settled_credits - credits",
+        used=used,
+        until=now + SETTLED_TTL,
+    )
     return Hold.objects.get(pk=hold_id)
 
 
 def release(hold_id: UUID) -> Hold:
-    """Free what is held. Repeating it, and releasing what has ended, changes nothing. Raises Hold.DoesNotExist."""
+    """Free what is held.
+
+    Repeating it, and releasing what has ended, changes nothing. Raises Hold.DoesNotExist.
+    """
     change = "state = 'released', ended_at = %(until)s"
-    _change(hold_id, change, "state IN ('open', 'settled')", "-COALESCE(settled_credits, credits)", until=timezone.now())
+    _change(
+        hold_id,
+        change,
+        "state IN ('open', 'settled')",
+        "-COALESCE(settled_credits, credits)",
+        until=timezone.now(),
+    )
     return Hold.objects.get(pk=hold_id)
 
 
 def _change(hold_id: UUID, change: str, condition: str, difference: str, **values: Any) -> None:
-    """Change the hold where the condition holds, and its account's ``held`` by the difference; the account is locked first."""
+    """Change the hold where the condition holds, and its account's ``held`` by the difference; the
+    account is locked first.
+    """
     owner = "SELECT account_id FROM credit_hold WHERE id = %(id)s"
     update = f"UPDATE credit_hold SET {change} WHERE id = %(id)s AND {condition}"
     values["id"] = hold_id
@@ -107,9 +138,12 @@ def _change(hold_id: UUID, change: str, condition: str, difference: str, **value
         if connection.vendor == "postgresql":
             cursor.execute(
                 f"""
-                WITH owner AS (SELECT user_id FROM credit_account WHERE user_id = ({owner}) FOR UPDATE),
-                changed AS ({update} AND account_id = (SELECT user_id FROM owner) RETURNING account_id, {difference} AS difference)
-                UPDATE credit_account SET held = held + difference FROM changed WHERE user_id = account_id
+                WITH owner AS (SELECT user_id FROM credit_account
+                    WHERE user_id = ({owner}) FOR UPDATE),
+                changed AS ({update} AND account_id = (SELECT user_id FROM owner)
+                    RETURNING account_id, {difference} AS difference)
+                UPDATE credit_account SET held = held + difference FROM changed
+                    WHERE user_id = account_id
                 """,
                 values,
             )
@@ -120,12 +154,17 @@ def _change(hold_id: UUID, change: str, condition: str, difference: str, **value
             cursor.execute(update, stored)
             if cursor.rowcount:
                 amount = f"(SELECT {difference} FROM credit_hold WHERE id = %(id)s)"
-                cursor.execute(f"UPDATE credit_account SET held = held + {amount} WHERE user_id = ({owner})", stored)
+                cursor.execute(
+                    f"UPDATE credit_account SET held = held + {amount} WHERE user_id = ({owner})",
+                    stored,
+                )
 
 
 def expire(account: Account, now: datetime) -> Decimal:
     """Free what has expired of the account, which is locked. Returns how much."""
-    expired = list(Hold.objects.filter(account=account, state__in=Hold.HOLDING, expires_at__lte=now))
+    expired = list(
+        Hold.objects.filter(account=account, state__in=Hold.HOLDING, expires_at__lte=now)
+    )
     return _end(account, expired, Hold.State.EXPIRED, now)
 
 
@@ -139,13 +178,19 @@ def _end(account: Account, ended: Collection[Hold], state: Hold.State, now: date
 
 
 def charged(trace_ids: Iterable[str]) -> int:
-    """The traces have been charged, so nothing is held for them any more. Call it in the transaction that charges them.
+    """The traces have been charged, so nothing is held for them any more. Call it in the
+    transaction that charges them.
 
-    Returns how many holds ended. A hold that had expired or was released stays as it is: it holds nothing.
+    Returns how many holds ended. A hold that had expired or was released stays as it is: it holds
+    nothing.
     """
     if not Hold.objects.filter(state__in=Hold.HOLDING).exists():
         return 0
-    found = list(Hold.objects.filter(trace_id__in=list(trace_ids), state__in=Hold.HOLDING).values_list("pk", "account_id"))
+    found = list(
+        Hold.objects.filter(trace_id__in=list(trace_ids), state__in=Hold.HOLDING).values_list(
+            "pk", "account_id"
+        )
+    )
     if not found:
         return 0
     accounts = ledger.lock({account_id for _, account_id in found})
@@ -160,9 +205,16 @@ def charged(trace_ids: Iterable[str]) -> int:
 
 
 def expire_all(now: datetime | None = None, at_most: int = 10_000) -> int:
-    """Free expired holds of all accounts, for those who look at the table; the gate needs no one to. Returns how many accounts."""
+    """Free expired holds of all accounts, for those who look at the table; the gate needs no one
+    to. Returns how many accounts.
+    """
     moment = now or timezone.now()
-    due = Hold.objects.filter(state__in=Hold.HOLDING, expires_at__lte=moment).order_by().values_list("account_id", flat=True).distinct()
+    due = (
+        Hold.objects.filter(state__in=Hold.HOLDING, expires_at__lte=moment)
+        .order_by()
+        .values_list("account_id", flat=True)
+        .distinct()
+    )
     done = 0
     for account_id in list(due[:at_most]):
         with transaction.atomic():
@@ -175,4 +227,12 @@ def expired_credits(account: Account, now: datetime) -> Decimal:
     """What the account still counts as held although it has expired."""
     if not account.held:
         return ZERO
-    return sum((hold.held for hold in Hold.objects.filter(account=account, state__in=Hold.HOLDING, expires_at__lte=now)), ZERO)
+    return sum(
+        (
+            hold.held
+            for hold in Hold.objects.filter(
+                account=account, state__in=Hold.HOLDING, expires_at__lte=now
+            )
+        ),
+        ZERO,
+    )

@@ -2,13 +2,17 @@
 
 Rules, before any code:
 
-- An account's balance is ``allocated - used`` and equals the sum of its transactions, always. ``allocated`` is what the grants in force
-  came to, ``used`` what has been burned of them, and debt; a grant that ends leaves both.
-- A grant is in the ledger from when it begins; when it ends, what usage has not burned goes back (:mod:`credits.burn` says which usage
-  burns which grant). Both are posted as differences to what was posted, so late usage burns what was in force at its own time.
-- Whoever posts first locks the account rows, in the order of their keys, so that two posters never deadlock.
-- Usage is posted for each user and hour as the difference between what that hour comes to now and what has been posted for it:
-  a deduction, or a refund when the usage became less. Posting the same again posts nothing.
+- An account's balance is ``allocated - used`` and equals the sum of its transactions, always.
+  ``allocated`` is what the grants in force came to, ``used`` what has been burned of them, and
+  debt; a grant that ends leaves both.
+- A grant is in the ledger from when it begins; when it ends, what usage has not burned goes back
+  (:mod:`credits.burn` says which usage burns which grant). Both are posted as differences to what
+  was posted, so late usage burns what was in force at its own time.
+- Whoever posts first locks the account rows, in the order of their keys, so that two posters never
+  deadlock.
+- Usage is posted for each user and hour as the difference between what that hour comes to now and
+  what has been posted for it: a deduction, or a refund when the usage became less. Posting the same
+  again posts nothing.
 - Usage that already happened is charged even beyond zero; only starting new runs is refused.
 """
 
@@ -26,7 +30,15 @@ from django.utils import timezone
 
 from credits.burn import GrantTerms, burn_down
 from credits.models import Account, Grant, Transaction, UsageCharge
-from kluisz_analytics.bulk import Statement, among, empty_table, execute_all, insert_rows, stamp, uuid_of
+from kluisz_analytics.bulk import (
+    Statement,
+    among,
+    empty_table,
+    execute_all,
+    insert_rows,
+    stamp,
+    uuid_of,
+)
 from kluisz_analytics.fields import CREDIT_PLACES, from_scaled, to_scaled
 from kluisz_analytics.tenants.models import User
 
@@ -36,7 +48,9 @@ UsageHours = Mapping[tuple[UUID, datetime], Decimal]
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """What a posting of usage did: entries written, and the credits deducted less those refunded."""
+    """What a posting of usage did: entries written, and the credits deducted less those
+    refunded.
+    """
 
     transactions: int
     credits: Decimal
@@ -44,32 +58,48 @@ class Posted:
 
 @transaction.atomic
 def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted:
-    """Bring the ledger to what each (user, hour) of ``usage`` comes to now, in credits. Returns what was posted.
+    """Bring the ledger to what each (user, hour) of ``usage`` comes to now, in credits. Returns
+    what was posted.
 
     The differences are deductions and refunds, or with ``adjustment``, their reason, adjustments.
     """
     with connection.cursor() as cursor:
         execute_all(cursor, *empty_staging())
-        rows = ((user_id.hex, stamp(hour), to_scaled(credits, CREDIT_PLACES)) for (user_id, hour), credits in usage.items())
+        rows = (
+            (user_id.hex, stamp(hour), to_scaled(credits, CREDIT_PLACES))
+            for (user_id, hour), credits in usage.items()
+        )
         insert_rows(cursor, COMES_TO, ["account_id", "hour", "credits"], rows)
         return post_staged(cursor, now, adjustment)
 
 
 COMES_TO, POSTING = "credit_hour_comes_to", "credit_posting"
-"""Temporary tables: what users' hours come to now, for whoever posts to fill; and what has to be posted for that."""
+"""Temporary tables: what users' hours come to now, for whoever posts to fill; and what has to be
+posted for that.
+"""
 
 
 def empty_staging() -> list[Statement]:
-    """Empty the table that :func:`post_staged` posts from: COMES_TO (account_id, hour, credits as they are stored)."""
-    account, hour = (UsageCharge._meta.get_field(name).db_type(connection) for name in ("account", "hour"))
+    """Empty the table that :func:`post_staged` posts from: COMES_TO (account_id, hour, credits as
+    they are stored).
+    """
+    account, hour = (
+        UsageCharge._meta.get_field(name).db_type(connection) for name in ("account", "hour")
+    )
     return [
         *empty_table(COMES_TO, f"account_id {account}, hour {hour}, credits bigint"),
-        *empty_table(POSTING, f"account_id {account}, hour {hour}, credits bigint, difference bigint, number integer"),
+        *empty_table(
+            POSTING,
+            f"account_id {account}, hour {hour}, credits bigint, difference bigint, number integer",
+        ),
     ]
 
 
-def post_staged(cursor: CursorWrapper, now: datetime, adjustment: str = "", before: Sequence[Statement] = ()) -> Posted:
-    """The same as :func:`post_usage`, of the hours in COMES_TO, after the statements ``before``; one message to the database.
+def post_staged(
+    cursor: CursorWrapper, now: datetime, adjustment: str = "", before: Sequence[Statement] = ()
+) -> Posted:
+    """The same as :func:`post_usage`, of the hours in COMES_TO, after the statements ``before``;
+    one message to the database.
 
     Call it in a transaction.
     """
@@ -77,7 +107,9 @@ def post_staged(cursor: CursorWrapper, now: datetime, adjustment: str = "", befo
         cursor,
         *before,
         (OPEN_ACCOUNTS, [stamp(now)]),
-        LOCK_ACCOUNTS.format(lock="FOR UPDATE" if connection.features.has_select_for_update else ""),
+        LOCK_ACCOUNTS.format(
+            lock="FOR UPDATE" if connection.features.has_select_for_update else ""
+        ),
         STAGE_DIFFERENCES,
         _write_entries(now, adjustment),
         WRITE_CHARGES,
@@ -94,49 +126,68 @@ def post_staged(cursor: CursorWrapper, now: datetime, adjustment: str = "", befo
 OPEN_ACCOUNTS = f"""
     INSERT INTO credit_account (user_id, allocated, used, held, updated_at)
     SELECT s.account_id, 0, 0, 0, %s FROM (SELECT DISTINCT account_id FROM {COMES_TO}) s
-    WHERE NOT EXISTS (SELECT 1 FROM credit_account a WHERE a.user_id = s.account_id) ORDER BY s.account_id
+    WHERE NOT EXISTS (SELECT 1 FROM credit_account a WHERE a.user_id = s.account_id)
+        ORDER BY s.account_id
     ON CONFLICT (user_id) DO NOTHING"""
 LOCK_ACCOUNTS = f"""
     SELECT COUNT(*) FROM (
-        SELECT user_id FROM credit_account WHERE user_id IN (SELECT account_id FROM {COMES_TO}) ORDER BY user_id {{lock}}) locked"""
+        SELECT user_id FROM credit_account WHERE user_id IN (SELECT account_id FROM {COMES_TO})
+            ORDER BY user_id {{lock}}) locked"""
 STAGE_DIFFERENCES = f"""
     INSERT INTO {POSTING} (account_id, hour, credits, difference, number)
-    SELECT s.account_id, s.hour, s.credits, s.credits - COALESCE(c.credits, 0), COALESCE(c.postings, 0) + 1
-    FROM {COMES_TO} s LEFT JOIN credit_usage_charge c ON c.account_id = s.account_id AND c.hour = s.hour
+    SELECT s.account_id, s.hour, s.credits, s.credits - COALESCE(c.credits, 0),
+        COALESCE(c.postings, 0) + 1
+    FROM {COMES_TO} s LEFT JOIN credit_usage_charge c ON c.account_id = s.account_id
+        AND c.hour = s.hour
     WHERE s.credits <> COALESCE(c.credits, 0)"""
 WRITE_CHARGES = f"""
     INSERT INTO credit_usage_charge (account_id, hour, credits, postings)
     SELECT account_id, hour, credits, number FROM {POSTING} WHERE true ORDER BY account_id, hour
-    ON CONFLICT (account_id, hour) DO UPDATE SET credits = EXCLUDED.credits, postings = EXCLUDED.postings"""
+    ON CONFLICT (account_id, hour) DO UPDATE SET credits = EXCLUDED.credits,
+        postings = EXCLUDED.postings"""
 WRITE_BALANCES = f"""
     UPDATE credit_account SET used = used + p.difference, updated_at = %s
-    FROM (SELECT account_id, CAST(SUM(difference) AS bigint) AS difference FROM {POSTING} GROUP BY account_id) p
+    FROM (SELECT account_id, CAST(SUM(difference) AS bigint) AS difference FROM {POSTING}
+        GROUP BY account_id) p
     WHERE user_id = p.account_id"""
 WHAT_WAS_POSTED = f"""
     SELECT COUNT(*), COALESCE(SUM(difference), 0), EXISTS (
-        SELECT 1 FROM {COMES_TO} s JOIN credit_account a ON a.user_id = s.account_id AND s.hour < a.last_ended_at) FROM {POSTING}"""
+        SELECT 1 FROM {COMES_TO} s JOIN credit_account a ON a.user_id = s.account_id
+            AND s.hour < a.last_ended_at) FROM {POSTING}"""
 # Usage before the end of a grant that has been settled may burn that one.
-LATE = f"SELECT DISTINCT s.account_id FROM {COMES_TO} s JOIN credit_account a ON a.user_id = s.account_id AND s.hour < a.last_ended_at"
+LATE = (
+    f"SELECT DISTINCT s.account_id FROM {COMES_TO} s JOIN credit_account a ON a.user_id ="
+    " s.account_id AND s.hour < a.last_ended_at"
+)
 
 
 def _write_entries(now: datetime, adjustment: str) -> Statement:
     """An entry for each difference; each begins with the balance that the one before it left."""
     if connection.vendor == "postgresql":
-        key = "REPLACE(p.account_id::text, '-', '') || ':' || to_char(p.hour, 'YYYY-MM-DD\"T\"HH24')"
+        key = (
+            "REPLACE(p.account_id::text, '-', '') || ':' || to_char(p.hour, 'YYYY-MM-DD\"T\"HH24')"
+        )
     else:
         key = "p.account_id || ':' || strftime('%%Y-%%m-%%dT%%H', p.hour)"
     return (
         f"""
         INSERT INTO "transaction"
-            (account_id, type, amount, balance_before, balance_after, reason, idempotency_key, usage_hour, created_at)
+            (account_id, type, amount, balance_before, balance_after, reason, idempotency_key,
+                usage_hour, created_at)
         SELECT p.account_id, CASE WHEN p.difference > 0 THEN %s ELSE %s END, -p.difference,
             a.allocated - a.used - p.posted + p.difference, a.allocated - a.used - p.posted,
-            CASE WHEN p.difference > 0 THEN %s ELSE %s END, 'usage:' || {key} || ':' || p.number, p.hour, %s
-        FROM (SELECT *, CAST(SUM(difference) OVER (PARTITION BY account_id ORDER BY hour) AS bigint) AS posted FROM {POSTING}) p
+            CASE WHEN p.difference > 0 THEN %s ELSE %s END, 'usage:' || {key} || ':' || p.number,
+                p.hour, %s
+        FROM (SELECT *, CAST(SUM(difference) OVER (PARTITION BY account_id
+            ORDER BY hour) AS bigint) AS posted FROM {POSTING}) p
         JOIN credit_account a ON a.user_id = p.account_id ORDER BY p.account_id, p.hour
         """,
         [
-            *([Transaction.Type.ADJUSTMENT.value] * 2 if adjustment else [Transaction.Type.DEDUCTION.value, Transaction.Type.REFUND.value]),
+            *(
+                [Transaction.Type.ADJUSTMENT.value] * 2
+                if adjustment
+                else [Transaction.Type.DEDUCTION.value, Transaction.Type.REFUND.value]
+            ),
             *([adjustment] * 2 if adjustment else ["Usage", "Usage became less"]),
             stamp(now),
         ],
@@ -144,7 +195,9 @@ def _write_entries(now: datetime, adjustment: str) -> Statement:
 
 
 def settle_late(user_ids: Collection[UUID], now: datetime) -> None:
-    """Settle accounts again whose past has changed; what has not begun or ended by ``now`` stays as it is."""
+    """Settle accounts again whose past has changed; what has not begun or ended by ``now`` stays as
+    it is.
+    """
     if user_ids:
         settle(lock(user_ids), now)
 
@@ -157,19 +210,37 @@ def lock(user_ids: Collection[UUID]) -> dict[UUID, Account]:
         return accounts
     now = timezone.now()
     Account.objects.bulk_create(
-        [Account(user_id=user_id, allocated=ZERO, used=ZERO, held=ZERO, updated_at=now) for user_id in sorted(missing)],
+        [
+            Account(user_id=user_id, allocated=ZERO, used=ZERO, held=ZERO, updated_at=now)
+            for user_id in sorted(missing)
+        ],
         ignore_conflicts=True,
     )
     return _locked(user_ids)
 
 
 def _locked(user_ids: Collection[UUID]) -> dict[UUID, Account]:
-    locked = Account.objects.select_for_update().filter(among("user_id", (user_id.hex for user_id in user_ids))).order_by("pk")
+    locked = (
+        Account.objects.select_for_update()
+        .filter(among("user_id", (user_id.hex for user_id in user_ids)))
+        .order_by("pk")
+    )
     return {account.pk: account for account in locked}
 
 
-def correct(user: User, amount: Decimal, *, idempotency_key: str, reason: str, by: User | None, now: datetime) -> Transaction:
-    """Take ``amount`` (above 0) off a user's credits: it burns grants as usage of this moment does. Call it in a transaction."""
+def correct(
+    user: User,
+    amount: Decimal,
+    *,
+    idempotency_key: str,
+    reason: str,
+    by: User | None,
+    now: datetime,
+) -> Transaction:
+    """Take ``amount`` (above 0) off a user's credits: it burns grants as usage of this moment does.
+
+    Call it in a transaction.
+    """
     account = lock([user.pk])[user.pk]
     entry = Transaction.objects.create(
         account=account,
@@ -188,14 +259,18 @@ def correct(user: User, amount: Decimal, *, idempotency_key: str, reason: str, b
 
 
 def settle(accounts: Mapping[UUID, Account], now: datetime) -> int:
-    """Post what grants that have begun and ended by ``now`` come to, as differences. Returns the entries posted.
+    """Post what grants that have begun and ended by ``now`` come to, as differences. Returns the
+    entries posted.
 
-    The accounts are locked. Five statements however many there are; usage is read only where a grant has ended.
+    The accounts are locked. Five statements however many there are; usage is read only where a
+    grant has ended.
     """
     grants: dict[UUID, list[Grant]] = defaultdict(list)
     for grant in Grant.objects.filter(account__in=accounts).order_by("starts_at", "pk"):
         grants[grant.account_id].append(grant)
-    usage = _usage([user_id for user_id, given in grants.items() if any(_has_ended(one, now) for one in given)])
+    usage = _usage(
+        [user_id for user_id, given in grants.items() if any(_has_ended(one, now) for one in given)]
+    )
     entries: list[Transaction] = []
     for user_id, account in accounts.items():
         entries += _settle_account(account, grants[user_id], usage.get(user_id, []), now)
@@ -203,7 +278,9 @@ def settle(accounts: Mapping[UUID, Account], now: datetime) -> int:
     if entries:
         changed = [one for given in grants.values() for one in given]
         Grant.objects.bulk_update(changed, ["posted", "returned", "postings"], batch_size=500)
-    Account.objects.bulk_update(accounts.values(), ["allocated", "used", "next_event_at", "last_ended_at"], batch_size=500)
+    Account.objects.bulk_update(
+        accounts.values(), ["allocated", "used", "next_event_at", "last_ended_at"], batch_size=500
+    )
     return len(entries)
 
 
@@ -216,8 +293,14 @@ def _usage(user_ids: Collection[UUID]) -> dict[UUID, list[tuple[datetime, int]]]
     if not user_ids:
         return {}
     found: dict[UUID, list[tuple[datetime, int]]] = defaultdict(list)
-    charges = UsageCharge.objects.filter(account__in=user_ids).order_by("hour").values_list("account_id", "hour", "credits")
-    corrections = Transaction.objects.filter(CORRECTIONS, account__in=user_ids).values_list("account_id", "created_at", "amount")
+    charges = (
+        UsageCharge.objects.filter(account__in=user_ids)
+        .order_by("hour")
+        .values_list("account_id", "hour", "credits")
+    )
+    corrections = Transaction.objects.filter(CORRECTIONS, account__in=user_ids).values_list(
+        "account_id", "created_at", "amount"
+    )
     for user_id, at, credits in charges:
         found[user_id].append((at, to_scaled(credits, CREDIT_PLACES)))
     for user_id, at, amount in corrections:
@@ -239,8 +322,13 @@ def terms_of(grants: Iterable[Grant]) -> list[GrantTerms]:
             priority=one.priority,
             starts_at=one.starts_at,
             ends_at=one.ends_at or FOREVER,
-            previous=by_occurrence.get((one.series_id, one.occurrence - 1)) or (one.series_id if one.occurrence == 1 else None),
-            rollover_maximum=None if one.rollover_maximum is None else to_scaled(one.rollover_maximum, CREDIT_PLACES),
+            previous=by_occurrence.get((one.series_id, one.occurrence - 1))
+            or (one.series_id if one.occurrence == 1 else None),
+            rollover_maximum=(
+                None
+                if one.rollover_maximum is None
+                else to_scaled(one.rollover_maximum, CREDIT_PLACES)
+            ),
         )
         for one in grants
     ]
@@ -249,13 +337,19 @@ def terms_of(grants: Iterable[Grant]) -> list[GrantTerms]:
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
-def _settle_account(account: Account, grants: Sequence[Grant], usage: Sequence[tuple[datetime, int]], now: datetime) -> list[Transaction]:
+def _settle_account(
+    account: Account, grants: Sequence[Grant], usage: Sequence[tuple[datetime, int]], now: datetime
+) -> list[Transaction]:
     burned = burn_down(terms_of(grants), usage, now)
     balance, allocated, entries = account.balance, ZERO, []
     for grant in grants:
         state = burned.grants.get(grant.pk)
         posted = ZERO if state is None else from_scaled(state.amount + state.carried, CREDIT_PLACES)
-        returned = from_scaled(state.left, CREDIT_PLACES) if state is not None and state.has_ended else ZERO
+        returned = (
+            from_scaled(state.left, CREDIT_PLACES)
+            if state is not None and state.has_ended
+            else ZERO
+        )
         for difference, kind, reason in _differences(grant, posted, returned):
             grant.postings += 1
             entries.append(_grant_entry(grant, kind, difference, balance, reason, now))
@@ -264,9 +358,14 @@ def _settle_account(account: Account, grants: Sequence[Grant], usage: Sequence[t
         if state is not None and not state.has_ended:
             allocated += posted
     account.allocated, account.used = allocated, allocated - balance
-    moments = [moment for one in grants for moment in (one.starts_at, one.ends_at) if moment is not None]
+    moments = [
+        moment for one in grants for moment in (one.starts_at, one.ends_at) if moment is not None
+    ]
     account.next_event_at = min((moment for moment in moments if moment > now), default=None)
-    account.last_ended_at = max((one.ends_at for one in grants if one.ends_at is not None and one.ends_at <= now), default=None)
+    account.last_ended_at = max(
+        (one.ends_at for one in grants if one.ends_at is not None and one.ends_at <= now),
+        default=None,
+    )
     return entries
 
 
@@ -277,19 +376,44 @@ BEGINS_AS = {
 }
 
 
-def _differences(grant: Grant, posted: Decimal, returned: Decimal) -> Iterable[tuple[Decimal, Transaction.Type, str]]:
+def _differences(
+    grant: Grant, posted: Decimal, returned: Decimal
+) -> Iterable[tuple[Decimal, Transaction.Type, str]]:
     """What has to be posted for a grant, with its type and reason."""
     if posted != grant.posted:
         is_first = not grant.posted
-        kind = BEGINS_AS.get(Grant.Source(grant.source), Transaction.Type.ADDITION) if is_first else Transaction.Type.ADJUSTMENT
-        yield posted - grant.posted, kind, grant.reason if is_first else f"Taken over from the period before: {grant.reason}"[:500]
+        kind = (
+            BEGINS_AS.get(Grant.Source(grant.source), Transaction.Type.ADDITION)
+            if is_first
+            else Transaction.Type.ADJUSTMENT
+        )
+        yield (
+            posted - grant.posted,
+            kind,
+            (
+                grant.reason
+                if is_first
+                else f"Taken over from the period before: {grant.reason}"[:500]
+            ),
+        )
     if returned != grant.returned:
         is_voided = grant.voided_at is not None and grant.voided_at == grant.ends_at
-        kind, verb = (Transaction.Type.ADJUSTMENT, "Voided") if is_voided else (Transaction.Type.EXPIRY, "Expired")
+        kind, verb = (
+            (Transaction.Type.ADJUSTMENT, "Voided")
+            if is_voided
+            else (Transaction.Type.EXPIRY, "Expired")
+        )
         yield grant.returned - returned, kind, f"{verb}: {grant.reason}"[:500]
 
 
-def _grant_entry(grant: Grant, kind: Transaction.Type, amount: Decimal, balance: Decimal, reason: str, now: datetime) -> Transaction:
+def _grant_entry(
+    grant: Grant,
+    kind: Transaction.Type,
+    amount: Decimal,
+    balance: Decimal,
+    reason: str,
+    now: datetime,
+) -> Transaction:
     return Transaction(
         account_id=grant.account_id,
         type=kind,
@@ -300,5 +424,9 @@ def _grant_entry(grant: Grant, kind: Transaction.Type, amount: Decimal, balance:
         idempotency_key=f"grant:{grant.pk}:{grant.postings}",
         grant=grant,
         created_at=now,
-        created_by_id=grant.voided_by_id if kind == Transaction.Type.ADJUSTMENT and grant.voided_at else grant.created_by_id,
+        created_by_id=(
+            grant.voided_by_id
+            if kind == Transaction.Type.ADJUSTMENT and grant.voided_at
+            else grant.created_by_id
+        ),
     )

@@ -1,7 +1,8 @@
-"""Licences and their pools: who may start runs, and giving licences out one by one (domain.md, Credits).
+"""Licences and their pools: who may start runs, and giving licences out one by one (domain.md,
+Credits).
 
-A user whom nobody gave a licence from a pool has one by its tier: its own, its tenant's default or the platform's. Once a user was given
-one from a pool, that one decides.
+A user whom nobody gave a licence from a pool has one by its tier: its own, its tenant's default or
+the platform's. Once a user was given one from a pool, that one decides.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ TIER_SOURCES = (Grant.Source.TIER_DEFAULT, Grant.Source.MONTHLY)
 
 
 class LicenceRefused(ValueError):
-    """It can't be given, taken or changed. The message says why; nothing was changed. ``code`` is for programs."""
+    """It can't be given, taken or changed.
+
+    The message says why; nothing was changed. ``code`` is for programs.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -47,8 +51,9 @@ class Status(StrEnum):
 class CreditsPolicy(StrEnum):
     """What becomes of the tier's credits when a licence is changed.
 
-    Keep: they stay, and the new tier's begin with the next month. Reset: they end, and the new tier's begin. Prorate: this month's end,
-    and the new tier's begin in proportion to the rest of the month.
+    Keep: they stay, and the new tier's begin with the next month. Reset: they end, and the new
+    tier's begin. Prorate: this month's end, and the new tier's begin in proportion to the rest of
+    the month.
     """
 
     KEEP = "keep"
@@ -58,7 +63,9 @@ class CreditsPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LicenceState:
-    """Whether a user may start runs, on which tier, and how far below zero; ``reason`` says why not."""
+    """Whether a user may start runs, on which tier, and how far below zero; ``reason`` says why
+    not.
+    """
 
     status: Status
     tier: PricingTier | None
@@ -71,13 +78,16 @@ class LicenceState:
 
 
 IS_LICENSED_SQL = """
-    u.is_active AND (SELECT is_active FROM tenant WHERE id = u.tenant_id) AND u.held_tier_id IS NOT NULL
+    u.is_active AND (SELECT is_active FROM tenant WHERE id = u.tenant_id)
+        AND u.held_tier_id IS NOT NULL
     AND COALESCE((
         SELECT ended_at IS NULL AND (expires_at IS NULL OR expires_at > %(now)s) FROM credit_licence
         WHERE user_id = u.id ORDER BY starts_at DESC, id DESC LIMIT 1
     ), TRUE)
 """
-"""Whether the user ``u`` has an active licence at ``now``: the rule of :func:`licence_state`, for the statement at the gate."""
+"""Whether the user ``u`` has an active licence at ``now``: the rule of :func:`licence_state`, for
+the statement at the gate.
+"""
 
 
 def licence_state(user: User, now: datetime) -> LicenceState:
@@ -85,14 +95,24 @@ def licence_state(user: User, now: datetime) -> LicenceState:
     tier = tiers_of([user], now).get(user.pk)
     licence = Licence.objects.filter(user=user).order_by("-starts_at", "-pk").first()
     status, reason = _status(user, tier, licence, now)
-    return LicenceState(status, tier, grace_of(tier, now) if tier and status is not Status.INACTIVE else Decimal(0), reason)
+    return LicenceState(
+        status,
+        tier,
+        grace_of(tier, now) if tier and status is not Status.INACTIVE else Decimal(0),
+        reason,
+    )
 
 
-def _status(user: User, tier: PricingTier | None, licence: Licence | None, now: datetime) -> tuple[Status, str]:
+def _status(
+    user: User, tier: PricingTier | None, licence: Licence | None, now: datetime
+) -> tuple[Status, str]:
     if not user.is_active or not user.tenant.is_active:
         return Status.INACTIVE, f"The {'user' if not user.is_active else 'tenant'} is not active."
     if tier is None:
-        return Status.INACTIVE, "The user has no pricing tier, nor has its tenant or the platform a default."
+        return (
+            Status.INACTIVE,
+            "The user has no pricing tier, nor has its tenant or the platform a default.",
+        )
     if licence is None:
         return Status.ACTIVE, ""
     if licence.ended_at is not None:
@@ -104,21 +124,37 @@ def _status(user: User, tier: PricingTier | None, licence: Licence | None, now: 
 
 
 @transaction.atomic
-def assign(user: User, tier: PricingTier, by: User | None, *, expires_at: datetime | None = None, reason: str = "") -> Licence:
-    """Give the user a licence of the tier from its tenant's pool, with the tier's default credits, if it never had them.
+def assign(
+    user: User,
+    tier: PricingTier,
+    by: User | None,
+    *,
+    expires_at: datetime | None = None,
+    reason: str = "",
+) -> Licence:
+    """Give the user a licence of the tier from its tenant's pool, with the tier's default credits,
+    if it never had them.
 
-    Raises LicenceRefused: ``already_licensed``, ``no_pool``, ``pool_is_empty``, ``tier_is_retired``, ``already_expired``.
+    Raises LicenceRefused: ``already_licensed``, ``no_pool``, ``pool_is_empty``,
+    ``tier_is_retired``, ``already_expired``.
     """
     now = timezone.now()
     _check_tier(tier, now)
     if expires_at is not None and expires_at <= now:
-        raise LicenceRefused("already_expired", f"A licence until {expires_at.isoformat()} would have expired already.")
+        raise LicenceRefused(
+            "already_expired",
+            f"A licence until {expires_at.isoformat()} would have expired already.",
+        )
     pool = _take(user, tier)
     try:
         with transaction.atomic():
-            licence = Licence.objects.create(user=user, pool=pool, starts_at=now, expires_at=expires_at, assigned_by=by)
+            licence = Licence.objects.create(
+                user=user, pool=pool, starts_at=now, expires_at=expires_at, assigned_by=by
+            )
     except IntegrityError as error:
-        raise LicenceRefused("already_licensed", f"{user} has a licence; take it back or change it.") from error
+        raise LicenceRefused(
+            "already_licensed", f"{user} has a licence; take it back or change it."
+        ) from error
     lists.assign_tier(TierAssignment(user=user, tier=tier, valid_from=now), by)
     give_default_credits([(user, tier)], by)
     _log(user, LicenceEvent.Kind.ASSIGNED, None, tier, by, reason)
@@ -127,7 +163,10 @@ def assign(user: User, tier: PricingTier, by: User | None, *, expires_at: dateti
 
 @transaction.atomic
 def unassign(user: User, by: User | None, *, reason: str = "") -> Licence:
-    """Take the user's licence back into the pool; its credits stay. Raises LicenceRefused: ``not_licensed``."""
+    """Take the user's licence back into the pool; its credits stay.
+
+    Raises LicenceRefused: ``not_licensed``.
+    """
     licence = _current(user)
     licence.ended_at = timezone.now()
     licence.save(update_fields=["ended_at"])
@@ -137,10 +176,18 @@ def unassign(user: User, by: User | None, *, reason: str = "") -> Licence:
 
 
 @transaction.atomic
-def change(user: User, tier: PricingTier, by: User | None, *, credits: CreditsPolicy = CreditsPolicy.KEEP, reason: str = "") -> Licence:
+def change(
+    user: User,
+    tier: PricingTier,
+    by: User | None,
+    *,
+    credits: CreditsPolicy = CreditsPolicy.KEEP,
+    reason: str = "",
+) -> Licence:
     """Move the user's licence to another tier, up or down.
 
-    Raises LicenceRefused: ``not_licensed``, ``same_tier``, and as :func:`assign` for the new tier's pool.
+    Raises LicenceRefused: ``not_licensed``, ``same_tier``, and as :func:`assign` for the new tier's
+    pool.
     """
     now = timezone.now()
     licence = _current(user)
@@ -160,24 +207,37 @@ def change(user: User, tier: PricingTier, by: User | None, *, credits: CreditsPo
 
 def _check_tier(tier: PricingTier, now: datetime) -> None:
     if tier.retired_at is not None and tier.retired_at <= now:
-        raise LicenceRefused("tier_is_retired", f"“{tier}” is retired since {tier.retired_at:%Y-%m-%d}; choose another tier.")
+        raise LicenceRefused(
+            "tier_is_retired",
+            f"“{tier}” is retired since {tier.retired_at:%Y-%m-%d}; choose another tier.",
+        )
 
 
 def _current(user: User) -> Licence:
-    licence = Licence.objects.select_for_update(of=("self",)).select_related("pool__tier").filter(user=user, ended_at__isnull=True).first()
+    licence = (
+        Licence.objects.select_for_update(of=("self",))
+        .select_related("pool__tier")
+        .filter(user=user, ended_at__isnull=True)
+        .first()
+    )
     if licence is None:
         raise LicenceRefused("not_licensed", f"{user} has no licence from a pool.")
     return licence
 
 
 def _take(user: User, tier: PricingTier) -> LicencePool:
-    """One licence out of the pool: the statement itself sees whether there is one, so of two at once for the last, one gets it."""
+    """One licence out of the pool: the statement itself sees whether there is one, so of two at
+    once for the last, one gets it.
+    """
     pools = LicencePool.objects.filter(tenant=user.tenant_id, tier=tier)
     if not pools.filter(assigned__lt=F("total")).update(assigned=F("assigned") + 1):
         pool = pools.first()
         if pool is None:
             raise LicenceRefused("no_pool", f"{user.tenant} has no licences of {tier}.")
-        raise LicenceRefused("pool_is_empty", f"All {pool.total} licences of {tier} are given; take one back or buy more.")
+        raise LicenceRefused(
+            "pool_is_empty",
+            f"All {pool.total} licences of {tier} are given; take one back or buy more.",
+        )
     return pools.get()
 
 
@@ -186,11 +246,25 @@ def _put_back(pool: LicencePool) -> None:
 
 
 def give_default_credits(given: list[tuple[User, PricingTier]], by: User | None = None) -> int:
-    """The tiers' default credits, once a user: whoever has had them gets no second helping. Returns how many were new."""
-    keys = {f"tier-default:{user.pk}": (user, tier) for user, tier in given if tier.default_credits > 0}
-    done = set(Grant.objects.filter(idempotency_key__in=keys).values_list("idempotency_key", flat=True))
+    """The tiers' default credits, once a user: whoever has had them gets no second helping.
+
+    Returns how many were new.
+    """
+    keys = {
+        f"tier-default:{user.pk}": (user, tier) for user, tier in given if tier.default_credits > 0
+    }
+    done = set(
+        Grant.objects.filter(idempotency_key__in=keys).values_list("idempotency_key", flat=True)
+    )
     new = [
-        NewGrant(user, tier.default_credits, Grant.Source.TIER_DEFAULT, key, f"Default credits of {tier.name}", created_by=by)
+        NewGrant(
+            user,
+            tier.default_credits,
+            Grant.Source.TIER_DEFAULT,
+            key,
+            f"Default credits of {tier.name}",
+            created_by=by,
+        )
         for key, (user, tier) in keys.items()
         if key not in done
     ]
@@ -198,27 +272,59 @@ def give_default_credits(given: list[tuple[User, PricingTier]], by: User | None 
     return len(new)
 
 
-def _change_credits(user: User, tier: PricingTier, policy: CreditsPolicy, licence: Licence, by: User | None, now: datetime) -> None:
+def _change_credits(
+    user: User,
+    tier: PricingTier,
+    policy: CreditsPolicy,
+    licence: Licence,
+    by: User | None,
+    now: datetime,
+) -> None:
     if policy is CreditsPolicy.KEEP:
         return
     sources = TIER_SOURCES if policy is CreditsPolicy.RESET else (Grant.Source.MONTHLY,)
     still = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
-    for grant in Grant.objects.filter(still, account=user.pk, source__in=sources, voided_at__isnull=True):
+    for grant in Grant.objects.filter(
+        still, account=user.pk, source__in=sources, voided_at__isnull=True
+    ):
         grants.void(grant, by)
     changes = LicenceEvent.objects.filter(user=user).count()
     new = []
     if policy is CreditsPolicy.RESET and tier.default_credits > 0:
         key = f"tier-default:{user.pk}:{licence.pk}:{changes}"
-        new.append(NewGrant(user, tier.default_credits, Grant.Source.TIER_DEFAULT, key, f"Default credits of {tier.name}", created_by=by))
+        new.append(
+            NewGrant(
+                user,
+                tier.default_credits,
+                Grant.Source.TIER_DEFAULT,
+                key,
+                f"Default credits of {tier.name}",
+                created_by=by,
+            )
+        )
     start, end = month_of(now, user.tenant.zone)
     amount = tier.default_credits_per_month
     if policy is CreditsPolicy.PRORATE:
-        part = Decimal((end - now) // timedelta(microseconds=1)) / Decimal((end - start) // timedelta(microseconds=1))
+        part = Decimal((end - now) // timedelta(microseconds=1)) / Decimal(
+            (end - start) // timedelta(microseconds=1)
+        )
         amount = (amount * part).quantize(QUANTUM[6], ROUND_HALF_UP)
     if amount > 0:
         key = f"monthly:{user.pk}:{start.astimezone(user.tenant.zone):%Y-%m}:{licence.pk}:{changes}"
         reason = f"{tier.name}, the rest of {start.astimezone(user.tenant.zone):%B %Y}"
-        new.append(NewGrant(user, amount, Grant.Source.MONTHLY, key, reason, MONTHLY_PRIORITY, now, end, created_by=by))
+        new.append(
+            NewGrant(
+                user,
+                amount,
+                Grant.Source.MONTHLY,
+                key,
+                reason,
+                MONTHLY_PRIORITY,
+                now,
+                end,
+                created_by=by,
+            )
+        )
     grants.give(new)
 
 
@@ -231,4 +337,12 @@ def _log(
     reason: str,
     credits: str = "",
 ) -> None:
-    LicenceEvent.objects.create(user=user, kind=kind, tier_before=before, tier_after=after, created_by=by, reason=reason, credits=credits)
+    LicenceEvent.objects.create(
+        user=user,
+        kind=kind,
+        tier_before=before,
+        tier_after=after,
+        created_by=by,
+        reason=reason,
+        credits=credits,
+    )

@@ -11,11 +11,15 @@ from kluisz_analytics.tenants.models import User
 
 
 def exhaustion_date(user: User, remaining: Decimal, now: datetime) -> date | None:
-    """The day, in the tenant's zone, on which the credits run out: today when none remain, None without usage or beyond a year."""
+    """The day, in the tenant's zone, on which the credits run out: today when none remain, None
+    without usage or beyond a year.
+    """
     zone = user.tenant.zone
     today = now.astimezone(zone).date()
     used: Counter[date] = Counter()
-    charges = UsageCharge.objects.filter(account=user.pk, hour__gte=now - timedelta(days=DAYS + 2), hour__lte=now)
+    charges = UsageCharge.objects.filter(
+        account=user.pk, hour__gte=now - timedelta(days=DAYS + 2), hour__lte=now
+    )
     for hour, credits in charges.values_list("hour", "credits"):
         used[hour.astimezone(zone).date()] += to_scaled(credits, CREDIT_PLACES)
     past = [today - timedelta(days=number) for number in range(DAYS, 0, -1)]

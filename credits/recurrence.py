@@ -15,9 +15,11 @@ class Recurrence(StrEnum):
 
 
 def occurrence(anchor: datetime, recurrence: Recurrence, number: int, zone: ZoneInfo) -> datetime:
-    """The beginning of the ``number``-th occurrence (0: the anchor itself), at the same time of day in the zone.
+    """The beginning of the ``number``-th occurrence (0: the anchor itself), at the same time of day
+    in the zone.
 
-    Counted from the anchor, so that the 31st is the last day of a shorter month and the 31st again after it.
+    Counted from the anchor, so that the 31st is the last day of a shorter month and the 31st again
+    after it.
     """
     local = anchor.astimezone(zone)
     if recurrence is Recurrence.MONTHLY:
@@ -32,8 +34,12 @@ def occurrence(anchor: datetime, recurrence: Recurrence, number: int, zone: Zone
 
 
 def month_of(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """The calendar month of the zone that the moment lies in, as its first moment and that of the next, in the moment's own zone."""
-    start = moment.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0, fold=0)
+    """The calendar month of the zone that the moment lies in, as its first moment and that of the
+    next, in the moment's own zone.
+    """
+    start = moment.astimezone(zone).replace(
+        day=1, hour=0, minute=0, second=0, microsecond=0, fold=0
+    )
     return occurrence(start, Recurrence.MONTHLY, 0, zone).astimezone(moment.tzinfo), occurrence(
         start, Recurrence.MONTHLY, 1, zone
     ).astimezone(moment.tzinfo)

@@ -1,4 +1,6 @@
-"""What a user's account says: the answer of ``credits/status`` and the credit cards of the pages."""
+"""What a user's account says: the answer of ``credits/status`` and the credit cards of the
+pages.
+"""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,7 +18,9 @@ LOW_USAGE_PERCENT = 80
 
 @dataclass(frozen=True, slots=True)
 class CreditStatus:
-    """Credits of one user; amounts exact, ``usage_percent`` of what is allocated, None where nothing is."""
+    """Credits of one user; amounts exact, ``usage_percent`` of what is allocated, None where
+    nothing is.
+    """
 
     user_id: UUID
     username: str
@@ -36,13 +40,20 @@ class CreditStatus:
 
 
 def credit_status(user: User, moment: datetime) -> CreditStatus:
-    """The user's credits at ``moment``. A user whom nobody granted anything has an account of zeros."""
-    account = Account.objects.filter(pk=user.pk).first() or Account(user=user, allocated=Decimal(0), used=Decimal(0), held=Decimal(0))
+    """The user's credits at ``moment``.
+
+    A user whom nobody granted anything has an account of zeros.
+    """
+    account = Account.objects.filter(pk=user.pk).first() or Account(
+        user=user, allocated=Decimal(0), used=Decimal(0), held=Decimal(0)
+    )
     licence = licence_state(user, moment)
     tier = licence.tier
     held = account.held - expired_credits(account, moment)
     remaining = account.balance - held
-    usage_percent = float(round(100 * account.used / account.allocated, 2)) if account.allocated else None
+    usage_percent = (
+        float(round(100 * account.used / account.allocated, 2)) if account.allocated else None
+    )
     is_out = remaining <= 0
     return CreditStatus(
         user_id=user.pk,
@@ -56,7 +67,9 @@ def credit_status(user: User, moment: datetime) -> CreditStatus:
         license_is_active=licence.is_active,
         license_status=licence.status.value,
         tier_name=tier.name if tier else None,
-        is_low_credits=not is_out and usage_percent is not None and usage_percent >= LOW_USAGE_PERCENT,
+        is_low_credits=not is_out
+        and usage_percent is not None
+        and usage_percent >= LOW_USAGE_PERCENT,
         is_out_of_credits=is_out,
         can_execute=user.is_superuser or (licence.is_active and remaining + licence.grace > 0),
         projected_exhaustion_date=exhaustion_date(user, remaining, moment),

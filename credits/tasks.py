@@ -1,4 +1,7 @@
-"""Celery tasks: thin, each calls one service. All of them may run at any time and any number of times."""
+"""Celery tasks: thin, each calls one service.
+
+All of them may run at any time and any number of times.
+"""
 
 from celery import shared_task
 
@@ -17,7 +20,9 @@ def catch_up_grants() -> None:
 
 @shared_task
 def top_up_month() -> None:
-    """Give what the tiers give for this month; beat starts it every hour, since months begin at different times."""
+    """Give what the tiers give for this month; beat starts it every hour, since months begin at
+    different times.
+    """
     top_up_all()
 
 

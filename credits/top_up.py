@@ -1,7 +1,8 @@
 """The tier's monthly credits, by the calendar of each tenant's zone (domain.md, Credits).
 
-A top-up's key is (user, month), so doing it again gives nothing; it is for the whole month whenever in the month it is given. A whole month
-in which nothing ran is over, and so is what it would have given.
+A top-up's key is (user, month), so doing it again gives nothing; it is for the whole month whenever
+in the month it is given. A whole month in which nothing ran is over, and so is what it would have
+given.
 """
 
 from collections.abc import Iterable
@@ -21,9 +22,16 @@ MONTHLY_PRIORITY = 50
 
 
 def top_up_all(now: datetime | None = None) -> int:
-    """Give every active user what its tier gives for this month. Returns how many grants were given; beat calls it."""
+    """Give every active user what its tier gives for this month.
+
+    Returns how many grants were given; beat calls it.
+    """
     moment = now or timezone.now()
-    users = User.objects.filter(is_active=True, tenant__is_active=True).select_related("tenant").order_by("pk")
+    users = (
+        User.objects.filter(is_active=True, tenant__is_active=True)
+        .select_related("tenant")
+        .order_by("pk")
+    )
     given, batch = 0, []
     for user in users.iterator(chunk_size=USERS_A_BATCH):
         batch.append(user)
@@ -37,7 +45,9 @@ def top_up(users: Iterable[User], now: datetime) -> int:
     """The same for some users, with their tenants loaded. Returns how many grants were given."""
     users = list(users)
     known = set(
-        Grant.objects.filter(account__in=[user.pk for user in users], source=Grant.Source.MONTHLY).values_list("idempotency_key", flat=True)
+        Grant.objects.filter(
+            account__in=[user.pk for user in users], source=Grant.Source.MONTHLY
+        ).values_list("idempotency_key", flat=True)
     )
     new = [one for one in _due(users, now) if one.idempotency_key not in known]
     give(new)

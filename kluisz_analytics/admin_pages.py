@@ -54,7 +54,9 @@ def admin_user(request: HttpRequest) -> User:
 
 
 def amount_column(name: str, label: str = "") -> Any:
-    """A column of a list with an amount as people read it: thousands apart, no zeros that say nothing, a dash for unknown."""
+    """A column of a list with an amount as people read it: thousands apart, no zeros that say
+    nothing, a dash for unknown.
+    """
 
     @admin.display(description=label or name.replace("_", " "), ordering=name)
     def column(row: Any) -> str:

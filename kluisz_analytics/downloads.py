@@ -19,16 +19,25 @@ class RowsRenderer(BaseRenderer):
 
     charset = "utf-8"
 
-    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None) -> Any:
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> Any:
         response = (renderer_context or {}).get("response")
-        rows = next((data[name] for name in ROW_LISTS if isinstance(data, Mapping) and name in data), None)
+        rows = next(
+            (data[name] for name in ROW_LISTS if isinstance(data, Mapping) and name in data), None
+        )
         if rows is None or (response is not None and response.status_code >= 400):
             if response is not None:
                 response.content_type = "application/json"
             return JSONRenderer().render(data)
         view: APIView | None = (renderer_context or {}).get("view")
         if response is not None:
-            response["Content-Disposition"] = _attachment(getattr(view, "file_name", "usage"), self.format)
+            response["Content-Disposition"] = _attachment(
+                getattr(view, "file_name", "usage"), self.format
+            )
         return "".join(LINES[self.format](rows))
 
 
@@ -42,11 +51,15 @@ class JSONLinesRenderer(RowsRenderer):
     format = "jsonl"
 
 
-def streamed(rows: Iterable[Mapping[str, Any]], renderer: BaseRenderer, file_name: str) -> StreamingHttpResponse:
+def streamed(
+    rows: Iterable[Mapping[str, Any]], renderer: BaseRenderer, file_name: str
+) -> StreamingHttpResponse:
     """The rows as they come, in the renderer's form, however many there are."""
     headers = {"Content-Disposition": _attachment(file_name, renderer.format)}
     content_type = f"{renderer.media_type}; charset=utf-8"
-    return StreamingHttpResponse(LINES[renderer.format](rows), content_type=content_type, headers=headers)
+    return StreamingHttpResponse(
+        LINES[renderer.format](rows), content_type=content_type, headers=headers
+    )
 
 
 def _attachment(file_name: str, form: str) -> str:

@@ -1,4 +1,6 @@
-"""Encryption of secrets at rest (Fernet), with rotation: the first key encrypts, any key decrypts."""
+"""Encryption of secrets at rest (Fernet), with rotation: the first key encrypts, any key
+decrypts.
+"""
 
 import base64
 import hashlib
@@ -18,10 +20,13 @@ def decrypt(token: str) -> str:
         return _fernet().decrypt(token.encode()).decode()
     except InvalidToken as error:
         raise ImproperlyConfigured(
-            "A stored secret can't be decrypted: add the key that encrypted it to KLUISZ_ENCRYPTION_KEYS, or enter the secret again."
+            "A stored secret can't be decrypted: add the key that encrypted it to"
+            " KLUISZ_ENCRYPTION_KEYS, or enter the secret again."
         ) from error
 
 
 def _fernet() -> MultiFernet:
     keys = settings.ENCRYPTION_KEYS or [settings.SECRET_KEY]
-    return MultiFernet([Fernet(base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest())) for key in keys])
+    return MultiFernet(
+        [Fernet(base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest())) for key in keys]
+    )

@@ -1,4 +1,6 @@
-"""Settings, all from the environment; with nothing set, the embedded size runs (architecture.md, Two sizes)."""
+"""Settings, all from the environment; with nothing set, the embedded size runs (architecture.md,
+Two sizes).
+"""
 
 import secrets
 from pathlib import Path
@@ -33,8 +35,11 @@ def embedded_secret_key() -> str:
 
 SECRET_KEY = env.str("KLUISZ_SECRET_KEY", default="") or (embedded_secret_key() if EMBEDDED else "")
 if not SECRET_KEY:
-    raise ImproperlyConfigured("DATABASE_URL is set, so this is production: set KLUISZ_SECRET_KEY to 50 random characters.")
-# Secrets of Langfuse connections are encrypted with the first key and read with any: prepend a new one to rotate.
+    raise ImproperlyConfigured(
+        "DATABASE_URL is set, so this is production: set KLUISZ_SECRET_KEY to 50 random characters."
+    )
+# Secrets of Langfuse connections are encrypted with the first key and read with any: prepend a new
+# one to rotate.
 ENCRYPTION_KEYS: list[str] = env.list("KLUISZ_ENCRYPTION_KEYS", default=[])
 
 ALLOWED_HOSTS = env.list("KLUISZ_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
@@ -104,10 +109,14 @@ if EMBEDDED:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": VAR_DIR / "kluisz.sqlite3",
             "OPTIONS": {
-                # A writer takes the lock at BEGIN and waits for it, so no transaction fails half-way with "database is locked".
+                # A writer takes the lock at BEGIN and waits for it, so no transaction fails
+                # half-way with "database is locked".
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 30,
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-64000; PRAGMA temp_store=MEMORY;",
+                "init_command": (
+                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-64000;"
+                    " PRAGMA temp_store=MEMORY;"
+                ),
             },
         }
     }
@@ -119,7 +128,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="")
 if REDIS_URL:
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+    CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+    }
 else:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
@@ -158,12 +169,14 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
 }
-# Served straight from the apps, so a fresh machine needs no collectstatic; production collects and compresses.
+# Served straight from the apps, so a fresh machine needs no collectstatic; production collects and
+# compresses.
 WHITENOISE_USE_FINDERS = env.bool("KLUISZ_STATIC_FROM_APPS", default=EMBEDDED)
 WHITENOISE_AUTOREFRESH = DEBUG
 
-# --- Langfuse -------------------------------------------------------------------------------------------------------
-# Each name is also accepted without the prefix, and the host as ..._BASE_URL (architecture.md, Configuration).
+# --- Langfuse
+# Each name is also accepted without the prefix, and the host as ..._BASE_URL (architecture.md,
+# Configuration).
 
 
 def langfuse_setting(*names: str) -> str:
@@ -174,19 +187,25 @@ def langfuse_setting(*names: str) -> str:
 
 LANGFUSE_PUBLIC_KEY = langfuse_setting("LANGFUSE_PUBLIC_KEY")
 LANGFUSE_SECRET_KEY = langfuse_setting("LANGFUSE_SECRET_KEY")
-LANGFUSE_HOST = langfuse_setting("LANGFUSE_HOST", "LANGFUSE_BASE_URL") or "https://cloud.langfuse.com"
+LANGFUSE_HOST = (
+    langfuse_setting("LANGFUSE_HOST", "LANGFUSE_BASE_URL") or "https://cloud.langfuse.com"
+)
 if bool(LANGFUSE_PUBLIC_KEY) != bool(LANGFUSE_SECRET_KEY):
     missing = "KLUISZ_LANGFUSE_SECRET_KEY" if LANGFUSE_PUBLIC_KEY else "KLUISZ_LANGFUSE_PUBLIC_KEY"
-    raise ImproperlyConfigured(f"Only one of the two Langfuse keys is set: set {missing} too, or neither for the sandbox.")
+    raise ImproperlyConfigured(
+        f"Only one of the two Langfuse keys is set: set {missing} too, or neither for the sandbox."
+    )
 USES_SANDBOX = not LANGFUSE_PUBLIC_KEY
 
 # How many requests Langfuse allows (its Cloud plans; a self-hosted one has no limits).
 LANGFUSE_PLAN = env.str(
-    "KLUISZ_LANGFUSE_PLAN", default="hobby" if LANGFUSE_PUBLIC_KEY and "langfuse.com" in LANGFUSE_HOST else "self_hosted"
+    "KLUISZ_LANGFUSE_PLAN",
+    default="hobby" if LANGFUSE_PUBLIC_KEY and "langfuse.com" in LANGFUSE_HOST else "self_hosted",
 )
 if LANGFUSE_PLAN not in ("self_hosted", "hobby", "core", "pro"):
     raise ImproperlyConfigured(
-        f"KLUISZ_LANGFUSE_PLAN is “{LANGFUSE_PLAN}”: write self_hosted, hobby, core or pro (also for team, enterprise)."
+        f"KLUISZ_LANGFUSE_PLAN is “{LANGFUSE_PLAN}”: write self_hosted, hobby, core or pro (also"
+        " for team, enterprise)."
     )
 
 SANDBOX_PORT = env.int("KLUISZ_SANDBOX_PORT", default=8799)
@@ -203,7 +222,7 @@ SYNC_FETCHERS = env.int("KLUISZ_SYNC_FETCHERS", default=6)
 SYNC_LEASE_SECONDS = env.int("KLUISZ_SYNC_LEASE_SECONDS", default=600)
 SYNC_EVERY_SECONDS = env.int("KLUISZ_SYNC_EVERY_SECONDS", default=180)
 
-# --- Celery ---------------------------------------------------------------------------------------------------------
+# --- Celery
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = "UTC"
@@ -215,15 +234,40 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": SYNC_EVERY_SECONDS,
         "options": {"expires": SYNC_EVERY_SECONDS},
     },
-    "continue-repricings": {"task": "usage.tasks.continue_repricings", "schedule": 60, "options": {"expires": 60}},
-    "catch-up-grants": {"task": "credits.tasks.catch_up_grants", "schedule": 60, "options": {"expires": 60}},
+    "continue-repricings": {
+        "task": "usage.tasks.continue_repricings",
+        "schedule": 60,
+        "options": {"expires": 60},
+    },
+    "catch-up-grants": {
+        "task": "credits.tasks.catch_up_grants",
+        "schedule": 60,
+        "options": {"expires": 60},
+    },
     "top-up-month": {"task": "credits.tasks.top_up_month", "schedule": crontab(minute=5)},
-    "tell-alerts": {"task": "credits.tasks.tell_alerts", "schedule": 60, "options": {"expires": 60}},
-    "look-at-all-accounts": {"task": "credits.tasks.look_at_all_accounts", "schedule": crontab(minute=50)},
-    "expire-holds": {"task": "credits.tasks.expire_holds", "schedule": 300, "options": {"expires": 300}},
+    "tell-alerts": {
+        "task": "credits.tasks.tell_alerts",
+        "schedule": 60,
+        "options": {"expires": 60},
+    },
+    "look-at-all-accounts": {
+        "task": "credits.tasks.look_at_all_accounts",
+        "schedule": crontab(minute=50),
+    },
+    "expire-holds": {
+        "task": "credits.tasks.expire_holds",
+        "schedule": 300,
+        "options": {"expires": 300},
+    },
     "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},
-    "update-shipped-prices": {"task": "pricing.tasks.update_shipped_prices", "schedule": crontab(hour=4, minute=40)},
-    "reconcile-usage": {"task": "usage.tasks.reconcile_usage", "schedule": crontab(hour=3, minute=20)},
+    "update-shipped-prices": {
+        "task": "pricing.tasks.update_shipped_prices",
+        "schedule": crontab(hour=4, minute=40),
+    },
+    "reconcile-usage": {
+        "task": "usage.tasks.reconcile_usage",
+        "schedule": crontab(hour=3, minute=20),
+    },
 }
 if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL
@@ -238,7 +282,7 @@ else:
         "control_folder": str(BROKER_DIR / "control"),
     }
 
-# --- API ------------------------------------------------------------------------------------------------------------
+# --- API
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "kluisz_analytics.tenants.authentication.TokenAuthentication",
@@ -265,14 +309,16 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v2",
     "ENUM_NAME_OVERRIDES": {
-        "ValidationErrorEnum": "drf_standardized_errors.openapi_serializers.ValidationErrorEnum.choices",
+        "ValidationErrorEnum": (
+            "drf_standardized_errors.openapi_serializers.ValidationErrorEnum.choices"
+        ),
         "ClientErrorEnum": "drf_standardized_errors.openapi_serializers.ClientErrorEnum.choices",
         "ServerErrorEnum": "drf_standardized_errors.openapi_serializers.ServerErrorEnum.choices",
     },
     "POSTPROCESSING_HOOKS": ["drf_standardized_errors.openapi_hooks.postprocess_schema_enums"],
 }
 
-# --- Admin ----------------------------------------------------------------------------------------------------------
+# --- Admin
 
 
 def navigation_item(title: str, icon: str, url_name: str) -> dict[str, Any]:
@@ -284,7 +330,9 @@ UNFOLD = {
     "SITE_HEADER": "Kluisz Analytics",
     "SITE_SUBHEADER": "Usage, pricing and credits",
     "SITE_SYMBOL": "monitoring",
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("kluisz/icon.svg")}],
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("kluisz/icon.svg")}
+    ],
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "usage.dashboards.admin_index.add_platform_view",
     "STYLES": [lambda request: static("kluisz/dashboard.css")],
@@ -328,52 +376,92 @@ UNFOLD = {
                 "items": [
                     navigation_item("Tiers", "sell", "admin:pricing_pricingtier_changelist"),
                     navigation_item("Tier rates", "history", "admin:pricing_tierrate_changelist"),
-                    navigation_item("Tier assignments", "badge", "admin:pricing_tierassignment_changelist"),
-                    navigation_item("Model prices", "payments", "admin:pricing_modelprice_changelist"),
+                    navigation_item(
+                        "Tier assignments", "badge", "admin:pricing_tierassignment_changelist"
+                    ),
+                    navigation_item(
+                        "Model prices", "payments", "admin:pricing_modelprice_changelist"
+                    ),
                     navigation_item("Unpriced usage", "help", "admin:usage_unpricedusage"),
-                    navigation_item("Repricings", "published_with_changes", "admin:usage_repricing_changelist"),
+                    navigation_item(
+                        "Repricings", "published_with_changes", "admin:usage_repricing_changelist"
+                    ),
                     navigation_item("What if", "compare_arrows", "admin:usage_whatif"),
-                    navigation_item("Shipped price lists", "inventory_2", "admin:pricing_shippedpricelist_changelist"),
+                    navigation_item(
+                        "Shipped price lists",
+                        "inventory_2",
+                        "admin:pricing_shippedpricelist_changelist",
+                    ),
                 ],
             },
             {
                 "title": "Credits",
                 "items": [
-                    navigation_item("Accounts", "account_balance_wallet", "admin:credits_account_changelist"),
+                    navigation_item(
+                        "Accounts", "account_balance_wallet", "admin:credits_account_changelist"
+                    ),
                     navigation_item("Grants", "redeem", "admin:credits_grant_changelist"),
                     navigation_item("Holds", "lock_clock", "admin:credits_hold_changelist"),
                     navigation_item("Budgets", "savings", "admin:credits_tenantbudget_changelist"),
                     navigation_item("Alerts", "notifications", "admin:credits_alert_changelist"),
                     navigation_item("Webhooks", "webhook", "admin:credits_webhook_changelist"),
-                    navigation_item("Deliveries", "outgoing_mail", "admin:credits_delivery_changelist"),
-                    navigation_item("Licences", "card_membership", "admin:credits_licence_changelist"),
-                    navigation_item("Licence pools", "workspaces", "admin:credits_licencepool_changelist"),
-                    navigation_item("Licence history", "history_edu", "admin:credits_licenceevent_changelist"),
-                    navigation_item("Transactions", "receipt_long", "admin:credits_transaction_changelist"),
-                    navigation_item("Usage charges", "schedule", "admin:credits_usagecharge_changelist"),
+                    navigation_item(
+                        "Deliveries", "outgoing_mail", "admin:credits_delivery_changelist"
+                    ),
+                    navigation_item(
+                        "Licences", "card_membership", "admin:credits_licence_changelist"
+                    ),
+                    navigation_item(
+                        "Licence pools", "workspaces", "admin:credits_licencepool_changelist"
+                    ),
+                    navigation_item(
+                        "Licence history", "history_edu", "admin:credits_licenceevent_changelist"
+                    ),
+                    navigation_item(
+                        "Transactions", "receipt_long", "admin:credits_transaction_changelist"
+                    ),
+                    navigation_item(
+                        "Usage charges", "schedule", "admin:credits_usagecharge_changelist"
+                    ),
                 ],
             },
             {
                 "title": "Usage",
                 "items": [
                     navigation_item("Traces", "timeline", "admin:usage_trace_changelist"),
-                    navigation_item("Billed observations", "data_object", "admin:usage_observation_changelist"),
+                    navigation_item(
+                        "Billed observations", "data_object", "admin:usage_observation_changelist"
+                    ),
                     navigation_item("Voided traces", "block", "admin:usage_tracevoid_changelist"),
-                    navigation_item("Tenant statistics", "bar_chart", "admin:usage_tenantusagestats_changelist"),
-                    navigation_item("User statistics", "person_search", "admin:usage_userusagestats_changelist"),
-                    navigation_item("Flow rollup", "stacked_bar_chart", "admin:usage_flowusage_changelist"),
-                    navigation_item("Model rollup", "smart_toy", "admin:usage_modelusage_changelist"),
-                    navigation_item("Flow estimates", "speed", "admin:usage_flowestimate_changelist"),
+                    navigation_item(
+                        "Tenant statistics", "bar_chart", "admin:usage_tenantusagestats_changelist"
+                    ),
+                    navigation_item(
+                        "User statistics", "person_search", "admin:usage_userusagestats_changelist"
+                    ),
+                    navigation_item(
+                        "Flow rollup", "stacked_bar_chart", "admin:usage_flowusage_changelist"
+                    ),
+                    navigation_item(
+                        "Model rollup", "smart_toy", "admin:usage_modelusage_changelist"
+                    ),
+                    navigation_item(
+                        "Flow estimates", "speed", "admin:usage_flowestimate_changelist"
+                    ),
                 ],
             },
             {
                 "title": "Sync",
                 "items": [
-                    navigation_item("Langfuse connections", "cable", "admin:usage_langfuseconnection_changelist"),
+                    navigation_item(
+                        "Langfuse connections", "cable", "admin:usage_langfuseconnection_changelist"
+                    ),
                     navigation_item("Runs", "sync", "admin:usage_syncrun_changelist"),
                     navigation_item("Windows", "date_range", "admin:usage_syncwindow_changelist"),
                     navigation_item("Drift", "difference", "admin:usage_syncdrift_changelist"),
-                    navigation_item("Set aside", "report", "admin:usage_rejectedobservation_changelist"),
+                    navigation_item(
+                        "Set aside", "report", "admin:usage_rejectedobservation_changelist"
+                    ),
                 ],
             },
         ],

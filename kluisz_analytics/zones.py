@@ -12,4 +12,8 @@ def zone_names() -> frozenset[str]:
 
 def unknown_zone(name: str) -> str | None:
     """What to say of a name that is no zone's; None for a zone's."""
-    return None if name in zone_names() else f"“{name}” is not an IANA time zone; write for example Europe/Amsterdam."
+    return (
+        None
+        if name in zone_names()
+        else f"“{name}” is not an IANA time zone; write for example Europe/Amsterdam."
+    )

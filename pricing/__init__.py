@@ -1,1 +1,4 @@
-"""How usage becomes cost, and cost becomes credits. No other app knows either (domain.md, Price)."""
+"""How usage becomes cost, and cost becomes credits.
+
+No other app knows either (domain.md, Price).
+"""

@@ -1,4 +1,7 @@
-"""Admin pages for tiers and prices. Rows of the lists are recorded, replaced and withdrawn (pricing.lists), never edited in place."""
+"""Admin pages for tiers and prices.
+
+Rows of the lists are recorded, replaced and withdrawn (pricing.lists), never edited in place.
+"""
 
 from typing import Any
 
@@ -16,8 +19,22 @@ from unfold.widgets import UnfoldAdminFileFieldWidget
 
 from kluisz_analytics.admin_pages import InListFilter, ReadOnlyAdmin, admin_user, amount_column
 from pricing import lists
-from pricing.models import IN_LIST, ModelPrice, PricingTier, ShippedPriceList, TierAssignment, TierRate
-from pricing.price_csv import COLUMNS, LARGEST_BYTES, PriceListError, export_prices, import_prices, price_text
+from pricing.models import (
+    IN_LIST,
+    ModelPrice,
+    PricingTier,
+    ShippedPriceList,
+    TierAssignment,
+    TierRate,
+)
+from pricing.price_csv import (
+    COLUMNS,
+    LARGEST_BYTES,
+    PriceListError,
+    export_prices,
+    import_prices,
+    price_text,
+)
 from pricing.units import UnitKind
 
 RECORDED = ["recorded_at", "recorded_by", "withdrawn_at", "withdrawn_by"]
@@ -26,7 +43,9 @@ OTHER_KINDS = [kind for kind in UnitKind if kind not in MAIN_KINDS]
 
 
 class TierRateInline(TabularInline):
-    """The rates in force: new ones are added; one that is wrong is withdrawn by deleting it here."""
+    """The rates in force: new ones are added; one that is wrong is withdrawn by deleting it
+    here.
+    """
 
     model = TierRate
     extra = 0
@@ -38,7 +57,9 @@ class TierRateInline(TabularInline):
         "maximum_credits_per_trace",
         "grace_credits",
     ]
-    verbose_name_plural = "rates in force (deleting one withdraws it; what it priced stays as it is)"
+    verbose_name_plural = (
+        "rates in force (deleting one withdraws it; what it priced stays as it is)"
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TierRate]:
         return super().get_queryset(request).filter(IN_LIST)
@@ -49,7 +70,13 @@ class TierRateInline(TabularInline):
 
 @admin.register(PricingTier)
 class PricingTierAdmin(ModelAdmin):
-    list_display = ["name", "rate", amount_column("default_credits"), amount_column("default_credits_per_month"), "retired_at"]
+    list_display = [
+        "name",
+        "rate",
+        amount_column("default_credits"),
+        amount_column("default_credits_per_month"),
+        "retired_at",
+    ]
     search_fields = ["name"]
     fields = ["name", "default_credits", "default_credits_per_month", "retired_at"]
     inlines = [TierRateInline]
@@ -58,14 +85,25 @@ class PricingTierAdmin(ModelAdmin):
     @admin.display(description="Rate in force")
     def rate(self, tier: PricingTier) -> str:
         rate = tier.rates.filter(IN_LIST).first()
-        return f"{price_text(rate.credits_per_usd)} credits a dollar × {price_text(rate.pricing_multiplier)}" if rate else "–"
+        return (
+            f"{price_text(rate.credits_per_usd)} credits a dollar ×"
+            f" {price_text(rate.pricing_multiplier)}"
+            if rate
+            else "–"
+        )
 
     @admin.action(description="Retire: not given to anyone anew", permissions=["change"])
     def retire(self, request: HttpRequest, queryset: QuerySet[PricingTier]) -> None:
-        messages.success(request, f"Retired {lists.retire_tiers(queryset)} tiers; whoever has them keeps them.")
+        messages.success(
+            request, f"Retired {lists.retire_tiers(queryset)} tiers; whoever has them keeps them."
+        )
 
     def has_delete_permission(self, request: HttpRequest, obj: PricingTier | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and obj is not None and not obj.assignments.exists()
+        return (
+            super().has_delete_permission(request, obj)
+            and obj is not None
+            and not obj.assignments.exists()
+        )
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         rates = formset.save(commit=False)
@@ -79,7 +117,13 @@ class PricingTierAdmin(ModelAdmin):
 class TierRateAdmin(ReadOnlyAdmin):
     """The history of all rates: who entered and withdrew which, when."""
 
-    list_display = ["tier", "valid_from", amount_column("credits_per_usd"), amount_column("pricing_multiplier"), *RECORDED]
+    list_display = [
+        "tier",
+        "valid_from",
+        amount_column("credits_per_usd"),
+        amount_column("pricing_multiplier"),
+        *RECORDED,
+    ]
     list_filter = [InListFilter, "tier"]
     list_select_related = ["tier", "recorded_by", "withdrawn_by"]
 
@@ -100,7 +144,9 @@ class TierAssignmentAdmin(ReadOnlyAdmin):
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.is_superuser)
 
-    def save_model(self, request: HttpRequest, obj: TierAssignment, form: Any, change: bool) -> None:
+    def save_model(
+        self, request: HttpRequest, obj: TierAssignment, form: Any, change: bool
+    ) -> None:
         lists.assign_tier(obj, admin_user(request))
 
     @admin.action(description="Withdraw: as if it had not been given", permissions=["add"])
@@ -108,7 +154,11 @@ class TierAssignmentAdmin(ReadOnlyAdmin):
         chosen = list(queryset.filter(IN_LIST))
         for assignment in chosen:
             lists.withdraw(assignment, admin_user(request))
-        messages.success(request, f"Withdrew {len(chosen)} assignments; what was priced with them stays until it is repriced.")
+        messages.success(
+            request,
+            f"Withdrew {len(chosen)} assignments; what was priced with them stays until it is"
+            " repriced.",
+        )
 
 
 class ModelPriceForm(forms.ModelForm):
@@ -116,7 +166,11 @@ class ModelPriceForm(forms.ModelForm):
 
     class Meta:
         model = ModelPrice
-        fields = [name for name in (field.name for field in ModelPrice._meta.fields) if name != "id" and name not in RECORDED]
+        fields = [
+            name
+            for name in (field.name for field in ModelPrice._meta.fields)
+            if name != "id" and name not in RECORDED
+        ]
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]  # a hook of Django's model forms
@@ -140,7 +194,9 @@ class PriceFileForm(forms.Form):
     def clean_file(self) -> str:
         file = self.cleaned_data["file"]
         if file.size > LARGEST_BYTES:
-            raise forms.ValidationError(f"{file.name} has {file.size:,} bytes; at most {LARGEST_BYTES:,} are read at once.")
+            raise forms.ValidationError(
+                f"{file.name} has {file.size:,} bytes; at most {LARGEST_BYTES:,} are read at once."
+            )
         try:
             return str(file.read().decode())
         except UnicodeDecodeError as error:
@@ -171,11 +227,21 @@ class ModelPriceAdmin(ModelAdmin):
         ("For what", {"fields": ["tenant", "model", "match", "precedence"]}),
         ("From when", {"fields": ["valid_from", "valid_until"]}),
         ("USD for a million units", {"fields": [tuple(kind.value for kind in MAIN_KINDS)]}),
-        ("Further kinds", {"fields": [tuple(kind.value for kind in OTHER_KINDS[at : at + 3]) for at in range(0, len(OTHER_KINDS), 3)]}),
+        (
+            "Further kinds",
+            {
+                "fields": [
+                    tuple(kind.value for kind in OTHER_KINDS[at : at + 3])
+                    for at in range(0, len(OTHER_KINDS), 3)
+                ]
+            },
+        ),
     ]
 
     def get_fieldsets(self, request: HttpRequest, obj: ModelPrice | None = None) -> Any:
-        return self.fieldsets if obj is None else [*self.fieldsets, ("History", {"fields": RECORDED})]
+        return (
+            self.fieldsets if obj is None else [*self.fieldsets, ("History", {"fields": RECORDED})]
+        )
 
     @admin.display(description="for", ordering="tenant__name", empty_value="")
     def owner(self, price: ModelPrice) -> str:
@@ -194,7 +260,9 @@ class ModelPriceAdmin(ModelAdmin):
         return price_text(price.output) or "–"
 
     def has_change_permission(self, request: HttpRequest, obj: ModelPrice | None = None) -> bool:
-        return super().has_change_permission(request, obj) and (obj is None or obj.withdrawn_at is None)
+        return super().has_change_permission(request, obj) and (
+            obj is None or obj.withdrawn_at is None
+        )
 
     def has_delete_permission(self, request: HttpRequest, obj: ModelPrice | None = None) -> bool:
         return False
@@ -214,10 +282,15 @@ class ModelPriceAdmin(ModelAdmin):
         chosen = list(queryset.filter(IN_LIST))
         for price in chosen:
             lists.withdraw(price, admin_user(request))
-        messages.success(request, f"Withdrew {len(chosen)} prices; what was priced with them stays until it is repriced.")
+        messages.success(
+            request,
+            f"Withdrew {len(chosen)} prices; what was priced with them stays until it is repriced.",
+        )
 
     @admin.action(description="Export as CSV", permissions=["view"])
-    def export_chosen(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> StreamingHttpResponse:
+    def export_chosen(
+        self, request: HttpRequest, queryset: QuerySet[ModelPrice]
+    ) -> StreamingHttpResponse:
         return _download(queryset)
 
     @action(description="Export CSV", url_path="export", permissions=["view"])
@@ -234,7 +307,11 @@ class ModelPriceAdmin(ModelAdmin):
             except PriceListError as error:
                 problems = error.problems
             else:
-                messages.success(request, f"{done.entered} prices entered, {done.replaced} replaced, {done.unchanged} were there already.")
+                messages.success(
+                    request,
+                    f"{done.entered} prices entered, {done.replaced} replaced, {done.unchanged}"
+                    " were there already.",
+                )
                 return HttpResponseRedirect(reverse("admin:pricing_modelprice_changelist"))
         context = {
             **self.admin_site.each_context(request),
@@ -249,7 +326,9 @@ class ModelPriceAdmin(ModelAdmin):
 def _download(prices: QuerySet[ModelPrice]) -> StreamingHttpResponse:
     lines = export_prices(prices.select_related("tenant").iterator(chunk_size=2000))
     return StreamingHttpResponse(
-        lines, content_type="text/csv; charset=utf-8", headers={"Content-Disposition": 'attachment; filename="prices.csv"'}
+        lines,
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": 'attachment; filename="prices.csv"'},
     )
 
 

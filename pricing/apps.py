@@ -15,6 +15,6 @@ class PricingConfig(AppConfig):
 
 def record_installed_book(**kwargs: Any) -> None:
     """After a migration, which every upgrade runs: the installed price book may be another."""
-    from pricing.shipped_update import record_installed  # noqa: PLC0415  (models can't be imported before the apps are ready)
+    from pricing.shipped_update import record_installed  # noqa: PLC0415
 
     record_installed()

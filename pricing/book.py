@@ -22,13 +22,23 @@ def load_price_book(repriced: list[Repriced] | None = None) -> PriceBook:
     tenant_tiers: dict[UUID, list[Assignment]] = defaultdict(list)
     platform_tiers: list[Assignment] = []
     columns = "user_id", "tenant_id", "tier_id", "valid_from", "recorded_at", "withdrawn_at"
-    for user_id, tenant_id, tier_id, valid_from, recorded_at, withdrawn_at in _newest_first(TierAssignment).values_list(*columns):
-        target = user_tiers[user_id] if user_id else tenant_tiers[tenant_id] if tenant_id else platform_tiers
+    for user_id, tenant_id, tier_id, valid_from, recorded_at, withdrawn_at in _newest_first(
+        TierAssignment
+    ).values_list(*columns):
+        target = (
+            user_tiers[user_id]
+            if user_id
+            else tenant_tiers[tenant_id]
+            if tenant_id
+            else platform_tiers
+        )
         target.append(Assignment(valid_from, tier_id, recorded_at, withdrawn_at or NEVER))
     tenant_prices: dict[UUID, list[Price]] = defaultdict(list)
     platform_prices: list[Price] = []
     for row in ModelPrice.objects.order_by():
-        (platform_prices if row.tenant_id is None else tenant_prices[row.tenant_id]).append(price_of(row))
+        (platform_prices if row.tenant_id is None else tenant_prices[row.tenant_id]).append(
+            price_of(row)
+        )
     rates: dict[int, list[TierRate]] = defaultdict(list)
     for rate in _newest_first(TierRateRow):
         rates[rate.tier_id].append(rate_of(rate))
@@ -47,10 +57,14 @@ def load_price_book(repriced: list[Repriced] | None = None) -> PriceBook:
 
 def prices_entered_since(moment: datetime) -> bool:
     """Whether model prices, or a state of the shipped book, were entered after ``moment``."""
-    return any(model._default_manager.filter(recorded_at__gt=moment).exists() for model in (ModelPrice, ShippedPriceList))
+    return any(
+        model._default_manager.filter(recorded_at__gt=moment).exists()
+        for model in (ModelPrice, ShippedPriceList)
+    )
 
 
-def _newest_first(model: type[TierAssignment] | type[TierRateRow]):  # type: ignore[no-untyped-def]  # a queryset of either
+# # a queryset of either
+def _newest_first(model: type[TierAssignment] | type[TierRateRow]):  # type: ignore[no-untyped-def]
     return model._default_manager.order_by("-valid_from", "-recorded_at", "-id")
 
 
@@ -84,12 +98,18 @@ def rate_of(row: TierRateRow) -> TierRate:
 
 
 def load_shipped_books() -> list[ShippedPrices]:
-    """The states of the shipped price book, each until the next; the first counts for all time before it too."""
-    states = list(ShippedPriceList.objects.order_by("recorded_at", "id").values_list("id", "recorded_at"))
+    """The states of the shipped price book, each until the next; the first counts for all time
+    before it too.
+    """
+    states = list(
+        ShippedPriceList.objects.order_by("recorded_at", "id").values_list("id", "recorded_at")
+    )
     if not states:
         return [_installed()]
     starts = [EVER, *(recorded_at for _, recorded_at in states[1:]), NEVER]
-    return [_shipped(state_id, starts[at], starts[at + 1]) for at, (state_id, _) in enumerate(states)]
+    return [
+        _shipped(state_id, starts[at], starts[at + 1]) for at, (state_id, _) in enumerate(states)
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -100,6 +120,10 @@ def _installed() -> ShippedPrices:
 @lru_cache(maxsize=64)
 def _shipped(state_id: int, recorded_at: datetime, withdrawn_at: datetime) -> ShippedPrices:
     def read() -> list[Provider]:
-        return unpacked(bytes(ShippedPriceList.objects.values_list("data", flat=True).get(pk=state_id)))
+        return unpacked(
+            bytes(ShippedPriceList.objects.values_list("data", flat=True).get(pk=state_id))
+        )
 
-    return ShippedPrices(read, state_id=state_id, recorded_at=recorded_at, withdrawn_at=withdrawn_at)
+    return ShippedPrices(
+        read, state_id=state_id, recorded_at=recorded_at, withdrawn_at=withdrawn_at
+    )

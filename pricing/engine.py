@@ -1,12 +1,14 @@
 """The pricing engine: pure and typed, with no query in it (domain.md, Price).
 
-``cost_of`` finds what one observation cost and where that figure came from; ``price`` decides a trace, ``price_all`` any number of
-them. Inside, amounts are exact integers as they are stored (picousd, microcredits); what is public beside them is Decimal. Credits are
-rounded once for each trace, half up, to six places.
+``cost_of`` finds what one observation cost and where that figure came from; ``price`` decides a
+trace, ``price_all`` any number of them. Inside, amounts are exact integers as they are stored
+(picousd, microcredits); what is public beside them is Decimal. Credits are rounded once for each
+trace, half up, to six places.
 
-A trace is priced with the lists as they were when it was first priced (``known_at``; for a step that began later, then), or when its
-period was last repriced: what is entered late for a past date changes nothing until an operator reprices. Only usage that nothing in
-those lists could price takes the first price after.
+A trace is priced with the lists as they were when it was first priced (``known_at``; for a step
+that began later, then), or when its period was last repriced: what is entered late for a past date
+changes nothing until an operator reprices. Only usage that nothing in those lists could price takes
+the first price after.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,12 +26,16 @@ from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate
 from pricing.units import shape_of
 
 CUBED = MILLION**3
-# A member of an enumeration is looked up slowly through its class, and these are asked for each observation.
+# A member of an enumeration is looked up slowly through its class, and these are asked for each
+# observation.
 FROM_LANGFUSE, WITHOUT_USAGE = CostSource.LANGFUSE, CostSource.NO_USAGE
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
-    """What an observation cost; None when that is unknown, never 0 for unknown. ``price_id``: the model price's, or the shipped book's."""
+    """What an observation cost; None when that is unknown, never 0 for unknown.
+
+    ``price_id``: the model price's, or the shipped book's.
+    """
 
     picousd: int | None
     source: CostSource
@@ -67,7 +73,9 @@ NO_CHARGE = Charge(None, None)
 
 
 def charge_for(cost_picousd: int | None, rate: TierRate | None) -> Charge:
-    """A trace's charge: cost × multiplier × credits a dollar, then the minimum and the maximum, rounded once, half up."""
+    """A trace's charge: cost × multiplier × credits a dollar, then the minimum and the maximum,
+    rounded once, half up.
+    """
     if rate is None or cost_picousd is None:
         return Charge(None, None, rate)
     multiplier, per_usd, minimum, maximum = rate.scaled
@@ -84,7 +92,8 @@ def charge_for(cost_picousd: int | None, rate: TierRate | None) -> Charge:
 def split(amount: int, weights: Sequence[int]) -> list[int]:
     """``amount`` in parts proportional to ``weights``; the parts sum to it exactly.
 
-    Equal parts, cumulatively rounded, where all weights are 0. Used to tell a trace's credits apart by model.
+    Equal parts, cumulatively rounded, where all weights are 0. Used to tell a trace's credits apart
+    by model.
     """
     total = sum(weights)
     if not total:
@@ -99,7 +108,9 @@ def split(amount: int, weights: Sequence[int]) -> list[int]:
 
 
 class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
-    """What one observation used: unit → count as the provider named them, and what Langfuse says that it cost (None: nothing)."""
+    """What one observation used: unit → count as the provider named them, and what Langfuse says
+    that it cost (None: nothing).
+    """
 
     model: str
     usage_details: Mapping[str, int]
@@ -108,7 +119,9 @@ class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
 
 
 class TraceUsage(msgspec.Struct, frozen=True, gc=False):
-    """A trace to price: whose it is (None: unknown), when it began, when it was first priced, and its observations."""
+    """A trace to price: whose it is (None: unknown), when it began, when it was first priced, and
+    its observations.
+    """
 
     tenant_id: UUID | None
     user_id: UUID | None
@@ -118,21 +131,29 @@ class TraceUsage(msgspec.Struct, frozen=True, gc=False):
 
 
 class PricedTrace(msgspec.Struct, frozen=True, gc=False):
-    """A cost for each observation, in their order; the trace's cost (None when nothing of its usage has a price) and charge."""
+    """A cost for each observation, in their order; the trace's cost (None when nothing of its usage
+    has a price) and charge.
+    """
 
     costs: list[Cost]
     cost_picousd: int | None
     charge: Charge
 
     def parts(self) -> list[tuple[int, int, int]]:
-        """How the charge is told apart: (which observation, billed picousd, microcredits), in proportion to cost; they sum to it exactly.
+        """How the charge is told apart: (which observation, billed picousd, microcredits), in
+        proportion to cost; they sum to it exactly.
 
-        Without a priced observation, all of it (a tier's minimum) is the first one's. Without a charge there are no parts.
+        Without a priced observation, all of it (a tier's minimum) is the first one's. Without a
+        charge there are no parts.
         """
         billed, credits = self.charge.billed_picousd, self.charge.microcredits
         if billed is None or credits is None:
             return []
-        sharing = [at for at, one in enumerate(self.costs) if one.picousd is not None and one.source is not WITHOUT_USAGE]
+        sharing = [
+            at
+            for at, one in enumerate(self.costs)
+            if one.picousd is not None and one.source is not WITHOUT_USAGE
+        ]
         if len(sharing) < 2:
             return [(sharing[0] if sharing else 0, billed, credits)]
         weights = [self.costs[at].picousd or 0 for at in sharing]
@@ -140,27 +161,40 @@ class PricedTrace(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Plan(NamedTuple):
-    """What may price usage of one model and one shape: before Langfuse's cost, and after it, the first that applies first."""
+    """What may price usage of one model and one shape: before Langfuse's cost, and after it, the
+    first that applies first.
+    """
 
     before: tuple[Offer, ...]
     after: tuple[Offer, ...]
     sole: Amount | None
-    """The only one's amount, where that one holds and was in the list at all times, as most are; then its source and its price."""
+    """The only one's amount, where that one holds and was in the list at all times, as most are;
+    then its source and its price.
+    """
     sole_source: CostSource
     sole_price_id: int | None
 
     def entries_after(self, known_at: datetime) -> list[datetime]:
         """When something of it was entered later than then."""
-        return sorted({one.recorded_at for one in (*self.before, *self.after) if one.recorded_at > known_at})
+        return sorted(
+            {one.recorded_at for one in (*self.before, *self.after) if one.recorded_at > known_at}
+        )
 
 
 class PricingEngine:
-    """Prices observations and traces with a price book. It remembers which prices are for which model and shape of usage."""
+    """Prices observations and traces with a price book.
+
+    It remembers which prices are for which model and shape of usage.
+    """
 
     def __init__(self, book: PriceBook) -> None:
         self.book = book
-        self._own_lists = frozenset(tenant_id.int for tenant_id, prices in book.tenant_prices.items() if prices)
-        self._has_replacing = any(one.precedence is Precedence.REPLACES for one in book.platform_prices)
+        self._own_lists = frozenset(
+            tenant_id.int for tenant_id, prices in book.tenant_prices.items() if prices
+        )
+        self._has_replacing = any(
+            one.precedence is Precedence.REPLACES for one in book.platform_prices
+        )
         self._plans: dict[tuple[int | str | None, ...], _Plan] = {}
 
     def price_all(self, traces: Iterable[TraceUsage]) -> Iterator[PricedTrace]:
@@ -168,7 +202,9 @@ class PricingEngine:
         return map(self.price, traces)
 
     def price(self, trace: TraceUsage) -> PricedTrace:
-        """Cost of each observation, then the charge of the trace: none where its owner is unknown."""
+        """Cost of each observation, then the charge of the trace: none where its owner is
+        unknown.
+        """
         tenant_id, started_at, known_at = trace.tenant_id, trace.started_at, trace.known_at
         if self.book.repriced:
             known_at = self.book.knowledge(known_at, tenant_id, started_at)
@@ -186,27 +222,43 @@ class PricingEngine:
         cost_picousd = None if unknown and unknown + unbilled == len(costs) else total
         if tenant_id is None or trace.user_id is None:
             return PricedTrace(costs, cost_picousd, NO_CHARGE)
-        rate = self.book.rate_for(trace.user_id, tenant_id, started_at, known_at if known_at > started_at else started_at)
+        rate = self.book.rate_for(
+            trace.user_id, tenant_id, started_at, known_at if known_at > started_at else started_at
+        )
         return PricedTrace(costs, cost_picousd, charge_for(cost_picousd, rate))
 
-    def cost_of(self, tenant_id: UUID | None, usage: ObservationUsage, known_at: datetime = LATEST) -> Cost:
-        """The cost of one observation: the first source that applies, by the list as it was at ``known_at``.
+    def cost_of(
+        self, tenant_id: UUID | None, usage: ObservationUsage, known_at: datetime = LATEST
+    ) -> Cost:
+        """The cost of one observation: the first source that applies, by the list as it was at
+        ``known_at``.
 
         Raises TypeError for a count that is not an integer: money is never made of floats.
         """
         return self._cost(self._own_list(tenant_id), usage, known_at)
 
-    def is_priceable(self, tenant_id: UUID | None, model: str, since: datetime, until: datetime) -> bool:
-        """Whether any price is for the model at some time between two moments, both included; it may still lack a kind of unit."""
+    def is_priceable(
+        self, tenant_id: UUID | None, model: str, since: datetime, until: datetime
+    ) -> bool:
+        """Whether any price is for the model at some time between two moments, both included; it
+        may still lack a kind of unit.
+        """
         plan = self._plan_for(self._own_list(tenant_id), model, ())
-        return any(one.valid_from <= until and since < one.valid_until for one in (*plan.before, *plan.after))
+        return any(
+            one.valid_from <= until and since < one.valid_until
+            for one in (*plan.before, *plan.after)
+        )
 
     def _own_list(self, tenant_id: UUID | None) -> int | None:
         """Whose own prices go first; None for nearly all tenants, who have none."""
         return tenant_id.int if tenant_id is not None and tenant_id.int in self._own_lists else None
 
     def _cost(self, own_list: int | None, usage: ObservationUsage, known_at: datetime) -> Cost:
-        usage_details, langfuse_picousd, started_at = usage.usage_details, usage.langfuse_picousd, usage.started_at
+        usage_details, langfuse_picousd, started_at = (
+            usage.usage_details,
+            usage.langfuse_picousd,
+            usage.started_at,
+        )
         if not usage_details and langfuse_picousd is None:
             return NO_USAGE
         if langfuse_picousd is not None and own_list is None and not self._has_replacing:
@@ -243,7 +295,9 @@ class PricingEngine:
         book, shape = self.book, shape_of(keys)
         own: list[Offer] = []
         if own_list is not None:
-            own = offers_of(CostSource.TENANT_PRICE, book.tenant_prices[UUID(int=own_list)], model, shape)
+            own = offers_of(
+                CostSource.TENANT_PRICE, book.tenant_prices[UUID(int=own_list)], model, shape
+            )
             if not own:
                 return self._plan_for(None, model, keys)
         replacing, fallback = (
@@ -259,11 +313,24 @@ class PricingEngine:
 
 
 def _first(
-    plan: _Plan, usage_details: Mapping[str, int], langfuse_picousd: int | None, started_at: datetime, known_at: datetime
+    plan: _Plan,
+    usage_details: Mapping[str, int],
+    langfuse_picousd: int | None,
+    started_at: datetime,
+    known_at: datetime,
 ) -> Cost | None:
     """The cost by the first source that applies, of those in the list at ``known_at``."""
     for offers in (plan.before, plan.after):
-        for valid_from, valid_until, recorded_at, withdrawn_at, source, price_id, amount, amount_at in offers:
+        for (
+            valid_from,
+            valid_until,
+            recorded_at,
+            withdrawn_at,
+            source,
+            price_id,
+            amount,
+            amount_at,
+        ) in offers:
             if valid_from <= started_at < valid_until and recorded_at <= known_at < withdrawn_at:
                 chosen = amount or (amount_at and amount_at(started_at))
                 picousd = chosen(usage_details) if chosen else None

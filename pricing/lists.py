@@ -1,7 +1,9 @@
-"""The one place that writes the lists: model prices, tier rates and tier assignments (domain.md, Price).
+"""The one place that writes the lists: model prices, tier rates and tier assignments (domain.md,
+Price).
 
-Nothing that was recorded is changed. What is replaced is withdrawn at the moment at which the new row is recorded, so that every moment has
-one list, and what was priced with an old one stays explained.
+Nothing that was recorded is changed. What is replaced is withdrawn at the moment at which the new
+row is recorded, so that every moment has one list, and what was priced with an old one stays
+explained.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,8 +22,12 @@ from pricing.models import IN_LIST, ModelPrice, PricingTier, Recorded, TierAssig
 from pricing.signals import prices_entered
 
 
-def enter_price(price: ModelPrice, by: User | None, replaces: ModelPrice | None = None) -> ModelPrice:
-    """Record a price as :func:`record_price` does, and have what waits for it priced once it is committed."""
+def enter_price(
+    price: ModelPrice, by: User | None, replaces: ModelPrice | None = None
+) -> ModelPrice:
+    """Record a price as :func:`record_price` does, and have what waits for it priced once it is
+    committed.
+    """
     record_price(price, by, replaces)
     announce([price.model])
     return price
@@ -35,8 +41,9 @@ def announce(models: Sequence[str]) -> None:
 def record_price(price: ModelPrice, by: User | None, replaces: ModelPrice | None = None) -> None:
     """Record a price (a row that is not saved), in place of ``replaces`` if that is given.
 
-    One without an end holds until the next price of its list; one that goes on when this begins ends there. Raises ValidationError for
-    what is no price, and for one that holds at the same time as another of its list.
+    One without an end holds until the next price of its list; one that goes on when this begins
+    ends there. Raises ValidationError for what is no price, and for one that holds at the same time
+    as another of its list.
     """
     price.full_clean(validate_constraints=False)
     try:
@@ -53,7 +60,9 @@ def record_price(price: ModelPrice, by: User | None, replaces: ModelPrice | None
 
 
 def check_price(price: ModelPrice, replaces: ModelPrice | None = None) -> None:
-    """Whether :func:`record_price` would take it; raises ValidationError as that does, and records nothing."""
+    """Whether :func:`record_price` would take it; raises ValidationError as that does, and records
+    nothing.
+    """
     with transaction.atomic():
         record_price(_copy(price), None, replaces)
         transaction.set_rollback(True)
@@ -64,33 +73,57 @@ def check_price(price: ModelPrice, replaces: ModelPrice | None = None) -> None:
 def _same_list(price: ModelPrice) -> QuerySet[ModelPrice]:
     """The prices that may not hold at the same time as this one."""
     return ModelPrice.objects.filter(
-        IN_LIST, tenant=price.tenant_id, model=price.model, match=price.match, precedence=price.precedence
+        IN_LIST,
+        tenant=price.tenant_id,
+        model=price.model,
+        match=price.match,
+        precedence=price.precedence,
     ).exclude(pk=price.pk)
 
 
-def _end_predecessor(price: ModelPrice, until_next: datetime | None, by: User | None, now: datetime) -> None:
-    """End the price before this one where it has no end, or goes on until the next price and this one does too."""
-    ends = Q(valid_until__isnull=True) if until_next is None else Q(valid_until__isnull=True) | Q(valid_until=until_next)
-    before = _same_list(price).filter(ends, valid_from__lt=price.valid_from).select_for_update().first()
+def _end_predecessor(
+    price: ModelPrice, until_next: datetime | None, by: User | None, now: datetime
+) -> None:
+    """End the price before this one where it has no end, or goes on until the next price and this
+    one does too.
+    """
+    ends = (
+        Q(valid_until__isnull=True)
+        if until_next is None
+        else Q(valid_until__isnull=True) | Q(valid_until=until_next)
+    )
+    before = (
+        _same_list(price).filter(ends, valid_from__lt=price.valid_from).select_for_update().first()
+    )
     if before is not None:
         withdraw(before, by, now)
         _record(_copy(before, valid_until=price.valid_from), by, now)
 
 
 def _beginning_of_next(price: ModelPrice) -> datetime | None:
-    following = _same_list(price).filter(valid_from__gt=price.valid_from).order_by("valid_from").first()
+    following = (
+        _same_list(price).filter(valid_from__gt=price.valid_from).order_by("valid_from").first()
+    )
     return None if following is None else following.valid_from
 
 
 def _overlap_message(price: ModelPrice) -> str:
     end = Q() if price.valid_until is None else Q(valid_from__lt=price.valid_until)
-    other = _same_list(price).filter(end, Q(valid_until__isnull=True) | Q(valid_until__gt=price.valid_from)).first()
+    other = (
+        _same_list(price)
+        .filter(end, Q(valid_until__isnull=True) | Q(valid_until__gt=price.valid_from))
+        .first()
+    )
     if other is None:
-        return f"The price of “{price.model}” contradicts what another has just entered; look at the list and try again."
+        return (
+            f"The price of “{price.model}” contradicts what another has just entered; look at the"
+            " list and try again."
+        )
     until = f"until {other.valid_until:%Y-%m-%d %H:%M}" if other.valid_until else "on"
     return (
-        f"“{price.model}” has a price from {other.valid_from:%Y-%m-%d %H:%M} {until} already (number {other.pk}), and two can't hold at "
-        "the same time: choose another beginning or end, or change that one."
+        f"“{price.model}” has a price from {other.valid_from:%Y-%m-%d %H:%M} {until} already"
+        f" (number {other.pk}), and two can't hold at the same time: choose another beginning or"
+        " end, or change that one."
     )
 
 
@@ -102,43 +135,65 @@ def enter_rate(rate: TierRate, by: User | None) -> TierRate:
     rate.full_clean(validate_constraints=False)
     with transaction.atomic():
         now = timezone.now()
-        for same in TierRate.objects.filter(IN_LIST, tier=rate.tier_id, valid_from=rate.valid_from).select_for_update():
+        for same in TierRate.objects.filter(
+            IN_LIST, tier=rate.tier_id, valid_from=rate.valid_from
+        ).select_for_update():
             withdraw(same, by, now)
         _record(rate, by, now)
     return rate
 
 
 def assign_tier(assignment: TierAssignment, by: User | None) -> TierAssignment:
-    """Record an assignment (a row that is not saved); one of the same owner and beginning is withdrawn.
+    """Record an assignment (a row that is not saved); one of the same owner and beginning is
+    withdrawn.
 
     Raises ValidationError for a retired tier, and for a user and a tenant at once.
     """
     assignment.full_clean(validate_constraints=False)
     with transaction.atomic():
         now = timezone.now()
-        owner = {"user": assignment.user_id, "tenant": assignment.tenant_id, "valid_from": assignment.valid_from}
+        owner = {
+            "user": assignment.user_id,
+            "tenant": assignment.tenant_id,
+            "valid_from": assignment.valid_from,
+        }
         for same in TierAssignment.objects.filter(IN_LIST, **owner).select_for_update():
             withdraw(same, by, now)
         _record(assignment, by, now)
     return assignment
 
 
-def assign_tiers_to_users(wanted: Sequence[tuple[UUID, PricingTier, datetime]], by: User | None = None) -> int:
-    """Make each (user, tier, valid from) so, in a handful of statements however many there are. Returns how many were news."""
+def assign_tiers_to_users(
+    wanted: Sequence[tuple[UUID, PricingTier, datetime]], by: User | None = None
+) -> int:
+    """Make each (user, tier, valid from) so, in a handful of statements however many there are.
+
+    Returns how many were news.
+    """
     now = timezone.now()
     listed = {
         (user_id, valid_from): (pk, tier_id)
-        for pk, user_id, valid_from, tier_id in TierAssignment.objects.filter(IN_LIST, user__isnull=False).values_list(
-            "pk", "user_id", "valid_from", "tier_id"
-        )
+        for pk, user_id, valid_from, tier_id in TierAssignment.objects.filter(
+            IN_LIST, user__isnull=False
+        ).values_list("pk", "user_id", "valid_from", "tier_id")
     }
-    news = {(user_id, valid_from): tier for user_id, tier, valid_from in wanted if listed.get((user_id, valid_from), (0, 0))[1] != tier.pk}
+    news = {
+        (user_id, valid_from): tier
+        for user_id, tier, valid_from in wanted
+        if listed.get((user_id, valid_from), (0, 0))[1] != tier.pk
+    }
     for tier in {tier for tier in news.values() if tier.retired_at is not None}:
-        raise ValidationError(f"Tier “{tier.name}” is retired since {tier.retired_at:%Y-%m-%d}; choose another tier.")
-    TierAssignment.objects.filter(pk__in=[listed[key][0] for key in news if key in listed]).update(withdrawn_at=now, withdrawn_by=by)
+        raise ValidationError(
+            f"Tier “{tier.name}” is retired since {tier.retired_at:%Y-%m-%d}; choose another tier."
+        )
+    TierAssignment.objects.filter(pk__in=[listed[key][0] for key in news if key in listed]).update(
+        withdrawn_at=now, withdrawn_by=by
+    )
     TierAssignment.objects.bulk_create(
         [
-            TierAssignment(user_id=user_id, tier=tier, valid_from=valid_from, recorded_at=now, recorded_by=by)
+            TierAssignment(
+                user_id=user_id, tier=tier, valid_from=valid_from, recorded_at=now, recorded_by=by
+            )
             for (user_id, valid_from), tier in news.items()
         ],
         batch_size=2000,
@@ -147,13 +202,22 @@ def assign_tiers_to_users(wanted: Sequence[tuple[UUID, PricingTier, datetime]], 
 
 
 def withdraw(row: Recorded, by: User | None, at: datetime | None = None) -> None:
-    """Take a row out of its list: nothing new is priced with it. What was priced with it stays, until that is repriced."""
+    """Take a row out of its list: nothing new is priced with it.
+
+    What was priced with it stays, until that is repriced.
+    """
     row.withdrawn_at, row.withdrawn_by = at or timezone.now(), by
     row.save(update_fields=["withdrawn_at", "withdrawn_by"])
 
 
 def _record(row: Recorded, by: User | None, now: datetime) -> None:
-    row.pk, row.recorded_at, row.recorded_by, row.withdrawn_at, row.withdrawn_by = None, now, by, None, None
+    row.pk, row.recorded_at, row.recorded_by, row.withdrawn_at, row.withdrawn_by = (
+        None,
+        now,
+        by,
+        None,
+        None,
+    )
     row._state.adding = True
     row.save(force_insert=True)
 
@@ -175,4 +239,6 @@ def same_price(one: ModelPrice, other: ModelPrice) -> bool:
 
 def retire_tiers(tiers: Iterable[PricingTier]) -> int:
     """From now on the tiers are given to nobody anew. Returns how many were not retired before."""
-    return PricingTier.objects.filter(pk__in=[tier.pk for tier in tiers], retired_at__isnull=True).update(retired_at=timezone.now())
+    return PricingTier.objects.filter(
+        pk__in=[tier.pk for tier in tiers], retired_at__isnull=True
+    ).update(retired_at=timezone.now())

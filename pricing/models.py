@@ -1,7 +1,8 @@
 """Tiers with dated rates, their assignment, and dated model prices (domain.md, Price).
 
-Rates, assignments and prices are recorded, never changed: what is wrong is withdrawn and recorded anew, by :mod:`pricing.lists`. So the
-tables are their own history, and what was priced with a row can always be explained with it.
+Rates, assignments and prices are recorded, never changed: what is wrong is withdrawn and recorded
+anew, by :mod:`pricing.lists`. So the tables are their own history, and what was priced with a row
+can always be explained with it.
 """
 
 import re
@@ -18,30 +19,50 @@ from kluisz_analytics.tenants.models import Tenant, User
 from pricing.prices import Precedence
 from pricing.units import UnitKind
 
-ABOVE_ZERO = MinValueValidator(Decimal("0.000001"), message="%(show_value)s is not possible: write a number above 0.")
-NOT_BELOW_ZERO = MinValueValidator(Decimal(0), message="%(show_value)s is not possible: write 0 or a number above it.")
+ABOVE_ZERO = MinValueValidator(
+    Decimal("0.000001"), message="%(show_value)s is not possible: write a number above 0."
+)
+NOT_BELOW_ZERO = MinValueValidator(
+    Decimal(0), message="%(show_value)s is not possible: write 0 or a number above it."
+)
 IN_LIST = Q(withdrawn_at__isnull=True)
 
 
 class Recorded(models.Model):
-    """A row of a list: who entered it and when, who withdrew it and when. Nothing else of it ever changes; a trigger sees to it."""
+    """A row of a list: who entered it and when, who withdrew it and when.
+
+    Nothing else of it ever changes; a trigger sees to it.
+    """
 
     recorded_at = models.DateTimeField(default=timezone.now, editable=False)
-    recorded_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False)
+    recorded_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
     withdrawn_at = models.DateTimeField(null=True, blank=True, editable=False)
-    withdrawn_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False)
+    withdrawn_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
 
     class Meta:
         abstract = True
 
 
 class PricingTier(models.Model):
-    """A licence tier. What it costs at a time is in its rates; a tier in use is retired, not deleted."""
+    """A licence tier.
+
+    What it costs at a time is in its rates; a tier in use is retired, not deleted.
+    """
 
     name = models.CharField(max_length=100, unique=True)
-    default_credits = CreditsField(default=0, validators=[NOT_BELOW_ZERO], help_text="Granted once, to a new user of this tier.")
+    default_credits = CreditsField(
+        default=0,
+        validators=[NOT_BELOW_ZERO],
+        help_text="Granted once, to a new user of this tier.",
+    )
     default_credits_per_month = CreditsField(default=0, validators=[NOT_BELOW_ZERO])
-    retired_at = models.DateTimeField(null=True, blank=True, help_text="From then on it is not given to anyone anew.")
+    retired_at = models.DateTimeField(
+        null=True, blank=True, help_text="From then on it is not given to anyone anew."
+    )
 
     class Meta:
         db_table = "pricing_tier"
@@ -57,20 +78,34 @@ class TierRate(Recorded):
     tier = models.ForeignKey(PricingTier, on_delete=models.CASCADE, related_name="rates")
     valid_from = models.DateTimeField()
     credits_per_usd = ExactDecimalField(decimal_places=6, validators=[ABOVE_ZERO])
-    pricing_multiplier = ExactDecimalField(decimal_places=6, validators=[ABOVE_ZERO], help_text="0.95 is 5% off.")
+    pricing_multiplier = ExactDecimalField(
+        decimal_places=6, validators=[ABOVE_ZERO], help_text="0.95 is 5% off."
+    )
     minimum_credits_per_trace = CreditsField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
     maximum_credits_per_trace = CreditsField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
-    grace_credits = CreditsField(default=0, validators=[NOT_BELOW_ZERO], help_text="How far below zero a user may still start runs.")
+    grace_credits = CreditsField(
+        default=0,
+        validators=[NOT_BELOW_ZERO],
+        help_text="How far below zero a user may still start runs.",
+    )
 
     class Meta:
         db_table = "pricing_tier_rate"
         ordering = ["tier", "-valid_from", "-recorded_at"]
         constraints = [
-            models.UniqueConstraint(fields=["tier", "valid_from"], condition=IN_LIST, name="one_rate_a_tier_and_moment"),
-            models.CheckConstraint(condition=Q(credits_per_usd__gt=0), name="credits_per_usd_above_zero"),
-            models.CheckConstraint(condition=Q(pricing_multiplier__gt=0), name="pricing_multiplier_above_zero"),
+            models.UniqueConstraint(
+                fields=["tier", "valid_from"], condition=IN_LIST, name="one_rate_a_tier_and_moment"
+            ),
             models.CheckConstraint(
-                condition=Q(minimum_credits_per_trace__isnull=True) | Q(minimum_credits_per_trace__gte=0), name="minimum_not_negative"
+                condition=Q(credits_per_usd__gt=0), name="credits_per_usd_above_zero"
+            ),
+            models.CheckConstraint(
+                condition=Q(pricing_multiplier__gt=0), name="pricing_multiplier_above_zero"
+            ),
+            models.CheckConstraint(
+                condition=Q(minimum_credits_per_trace__isnull=True)
+                | Q(minimum_credits_per_trace__gte=0),
+                name="minimum_not_negative",
             ),
             models.CheckConstraint(
                 condition=Q(minimum_credits_per_trace__isnull=True)
@@ -87,24 +122,45 @@ class TierRate(Recorded):
     def clean(self) -> None:
         minimum, maximum = self.minimum_credits_per_trace, self.maximum_credits_per_trace
         if minimum is not None and maximum is not None and minimum > maximum:
-            raise ValidationError({"minimum_credits_per_trace": f"{minimum} is above the maximum of {maximum}: no charge fits both."})
+            raise ValidationError(
+                {
+                    "minimum_credits_per_trace": (
+                        f"{minimum} is above the maximum of {maximum}: no charge fits both."
+                    )
+                }
+            )
 
 
 class TierAssignment(Recorded):
-    """A tier from ``valid_from`` on: a user's, or a tenant's default, or (with neither) the platform's default."""
+    """A tier from ``valid_from`` on: a user's, or a tenant's default, or (with neither) the
+    platform's default.
+    """
 
     tier = models.ForeignKey(PricingTier, on_delete=models.PROTECT, related_name="assignments")
-    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="tier_assignments")
-    tenant = models.ForeignKey(Tenant, null=True, blank=True, on_delete=models.CASCADE, related_name="tier_assignments")
+    user = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.CASCADE, related_name="tier_assignments"
+    )
+    tenant = models.ForeignKey(
+        Tenant, null=True, blank=True, on_delete=models.CASCADE, related_name="tier_assignments"
+    )
     valid_from = models.DateTimeField()
 
     class Meta:
         db_table = "pricing_tier_assignment"
         ordering = ["-valid_from", "-recorded_at"]
         constraints = [
-            models.CheckConstraint(condition=Q(user__isnull=True) | Q(tenant__isnull=True), name="user_or_tenant_not_both"),
-            models.UniqueConstraint(fields=["user", "valid_from"], condition=IN_LIST, name="one_tier_a_user_and_moment"),
-            models.UniqueConstraint(fields=["tenant", "valid_from"], condition=IN_LIST, name="one_tier_a_tenant_and_moment"),
+            models.CheckConstraint(
+                condition=Q(user__isnull=True) | Q(tenant__isnull=True),
+                name="user_or_tenant_not_both",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "valid_from"], condition=IN_LIST, name="one_tier_a_user_and_moment"
+            ),
+            models.UniqueConstraint(
+                fields=["tenant", "valid_from"],
+                condition=IN_LIST,
+                name="one_tier_a_tenant_and_moment",
+            ),
             models.UniqueConstraint(
                 fields=["valid_from"],
                 condition=IN_LIST & Q(user__isnull=True, tenant__isnull=True),
@@ -113,20 +169,39 @@ class TierAssignment(Recorded):
         ]
 
     def __str__(self) -> str:
-        return f"{self.tier} for {self.user or self.tenant or 'the platform'} from {self.valid_from:%Y-%m-%d}"
+        return (
+            f"{self.tier} for {self.user or self.tenant or 'the platform'} from"
+            f" {self.valid_from:%Y-%m-%d}"
+        )
 
     def clean(self) -> None:
         if self.user_id and self.tenant_id:
-            raise ValidationError("Choose a user, or a tenant for its default, or neither for the platform's default; not both.")
-        if self.tier_id and self.tier.retired_at is not None and self.tier.retired_at <= self.valid_from:
-            raise ValidationError({"tier": f"“{self.tier}” is retired since {self.tier.retired_at:%Y-%m-%d}; choose another tier."})
+            raise ValidationError(
+                "Choose a user, or a tenant for its default, or neither for the platform's default;"
+                " not both."
+            )
+        if (
+            self.tier_id
+            and self.tier.retired_at is not None
+            and self.tier.retired_at <= self.valid_from
+        ):
+            raise ValidationError(
+                {
+                    "tier": (
+                        f"“{self.tier}” is retired since {self.tier.retired_at:%Y-%m-%d}; choose"
+                        " another tier."
+                    )
+                }
+            )
 
 
 class ModelPrice(Recorded):
-    """What a model costs, in USD for a million units of each kind, for one tenant or the whole platform.
+    """What a model costs, in USD for a million units of each kind, for one tenant or the whole
+    platform.
 
-    Two prices of one list (the tenant's or the platform's, for one name, of one precedence) never hold at the same time: the database
-    refuses it. A kind without a price is charged as its plain kind (pricing.units.PLAIN_KIND).
+    Two prices of one list (the tenant's or the platform's, for one name, of one precedence) never
+    hold at the same time: the database refuses it. A kind without a price is charged as its plain
+    kind (pricing.units.PLAIN_KIND).
     """
 
     class Match(models.TextChoices):
@@ -138,9 +213,16 @@ class ModelPrice(Recorded):
         FALLBACK = Precedence.FALLBACK.value, "Where Langfuse has none"
 
     tenant = models.ForeignKey(
-        Tenant, null=True, blank=True, on_delete=models.CASCADE, related_name="model_prices", help_text="Empty: the whole platform."
+        Tenant,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="model_prices",
+        help_text="Empty: the whole platform.",
     )
-    model = models.CharField(max_length=200, help_text="The model's name, or a pattern that the whole name has to match.")
+    model = models.CharField(
+        max_length=200, help_text="The model's name, or a pattern that the whole name has to match."
+    )
     match = models.CharField(max_length=10, choices=Match.choices, default=Match.EXACT)
     precedence = models.CharField(
         max_length=10,
@@ -149,36 +231,86 @@ class ModelPrice(Recorded):
         help_text="A tenant's own price always replaces.",
     )
     valid_from = models.DateTimeField()
-    valid_until = models.DateTimeField(null=True, blank=True, help_text="Not including this moment. Empty: until the next price.")
-    input = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
-    cached_input = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input.")
-    cache_write = UsdField("cache write (5 minutes)", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input.")
-    cache_write_1h = UsdField(
-        "cache write (1 hour)", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as the cache write of 5 minutes."
+    valid_until = models.DateTimeField(
+        null=True, blank=True, help_text="Not including this moment. Empty: until the next price."
     )
-    input_audio = UsdField("audio in", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input.")
-    input_image = UsdField("image tokens in", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input.")
+    input = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
+    cached_input = UsdField(
+        null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input."
+    )
+    cache_write = UsdField(
+        "cache write (5 minutes)",
+        null=True,
+        blank=True,
+        validators=[NOT_BELOW_ZERO],
+        help_text="Empty: as input.",
+    )
+    cache_write_1h = UsdField(
+        "cache write (1 hour)",
+        null=True,
+        blank=True,
+        validators=[NOT_BELOW_ZERO],
+        help_text="Empty: as the cache write of 5 minutes.",
+    )
+    input_audio = UsdField(
+        "audio in", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input."
+    )
+    input_image = UsdField(
+        "image tokens in",
+        null=True,
+        blank=True,
+        validators=[NOT_BELOW_ZERO],
+        help_text="Empty: as input.",
+    )
     output = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
-    reasoning = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as output.")
-    output_audio = UsdField("audio out", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as output.")
-    output_image = UsdField("image tokens out", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as output.")
-    images = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="For a million images.")
-    request = UsdField("a request", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="For a million requests.")
+    reasoning = UsdField(
+        null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as output."
+    )
+    output_audio = UsdField(
+        "audio out",
+        null=True,
+        blank=True,
+        validators=[NOT_BELOW_ZERO],
+        help_text="Empty: as output.",
+    )
+    output_image = UsdField(
+        "image tokens out",
+        null=True,
+        blank=True,
+        validators=[NOT_BELOW_ZERO],
+        help_text="Empty: as output.",
+    )
+    images = UsdField(
+        null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="For a million images."
+    )
+    request = UsdField(
+        "a request",
+        null=True,
+        blank=True,
+        validators=[NOT_BELOW_ZERO],
+        help_text="For a million requests.",
+    )
 
     class Meta:
         db_table = "pricing_model_price"
         ordering = ["model", "-valid_from", "-recorded_at"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(valid_until__isnull=True) | Q(valid_until__gt=F("valid_from")), name="price_ends_after_it_begins"
+                condition=Q(valid_until__isnull=True) | Q(valid_until__gt=F("valid_from")),
+                name="price_ends_after_it_begins",
             ),
             models.CheckConstraint(
-                condition=Q(tenant__isnull=True) | Q(precedence=Precedence.REPLACES.value), name="a_tenants_price_replaces"
+                condition=Q(tenant__isnull=True) | Q(precedence=Precedence.REPLACES.value),
+                name="a_tenants_price_replaces",
             ),
-            models.CheckConstraint(condition=~Q(**{f"{kind.value}__isnull": True for kind in UnitKind}), name="price_has_a_unit"),
+            models.CheckConstraint(
+                condition=~Q(**{f"{kind.value}__isnull": True for kind in UnitKind}),
+                name="price_has_a_unit",
+            ),
             *(
                 models.CheckConstraint(
-                    condition=Q(**{f"{kind.value}__isnull": True}) | Q(**{f"{kind.value}__gte": 0}), name=f"{kind.value}_price_not_negative"
+                    condition=Q(**{f"{kind.value}__isnull": True}) | Q(**{f"{kind.value}__gte": 0}),
+                    name=f"{kind.value}_price_not_negative",
                 )
                 for kind in UnitKind
             ),
@@ -193,23 +325,37 @@ class ModelPrice(Recorded):
             try:
                 re.compile(self.model)
             except re.error as error:
-                errors["model"] = f"“{self.model}” is not a valid pattern: {error}. Choose “Exact name” if it is a name."
+                errors["model"] = (
+                    f"“{self.model}” is not a valid pattern: {error}. Choose “Exact name” if it is"
+                    " a name."
+                )
         if self.tenant_id and self.precedence != self.PrecedenceChoice.REPLACES:
-            errors["precedence"] = "A tenant's own price always goes first; choose “Replaces Langfuse's cost”."
+            errors["precedence"] = (
+                "A tenant's own price always goes first; choose “Replaces Langfuse's cost”."
+            )
         if self.valid_from and self.valid_until and self.valid_until <= self.valid_from:
-            errors["valid_until"] = f"{self.valid_until:%Y-%m-%d %H:%M} is not after the beginning, {self.valid_from:%Y-%m-%d %H:%M}."
+            errors["valid_until"] = (
+                f"{self.valid_until:%Y-%m-%d %H:%M} is not after the beginning,"
+                f" {self.valid_from:%Y-%m-%d %H:%M}."
+            )
         if errors:
             raise ValidationError(errors)
         if not self.usd_per_million():
-            raise ValidationError("Write a price for at least one kind of unit; 0 if the model is free.")
+            raise ValidationError(
+                "Write a price for at least one kind of unit; 0 if the model is free."
+            )
 
     def usd_per_million(self) -> dict[UnitKind, Decimal]:
         """The kinds that have a price of their own, in USD for a million."""
-        return {kind: price for kind in UnitKind if (price := getattr(self, kind.value)) is not None}
+        return {
+            kind: price for kind in UnitKind if (price := getattr(self, kind.value)) is not None
+        }
 
 
 class ShippedPriceList(models.Model):
-    """A state of the price book that the ``genai-prices`` package ships, from when it was known here."""
+    """A state of the price book that the ``genai-prices`` package ships, from when it was known
+    here.
+    """
 
     class Origin(models.TextChoices):
         INSTALLED = "installed", "The installed package"

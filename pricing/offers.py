@@ -1,4 +1,6 @@
-"""Prices made ready for usage of one model and one shape, so that pricing an observation is a sum of products. Pure."""
+"""Prices made ready for usage of one model and one shape, so that pricing an observation is a sum
+of products. Pure.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -12,7 +14,10 @@ from pricing.units import INPUT_KINDS, Shape, UnitKind, units_of
 
 HALF = MILLION // 2
 Amount = Callable[[Mapping[str, int]], int | None]
-"""What a usage map costs (picousd); None where it has no units, or one without a price. Raises TypeError for a count that is no integer."""
+"""What a usage map costs (picousd); None where it has no units, or one without a price.
+
+Raises TypeError for a count that is no integer.
+"""
 
 
 class CostSource(StrEnum):
@@ -28,7 +33,9 @@ class CostSource(StrEnum):
 
 
 class Offer(NamedTuple):
-    """A price that may apply to usage of one shape: what it comes to, when it holds, and when it was in the list."""
+    """A price that may apply to usage of one shape: what it comes to, when it holds, and when it
+    was in the list.
+    """
 
     valid_from: datetime
     valid_until: datetime
@@ -37,16 +44,31 @@ class Offer(NamedTuple):
     source: CostSource
     price_id: int | None
     amount: Amount | None
-    """None where the prices change with the time of day: ``amount_at`` says what they are at a moment."""
+    """None where the prices change with the time of day: ``amount_at`` says what they are at a
+    moment.
+    """
     amount_at: Callable[[datetime], Amount | None] | None = None
 
 
 def offers_of(source: CostSource, prices: Iterable[Price], model: str, shape: Shape) -> list[Offer]:
-    """The prices for the model: exact names before patterns, then what begins last, then what was entered last."""
+    """The prices for the model: exact names before patterns, then what begins last, then what was
+    entered last.
+    """
     fitting = [price for price in prices if model and price.is_for(model)]
-    fitting.sort(key=lambda price: (not price.is_pattern, price.valid_from, price.recorded_at, price.id), reverse=True)
+    fitting.sort(
+        key=lambda price: (not price.is_pattern, price.valid_from, price.recorded_at, price.id),
+        reverse=True,
+    )
     return [
-        Offer(one.valid_from, one.valid_until, one.recorded_at, one.withdrawn_at, source, one.id, amount_for(one.card, shape))
+        Offer(
+            one.valid_from,
+            one.valid_until,
+            one.recorded_at,
+            one.withdrawn_at,
+            source,
+            one.id,
+            amount_for(one.card, shape),
+        )
         for one in fitting
     ]
 
@@ -63,7 +85,9 @@ def shipped_offers(books: Iterable[ShippedBook], model: str, shape: Shape) -> It
             yield Offer(valid_from, valid_until, *known, amount_for(card, shape))
 
 
-def _by_time_of_day(book: ShippedBook, model: str, shape: Shape) -> Callable[[datetime], Amount | None]:
+def _by_time_of_day(
+    book: ShippedBook, model: str, shape: Shape
+) -> Callable[[datetime], Amount | None]:
     ready: dict[int, Amount] = {}
 
     def amount_at(moment: datetime) -> Amount | None:
@@ -79,7 +103,9 @@ def amount_for(card: RateCard, shape: Shape) -> Amount:
     """The card's prices as a function of usage maps of this shape."""
 
     def by_kind(usage_details: Mapping[str, int]) -> int | None:
-        """Sorts units by kind first: for usage that may count a unit twice, and for cards that lack a kind."""
+        """Sorts units by kind first: for usage that may count a unit twice, and for cards that lack
+        a kind.
+        """
         units = units_of(usage_details)
         if any(count.__class__ is not int for count in units.values()):
             raise TypeError(f"A usage count is not an integer: {dict(usage_details)}.")
@@ -87,7 +113,12 @@ def amount_for(card: RateCard, shape: Shape) -> Amount:
 
     rates = _rates(card, card.usd_per_million, shape)
     asks_for_requests = UnitKind.REQUEST in shape.kinds and UnitKind.REQUEST in card.usd_per_million
-    if rates is None or asks_for_requests or shape.lifetime_total is not None or (shape.may_overlap and shape.total_key != "total"):
+    if (
+        rates is None
+        or asks_for_requests
+        or shape.lifetime_total is not None
+        or (shape.may_overlap and shape.total_key != "total")
+    ):
         return by_kind
     if card.long_context:
         return _by_length(card, shape, rates, by_kind)
@@ -95,22 +126,35 @@ def amount_for(card: RateCard, shape: Shape) -> Amount:
 
     def summed(usage_details: Mapping[str, int]) -> int | None:
         total = sum(map(mul, rates, usage_details.values()), for_request)
-        return (total + HALF) // MILLION if total.__class__ is int and total > for_request else by_kind(usage_details)
+        return (
+            (total + HALF) // MILLION
+            if total.__class__ is int and total > for_request
+            else by_kind(usage_details)
+        )
 
     def summed_if_beside(usage_details: Mapping[str, int]) -> int | None:
         if sum(usage_details.values()) != 2 * usage_details["total"]:
             return by_kind(usage_details)
         total = sum(map(mul, rates, usage_details.values()), for_request)
-        return (total + HALF) // MILLION if total.__class__ is int and total > for_request else by_kind(usage_details)
+        return (
+            (total + HALF) // MILLION
+            if total.__class__ is int and total > for_request
+            else by_kind(usage_details)
+        )
 
     return summed_if_beside if shape.may_overlap else summed
 
 
 def _by_length(card: RateCard, shape: Shape, base: tuple[int, ...], by_kind: Amount) -> Amount:
     """For a card with other prices for long requests."""
-    levels = [(threshold, _rates(card, prices, shape) or base, prices) for threshold, prices in card.long_context]
+    levels = [
+        (threshold, _rates(card, prices, shape) or base, prices)
+        for threshold, prices in card.long_context
+    ]
     levels.append((-1, base, card.usd_per_million))
-    ready = [(threshold, rates, prices.get(UnitKind.REQUEST, 0)) for threshold, rates, prices in levels]
+    ready = [
+        (threshold, rates, prices.get(UnitKind.REQUEST, 0)) for threshold, rates, prices in levels
+    ]
     input_keys = tuple(int(kind in INPUT_KINDS) for kind in shape.kinds)
     may_overlap = shape.may_overlap
 
@@ -122,13 +166,22 @@ def _by_length(card: RateCard, shape: Shape, base: tuple[int, ...], by_kind: Amo
         for threshold, rates, for_request in ready:
             if input_tokens > threshold:
                 total = sum(map(mul, rates, counts), for_request)
-                return (total + HALF) // MILLION if total.__class__ is int and total > for_request else by_kind(usage_details)
+                return (
+                    (total + HALF) // MILLION
+                    if total.__class__ is int and total > for_request
+                    else by_kind(usage_details)
+                )
         return by_kind(usage_details)
 
     return summed
 
 
 def _rates(card: RateCard, prices: Mapping[UnitKind, int], shape: Shape) -> tuple[int, ...] | None:
-    """The price of each key of the shape, 0 for keys without a kind; None where the card lacks one."""
-    rates = [0 if kind is None or kind is UnitKind.REQUEST else card.rate(kind, prices) for kind in shape.kinds]
+    """The price of each key of the shape, 0 for keys without a kind; None where the card lacks
+    one.
+    """
+    rates = [
+        0 if kind is None or kind is UnitKind.REQUEST else card.rate(kind, prices)
+        for kind in shape.kinds
+    ]
     return None if None in rates else tuple(rate or 0 for rate in rates)

@@ -1,4 +1,5 @@
-"""All that a calculation needs, in memory and dated (domain.md, Price). Pure; :mod:`pricing.book` loads it.
+"""All that a calculation needs, in memory and dated (domain.md, Price). Pure; :mod:`pricing.book`
+loads it.
 
 Prices and rates are dated twice: when they hold, and when they were in the list.
 """
@@ -28,12 +29,16 @@ class ShippedBook(Protocol):
         """The model's prices at a moment; None for an unknown model."""
 
     def cards(self, model: str) -> Cards | None:
-        """The model's prices from when until when, none for an unknown model; None where they change with the time of day."""
+        """The model's prices from when until when, none for an unknown model; None where they
+        change with the time of day.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Repriced:
-    """A period that an operator had priced anew, for one tenant or (without) all: with the list as it was at ``as_of``."""
+    """A period that an operator had priced anew, for one tenant or (without) all: with the list as
+    it was at ``as_of``.
+    """
 
     start: datetime
     end: datetime
@@ -46,7 +51,10 @@ class Repriced:
 
 @dataclass(frozen=True)
 class PriceBook:
-    """All prices, rates and assignments, withdrawn ones included. Rates and assignments are ordered newest first."""
+    """All prices, rates and assignments, withdrawn ones included.
+
+    Rates and assignments are ordered newest first.
+    """
 
     tenant_prices: Mapping[UUID, Sequence[Price]] = field(default_factory=dict)
     platform_prices: Sequence[Price] = ()
@@ -59,14 +67,24 @@ class PriceBook:
     loaded_at: datetime = LATEST
 
     def knowledge(self, known_at: datetime, tenant_id: UUID | None, moment: datetime) -> datetime:
-        """As of when the list prices a trace of ``moment`` that was first priced at ``known_at``."""
+        """As of when the list prices a trace of ``moment`` that was first priced at
+        ``known_at``.
+        """
         for one in self.repriced:
             if one.as_of > known_at and one.covers(tenant_id, moment):
                 known_at = one.as_of
         return known_at
 
-    def rate_for(self, user_id: UUID | None, tenant_id: UUID | None, moment: datetime, known_at: datetime = LATEST) -> TierRate | None:
-        """The rate that held at ``moment``: of the user's tier, else the tenant's default, else the platform's; None without."""
+    def rate_for(
+        self,
+        user_id: UUID | None,
+        tenant_id: UUID | None,
+        moment: datetime,
+        known_at: datetime = LATEST,
+    ) -> TierRate | None:
+        """The rate that held at ``moment``: of the user's tier, else the tenant's default, else the
+        platform's; None without.
+        """
         # A UUID is hashed and compared in Python, an integer is not: this is asked for each trace.
         assignment = None
         if user_id is not None and user_id.int in self._user_tiers:
@@ -75,11 +93,17 @@ class PriceBook:
             assignment = _held_at(self._tenant_tiers[tenant_id.int], moment, known_at)
         if assignment is None:
             assignment = _held_at(self.platform_tiers, moment, known_at)
-        return None if assignment is None else _held_at(self.rates.get(assignment.tier_id, ()), moment, known_at)
+        return (
+            None
+            if assignment is None
+            else _held_at(self.rates.get(assignment.tier_id, ()), moment, known_at)
+        )
 
     def __post_init__(self) -> None:
         for name in ("user_tiers", "tenant_tiers"):
-            object.__setattr__(self, f"_{name}", {key.int: tiers for key, tiers in getattr(self, name).items()})
+            object.__setattr__(
+                self, f"_{name}", {key.int: tiers for key, tiers in getattr(self, name).items()}
+            )
 
     _user_tiers: Mapping[int, Sequence[Assignment]] = field(init=False, repr=False, compare=False)
     _tenant_tiers: Mapping[int, Sequence[Assignment]] = field(init=False, repr=False, compare=False)
@@ -89,7 +113,9 @@ Dated = TypeVar("Dated", TierRate, Assignment)
 
 
 def _held_at(dated: Sequence[Dated], moment: datetime, known_at: datetime) -> Dated | None:
-    """Of what begins at different times, newest first, what held at ``moment`` by the list as it was at ``known_at``."""
+    """Of what begins at different times, newest first, what held at ``moment`` by the list as it
+    was at ``known_at``.
+    """
     for one in dated:
         if one.valid_from <= moment and one.recorded_at <= known_at < one.withdrawn_at:
             return one

@@ -22,7 +22,10 @@ LARGEST_BYTES = 10_000_000
 
 
 class PriceListError(ValueError):
-    """A price list that can't be taken over: ``problems`` says why, line by line. Nothing was changed."""
+    """A price list that can't be taken over: ``problems`` says why, line by line.
+
+    Nothing was changed.
+    """
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -39,13 +42,23 @@ class Imported:
 
 
 def export_prices(prices: Iterable[ModelPrice]) -> Iterator[str]:
-    """The prices as lines of CSV, in USD for a million units; tenants by slug, empty for the platform; times in UTC."""
+    """The prices as lines of CSV, in USD for a million units; tenants by slug, empty for the
+    platform; times in UTC.
+    """
     yield _line(COLUMNS)
     for price in prices:
         amounts = [price_text(getattr(price, kind)) for kind in KINDS]
         owner = price.tenant.slug if price.tenant else ""
         yield _line(
-            [owner, price.model, price.match, price.precedence, _moment_text(price.valid_from), _moment_text(price.valid_until), *amounts]
+            [
+                owner,
+                price.model,
+                price.match,
+                price.precedence,
+                _moment_text(price.valid_from),
+                _moment_text(price.valid_until),
+                *amounts,
+            ]
         )
 
 
@@ -68,7 +81,8 @@ def _line(values: list[str]) -> str:
 
 
 def import_prices(text: str, by: User | None) -> Imported:
-    """Enter all prices of a CSV, or none: one that has the same list and beginning as a price that is there replaces it.
+    """Enter all prices of a CSV, or none: one that has the same list and beginning as a price that
+    is there replaces it.
 
     Raises PriceListError with a line for each thing that is wrong.
     """
@@ -77,7 +91,12 @@ def import_prices(text: str, by: User | None) -> Imported:
     problems: list[str] = []
     with transaction.atomic():
         for number, price in rows:
-            key = {"tenant": price.tenant_id, "model": price.model, "match": price.match, "precedence": price.precedence}
+            key = {
+                "tenant": price.tenant_id,
+                "model": price.model,
+                "match": price.match,
+                "precedence": price.precedence,
+            }
             known = ModelPrice.objects.filter(IN_LIST, valid_from=price.valid_from, **key).first()
             if known is not None and lists.same_price(known, price):
                 unchanged += 1
@@ -100,7 +119,11 @@ def import_prices(text: str, by: User | None) -> Imported:
 def _messages(error: ValidationError) -> list[str]:
     if not hasattr(error, "error_dict"):
         return error.messages
-    return [message if name == "__all__" else f"{name}: {message}" for name, found in error.message_dict.items() for message in found]
+    return [
+        message if name == "__all__" else f"{name}: {message}"
+        for name, found in error.message_dict.items()
+        for message in found
+    ]
 
 
 def _rows(text: str) -> list[tuple[int, ModelPrice]]:
@@ -109,16 +132,28 @@ def _rows(text: str) -> list[tuple[int, ModelPrice]]:
     try:
         header = reader.fieldnames or []
         problems += [
-            f"Line 1: the column “{name}” is unknown; the columns are {', '.join(COLUMNS)}." for name in header if name not in COLUMNS
+            f"Line 1: the column “{name}” is unknown; the columns are {', '.join(COLUMNS)}."
+            for name in header
+            if name not in COLUMNS
         ]
-        problems += [f"Line 1: the column “{name}” is missing." for name in REQUIRED if name not in header]
+        problems += [
+            f"Line 1: the column “{name}” is missing." for name in REQUIRED if name not in header
+        ]
         if problems:
             raise PriceListError(problems)
         tenants = {tenant.slug: tenant for tenant in Tenant.objects.all()}
         rows = []
         for line in reader:
             try:
-                rows.append((reader.line_num, _price({name: (value or "").strip() for name, value in line.items() if name}, tenants)))
+                rows.append(
+                    (
+                        reader.line_num,
+                        _price(
+                            {name: (value or "").strip() for name, value in line.items() if name},
+                            tenants,
+                        ),
+                    )
+                )
             except ValueError as error:
                 problems.append(f"Line {reader.line_num}: {error}")
     except csv.Error as error:
@@ -126,14 +161,22 @@ def _rows(text: str) -> list[tuple[int, ModelPrice]]:
     if problems:
         raise PriceListError(problems)
     if not rows:
-        raise PriceListError(["There is no price in it: the first line names the columns, each other line is a price."])
+        raise PriceListError(
+            [
+                "There is no price in it: the first line names the columns,"
+                " each other line is a price."
+            ]
+        )
     return rows
 
 
 def _price(values: dict[str, str], tenants: dict[str, Tenant]) -> ModelPrice:
     slug = values.get("tenant", "")
     if slug and slug not in tenants:
-        raise ValueError(f"tenant is “{slug}”, which is unknown; write a tenant's slug, or nothing for the whole platform.")
+        raise ValueError(
+            f"tenant is “{slug}”, which is unknown; write a tenant's slug, or nothing for the whole"
+            " platform."
+        )
     return ModelPrice(
         tenant=tenants[slug] if slug else None,
         model=values["model"],
@@ -157,7 +200,10 @@ def _moment(values: dict[str, str], name: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{name} is “{text}”, which is no ISO date or time; write for example 2026-11-01 or 2026-11-01T12:00Z.") from None
+        raise ValueError(
+            f"{name} is “{text}”, which is no ISO date or time; write for example 2026-11-01 or"
+            " 2026-11-01T12:00Z."
+        ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -1,6 +1,7 @@
 """A model's price for its units: pure, exact, in integers (domain.md, Price).
 
-Amounts are scaled integers, as they are stored: ``picousd`` is a millionth of a millionth of a dollar.
+Amounts are scaled integers, as they are stored: ``picousd`` is a millionth of a millionth of a
+dollar.
 """
 
 import re
@@ -30,7 +31,9 @@ class Precedence(StrEnum):
 
 
 class PriceLine(NamedTuple):
-    """One kind of unit in a cost: USD for a million of it, and what the units come to, not rounded."""
+    """One kind of unit in a cost: USD for a million of it, and what the units come to, not
+    rounded.
+    """
 
     kind: UnitKind
     units: int
@@ -47,8 +50,9 @@ def half_up(numerator: int, denominator: int) -> int:
 class RateCard:
     """USD for a million units of each kind, scaled to twelve places.
 
-    A kind without a price of its own is charged as its plain kind (PLAIN_KIND). ``long_context``: prices of all units of a request with
-    more than so many input tokens, the highest threshold first, as some providers have them.
+    A kind without a price of its own is charged as its plain kind (PLAIN_KIND). ``long_context``:
+    prices of all units of a request with more than so many input tokens, the highest threshold
+    first, as some providers have them.
     """
 
     usd_per_million: Mapping[UnitKind, int]
@@ -59,7 +63,9 @@ class RateCard:
         return cls({kind: to_scaled(price, USD_PLACES) for kind, price in usd_per_million.items()})
 
     def rate(self, kind: UnitKind, prices: Mapping[UnitKind, int] | None = None) -> int | None:
-        """The kind's price for a million units; None where neither it nor its plain kind has one."""
+        """The kind's price for a million units; None where neither it nor its plain kind has
+        one.
+        """
         prices = self.usd_per_million if prices is None else prices
         asked: UnitKind | None = kind
         while asked is not None:
@@ -69,7 +75,8 @@ class RateCard:
         return None
 
     def picousd(self, units: Mapping[UnitKind, int]) -> int | None:
-        """What the units cost, rounded once, half up; None where a kind has no price: unknown is never 0.
+        """What the units cost, rounded once, half up; None where a kind has no price: unknown is
+        never 0.
 
         A request costs nothing where it has no price; one is counted where the usage counts none.
         """
@@ -83,13 +90,26 @@ class RateCard:
         return half_up(total, MILLION)
 
     def lines(self, units: Mapping[UnitKind, int]) -> list[PriceLine]:
-        """The parts of the cost of ``units``, all of which have a price; they sum to the cost before it is rounded."""
+        """The parts of the cost of ``units``, all of which have a price; they sum to the cost
+        before it is rounded.
+        """
         prices = self._prices_for(units)
-        counted = dict(units) if UnitKind.REQUEST in units or UnitKind.REQUEST not in prices else {**units, UnitKind.REQUEST: 1}
+        counted = (
+            dict(units)
+            if UnitKind.REQUEST in units or UnitKind.REQUEST not in prices
+            else {**units, UnitKind.REQUEST: 1}
+        )
         lines = []
         for kind, count in counted.items():
             price = from_scaled(self.rate(kind, prices) or 0, USD_PLACES)
-            lines.append(PriceLine(kind, count, price, EXACT.divide(EXACT.multiply(price, Decimal(count)), Decimal(MILLION))))
+            lines.append(
+                PriceLine(
+                    kind,
+                    count,
+                    price,
+                    EXACT.divide(EXACT.multiply(price, Decimal(count)), Decimal(MILLION)),
+                )
+            )
         return lines
 
     def _prices_for(self, units: Mapping[UnitKind, int]) -> Mapping[UnitKind, int]:
@@ -103,9 +123,11 @@ class RateCard:
 
 @dataclass(frozen=True)
 class Price:
-    """A model's price from one moment to another, and from when until when it was in the list (``recorded_at``, ``withdrawn_at``).
+    """A model's price from one moment to another, and from when until when it was in the list
+    (``recorded_at``, ``withdrawn_at``).
 
-    ``model`` is an exact name, or with ``is_pattern`` a regular expression that the whole name has to match.
+    ``model`` is an exact name, or with ``is_pattern`` a regular expression that the whole name has
+    to match.
     """
 
     id: int
@@ -119,7 +141,9 @@ class Price:
     withdrawn_at: datetime = NEVER
 
     def is_for(self, model: str) -> bool:
-        return self._pattern.fullmatch(model) is not None if self.is_pattern else self.model == model
+        return (
+            self._pattern.fullmatch(model) is not None if self.is_pattern else self.model == model
+        )
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -141,8 +165,14 @@ class TierRate:
     scaled: tuple[int, int, int | None, int | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        limits = [None if limit is None else to_scaled(limit, RATE_PLACES) for limit in (self.minimum_credits, self.maximum_credits)]
-        factors = (to_scaled(self.pricing_multiplier, RATE_PLACES), to_scaled(self.credits_per_usd, RATE_PLACES))
+        limits = [
+            None if limit is None else to_scaled(limit, RATE_PLACES)
+            for limit in (self.minimum_credits, self.maximum_credits)
+        ]
+        factors = (
+            to_scaled(self.pricing_multiplier, RATE_PLACES),
+            to_scaled(self.credits_per_usd, RATE_PLACES),
+        )
         object.__setattr__(self, "scaled", (*factors, *limits))
 
 
@@ -152,7 +182,9 @@ RATE_PLACES = 6
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A tier given to a user, a tenant or the platform from one moment on, and from when until when that was recorded."""
+    """A tier given to a user, a tenant or the platform from one moment on, and from when until when
+    that was recorded.
+    """
 
     valid_from: datetime
     tier_id: int

@@ -1,7 +1,9 @@
-"""The price book that the ``genai-prices`` package ships: the last source of a cost (domain.md, Price).
+"""The price book that the ``genai-prices`` package ships: the last source of a cost (domain.md,
+Price).
 
-Its states are kept (pricing.models.ShippedPriceList), so that what was priced with one stays as it was when the next comes. Prices are
-read from it as rate cards, and computed by the engine as any other.
+Its states are kept (pricing.models.ShippedPriceList), so that what was priced with one stays as it
+was when the next comes. Prices are read from it as rate cards, and computed by the engine as any
+other.
 """
 
 import dataclasses
@@ -44,11 +46,16 @@ PRICE_KEYS: dict[UnitKind, tuple[tuple[str, int], ...]] = {
     UnitKind.OUTPUT_IMAGE: (("output_image_mtok", 1),),
     UnitKind.REQUEST: (("requests_kcount", 1000),),
 }
-"""The package's names for the price of a kind, the first that is there, and how often its unit goes into a million."""
+"""The package's names for the price of a kind, the first that is there, and how often its unit goes
+into a million.
+"""
 
 
 class ShippedPrices:
-    """One state of the book: in the list from ``recorded_at`` until ``withdrawn_at``. Read when it is first asked."""
+    """One state of the book: in the list from ``recorded_at`` until ``withdrawn_at``.
+
+    Read when it is first asked.
+    """
 
     def __init__(
         self,
@@ -75,11 +82,17 @@ class ShippedPrices:
         return card
 
     def cards(self, model: str) -> Cards | None:
-        """The model's prices from when until when; none for an unknown one, None where they change with the time of day."""
+        """The model's prices from when until when; none for an unknown one, None where they change
+        with the time of day.
+        """
         found = self._model(model)
         if found is None:
             return []
-        conditions = [] if isinstance(found.prices, ModelPrice) else [price.constraint for price in found.prices]
+        conditions = (
+            []
+            if isinstance(found.prices, ModelPrice)
+            else [price.constraint for price in found.prices]
+        )
         dates = [one.start_date for one in conditions if isinstance(one, StartDateConstraint)]
         if any(one is not None and not isinstance(one, StartDateConstraint) for one in conditions):
             return None
@@ -112,10 +125,24 @@ def card_of(prices: ModelPrice) -> RateCard:
             if price is not None:
                 own[kind] = price, factor
                 break
-    thresholds = sorted({tier.start for price, _ in own.values() if isinstance(price, TieredPrices) for tier in price.tiers}, reverse=True)
+    thresholds = sorted(
+        {
+            tier.start
+            for price, _ in own.values()
+            if isinstance(price, TieredPrices)
+            for tier in price.tiers
+        },
+        reverse=True,
+    )
     return RateCard(
         {kind: _scaled(price, factor, 0) for kind, (price, factor) in own.items()},
-        tuple((start, {kind: _scaled(price, factor, start + 1) for kind, (price, factor) in own.items()}) for start in thresholds),
+        tuple(
+            (
+                start,
+                {kind: _scaled(price, factor, start + 1) for kind, (price, factor) in own.items()},
+            )
+            for start in thresholds
+        ),
     )
 
 
@@ -132,7 +159,10 @@ def installed() -> list[Provider]:
 
 
 def fetch() -> list[Provider]:
-    """What the package's authors publish now. Raises an OSError or ValueError where the network or the answer doesn't allow it."""
+    """What the package's authors publish now.
+
+    Raises an OSError or ValueError where the network or the answer doesn't allow it.
+    """
     snapshot = UpdatePrices().fetch()
     if snapshot is None:
         raise ValueError("The published price book is empty.")
@@ -140,7 +170,9 @@ def fetch() -> list[Provider]:
 
 
 def packed(providers: Sequence[Provider]) -> bytes:
-    """The book as compressed JSON, in the form of the package's own data files; the same book gives the same bytes."""
+    """The book as compressed JSON, in the form of the package's own data files; the same book gives
+    the same bytes.
+    """
     return zlib.compress(json.dumps(_plain(providers), sort_keys=True).encode(), 9)
 
 
@@ -159,8 +191,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, ModelPrice):
         return _without_nothing(vars(value).items())
     if dataclasses.is_dataclass(value):
-        # "or_" and "and_" are "or" and "and" in the files. Extractors read providers' answers, which we do not.
-        fields = ((field.name.rstrip("_"), getattr(value, field.name)) for field in dataclasses.fields(value) if field.name != "extractors")
+        # "or_" and "and_" are "or" and "and" in the files. Extractors read providers' answers,
+        # which we do not.
+        fields = (
+            (field.name.rstrip("_"), getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.name != "extractors"
+        )
         return _without_nothing(fields)
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]

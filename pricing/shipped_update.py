@@ -1,4 +1,6 @@
-"""Keeps the states of the shipped price book: the installed one, and what the package's authors publish since."""
+"""Keeps the states of the shipped price book: the installed one, and what the package's authors
+publish since.
+"""
 
 import logging
 from importlib.metadata import version
@@ -15,17 +17,25 @@ logger = logging.getLogger(__name__)
 def record_installed() -> ShippedPriceList | None:
     """Keep what the installed package holds, once for each version of it. Returns the new state."""
     installed_version = version("genai-prices")
-    if ShippedPriceList.objects.filter(origin=ShippedPriceList.Origin.INSTALLED, version=installed_version).exists():
+    if ShippedPriceList.objects.filter(
+        origin=ShippedPriceList.Origin.INSTALLED, version=installed_version
+    ).exists():
         return None
-    return _record(ShippedPriceList.Origin.INSTALLED, shipped_book.installed_packed(), shipped_book.installed())
+    return _record(
+        ShippedPriceList.Origin.INSTALLED, shipped_book.installed_packed(), shipped_book.installed()
+    )
 
 
 def update_from_authors() -> ShippedPriceList | None:
-    """Fetch the published book and keep it if it is news; None otherwise, and where the network does not allow it (which is logged)."""
+    """Fetch the published book and keep it if it is news; None otherwise, and where the network
+    does not allow it (which is logged).
+    """
     try:
         providers = shipped_book.fetch()
     except (httpx2.HTTPError, OSError, ValueError) as error:
-        logger.warning("The published price book could not be fetched, so the last one stays in use: %s", error)
+        logger.warning(
+            "The published price book could not be fetched, so the last one stays in use: %s", error
+        )
         return None
     data = shipped_book.packed(providers)
     newest = ShippedPriceList.objects.first()
@@ -36,7 +46,12 @@ def update_from_authors() -> ShippedPriceList | None:
     return state
 
 
-def _record(origin: ShippedPriceList.Origin, data: bytes, providers: list[shipped_book.Provider]) -> ShippedPriceList:
+def _record(
+    origin: ShippedPriceList.Origin, data: bytes, providers: list[shipped_book.Provider]
+) -> ShippedPriceList:
     return ShippedPriceList.objects.create(
-        origin=origin, version=version("genai-prices"), models_count=sum(len(provider.models) for provider in providers), data=data
+        origin=origin,
+        version=version("genai-prices"),
+        models_count=sum(len(provider.models) for provider in providers),
+        data=data,
     )

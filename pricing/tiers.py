@@ -15,25 +15,36 @@ from pricing.models import IN_LIST, PricingTier, TierAssignment, TierRate
 
 
 def tiers_of(users: Iterable[User], moment: datetime) -> dict[UUID, PricingTier]:
-    """The tier of each user at ``moment``: its own, else its tenant's default, else the platform's. Users with none are left out.
+    """The tier of each user at ``moment``: its own, else its tenant's default, else the platform's.
+    Users with none are left out.
 
     Two queries, however many users.
     """
     users = list(users)
     mine = Q(user__in=[user.pk for user in users])
-    defaults = Q(user__isnull=True, tenant__isnull=True) | Q(tenant__in={user.tenant_id for user in users})
+    defaults = Q(user__isnull=True, tenant__isnull=True) | Q(
+        tenant__in={user.tenant_id for user in users}
+    )
     newest: dict[UUID | None, PricingTier] = {}
     held = TierAssignment.objects.filter(IN_LIST, mine | defaults, valid_from__lte=moment)
     for assignment in held.select_related("tier").order_by("valid_from", "recorded_at", "id"):
         newest[assignment.user_id or assignment.tenant_id] = assignment.tier
-    tiers = {user.pk: newest.get(user.pk) or newest.get(user.tenant_id) or newest.get(None) for user in users}
+    tiers = {
+        user.pk: newest.get(user.pk) or newest.get(user.tenant_id) or newest.get(None)
+        for user in users
+    }
     return {user_id: tier for user_id, tier in tiers.items() if tier is not None}
 
 
 def default_tiers_of(tenant_ids: Collection[UUID], moment: datetime) -> dict[UUID, PricingTier]:
-    """Each tenant's default tier at ``moment``, else the platform's; tenants with none are left out. One query."""
+    """Each tenant's default tier at ``moment``, else the platform's; tenants with none are left
+    out. One query.
+    """
     held = TierAssignment.objects.filter(
-        IN_LIST, Q(tenant__in=tenant_ids) | Q(tenant__isnull=True), user__isnull=True, valid_from__lte=moment
+        IN_LIST,
+        Q(tenant__in=tenant_ids) | Q(tenant__isnull=True),
+        user__isnull=True,
+        valid_from__lte=moment,
     )
     newest: dict[UUID | None, PricingTier] = {}
     for assignment in held.select_related("tier").order_by("valid_from", "recorded_at", "id"):
@@ -42,19 +53,32 @@ def default_tiers_of(tenant_ids: Collection[UUID], moment: datetime) -> dict[UUI
     return {tenant_id: tier for tenant_id, tier in found.items() if tier is not None}
 
 
-_HELD = "withdrawn_at IS NULL AND valid_from <= %(now)s ORDER BY valid_from DESC, recorded_at DESC, id DESC LIMIT 1"
+_HELD = (
+    "withdrawn_at IS NULL AND valid_from <= %(now)s ORDER BY valid_from DESC, recorded_at DESC, id"
+    " DESC LIMIT 1"
+)
 TIER_SQL = f"""COALESCE(
     (SELECT tier_id FROM pricing_tier_assignment WHERE user_id = u.id AND {_HELD}),
     (SELECT tier_id FROM pricing_tier_assignment WHERE tenant_id = u.tenant_id AND {_HELD}),
-    (SELECT tier_id FROM pricing_tier_assignment WHERE user_id IS NULL AND tenant_id IS NULL AND {_HELD}))"""
-"""The tier of the user ``u`` at ``now``: the rule of :func:`tiers_of`, for a statement that has to decide by itself."""
-GRACE_SQL = f"COALESCE((SELECT grace_credits FROM pricing_tier_rate WHERE tier_id = u.held_tier_id AND {_HELD}), 0)"
+    (SELECT tier_id FROM pricing_tier_assignment WHERE user_id IS NULL AND tenant_id IS NULL
+        AND {_HELD}))"""
+"""The tier of the user ``u`` at ``now``: the rule of :func:`tiers_of`, for a statement that has to
+decide by itself.
+"""
+GRACE_SQL = (
+    "COALESCE((SELECT grace_credits FROM pricing_tier_rate WHERE tier_id = u.held_tier_id AND"
+    f" {_HELD}), 0)"
+)
 """The grace of the tier ``u.held_tier_id`` at ``now``, as it is stored."""
 
 
 def rate_at(tier: PricingTier, moment: datetime) -> TierRate | None:
     """The tier's rate in force at ``moment``."""
-    return TierRate.objects.filter(IN_LIST, tier=tier, valid_from__lte=moment).order_by("-valid_from").first()
+    return (
+        TierRate.objects.filter(IN_LIST, tier=tier, valid_from__lte=moment)
+        .order_by("-valid_from")
+        .first()
+    )
 
 
 def grace_of(tier: PricingTier, moment: datetime) -> Decimal:
@@ -64,6 +88,10 @@ def grace_of(tier: PricingTier, moment: datetime) -> Decimal:
 
 
 def credits_for(tier: PricingTier | None, cost_usd: Decimal, moment: datetime) -> Decimal | None:
-    """What a run of this cost (USD, at most twelve places) comes to on the tier at ``moment``; None without a rate."""
+    """What a run of this cost (USD, at most twelve places) comes to on the tier at ``moment``; None
+    without a rate.
+    """
     rate = rate_at(tier, moment) if tier else None
-    return None if rate is None else charge_for(to_scaled(cost_usd, USD_PLACES), rate_of(rate)).credits
+    return (
+        None if rate is None else charge_for(to_scaled(cost_usd, USD_PLACES), rate_of(rate)).credits
+    )

@@ -1,11 +1,15 @@
-"""Which of a provider's usage keys is which kind of unit, each counted once (domain.md, What is counted; docs/pricing.md).
+"""Which of a provider's usage keys is which kind of unit, each counted once (domain.md, What is
+counted; docs/pricing.md).
 
-Langfuse names units as the provider did. With "input" in it (or "prompt", as OpenAI's and Google's own fields have it) a key counts
-an input kind; with "output" (or "completion", "candidates", "thoughts") an output kind; else neither, images and requests apart.
+Langfuse names units as the provider did. With "input" in it (or "prompt", as OpenAI's and Google's
+own fields have it) a key counts an input kind; with "output" (or "completion", "candidates",
+"thoughts") an output kind; else neither, images and requests apart.
 
-Kinds beside one another or inside: Anthropic counts cached tokens beside ``input_tokens``, OpenAI and Google inside the prompt's tokens.
-Langfuse takes OpenAI's apart, so its keys lie beside one another. Where a usage map says otherwise, its ``total`` tells: if that is
-the sum without the details of the input, of the output, or of both, then those details are inside and are taken out of the plain kind.
+Kinds beside one another or inside: Anthropic counts cached tokens beside ``input_tokens``, OpenAI
+and Google inside the prompt's tokens. Langfuse takes OpenAI's apart, so its keys lie beside one
+another. Where a usage map says otherwise, its ``total`` tells: if that is the sum without the
+details of the input, of the output, or of both, then those details are inside and are taken out of
+the plain kind.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,7 +58,9 @@ OUTPUT_DETAILS = (UnitKind.REASONING, UnitKind.OUTPUT_AUDIO, UnitKind.OUTPUT_IMA
 INPUT_KINDS = frozenset({UnitKind.INPUT, *INPUT_DETAILS})
 OUTPUT_KINDS = frozenset({UnitKind.OUTPUT, *OUTPUT_DETAILS})
 TOTAL_KEYS = ("totaltokens", "totaltokencount", "total")
-"""The provider's own total goes before the ``total`` that Langfuse adds: that one would count the provider's again."""
+"""The provider's own total goes before the ``total`` that Langfuse adds: that one would count the
+provider's again.
+"""
 
 
 def _plain_text(usage_key: str) -> str:
@@ -71,10 +77,15 @@ def unit_kind(usage_key: str) -> UnitKind | None:
         return UnitKind.IMAGES
     if key in ("request", "requests", "requestcount"):
         return UnitKind.REQUEST
-    # Output first: "promptTokensDetails" never holds "completion", yet Google's "toolUsePrompt" holds no "output".
+    # Output first: "promptTokensDetails" never holds "completion", yet Google's "toolUsePrompt"
+    # holds no "output".
     if any(word in key for word in ("output", "completion", "candidates", "thoughts")):
         return _output_kind(key)
-    return _input_kind(key) if "input" in key or "prompt" in key or key.startswith("cachedcontent") else None
+    return (
+        _input_kind(key)
+        if "input" in key or "prompt" in key or key.startswith("cachedcontent")
+        else None
+    )
 
 
 def _input_kind(key: str) -> UnitKind:
@@ -96,7 +107,9 @@ def _output_kind(key: str) -> UnitKind:
 
 
 class TokenCounts(NamedTuple):
-    """Tokens of one observation: ``input``, ``output`` and ``total``, and the kinds apart (parts of the first two)."""
+    """Tokens of one observation: ``input``, ``output`` and ``total``, and the kinds apart (parts of
+    the first two).
+    """
 
     input: int = 0
     output: int = 0
@@ -121,12 +134,15 @@ COUNTED_AS = {
     UnitKind.OUTPUT_IMAGE: ("output",),
 }
 """Which counts the tokens of a kind are part of; images and requests are no tokens."""
-COUNTED_AT = {kind: tuple(map(TokenCounts._fields.index, names)) for kind, names in COUNTED_AS.items()}
+COUNTED_AT = {
+    kind: tuple(map(TokenCounts._fields.index, names)) for kind, names in COUNTED_AS.items()
+}
 TOTAL_AT = TokenCounts._fields.index("total")
 
 
 class Shape(NamedTuple):
-    """What the keys of a usage map say by themselves: the kind of each, and whether the map can count a unit twice.
+    """What the keys of a usage map say by themselves: the kind of each, and whether the map can
+    count a unit twice.
 
     ``counted_at``: where in TokenCounts each key counts.
     """
@@ -144,11 +160,23 @@ def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     kinds = tuple(unit_kind(key) for key in usage_keys)
     plain = {_plain_text(key): key for key in usage_keys}
     total_key = next((plain[name] for name in TOTAL_KEYS if name in plain), None)
-    lifetime_total = plain.get("cachecreationinputtokens") if any("ephemeral" in name for name in plain) else None
+    lifetime_total = (
+        plain.get("cachecreationinputtokens")
+        if any("ephemeral" in name for name in plain)
+        else None
+    )
     found = set(kinds)
-    has_details = (UnitKind.INPUT in found and found & set(INPUT_DETAILS)) or (UnitKind.OUTPUT in found and found & set(OUTPUT_DETAILS))
+    has_details = (UnitKind.INPUT in found and found & set(INPUT_DETAILS)) or (
+        UnitKind.OUTPUT in found and found & set(OUTPUT_DETAILS)
+    )
     counted_at = tuple(COUNTED_AT.get(kind, ()) if kind else () for kind in kinds)
-    return Shape(kinds, counted_at, bool(lifetime_total) or bool(has_details and total_key), total_key, lifetime_total)
+    return Shape(
+        kinds,
+        counted_at,
+        bool(lifetime_total) or bool(has_details and total_key),
+        total_key,
+        lifetime_total,
+    )
 
 
 def units_of(usage_details: Mapping[str, int]) -> dict[UnitKind, int]:
@@ -163,7 +191,9 @@ def units_of(usage_details: Mapping[str, int]) -> dict[UnitKind, int]:
     return units
 
 
-def _take_out_what_is_inside(units: dict[UnitKind, int], shape: Shape, usage_details: Mapping[str, int]) -> None:
+def _take_out_what_is_inside(
+    units: dict[UnitKind, int], shape: Shape, usage_details: Mapping[str, int]
+) -> None:
     if shape.lifetime_total is not None:
         # Anthropic's cache_creation_input_tokens is the sum of its lifetimes.
         _take_out(units, UnitKind.CACHE_WRITE, usage_details[shape.lifetime_total])
@@ -171,8 +201,14 @@ def _take_out_what_is_inside(units: dict[UnitKind, int], shape: Shape, usage_det
         return
     input_details = sum(units.get(kind, 0) for kind in INPUT_DETAILS)
     output_details = sum(units.get(kind, 0) for kind in OUTPUT_DETAILS)
-    inside = sum(units.get(kind, 0) for kind in INPUT_KINDS | OUTPUT_KINDS) - usage_details[shape.total_key]
-    input_can, output_can = input_details <= units.get(UnitKind.INPUT, 0), output_details <= units.get(UnitKind.OUTPUT, 0)
+    inside = (
+        sum(units.get(kind, 0) for kind in INPUT_KINDS | OUTPUT_KINDS)
+        - usage_details[shape.total_key]
+    )
+    input_can, output_can = (
+        input_details <= units.get(UnitKind.INPUT, 0),
+        output_details <= units.get(UnitKind.OUTPUT, 0),
+    )
     if inside <= 0:
         return
     if input_can and output_can and inside == input_details + output_details:
@@ -191,13 +227,20 @@ def _take_out(units: dict[UnitKind, int], kind: UnitKind, count: int) -> None:
 
 
 def count_tokens(usage_details: Mapping[str, int]) -> TokenCounts:
-    """The token counts of a usage map. ``total`` is what the provider said, else the sum of all units."""
+    """The token counts of a usage map.
+
+    ``total`` is what the provider said, else the sum of all units.
+    """
     if not usage_details:
         return NO_TOKENS
     shape = shape_of(tuple(usage_details))
-    counted: Iterable[tuple[tuple[int, ...], int]] = zip(shape.counted_at, usage_details.values(), strict=True)
+    counted: Iterable[tuple[tuple[int, ...], int]] = zip(
+        shape.counted_at, usage_details.values(), strict=True
+    )
     if shape.may_overlap:
-        counted = [(COUNTED_AT.get(kind, ()), count) for kind, count in units_of(usage_details).items()]
+        counted = [
+            (COUNTED_AT.get(kind, ()), count) for kind, count in units_of(usage_details).items()
+        ]
     counts = [0] * len(NO_TOKENS)
     for places, count in counted:
         for place in places:
@@ -205,5 +248,7 @@ def count_tokens(usage_details: Mapping[str, int]) -> TokenCounts:
     if shape.total_key is not None:
         counts[TOTAL_AT] = usage_details[shape.total_key]
     else:
-        counts[TOTAL_AT] = sum(counts[:TOTAL_AT]) if shape.may_overlap else sum(usage_details.values())
+        counts[TOTAL_AT] = (
+            sum(counts[:TOTAL_AT]) if shape.may_overlap else sum(usage_details.values())
+        )
     return TokenCounts(*counts)

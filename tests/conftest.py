@@ -40,7 +40,9 @@ def recorded(name: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _flush_may_empty_the_ledger() -> None:
-    """Between transactional tests the database is emptied with DELETE on SQLite, which the ledger's trigger refuses."""
+    """Between transactional tests the database is emptied with DELETE on SQLite, which the ledger's
+    trigger refuses.
+    """
     empty = TransactionTestCase._fixture_teardown
 
     def without_triggers(self: TransactionTestCase) -> None:
@@ -86,8 +88,15 @@ def tiers(db: None) -> dict[str, PricingTier]:
         ("Professional", "200", "0.95", "10000"),
         ("Enterprise", "500", "0.90", "100000"),
     ):
-        tier = PricingTier.objects.create(name=name, default_credits=Decimal(credits), default_credits_per_month=Decimal(credits))
-        TierRate.objects.create(tier=tier, valid_from=LONG_AGO, credits_per_usd=Decimal(per_usd), pricing_multiplier=Decimal(multiplier))
+        tier = PricingTier.objects.create(
+            name=name, default_credits=Decimal(credits), default_credits_per_month=Decimal(credits)
+        )
+        TierRate.objects.create(
+            tier=tier,
+            valid_from=LONG_AGO,
+            credits_per_usd=Decimal(per_usd),
+            pricing_multiplier=Decimal(multiplier),
+        )
         made[name] = tier
     return made
 
@@ -147,7 +156,10 @@ _clients: list[TracingClient] = []
 
 @pytest.fixture
 def tracing(sandbox: RunningSandbox) -> Iterator[TracingClient]:
-    """The real SDK, sending to the sandbox. The SDK keeps one client a public key and process, so each test has its own key."""
+    """The real SDK, sending to the sandbox.
+
+    The SDK keeps one client a public key and process, so each test has its own key.
+    """
     public_key = f"{PUBLIC_KEY}-{len(_clients)}"
     sandbox.sandbox.public_key = public_key
     client = TracingClient(sandbox.url, public_key, SECRET_KEY)

@@ -11,7 +11,9 @@ from kluisz_analytics.bulk import insert_rows, moment_of, stamp, stamps
 
 @pytest.mark.django_db
 def test_a_row_that_breaks_a_constraint_is_djangos_integrity_error_on_both_databases() -> None:
-    """Whoever tries again after another worker was faster catches that one, and COPY would raise the driver's own."""
+    """Whoever tries again after another worker was faster catches that one, and COPY would raise
+    the driver's own.
+    """
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE numbers (number integer PRIMARY KEY)")
         insert_rows(cursor, "numbers", ["number"], [(1,), (2,)])
@@ -22,7 +24,10 @@ def test_a_row_that_breaks_a_constraint_is_djangos_integrity_error_on_both_datab
 
 
 def test_times_are_written_alike_one_by_one_and_together() -> None:
-    moments = [datetime(2026, 11, 30, 12, tzinfo=UTC), datetime(2026, 11, 30, 12, 0, 0, 250_000, tzinfo=UTC)]
+    moments = [
+        datetime(2026, 11, 30, 12, tzinfo=UTC),
+        datetime(2026, 11, 30, 12, 0, 0, 250_000, tzinfo=UTC),
+    ]
     assert stamps([*moments, None]) == [*map(stamp, moments), None]
     assert stamp(moments[1].astimezone(ZoneInfo("Asia/Kolkata"))) == stamps(moments)[1]
 

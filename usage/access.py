@@ -1,6 +1,7 @@
 """Who may see what: the one place that decides it (domain.md, Who).
 
-A query takes a :class:`Scope` and nothing else says whose data it reads, so an endpoint can't forget to ask.
+A query takes a :class:`Scope` and nothing else says whose data it reads, so an endpoint can't
+forget to ask.
 """
 
 from collections.abc import Collection
@@ -19,7 +20,9 @@ class NotVisible(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a query may read: one tenant's usage, one user's, both, or (with neither) the whole platform's."""
+    """What a query may read: one tenant's usage, one user's, both, or (with neither) the whole
+    platform's.
+    """
 
     tenant_id: UUID | None = None
     user_id: UUID | None = None
@@ -30,11 +33,16 @@ class Scope:
 
 
 def scope_of(viewer: User) -> Scope:
-    """All that the viewer may see. Raises PermissionDenied for a service account, which reads no analytics."""
+    """All that the viewer may see.
+
+    Raises PermissionDenied for a service account, which reads no analytics.
+    """
     if viewer.is_superuser:
         return Scope()
     if viewer.is_service_account:
-        raise PermissionDenied("A service account may check, reserve and settle credits, and read nothing else.")
+        raise PermissionDenied(
+            "A service account may check, reserve and settle credits, and read nothing else."
+        )
     if viewer.is_tenant_admin:
         return Scope(tenant_id=viewer.tenant_id)
     return Scope(user_id=viewer.pk)
@@ -49,7 +57,11 @@ def platform_scope(viewer: User) -> Scope:
 
 
 def tenant_scope(viewer: User, tenant_id: UUID) -> Scope:
-    """One tenant. Raises NotVisible for another tenant than the viewer's, PermissionDenied for a user who isn't its admin."""
+    """One tenant.
+
+    Raises NotVisible for another tenant than the viewer's, PermissionDenied for a user who isn't
+    its admin.
+    """
     scope = scope_of(viewer)
     if scope.is_platform:
         if not Tenant.objects.filter(pk=tenant_id).exists():
@@ -63,7 +75,10 @@ def tenant_scope(viewer: User, tenant_id: UUID) -> Scope:
 
 
 def user_scope(viewer: User, user_id: UUID) -> Scope:
-    """One user. Raises NotVisible for a user of another tenant, PermissionDenied for a colleague."""
+    """One user.
+
+    Raises NotVisible for a user of another tenant, PermissionDenied for a colleague.
+    """
     scope = scope_of(viewer)
     if user_id == viewer.pk:
         return Scope(user_id=user_id, tenant_id=scope.tenant_id)
@@ -76,7 +91,8 @@ def user_scope(viewer: User, user_id: UUID) -> Scope:
 
 
 def check_filters(viewer: User, tenant_ids: Collection[UUID], user_ids: Collection[UUID]) -> None:
-    """Raises as the functions above when a filter names a tenant or a user that the viewer may not see.
+    """Raises as the functions above when a filter names a tenant or a user that the viewer may not
+    see.
 
     Platform admins may name anything: an unknown id simply has no usage.
     """
@@ -88,7 +104,11 @@ def check_filters(viewer: User, tenant_ids: Collection[UUID], user_ids: Collecti
             raise NotVisible(f"There is no tenant {tenant_id}.")
     if not user_ids:
         return
-    colleagues = set(User.objects.filter(pk__in=user_ids, tenant_id=viewer.tenant_id).values_list("pk", flat=True))
+    colleagues = set(
+        User.objects.filter(pk__in=user_ids, tenant_id=viewer.tenant_id).values_list(
+            "pk", flat=True
+        )
+    )
     for user_id in user_ids:
         if user_id not in colleagues:
             raise NotVisible(f"There is no user {user_id}.")
@@ -97,10 +117,16 @@ def check_filters(viewer: User, tenant_ids: Collection[UUID], user_ids: Collecti
 
 
 def visible_trace(viewer: User, trace_id: UUID) -> Trace:
-    """One trace. Raises NotVisible for another tenant's and for an unattributed one, PermissionDenied for a colleague's."""
+    """One trace.
+
+    Raises NotVisible for another tenant's and for an unattributed one, PermissionDenied for a
+    colleague's.
+    """
     scope = scope_of(viewer)
     trace = Trace.objects.select_related("tenant", "user", "connection").filter(pk=trace_id).first()
-    if trace is not None and (scope.is_platform or (trace.is_attributed and trace.user_id == scope.user_id)):
+    if trace is not None and (
+        scope.is_platform or (trace.is_attributed and trace.user_id == scope.user_id)
+    ):
         # A user's own run, also one that names another tenant: it is in its lists, too.
         return trace
     if trace is None or trace.tenant_id != viewer.tenant_id or not trace.is_attributed:
@@ -111,10 +137,16 @@ def visible_trace(viewer: User, trace_id: UUID) -> Trace:
 
 
 def sees_ledger_of(viewer: User, user: User | None) -> bool:
-    """Whether the viewer may see the user's ledger: the user itself, its own tenant's admin, a platform admin.
+    """Whether the viewer may see the user's ledger: the user itself, its own tenant's admin, a
+    platform admin.
 
-    A run may name a tenant that isn't its user's: that tenant's admin sees the run, and nothing else of the user.
+    A run may name a tenant that isn't its user's: that tenant's admin sees the run, and nothing
+    else of the user.
     """
     if user is None:
         return False
-    return viewer.is_superuser or viewer.pk == user.pk or (viewer.is_tenant_admin and user.tenant_id == viewer.tenant_id)
+    return (
+        viewer.is_superuser
+        or viewer.pk == user.pk
+        or (viewer.is_tenant_admin and user.tenant_id == viewer.tenant_id)
+    )

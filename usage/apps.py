@@ -13,7 +13,7 @@ class UsageConfig(AppConfig):
     def ready(self) -> None:
         from credits.alerts import use_cost_of  # noqa: PLC0415
         from credits.estimate import use_estimator  # noqa: PLC0415
-        from pricing.signals import prices_entered  # noqa: PLC0415  (as Django's documentation has it)
+        from pricing.signals import prices_entered  # noqa: PLC0415
         from usage.analytics.costs import cost_of_tenant  # noqa: PLC0415
         from usage.analytics.estimates import estimate_of  # noqa: PLC0415
 
@@ -23,7 +23,9 @@ class UsageConfig(AppConfig):
 
 
 def price_what_waits(**kwargs: Any) -> None:
-    """Someone entered a price: what waits for it is priced at once, as much of it as a request can; the next sync does the rest."""
-    from usage.sync.waiting import price_all_waiting  # noqa: PLC0415  (models can't be imported before the apps are ready)
+    """Someone entered a price: what waits for it is priced at once, as much of it as a request can;
+    the next sync does the rest.
+    """
+    from usage.sync.waiting import price_all_waiting  # noqa: PLC0415
 
     price_all_waiting(TRACES_AT_ONCE)

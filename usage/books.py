@@ -1,4 +1,5 @@
-"""Checks the invariants over the whole database: what ``manage.py verify_books`` reports (domain.md, Invariants).
+"""Checks the invariants over the whole database: what ``manage.py verify_books`` reports
+(domain.md, Invariants).
 
 Each check is a question whose answer should be no rows; the rows that come are the evidence.
 """
@@ -37,59 +38,99 @@ class Finding:
 
 
 LEDGER_CHECKS = {
-    "invariant 5: an account's transactions sum to its balance": """
+    "invariant 5: an account's transactions sum to its balance": (
+        """
         SELECT a.user_id, a.allocated - a.used, COALESCE(SUM(t.amount), 0) FROM credit_account a
-        LEFT JOIN "transaction" t ON t.account_id = a.user_id GROUP BY a.user_id, a.allocated, a.used
-        HAVING a.allocated - a.used <> COALESCE(SUM(t.amount), 0)""",
-    "invariant 5: each transaction goes on from the balance before it": """
+        LEFT JOIN "transaction" t ON t.account_id = a.user_id GROUP BY a.user_id, a.allocated,
+            a.used
+        HAVING a.allocated - a.used <> COALESCE(SUM(t.amount), 0)"""
+    ),
+    "invariant 5: each transaction goes on from the balance before it": (
+        """
         SELECT id, account_id, balance_before, previous FROM (
-            SELECT id, account_id, balance_before, LAG(balance_after, 1, 0) OVER (PARTITION BY account_id ORDER BY id) AS previous
-            FROM "transaction") entries WHERE balance_before <> previous""",
-    "invariant 5: an hour's transactions sum to what is posted for it": """
-        SELECT c.account_id, c.hour, c.credits, COALESCE(SUM(t.amount), 0) FROM credit_usage_charge c
+            SELECT id, account_id, balance_before,
+                LAG(balance_after, 1, 0) OVER (PARTITION BY account_id ORDER BY id) AS previous
+            FROM "transaction") entries WHERE balance_before <> previous"""
+    ),
+    "invariant 5: an hour's transactions sum to what is posted for it": (
+        """
+        SELECT c.account_id, c.hour, c.credits, COALESCE(SUM(t.amount), 0)
+            FROM credit_usage_charge c
         LEFT JOIN "transaction" t ON t.account_id = c.account_id AND t.usage_hour = c.hour
-        GROUP BY c.account_id, c.hour, c.credits HAVING c.credits <> -COALESCE(SUM(t.amount), 0)""",
-    "invariant 4: what is held is the sum of the holds": """
-        SELECT a.user_id, a.held, COALESCE(SUM(CASE h.state WHEN 'open' THEN h.credits WHEN 'settled' THEN h.settled_credits ELSE 0 END), 0)
-        FROM credit_account a LEFT JOIN credit_hold h ON h.account_id = a.user_id GROUP BY a.user_id, a.held
-        HAVING a.held <> COALESCE(SUM(CASE h.state WHEN 'open' THEN h.credits WHEN 'settled' THEN h.settled_credits ELSE 0 END), 0)""",
-    "invariant 5: a grant's transactions sum to what is posted of it": """
+        GROUP BY c.account_id, c.hour, c.credits HAVING c.credits <> -COALESCE(SUM(t.amount), 0)"""
+    ),
+    "invariant 4: what is held is the sum of the holds": (
+        """
+        SELECT a.user_id, a.held, COALESCE(SUM(CASE h.state WHEN 'open' THEN h.credits
+            WHEN 'settled' THEN h.settled_credits ELSE 0 END), 0)
+        FROM credit_account a LEFT JOIN credit_hold h ON h.account_id = a.user_id
+            GROUP BY a.user_id, a.held
+        HAVING a.held <> COALESCE(SUM(CASE h.state WHEN 'open' THEN h.credits
+            WHEN 'settled' THEN h.settled_credits ELSE 0 END), 0)"""
+    ),
+    "invariant 5: a grant's transactions sum to what is posted of it": (
+        """
         SELECT g.id, g.posted - g.returned, COALESCE(SUM(t.amount), 0) FROM credit_grant g
         LEFT JOIN "transaction" t ON t.grant_id = g.id GROUP BY g.id, g.posted, g.returned
-        HAVING g.posted - g.returned <> COALESCE(SUM(t.amount), 0)""",
-    "invariant 5: what is posted for an hour is its priced usage": """
+        HAVING g.posted - g.returned <> COALESCE(SUM(t.amount), 0)"""
+    ),
+    "invariant 5: what is posted for an hour is its priced usage": (
+        """
         SELECT user_id, hour, SUM(priced), SUM(posted) FROM (
             SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace
-            WHERE credits IS NOT NULL AND user_id IS NOT NULL AND tenant_id IS NOT NULL AND NOT is_voided
+            WHERE credits IS NOT NULL AND user_id IS NOT NULL AND tenant_id IS NOT NULL
+                AND NOT is_voided
             UNION ALL SELECT account_id, hour, 0, credits FROM credit_usage_charge) both_sides
-        GROUP BY user_id, hour HAVING SUM(priced) <> SUM(posted)""",
+        GROUP BY user_id, hour HAVING SUM(priced) <> SUM(posted)"""
+    ),
 }
 FACT_CHECKS = {
-    "facts: a trace is the sum of its billed observations": """
+    "facts: a trace is the sum of its billed observations": (
+        """
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
-            SELECT trace_id, SUM(total_tokens) AS tokens, SUM(cost_usd) AS cost, SUM(credits) AS credits,
+            SELECT trace_id, SUM(total_tokens) AS tokens, SUM(cost_usd) AS cost,
+                SUM(credits) AS credits,
                 SUM(CASE WHEN cost_source = 'unpriced' THEN 1 ELSE 0 END) AS unpriced,
                 SUM(CASE WHEN cost_source IN ('unpriced', 'no_usage') THEN 0 ELSE 1 END) AS priced
             FROM usage_observation GROUP BY trace_id) o ON o.trace_id = t.id
-        WHERE COALESCE(o.tokens, 0) <> t.total_tokens OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0)
+        WHERE COALESCE(o.tokens, 0) <> t.total_tokens
+            OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0)
             OR COALESCE(o.credits, 0) <> COALESCE(t.credits, 0)
-            OR COALESCE(o.priced, 0) <> t.priced_observations OR COALESCE(o.unpriced, 0) <> t.unpriced_observations""",
-    "facts: a trace names the model of its usage": """
+            OR COALESCE(o.priced, 0) <> t.priced_observations
+                OR COALESCE(o.unpriced, 0) <> t.unpriced_observations"""
+    ),
+    "facts: a trace names the model of its usage": (
+        """
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
-            SELECT trace_id, COUNT(DISTINCT model) AS models, MIN(model) AS model FROM usage_observation
+            SELECT trace_id, COUNT(DISTINCT model) AS models, MIN(model) AS model
+                FROM usage_observation
             WHERE cost_source <> 'no_usage' GROUP BY trace_id) o ON o.trace_id = t.id
-        WHERE CASE WHEN o.models > 1 THEN t.model IS NOT NULL ELSE t.model IS NULL OR t.model <> COALESCE(o.model, '') END""",
-    "facts: every trace has what Langfuse says of it": """
+        WHERE CASE WHEN o.models > 1 THEN t.model IS NOT NULL ELSE t.model IS NULL
+            OR t.model <> COALESCE(o.model, '') END"""
+    ),
+    "facts: every trace has what Langfuse says of it": (
+        """
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t
-        WHERE NOT EXISTS (SELECT 1 FROM usage_received_trace r WHERE r.trace_id = t.id)""",
-    "facts: what Langfuse says is of a trace": """
-        SELECT r.trace_id FROM usage_received_trace r WHERE NOT EXISTS (SELECT 1 FROM usage_trace t WHERE t.id = r.trace_id)""",
-    "facts: every observation has its trace": """
-        SELECT o.id, o.trace_id FROM usage_observation o LEFT JOIN usage_trace t ON t.id = o.trace_id WHERE t.id IS NULL""",
-    "facts: what a trace names exists": """
-        SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN langfuse_connection c ON c.id = t.connection_id
+        WHERE NOT EXISTS (SELECT 1 FROM usage_received_trace r WHERE r.trace_id = t.id)"""
+    ),
+    "facts: what Langfuse says is of a trace": (
+        """
+        SELECT r.trace_id FROM usage_received_trace r
+            WHERE NOT EXISTS (SELECT 1 FROM usage_trace t WHERE t.id = r.trace_id)"""
+    ),
+    "facts: every observation has its trace": (
+        """
+        SELECT o.id, o.trace_id FROM usage_observation o LEFT JOIN usage_trace t
+            ON t.id = o.trace_id WHERE t.id IS NULL"""
+    ),
+    "facts: what a trace names exists": (
+        """
+        SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN langfuse_connection c
+            ON c.id = t.connection_id
         LEFT JOIN tenant ON tenant.id = t.tenant_id LEFT JOIN "user" u ON u.id = t.user_id
-        WHERE c.id IS NULL OR (t.tenant_id IS NOT NULL AND tenant.id IS NULL) OR (t.user_id IS NOT NULL AND u.id IS NULL)""",
+        WHERE c.id IS NULL OR (t.tenant_id IS NOT NULL AND tenant.id IS NULL)
+            OR (t.user_id IS NOT NULL AND u.id IS NULL)"""
+    ),
 }
 
 
@@ -116,36 +157,58 @@ def _findings() -> Iterator[Finding]:
         for rule in (USER_STATS, *RULES):
             stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
             yield from _finding(
-                cursor, f"invariant 1: {rule.table} has what the facts do not say", f"{stored[0]} EXCEPT {from_facts[0]}", from_facts[1]
+                cursor,
+                f"invariant 1: {rule.table} has what the facts do not say",
+                f"{stored[0]} EXCEPT {from_facts[0]}",
+                from_facts[1],
             )
             yield from _finding(
-                cursor, f"invariant 1: {rule.table} lacks what the facts say", f"{from_facts[0]} EXCEPT {stored[0]}", from_facts[1]
+                cursor,
+                f"invariant 1: {rule.table} lacks what the facts say",
+                f"{from_facts[0]} EXCEPT {stored[0]}",
+                from_facts[1],
             )
         for rule in RULES:
             yield from _sketches(cursor, rule)
 
 
-def _finding(cursor: CursorWrapper, check: str, sql: str, parameters: list[Any]) -> Iterator[Finding]:
+def _finding(
+    cursor: CursorWrapper, check: str, sql: str, parameters: list[Any]
+) -> Iterator[Finding]:
     cursor.execute(f"SELECT * FROM ({sql}) found LIMIT {EVIDENCE_ROWS}", parameters)
     if rows := cursor.fetchall():
         yield Finding(check, rows)
 
 
 def _load_periods(cursor: CursorWrapper) -> None:
-    """The periods that have traces, and those that are stale: what is built of these is read by nobody."""
+    """The periods that have traces, and those that are stale: what is built of these is read by
+    nobody.
+    """
     kind = Trace._meta.get_field("hour").db_type(connection)
     period = f"granularity varchar(5), period_start {kind}"
     cursor.execute("DROP TABLE IF EXISTS books_period")
     cursor.execute("DROP TABLE IF EXISTS books_stale")
     cursor.execute("DROP TABLE IF EXISTS books_kept_hour")
-    cursor.execute(f"CREATE TEMPORARY TABLE books_period (hour {kind}, {period}, period_end {kind})")
+    cursor.execute(
+        f"CREATE TEMPORARY TABLE books_period (hour {kind}, {period}, period_end {kind})"
+    )
     cursor.execute(f"CREATE TEMPORARY TABLE books_stale ({period})")
     cursor.execute(f"CREATE TEMPORARY TABLE books_kept_hour (period_start {kind})")
     hours = Trace.objects.order_by().values_list("hour", flat=True).distinct()
-    periods = [(stamp(hour), granularity.value, *map(stamp, period_of(granularity, hour))) for hour in hours for granularity in Granularity]
-    insert_rows(cursor, "books_period", ["hour", "granularity", "period_start", "period_end"], periods)
+    periods = [
+        (stamp(hour), granularity.value, *map(stamp, period_of(granularity, hour)))
+        for hour in hours
+        for granularity in Granularity
+    ]
+    insert_rows(
+        cursor, "books_period", ["hour", "granularity", "period_start", "period_end"], periods
+    )
     stale = stale_periods()
-    marks = [(granularity.value, stamp(start)) for granularity, starts in stale.periods.items() for start in starts]
+    marks = [
+        (granularity.value, stamp(start))
+        for granularity, starts in stale.periods.items()
+        for start in starts
+    ]
     insert_rows(cursor, "books_stale", ["granularity", "period_start"], marks)
     kept = ((stamp(hour),) for hour in hours_of(stale.unbuilt_days))
     insert_rows(cursor, "books_kept_hour", ["period_start"], kept)
@@ -165,18 +228,34 @@ def _is_reliable(rule: BuiltRule, alias: str) -> str:
 
 
 def _stored_rows(rule: BuiltRule) -> tuple[str, list[Any]]:
-    columns = ["granularity", "period_start", "period_end", *rule.dimensions, *NUMBERS, *_more(rule)]
+    columns = [
+        "granularity",
+        "period_start",
+        "period_end",
+        *rule.dimensions,
+        *NUMBERS,
+        *_more(rule),
+    ]
     return f"SELECT {', '.join(columns)} FROM {rule.table} r WHERE {_is_reliable(rule, 'r')}", []
 
 
 def _rows_from_facts(rule: BuiltRule) -> tuple[str, list[Any]]:
     facts = rule.lines(*ALL_TIME)
-    keys = ["p.granularity", "p.period_start", "p.period_end", *(f"s.{column}" for column in rule.dimensions.values())]
+    keys = [
+        "p.granularity",
+        "p.period_start",
+        "p.period_end",
+        *(f"s.{column}" for column in rule.dimensions.values()),
+    ]
     sums = [f"CAST(SUM(s.{name}) AS bigint)" for name in NUMBERS]
-    counts = ["COUNT(DISTINCT CASE WHEN s.is_attributed THEN s.user_key END)", "MAX(s.moment)"] if _more(rule) else []
+    counts = (
+        ["COUNT(DISTINCT CASE WHEN s.is_attributed THEN s.user_key END)", "MAX(s.moment)"]
+        if _more(rule)
+        else []
+    )
     sql = (
-        f"SELECT {', '.join([*keys, *sums, *counts])} FROM ({facts.text}) s JOIN books_period p ON p.hour = s.hour "
-        f"WHERE {_is_reliable(rule, 'p')} GROUP BY {', '.join(keys)}"
+        f"SELECT {', '.join([*keys, *sums, *counts])} FROM ({facts.text}) s JOIN books_period p ON"
+        f" p.hour = s.hour WHERE {_is_reliable(rule, 'p')} GROUP BY {', '.join(keys)}"
     )
     return sql, facts.parameters
 
@@ -186,9 +265,17 @@ def _more(rule: BuiltRule) -> list[str]:
 
 
 def _received() -> Iterator[Finding]:
-    """Traces that are not what Langfuse says of their steps, and those of which other steps are billed than used something."""
+    """Traces that are not what Langfuse says of their steps, and those of which other steps are
+    billed than used something.
+    """
     found = []
-    columns = "trace_id", "trace__langfuse_trace_id", "steps", "gone", *(f"trace__{name}" for name in (*SAID_COLUMNS, *COUNTED))
+    columns = (
+        "trace_id",
+        "trace__langfuse_trace_id",
+        "steps",
+        "gone",
+        *(f"trace__{name}" for name in (*SAID_COLUMNS, *COUNTED)),
+    )
     billed = Subquery(
         Observation.objects.filter(trace=OuterRef("trace"))
         .exclude(usage_details="", langfuse_cost_usd=None)
@@ -197,10 +284,15 @@ def _received() -> Iterator[Finding]:
         .annotate(count=Count("pk"))
         .values("count")
     )
-    for key, trace_id, steps, gone, *decided in ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH):
+    for key, trace_id, steps, gone, *decided in (
+        ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH)
+    ):
         said, counted = SaidOfTrace(*decided[: len(SAID_COLUMNS)]), decided[len(SAID_COLUMNS) :]
         received = unpacked(trace_id, said, steps, gone)
-        if _counted(received) != [*counted[:-1], counted[-1] or 0] or not received.gone.keys() <= received.observations.keys():
+        if (
+            _counted(received) != [*counted[:-1], counted[-1] or 0]
+            or not received.gone.keys() <= received.observations.keys()
+        ):
             found.append((key, trace_id))
     if found:
         yield Finding("facts: a trace is what Langfuse says of its steps", found[:EVIDENCE_ROWS])
@@ -212,14 +304,20 @@ COUNTED = ("observations", "gone_observations", "start_time", "last_step_hour")
 def _counted(received: Received) -> list[Any]:
     """The columns COUNTED, and how many steps used something, as the steps say."""
     steps = [one.step for one in received.observations.values()]
-    first, last_hour = min(step.start_time for step in steps), hour_of(max(step.start_time for step in steps))
+    first, last_hour = (
+        min(step.start_time for step in steps),
+        hour_of(max(step.start_time for step in steps)),
+    )
     using = sum(bool(step.usage_details) or step.cost_usd is not None for step in steps)
     return [len(steps), len(received.gone), first, last_hour if last_hour > first else None, using]
 
 
 def _sketches(cursor: CursorWrapper, rule: BuiltRule) -> Iterator[Finding]:
     """Sketches that hold another number of users or of latencies than their row says."""
-    cursor.execute(f"SELECT id, granularity, period_start, active_users_count, timed_traces, users, latencies FROM {rule.table}")
+    cursor.execute(
+        "SELECT id, granularity, period_start, active_users_count, timed_traces, users, latencies"
+        f" FROM {rule.table}"
+    )
     found = []
     while rows := cursor.fetchmany(SKETCHES_A_FETCH):
         for key, granularity, start, users_count, timed_traces, users, latencies in rows:
@@ -228,4 +326,7 @@ def _sketches(cursor: CursorWrapper, rule: BuiltRule) -> Iterator[Finding]:
             if (len(sketch.users), sum(sketch.latencies.values())) != (users_count, timed_traces):
                 found.append((key, granularity, start, users_count, timed_traces))
     if found:
-        yield Finding(f"invariant 1: {rule.table} has sketches that are not of its traces", found[:EVIDENCE_ROWS])
+        yield Finding(
+            f"invariant 1: {rule.table} has sketches that are not of its traces",
+            found[:EVIDENCE_ROWS],
+        )

@@ -6,7 +6,9 @@ from uuid import UUID
 
 @lru_cache(maxsize=65_536)
 def canonical_id(text: str) -> str:
-    """A UUID in whatever form as Python writes it, any other id as it is; so one thing has one id."""
+    """A UUID in whatever form as Python writes it, any other id as it is; so one thing has one
+    id.
+    """
     parsed = parse_uuid(text)
     return str(parsed) if parsed else text
 

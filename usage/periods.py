@@ -15,7 +15,10 @@ def hour_of(moment: datetime) -> datetime:
 
 
 def milliseconds(duration: timedelta) -> int:
-    """Whole milliseconds, rounded down. Without dividing a duration by a duration, which is slow."""
+    """Whole milliseconds, rounded down.
+
+    Without dividing a duration by a duration, which is slow.
+    """
     return duration.days * 86_400_000 + duration.seconds * 1000 + duration.microseconds // 1000
 
 

@@ -1,7 +1,9 @@
-"""What Langfuse says of a trace, as it is stored: the newest version of each of its steps, in one row a trace (ReceivedTrace).
+"""What Langfuse says of a trace, as it is stored: the newest version of each of its steps, in one
+row a trace (ReceivedTrace).
 
-Nine of ten steps use nothing. Nobody asks for one of them alone, only for all steps of a trace, to decide it; so they have no rows of their
-own. The text is JSON, canonical: the same steps are the same text, whatever the order that they came in. Pure.
+Nine of ten steps use nothing. Nobody asks for one of them alone, only for all steps of a trace, to
+decide it; so they have no rows of their own. The text is JSON, canonical: the same steps are the
+same text, whatever the order that they came in. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +44,8 @@ def in_precedence(observations: Sequence[ReceivedObservation]) -> list[ReceivedO
 
 
 def is_newer(one: ReceivedObservation, other: ReceivedObservation) -> bool:
-    """Whether ``one`` replaces ``other``, a version of the same step: it was received later, or at the same moment and its text is greater.
+    """Whether ``one`` replaces ``other``, a version of the same step: it was received later, or at
+    the same moment and its text is greater.
 
     Versions are ordered by this; the greatest is the truth, however they arrive.
     """
@@ -56,7 +59,9 @@ def _text_of(one: ReceivedObservation) -> bytes:
     return _encoder.encode((one.said, one.step))
 
 
-def newest_by_trace(received: Iterable[ReceivedObservation]) -> dict[str, dict[str, ReceivedObservation]]:
+def newest_by_trace(
+    received: Iterable[ReceivedObservation],
+) -> dict[str, dict[str, ReceivedObservation]]:
     """The newest version of each step, by its id, of each trace, by Langfuse's id of it."""
     traces: dict[str, dict[str, ReceivedObservation]] = {}
     for one in received:
@@ -70,13 +75,20 @@ def newest_by_trace(received: Iterable[ReceivedObservation]) -> dict[str, dict[s
 
 
 def packed(ordered: Sequence[ReceivedObservation], decided: SaidOfTrace) -> str:
-    """The steps of a trace, in the order of their precedence, as text. What says what was decided for the trace is not said again."""
+    """The steps of a trace, in the order of their precedence, as text.
+
+    What says what was decided for the trace is not said again.
+    """
     said = [one.said for one in ordered]
     if said.count(said[0]) == len(said):
         groups = {said[0]: [one.step for one in ordered]}
     else:
-        groups = {each: [one.step for one in ordered if one.said == each] for each in dict.fromkeys(said)}
-    return _encoder.encode([(None if each == decided else each, steps) for each, steps in groups.items()]).decode()
+        groups = {
+            each: [one.step for one in ordered if one.said == each] for each in dict.fromkeys(said)
+        }
+    return _encoder.encode(
+        [(None if each == decided else each, steps) for each, steps in groups.items()]
+    ).decode()
 
 
 def packed_gone(gone: Mapping[str, datetime]) -> str:

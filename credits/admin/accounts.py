@@ -43,16 +43,27 @@ class AdjustmentForm(ActionForm):
     amount = forms.CharField(
         required=False,
         label="",
-        widget=forms.TextInput(attrs={"placeholder": "± credits", "class": "action-reason", "aria-label": "Amount"}),
+        widget=forms.TextInput(
+            attrs={"placeholder": "± credits", "class": "action-reason", "aria-label": "Amount"}
+        ),
     )
     reason = forms.CharField(
-        required=False, max_length=500, label="", widget=forms.TextInput(attrs={"placeholder": "Reason", "class": "action-reason"})
+        required=False,
+        max_length=500,
+        label="",
+        widget=forms.TextInput(attrs={"placeholder": "Reason", "class": "action-reason"}),
     )
 
 
 @admin.register(Account)
 class AccountAdmin(ReadOnlyAdmin):
-    list_display = ["user", "tenant", *map(amount_column, ("allocated", "used", "held")), remaining_column, "updated_at"]
+    list_display = [
+        "user",
+        "tenant",
+        *map(amount_column, ("allocated", "used", "held")),
+        remaining_column,
+        "updated_at",
+    ]
     actions = ["adjust_accounts"]
     action_form = AdjustmentForm
     list_filter = ["user__tenant"]
@@ -78,11 +89,19 @@ class AccountAdmin(ReadOnlyAdmin):
             with transaction.atomic():
                 for account in queryset.select_related("user__tenant"):
                     key = f"admin:{uuid.uuid4()}"
-                    grants.adjust(account.user, amount, reason=reason, idempotency_key=key, by=admin_user(request))
+                    grants.adjust(
+                        account.user,
+                        amount,
+                        reason=reason,
+                        idempotency_key=key,
+                        by=admin_user(request),
+                    )
         except ValueError as error:
             messages.error(request, str(error))
         else:
-            messages.success(request, f"Adjusted {queryset.count()} accounts by {amount:+f} credits.")
+            messages.success(
+                request, f"Adjusted {queryset.count()} accounts by {amount:+f} credits."
+            )
 
     @admin.display(ordering="user__tenant__name")
     def tenant(self, account: Account) -> str:
@@ -96,7 +115,17 @@ class GrantForm(forms.ModelForm):
 
     class Meta:
         model = Grant
-        fields = ["account", "amount", "source", "reason", "priority", "starts_at", "expires_at", "recurrence", "rollover_maximum"]
+        fields = [
+            "account",
+            "amount",
+            "source",
+            "reason",
+            "priority",
+            "starts_at",
+            "expires_at",
+            "recurrence",
+            "rollover_maximum",
+        ]
 
     def clean_amount(self) -> Decimal:
         amount: Decimal = self.cleaned_data["amount"]
@@ -122,7 +151,17 @@ class GrantAdmin(ModelAdmin):
     list_select_related = ["account__user", "created_by"]
     search_fields = ["account__user__username", "reason"]
     autocomplete_fields = ["account"]
-    fields = ["account", "amount", "source", "reason", "priority", "starts_at", "expires_at", "recurrence", "rollover_maximum"]
+    fields = [
+        "account",
+        "amount",
+        "source",
+        "reason",
+        "priority",
+        "starts_at",
+        "expires_at",
+        "recurrence",
+        "rollover_maximum",
+    ]
     actions = ["void"]
     form = GrantForm
 
@@ -134,7 +173,11 @@ class GrantAdmin(ModelAdmin):
     def void(self, request: HttpRequest, queryset: QuerySet[Grant]) -> None:
         for grant in queryset:
             grants.void(grant, admin_user(request))
-        messages.success(request, f"Voided {queryset.count()} grants; what was left of them is no longer in the accounts.")
+        messages.success(
+            request,
+            f"Voided {queryset.count()} grants; what was left of them is no longer in the"
+            " accounts.",
+        )
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {"source": Grant.Source.MANUAL, **super().get_changeform_initial_data(request)}
@@ -166,7 +209,15 @@ class GrantAdmin(ModelAdmin):
 
 @admin.register(Transaction)
 class TransactionAdmin(ReadOnlyAdmin):
-    list_display = ["created_at", "account", "type", amount_column("amount"), amount_column("balance_after"), "usage_hour", "reason"]
+    list_display = [
+        "created_at",
+        "account",
+        "type",
+        amount_column("amount"),
+        amount_column("balance_after"),
+        "usage_hour",
+        "reason",
+    ]
     list_filter = ["type", "account__user__tenant"]
     list_select_related = ["account__user"]
     search_fields = ["account__user__username", "reason", "idempotency_key"]
@@ -184,8 +235,15 @@ class UsageChargeAdmin(ReadOnlyAdmin):
 @admin.register(Hold)
 class HoldAdmin(ReadOnlyAdmin):
     list_display = [
-        "created_at", "account", "trace_id", "state", amount_column("credits"), amount_column("settled_credits"), "expires_at", "ended_at",
-    ]  # fmt: skip
+        "created_at",
+        "account",
+        "trace_id",
+        "state",
+        amount_column("credits"),
+        amount_column("settled_credits"),
+        "expires_at",
+        "ended_at",
+    ]
     list_filter = ["state", "account__user__tenant"]
     list_select_related = ["account__user"]
     search_fields = ["trace_id", "account__user__username"]

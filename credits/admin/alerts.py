@@ -32,7 +32,10 @@ class WebhookForm(forms.ModelForm):
         required=False,
         min_length=16,
         widget=UnfoldAdminPasswordWidget,
-        help_text="At least 16 characters; stored encrypted. Leave it empty to keep the one that is stored.",
+        help_text=(
+            "At least 16 characters; stored encrypted. Leave it empty to keep the one that is"
+            " stored."
+        ),
     )
 
     class Meta:
@@ -42,7 +45,9 @@ class WebhookForm(forms.ModelForm):
     def clean_new_secret(self) -> str:
         secret: str = self.cleaned_data["new_secret"]
         if not secret and not self.instance.encrypted_secret:
-            raise forms.ValidationError("Enter the secret that the receiver checks signatures with.")
+            raise forms.ValidationError(
+                "Enter the secret that the receiver checks signatures with."
+            )
         return secret
 
     def save(self, commit: bool = True) -> Webhook:
@@ -78,7 +83,16 @@ class AlertAdmin(ReadOnlyAdmin):
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
-    list_display = ["created_at", "alert", "receiver", "state", "attempts", "next_attempt_at", "answer", "sent_at"]
+    list_display = [
+        "created_at",
+        "alert",
+        "receiver",
+        "state",
+        "attempts",
+        "next_attempt_at",
+        "answer",
+        "sent_at",
+    ]
     list_filter = ["state", "webhook"]
     list_select_related = ["alert", "webhook"]
 

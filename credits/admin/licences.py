@@ -28,9 +28,16 @@ class LicencePoolForm(forms.ModelForm):
 
     def clean_total(self) -> int:
         total: int = self.cleaned_data["total"]
-        assigned = LicencePool.objects.filter(pk=self.instance.pk).values_list("assigned", flat=True).first() or 0
+        assigned = (
+            LicencePool.objects.filter(pk=self.instance.pk)
+            .values_list("assigned", flat=True)
+            .first()
+            or 0
+        )
         if total < assigned:
-            raise forms.ValidationError(f"{assigned} licences are given; take some back before there are {total}.")
+            raise forms.ValidationError(
+                f"{assigned} licences are given; take some back before there are {total}."
+            )
         return total
 
 
@@ -51,30 +58,42 @@ class LicencePoolAdmin(ModelAdmin):
         """Only the total is written: what is given may have changed since the page was opened."""
         obj.save(update_fields=["total"] if change else None)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: LicencePool | None = None) -> list[str]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: LicencePool | None = None
+    ) -> list[str]:
         return ["tenant", "tier"] if obj else []
 
     def has_delete_permission(self, request: HttpRequest, obj: LicencePool | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and obj is not None and not obj.licences.exists()
+        return (
+            super().has_delete_permission(request, obj)
+            and obj is not None
+            and not obj.licences.exists()
+        )
 
 
 class LicenceForm(forms.ModelForm):
     """A licence to give: the pool is the tenant's of the user, so only the tier is chosen."""
 
     by: User
-    tier = forms.ModelChoiceField(PricingTier.objects.filter(retired_at__isnull=True), widget=UnfoldAdminSelectWidget)
+    tier = forms.ModelChoiceField(
+        PricingTier.objects.filter(retired_at__isnull=True), widget=UnfoldAdminSelectWidget
+    )
 
     class Meta:
         model = Licence
         fields = ["user", "expires_at"]
 
     def _post_clean(self) -> None:
-        """Given right away: only the statement that takes it from the pool can say whether there is one."""
+        """Given right away: only the statement that takes it from the pool can say whether there is
+        one.
+        """
         if self.errors:
             return
         try:
             values = self.cleaned_data
-            self.instance = licences.assign(values["user"], values["tier"], self.by, expires_at=values["expires_at"])
+            self.instance = licences.assign(
+                values["user"], values["tier"], self.by, expires_at=values["expires_at"]
+            )
         except LicenceRefused as error:
             self.add_error(None, str(error))
 
@@ -82,8 +101,14 @@ class LicenceForm(forms.ModelForm):
 class LicenceActionForm(ActionForm):
     """What changing licences needs beside them."""
 
-    tier = forms.ModelChoiceField(PricingTier.objects.all(), required=False, label="", empty_label="To tier …")
-    credits = forms.ChoiceField(choices=[(one.value, f"Credits: {one.value}") for one in CreditsPolicy], required=False, label="")
+    tier = forms.ModelChoiceField(
+        PricingTier.objects.all(), required=False, label="", empty_label="To tier …"
+    )
+    credits = forms.ChoiceField(
+        choices=[(one.value, f"Credits: {one.value}") for one in CreditsPolicy],
+        required=False,
+        label="",
+    )
 
 
 @admin.register(Licence)
@@ -101,9 +126,15 @@ class LicenceAdmin(ReadOnlyAdmin):
         return bool(request.user.is_superuser)
 
     def get_fields(self, request: HttpRequest, obj: Licence | None = None) -> list[str]:
-        return ["user", "tier", "expires_at"] if obj is None else ["user", "pool", "starts_at", "expires_at", "ended_at", "assigned_by"]
+        return (
+            ["user", "tier", "expires_at"]
+            if obj is None
+            else ["user", "pool", "starts_at", "expires_at", "ended_at", "assigned_by"]
+        )
 
-    def get_form(self, request: HttpRequest, obj: Licence | None = None, change: bool = False, **kwargs: Any) -> Any:
+    def get_form(
+        self, request: HttpRequest, obj: Licence | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
         if obj is not None:
             return super().get_form(request, obj, change, **kwargs)
         return type("LicenceForm", (LicenceForm,), {"by": admin_user(request)})
@@ -113,7 +144,12 @@ class LicenceAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Take back into the pool", permissions=["add"])
     def take_back(self, request: HttpRequest, queryset: QuerySet[Licence]) -> None:
-        self._each(request, queryset, lambda licence: licences.unassign(licence.user, admin_user(request)), "Took back")
+        self._each(
+            request,
+            queryset,
+            lambda licence: licences.unassign(licence.user, admin_user(request)),
+            "Took back",
+        )
 
     @admin.action(description="Change to the tier", permissions=["add"])
     def change_tier(self, request: HttpRequest, queryset: QuerySet[Licence]) -> None:
@@ -122,9 +158,22 @@ class LicenceAdmin(ReadOnlyAdmin):
             messages.error(request, "Choose the tier to change to.")
             return
         policy = CreditsPolicy(request.POST.get("credits") or CreditsPolicy.KEEP)
-        self._each(request, queryset, lambda licence: licences.change(licence.user, tier, admin_user(request), credits=policy), "Changed")
+        self._each(
+            request,
+            queryset,
+            lambda licence: licences.change(
+                licence.user, tier, admin_user(request), credits=policy
+            ),
+            "Changed",
+        )
 
-    def _each(self, request: HttpRequest, chosen: QuerySet[Licence], do: Callable[[Licence], Any], verb: str) -> None:
+    def _each(
+        self,
+        request: HttpRequest,
+        chosen: QuerySet[Licence],
+        do: Callable[[Licence], Any],
+        verb: str,
+    ) -> None:
         done = 0
         for licence in chosen.filter(ended_at__isnull=True).select_related("user__tenant"):
             try:
@@ -138,7 +187,16 @@ class LicenceAdmin(ReadOnlyAdmin):
 
 @admin.register(LicenceEvent)
 class LicenceEventAdmin(ReadOnlyAdmin):
-    list_display = ["created_at", "user", "kind", "tier_before", "tier_after", "credits", "reason", "created_by"]
+    list_display = [
+        "created_at",
+        "user",
+        "kind",
+        "tier_before",
+        "tier_after",
+        "credits",
+        "reason",
+        "created_by",
+    ]
     list_select_related = ["user", "tier_before", "tier_after", "created_by"]
     list_filter = ["kind"]
     search_fields = ["user__username"]

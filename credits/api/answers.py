@@ -16,8 +16,11 @@ class CreditsField(serializers.DecimalField):
     """Credits as a decimal string with six places."""
 
     def __init__(self, **kwargs: Any) -> None:
-        # What is taken has a limit of digits: beyond the precision of decimals it could not even be compared.
-        super().__init__(max_digits=18 if "max_value" in kwargs else None, decimal_places=CREDIT_PLACES, **kwargs)
+        # What is taken has a limit of digits: beyond the precision of decimals it could not even be
+        # compared.
+        super().__init__(
+            max_digits=18 if "max_value" in kwargs else None, decimal_places=CREDIT_PLACES, **kwargs
+        )
 
 
 SMALLEST = Decimal(1).scaleb(-CREDIT_PLACES)
@@ -37,10 +40,13 @@ class RefusalItem(serializers.Serializer[Any]):
 
 
 class RefusalAnswer(serializers.Serializer[Any]):
-    """Why it is refused: ``insufficient_credits`` (402), ``no_active_license`` or ``permission_denied`` (403), ``conflict`` (409)."""
+    """Why it is refused: ``insufficient_credits`` (402), ``no_active_license`` or
+    ``permission_denied`` (403), ``conflict`` (409).
+    """
 
     type = serializers.ChoiceField(choices=["client_error"])
-    errors = RefusalItem(many=True)  # type: ignore[assignment]  # an answer's field, not the serializer's own
+    # # an answer's field, not the serializer's own
+    errors = RefusalItem(many=True)  # type: ignore[assignment]
 
 
 class CreditStatusAnswer(serializers.Serializer[Any]):
@@ -71,27 +77,42 @@ class EstimateAnswer(serializers.Serializer[Any]):
 class CheckRequest(serializers.Serializer[Any]):
     user_id = serializers.UUIDField()
     flow_id = serializers.CharField(max_length=200, required=False, default="", allow_blank=True)
-    credits = AmountField(required=False, allow_null=True, default=None, help_text="Default: the median of the flow's history, or 1.")
+    credits = AmountField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="Default: the median of the flow's history, or 1.",
+    )
 
 
 class CheckAnswer(serializers.Serializer[Any]):
     can_execute = serializers.BooleanField()
-    required = CreditsField()  # type: ignore[assignment]  # an answer's field, not the serializer's own
+    # # an answer's field, not the serializer's own
+    required = CreditsField()  # type: ignore[assignment]
     remaining = CreditsField()
 
 
 class HoldRequest(CheckRequest):
     trace_id = serializers.CharField(max_length=200)
     credits = AmountField(
-        required=False, allow_null=True, default=None, help_text="Default: the 90th percentile of the flow's history, or 1."
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="Default: the 90th percentile of the flow's history, or 1.",
     )
-    ttl_seconds = serializers.IntegerField(min_value=1, max_value=7 * 86_400, required=False, default=3600)
+    ttl_seconds = serializers.IntegerField(
+        min_value=1, max_value=7 * 86_400, required=False, default=3600
+    )
 
 
 class SettleRequest(serializers.Serializer[Any]):
     credits = CreditsField(required=False, min_value=Decimal(0), max_value=Decimal(LARGEST))
     cost_usd = serializers.DecimalField(
-        max_digits=18, decimal_places=USD_PLACES, required=False, min_value=Decimal(0), max_value=Decimal(10**6)
+        max_digits=18,
+        decimal_places=USD_PLACES,
+        required=False,
+        min_value=Decimal(0),
+        max_value=Decimal(10**6),
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +122,9 @@ class SettleRequest(serializers.Serializer[Any]):
 
 
 class HoldAnswer(serializers.Serializer[Any]):
-    """Written out, since it is answered before every run: a ModelSerializer finds its fields anew each time."""
+    """Written out, since it is answered before every run: a ModelSerializer finds its fields anew
+    each time.
+    """
 
     id = serializers.UUIDField()
     user_id = serializers.UUIDField(source="account_id")
@@ -126,9 +149,18 @@ class TransactionAnswer(serializers.ModelSerializer[Transaction]):
     class Meta:
         model = Transaction
         fields = [
-            "id", "user_id", "username", "type", "amount", "balance_before", "balance_after", "reason", "usage_hour", "created_at",
+            "id",
+            "user_id",
+            "username",
+            "type",
+            "amount",
+            "balance_before",
+            "balance_after",
+            "reason",
+            "usage_hour",
+            "created_at",
             "created_by",
-        ]  # fmt: skip
+        ]
 
 
 class EstimateParameters(serializers.Serializer[Any]):
@@ -151,11 +183,17 @@ class GiveRequest(serializers.Serializer[Any]):
 
 class GrantRequest(GiveRequest):
     source = serializers.ChoiceField(choices=["manual", "purchase", "promotion"], default="manual")  # type: ignore[assignment]
-    priority = serializers.IntegerField(min_value=0, max_value=10_000, default=Grant.DEFAULT_PRIORITY)
+    priority = serializers.IntegerField(
+        min_value=0, max_value=10_000, default=Grant.DEFAULT_PRIORITY
+    )
     starts_at = serializers.DateTimeField(required=False)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
-    recurrence = serializers.ChoiceField(choices=["day", "week", "month"], required=False, allow_null=True)
-    rollover_maximum = CreditsField(required=False, allow_null=True, default=0, min_value=Decimal(0), max_value=Decimal(LARGEST))
+    recurrence = serializers.ChoiceField(
+        choices=["day", "week", "month"], required=False, allow_null=True
+    )
+    rollover_maximum = CreditsField(
+        required=False, allow_null=True, default=0, min_value=Decimal(0), max_value=Decimal(LARGEST)
+    )
 
 
 class GrantAnswer(serializers.ModelSerializer[Grant]):
@@ -168,6 +206,15 @@ class GrantAnswer(serializers.ModelSerializer[Grant]):
     class Meta:
         model = Grant
         fields = [
-            "id", "user_id", "amount", "source", "reason", "priority", "starts_at", "expires_at", "recurrence", "rollover_maximum",
+            "id",
+            "user_id",
+            "amount",
+            "source",
+            "reason",
+            "priority",
+            "starts_at",
+            "expires_at",
+            "recurrence",
+            "rollover_maximum",
             "created_at",
-        ]  # fmt: skip
+        ]

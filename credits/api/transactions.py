@@ -40,19 +40,27 @@ def validate_moment(moment: datetime) -> None:
     try:
         moment.astimezone(UTC)
     except OverflowError as error:
-        raise ValidationError("It is out of range; ask for one from year 1 to 9999, in UTC.", "out_of_range") from error
+        raise ValidationError(
+            "It is out of range; ask for one from year 1 to 9999, in UTC.", "out_of_range"
+        ) from error
 
 
 MOMENT: dict[str, Any] = {
     "field_name": "created_at",
     "validators": [validate_moment],
-    "error_messages": {"invalid": "It is not an ISO datetime; write for example 2026-11-30T12:00:00Z."},
+    "error_messages": {
+        "invalid": "It is not an ISO datetime; write for example 2026-11-30T12:00:00Z."
+    },
 }
-NO_TYPE = "“%(value)s” is not a type of entry; there are " + ", ".join(Transaction.Type.values) + "."
+NO_TYPE = (
+    "“%(value)s” is not a type of entry; there are " + ", ".join(Transaction.Type.values) + "."
+)
 
 
 class MomentFilter(IsoDateTimeFilter):
-    """A time in whatever zone, asked for in UTC: PostgreSQL takes no offset of more than sixteen hours."""
+    """A time in whatever zone, asked for in UTC: PostgreSQL takes no offset of more than sixteen
+    hours.
+    """
 
     def filter(self, qs: QuerySet[Transaction], value: datetime | None) -> QuerySet[Transaction]:
         return super().filter(qs, value and value.astimezone(UTC))
@@ -61,7 +69,9 @@ class MomentFilter(IsoDateTimeFilter):
 class TransactionFilter(FilterSet):
     """Which entries: repeat ``type`` for “any of”; the end is not included."""
 
-    type = MultipleChoiceFilter(choices=Transaction.Type.choices, error_messages={"invalid_choice": NO_TYPE})
+    type = MultipleChoiceFilter(
+        choices=Transaction.Type.choices, error_messages={"invalid_choice": NO_TYPE}
+    )
     start_date = MomentFilter(lookup_expr="gte", **MOMENT)
     end_date = MomentFilter(lookup_expr="lt", **MOMENT)
 
@@ -73,7 +83,10 @@ class Transactions(CreditsView, GenericAPIView[Transaction]):
     renderer_classes = [JSONRenderer, CSVRenderer, JSONLinesRenderer]
 
     @extend_schema(
-        parameters=[answers.TransactionParameters, OpenApiParameter("format", str, enum=["json", "csv", "jsonl"])],
+        parameters=[
+            answers.TransactionParameters,
+            OpenApiParameter("format", str, enum=["json", "csv", "jsonl"]),
+        ],
         responses=inline_serializer(
             "TransactionsAnswer",
             {
@@ -86,26 +99,40 @@ class Transactions(CreditsView, GenericAPIView[Transaction]):
         filters=True,
     )
     def get(self, request: Request) -> Response | StreamingHttpResponse:
-        """Entries of the ledger, newest first: one's own, a tenant admin's tenant's, a platform admin's all."""
+        """Entries of the ledger, newest first: one's own, a tenant admin's tenant's, a platform
+        admin's all.
+        """
         serializer = answers.TransactionParameters(data=request.query_params)
         serializer.is_valid(raise_exception=True)
-        visible = _visible(self.get_queryset(), self.viewer, serializer.validated_data.get("user_id", []))
+        visible = _visible(
+            self.get_queryset(), self.viewer, serializer.validated_data.get("user_id", [])
+        )
         entries = self.filter_queryset(visible)
         if isinstance(request.accepted_renderer, RowsRenderer):
-            return streamed(_rows(entries.order_by("-id")), request.accepted_renderer, "transactions")
+            return streamed(
+                _rows(entries.order_by("-id")), request.accepted_renderer, "transactions"
+            )
         pages = TransactionPages()
         page = pages.paginate_queryset(entries, request, self) or []
         return pages.get_paginated_response(answers.TransactionAnswer(page, many=True).data)
 
 
-def _visible(entries: QuerySet[Transaction], viewer: User, user_ids: list[UUID]) -> QuerySet[Transaction]:
+def _visible(
+    entries: QuerySet[Transaction], viewer: User, user_ids: list[UUID]
+) -> QuerySet[Transaction]:
     if viewer.is_service_account:
         raise PermissionDenied("A service account reads no ledger.")
     if user_ids:
-        return entries.filter(account__in=[visible_user(viewer, user_id).pk for user_id in user_ids])
+        return entries.filter(
+            account__in=[visible_user(viewer, user_id).pk for user_id in user_ids]
+        )
     if viewer.is_superuser:
         return entries
-    return entries.filter(account__user__tenant=viewer.tenant_id) if viewer.is_tenant_admin else entries.filter(account=viewer.pk)
+    return (
+        entries.filter(account__user__tenant=viewer.tenant_id)
+        if viewer.is_tenant_admin
+        else entries.filter(account=viewer.pk)
+    )
 
 
 def _rows(entries: QuerySet[Transaction]) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,11 @@ from kluisz_analytics.tenants.models import User
 from pricing.tiers import credits_for, tiers_of
 
 IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key", str, OpenApiParameter.HEADER, required=True, description="Repeating it gives nothing."
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    required=True,
+    description="Repeating it gives nothing.",
 )
 
 
@@ -77,7 +81,11 @@ class UserCreditStatus(CreditsView):
     @extend_schema(responses=answers.CreditStatusAnswer, operation_id="user_credit_status")
     def get(self, request: Request, user_id: UUID) -> Response:
         """A user's credits: for a platform admin, the user's tenant admin, and the user itself."""
-        return Response(answers.CreditStatusAnswer(credit_status(visible_user(self.viewer, user_id), timezone.now())).data)
+        return Response(
+            answers.CreditStatusAnswer(
+                credit_status(visible_user(self.viewer, user_id), timezone.now())
+            ).data
+        )
 
 
 class MyCreditStatus(CreditsView):
@@ -88,43 +96,78 @@ class MyCreditStatus(CreditsView):
 
 
 class Estimate(CreditsView):
-    @extend_schema(parameters=[answers.EstimateParameters], responses=answers.EstimateAnswer, operation_id="estimate")
+    @extend_schema(
+        parameters=[answers.EstimateParameters],
+        responses=answers.EstimateAnswer,
+        operation_id="estimate",
+    )
     def get(self, request: Request) -> Response:
-        """What a run of a flow will cost, by its history: median and 90th percentile in credits, and of how many runs."""
+        """What a run of a flow will cost, by its history: median and 90th percentile in credits,
+        and of how many runs.
+        """
         asked = answers.EstimateParameters(data=request.query_params)
         asked.is_valid(raise_exception=True)
         flow_id = asked.validated_data["flow_id"]
         only_gatekeepers(self.viewer)
         known = estimate(flow_id)
-        return Response(answers.EstimateAnswer({"flow_id": flow_id, "median": known.median, "p90": known.p90, "runs": known.runs}).data)
+        return Response(
+            answers.EstimateAnswer(
+                {"flow_id": flow_id, "median": known.median, "p90": known.p90, "runs": known.runs}
+            ).data
+        )
 
 
 class Check(CreditsView):
-    @extend_schema(request=answers.CheckRequest, responses={200: answers.CheckAnswer, **REFUSALS}, operation_id="check")
+    @extend_schema(
+        request=answers.CheckRequest,
+        responses={200: answers.CheckAnswer, **REFUSALS},
+        operation_id="check",
+    )
     def post(self, request: Request) -> Response:
-        """Whether a run may start now; reserves nothing. 402 with too few credits, 403 without an active licence."""
+        """Whether a run may start now; reserves nothing. 402 with too few credits, 403 without an
+        active licence.
+        """
         asked = self.asked(answers.CheckRequest)
-        checked = enforcement.check(gated_user(self.viewer, asked["user_id"]), asked["flow_id"], asked["credits"])
-        return Response(answers.CheckAnswer({"can_execute": True, "required": checked.required, "remaining": checked.remaining}).data)
+        checked = enforcement.check(
+            gated_user(self.viewer, asked["user_id"]), asked["flow_id"], asked["credits"]
+        )
+        return Response(
+            answers.CheckAnswer(
+                {"can_execute": True, "required": checked.required, "remaining": checked.remaining}
+            ).data
+        )
 
 
 class Holds(CreditsView):
     @extend_schema(
-        request=answers.HoldRequest, responses={201: answers.HoldAnswer, 200: answers.HoldAnswer, **REFUSALS}, operation_id="reserve"
+        request=answers.HoldRequest,
+        responses={201: answers.HoldAnswer, 200: answers.HoldAnswer, **REFUSALS},
+        operation_id="reserve",
     )
     def post(self, request: Request) -> Response:
-        """Reserve credits for a run, by its trace id: 201, or 200 and the same hold where the trace has one."""
+        """Reserve credits for a run, by its trace id: 201, or 200 and the same hold where the trace
+        has one.
+        """
         asked = self.asked(answers.HoldRequest)
         user = gated_user(self.viewer, asked["user_id"])
         ttl = timedelta(seconds=asked["ttl_seconds"])
-        made = enforcement.reserve_credits(user, asked["trace_id"], asked["flow_id"], asked["credits"], ttl)
-        return Response(answers.HoldAnswer(made.hold).data, status=status.HTTP_201_CREATED if made.is_new else status.HTTP_200_OK)
+        made = enforcement.reserve_credits(
+            user, asked["trace_id"], asked["flow_id"], asked["credits"], ttl
+        )
+        return Response(
+            answers.HoldAnswer(made.hold).data,
+            status=status.HTTP_201_CREATED if made.is_new else status.HTTP_200_OK,
+        )
 
 
 class SettleHold(CreditsView):
-    @extend_schema(request=answers.SettleRequest, responses=answers.HoldAnswer, operation_id="settle_hold")
+    @extend_schema(
+        request=answers.SettleRequest, responses=answers.HoldAnswer, operation_id="settle_hold"
+    )
     def post(self, request: Request, hold_id: UUID) -> Response:
-        """What the run used, in credits or in USD of provider cost; it stays held until its trace is charged. Repeating is harmless."""
+        """What the run used, in credits or in USD of provider cost; it stays held until its trace
+        is charged. Repeating is harmless.
+        """
         only_gatekeepers(self.viewer)
         asked = self.asked(answers.SettleRequest)
         return Response(answers.HoldAnswer(holds.settle(hold_id, _used(hold_id, asked))).data)
@@ -145,7 +188,14 @@ def _used(hold_id: UUID, asked: dict[str, Any]) -> Decimal | None:
     now = timezone.now()
     credits = credits_for(tiers_of([user], now).get(user.pk), asked["cost_usd"], now)
     if credits is None:
-        raise ValidationError({"cost_usd": ["The user has no tier with a rate, so a cost can't be turned into credits; write credits."]})
+        raise ValidationError(
+            {
+                "cost_usd": [
+                    "The user has no tier with a rate, so a cost can't be turned into credits;"
+                    " write credits."
+                ]
+            }
+        )
     return credits
 
 
@@ -188,7 +238,11 @@ class Refunds(CreditsView):
         """Give credits back to a user: for platform admins."""
         asked = self.asked(answers.GiveRequest)
         user, key = _given(self.viewer, asked["user_id"]), idempotency_key(request)
-        return _given_answer(lambda: grants.refund(user, asked["amount"], reason=asked["reason"], idempotency_key=key, by=self.viewer))
+        return _given_answer(
+            lambda: grants.refund(
+                user, asked["amount"], reason=asked["reason"], idempotency_key=key, by=self.viewer
+            )
+        )
 
 
 def _given_answer(give: Any) -> Response:
@@ -205,7 +259,14 @@ def idempotency_key(request: Request) -> str:
     """The header. Raises ValidationError without it."""
     key = request.headers.get("Idempotency-Key", "").strip()
     if not 1 <= len(key) <= 150:
-        raise ValidationError({"Idempotency-Key": ["Send a header Idempotency-Key of 1 to 150 characters: one for each thing you give."]})
+        raise ValidationError(
+            {
+                "Idempotency-Key": [
+                    "Send a header Idempotency-Key of 1 to 150 characters:"
+                    " one for each thing you give."
+                ]
+            }
+        )
     return f"api:{key}"
 
 
@@ -224,7 +285,10 @@ def only_gatekeepers(viewer: User) -> None:
 
 
 def gated_user(viewer: User, user_id: UUID) -> User:
-    """The user whose run it is. Raises NotFound, and PermissionDenied as :func:`only_gatekeepers`."""
+    """The user whose run it is.
+
+    Raises NotFound, and PermissionDenied as :func:`only_gatekeepers`.
+    """
     only_gatekeepers(viewer)
     user = User.objects.select_related("tenant").filter(pk=user_id).first()
     if user is None:
@@ -233,7 +297,9 @@ def gated_user(viewer: User, user_id: UUID) -> User:
 
 
 def visible_user(viewer: User, user_id: UUID) -> User:
-    """The user, if the viewer may see its credits: NotFound for another tenant's, PermissionDenied for a colleague's."""
+    """The user, if the viewer may see its credits: NotFound for another tenant's, PermissionDenied
+    for a colleague's.
+    """
     user = User.objects.select_related("tenant").filter(pk=user_id).first()
     may_see_all = viewer.is_superuser or viewer.is_service_account
     if user is None or not (may_see_all or user.tenant_id == viewer.tenant_id):

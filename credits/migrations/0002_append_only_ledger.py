@@ -1,4 +1,6 @@
-"""The ledger is append-only: the database itself refuses to change or delete a transaction (domain.md, Credits)."""
+"""The ledger is append-only: the database itself refuses to change or delete a transaction
+(domain.md, Credits).
+"""
 
 from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -28,7 +30,9 @@ SQLITE = [
     """
     for event in ("UPDATE", "DELETE")
 ]
-SQLITE_UNDO = [f"DROP TRIGGER IF EXISTS transaction_is_append_only_{event}" for event in ("update", "delete")]
+SQLITE_UNDO = [
+    f"DROP TRIGGER IF EXISTS transaction_is_append_only_{event}" for event in ("update", "delete")
+]
 
 
 def _run(statements: dict[str, list[str]], schema_editor: BaseDatabaseSchemaEditor) -> None:

@@ -1,4 +1,6 @@
-"""Alerts: what they are about, whom they go to, and every attempt to deliver one (domain.md, Credits)."""
+"""Alerts: what they are about, whom they go to, and every attempt to deliver one (domain.md,
+Credits).
+"""
 
 import uuid
 from decimal import Decimal
@@ -12,7 +14,10 @@ from kluisz_analytics.tenants.models import Tenant, User
 
 
 class TenantBudget(models.Model):
-    """What a tenant may use in a calendar month of its zone. A hard one refuses new runs when it is used up; a soft one only tells."""
+    """What a tenant may use in a calendar month of its zone.
+
+    A hard one refuses new runs when it is used up; a soft one only tells.
+    """
 
     class Unit(models.TextChoices):
         CREDITS = "credits", "Credits"
@@ -22,7 +27,9 @@ class TenantBudget(models.Model):
     unit = models.CharField(max_length=7, choices=Unit.choices)
     amount = UsdField()
     is_hard = models.BooleanField(default=False)
-    used = UsdField(default=0, editable=False, help_text="In the month; kept up to date by the beat.")
+    used = UsdField(
+        default=0, editable=False, help_text="In the month; kept up to date by the beat."
+    )
     period_start = models.DateTimeField(null=True, editable=False)
 
     class Meta:
@@ -42,9 +49,18 @@ class TenantBudget(models.Model):
 
 
 class Webhook(models.Model):
-    """Where alerts are posted, signed with a secret: a tenant's, or (without) the platform's, which gets all."""
+    """Where alerts are posted, signed with a secret: a tenant's, or (without) the platform's, which
+    gets all.
+    """
 
-    tenant = models.ForeignKey(Tenant, null=True, blank=True, on_delete=models.CASCADE, related_name="webhooks", help_text="Empty: all.")
+    tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="webhooks",
+        help_text="Empty: all.",
+    )
     url = models.URLField(max_length=500)
     encrypted_secret = models.TextField(editable=False)
     is_enabled = models.BooleanField(default=True)
@@ -58,7 +74,10 @@ class Webhook(models.Model):
 
     @property
     def secret(self) -> str:
-        """The signing secret in clear. Raises ImproperlyConfigured when no configured key can decrypt it."""
+        """The signing secret in clear.
+
+        Raises ImproperlyConfigured when no configured key can decrypt it.
+        """
         return decrypt(self.encrypted_secret)
 
     @secret.setter
@@ -67,7 +86,9 @@ class Webhook(models.Model):
 
 
 class Alert(models.Model):
-    """Something that was reached: once for each subject, kind, threshold and period, whoever looks how often."""
+    """Something that was reached: once for each subject, kind, threshold and period, whoever looks
+    how often.
+    """
 
     class Kind(models.TextChoices):
         CREDITS = "credits", "Credits used"
@@ -77,11 +98,20 @@ class Alert(models.Model):
 
     kind = models.CharField(max_length=14, choices=Kind.choices)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="alerts")
-    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="alerts", help_text="Empty: the tenant's.")
+    user = models.ForeignKey(
+        User,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="alerts",
+        help_text="Empty: the tenant's.",
+    )
     threshold = models.PositiveIntegerField(help_text="Percent.")
     period_start = models.DateTimeField()
     message = models.CharField(max_length=500)
-    is_told = models.BooleanField(default=True, help_text="Not where a higher threshold was reached at the same time.")
+    is_told = models.BooleanField(
+        default=True, help_text="Not where a higher threshold was reached at the same time."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -89,10 +119,14 @@ class Alert(models.Model):
         ordering = ["-created_at", "-threshold"]
         constraints = [
             models.UniqueConstraint(
-                fields=["kind", "user", "threshold", "period_start"], condition=Q(user__isnull=False), name="one_alert_a_user"
+                fields=["kind", "user", "threshold", "period_start"],
+                condition=Q(user__isnull=False),
+                name="one_alert_a_user",
             ),
             models.UniqueConstraint(
-                fields=["kind", "tenant", "threshold", "period_start"], condition=Q(user__isnull=True), name="one_alert_a_tenant"
+                fields=["kind", "tenant", "threshold", "period_start"],
+                condition=Q(user__isnull=True),
+                name="one_alert_a_tenant",
             ),
         ]
 
@@ -109,8 +143,16 @@ class Delivery(models.Model):
         FAILED = "failed", "Given up"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    alert = models.ForeignKey(Alert, null=True, on_delete=models.CASCADE, related_name="deliveries", help_text="Empty: a test.")
-    webhook = models.ForeignKey(Webhook, null=True, on_delete=models.CASCADE, related_name="deliveries")
+    alert = models.ForeignKey(
+        Alert,
+        null=True,
+        on_delete=models.CASCADE,
+        related_name="deliveries",
+        help_text="Empty: a test.",
+    )
+    webhook = models.ForeignKey(
+        Webhook, null=True, on_delete=models.CASCADE, related_name="deliveries"
+    )
     email = models.EmailField(blank=True)
     state = models.CharField(max_length=7, choices=State.choices, default=State.PENDING)
     attempts = models.PositiveIntegerField(default=0)
@@ -123,7 +165,11 @@ class Delivery(models.Model):
         db_table = "credit_alert_delivery"
         ordering = ["-created_at"]
         verbose_name_plural = "deliveries"
-        indexes = [models.Index(fields=["next_attempt_at"], condition=Q(state="pending"), name="delivery_due")]
+        indexes = [
+            models.Index(
+                fields=["next_attempt_at"], condition=Q(state="pending"), name="delivery_due"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_state_display()}: {self.webhook or self.email}"

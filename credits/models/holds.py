@@ -11,7 +11,10 @@ from kluisz_analytics.fields import CreditsField
 
 
 class Hold(models.Model):
-    """Credits reserved for one run, by its trace id. While it is open or settled, its amount is in the account's ``held``."""
+    """Credits reserved for one run, by its trace id.
+
+    While it is open or settled, its amount is in the account's ``held``.
+    """
 
     class State(models.TextChoices):
         OPEN = "open", "Open"
@@ -23,11 +26,15 @@ class Hold(models.Model):
     HOLDING = (State.OPEN, State.SETTLED)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="holds", db_index=False)
+    account = models.ForeignKey(
+        Account, on_delete=models.PROTECT, related_name="holds", db_index=False
+    )
     trace_id = models.CharField(max_length=200)
     flow_id = models.CharField(max_length=200, blank=True)
     credits = CreditsField(help_text="Reserved when the run began.")
-    settled_credits = CreditsField(null=True, blank=True, help_text="What the run says that it used; held until it is charged.")
+    settled_credits = CreditsField(
+        null=True, blank=True, help_text="What the run says that it used; held until it is charged."
+    )
     state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
@@ -37,7 +44,11 @@ class Hold(models.Model):
         db_table = "credit_hold"
         ordering = ["-created_at"]
         indexes = [
-            models.Index(fields=["account", "expires_at"], condition=Q(state__in=["open", "settled"]), name="hold_by_account"),
+            models.Index(
+                fields=["account", "expires_at"],
+                condition=Q(state__in=["open", "settled"]),
+                name="hold_by_account",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["trace_id"], name="one_hold_a_trace"),
@@ -52,4 +63,6 @@ class Hold(models.Model):
         """What of it counts in the account's ``held``."""
         if self.state == self.State.OPEN:
             return self.credits
-        return (self.settled_credits or Decimal(0)) if self.state == self.State.SETTLED else Decimal(0)
+        return (
+            (self.settled_credits or Decimal(0)) if self.state == self.State.SETTLED else Decimal(0)
+        )

@@ -20,7 +20,9 @@ class LicencePool(models.Model):
         ordering = ["tenant__name", "tier__name"]
         constraints = [
             models.UniqueConstraint(fields=["tenant", "tier"], name="one_pool_a_tenant_and_tier"),
-            models.CheckConstraint(condition=Q(assigned__lte=F("total")), name="not_more_assigned_than_there_are"),
+            models.CheckConstraint(
+                condition=Q(assigned__lte=F("total")), name="not_more_assigned_than_there_are"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -40,7 +42,11 @@ class Licence(models.Model):
     class Meta:
         db_table = "credit_licence"
         ordering = ["-starts_at"]
-        constraints = [models.UniqueConstraint(fields=["user"], condition=Q(ended_at__isnull=True), name="one_licence_a_user")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user"], condition=Q(ended_at__isnull=True), name="one_licence_a_user"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.pool.tier} of {self.user}"
@@ -56,9 +62,15 @@ class LicenceEvent(models.Model):
 
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="licence_events")
     kind = models.CharField(max_length=10, choices=Kind.choices)
-    tier_before = models.ForeignKey(PricingTier, null=True, on_delete=models.PROTECT, related_name="+")
-    tier_after = models.ForeignKey(PricingTier, null=True, on_delete=models.PROTECT, related_name="+")
-    credits = models.CharField(max_length=10, blank=True, help_text="What became of the credits: kept, reset or prorated.")
+    tier_before = models.ForeignKey(
+        PricingTier, null=True, on_delete=models.PROTECT, related_name="+"
+    )
+    tier_after = models.ForeignKey(
+        PricingTier, null=True, on_delete=models.PROTECT, related_name="+"
+    )
+    credits = models.CharField(
+        max_length=10, blank=True, help_text="What became of the credits: kept, reset or prorated."
+    )
     reason = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")

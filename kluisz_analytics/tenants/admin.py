@@ -37,10 +37,23 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
     fieldsets = [
         (None, {"fields": ["username", "password", "tenant"]}),
         ("Person", {"fields": ["first_name", "last_name", "email"]}),
-        ("Role", {"fields": ["is_active", "is_tenant_admin", "is_service_account", "is_staff", "is_superuser"]}),
+        (
+            "Role",
+            {
+                "fields": [
+                    "is_active",
+                    "is_tenant_admin",
+                    "is_service_account",
+                    "is_staff",
+                    "is_superuser",
+                ]
+            },
+        ),
         ("Dates", {"fields": ["last_login", "date_joined"]}),
     ]
-    add_fieldsets = [(None, {"classes": ["wide"], "fields": ["username", "tenant", "password1", "password2"]})]
+    add_fieldsets = [
+        (None, {"classes": ["wide"], "fields": ["username", "tenant", "password1", "password2"]})
+    ]
 
 
 @admin.register(Project)
@@ -67,7 +80,9 @@ class FlowAdmin(ModelAdmin):
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(ModelAdmin):
-    """Tokens are made by ``manage.py create_token``, which shows them once; here they are listed and revoked."""
+    """Tokens are made by ``manage.py create_token``, which shows them once; here they are listed
+    and revoked.
+    """
 
     list_display = ["token_key", "name", "user", "scope", "created", "expiry"]
     list_filter = ["scope"]

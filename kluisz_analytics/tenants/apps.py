@@ -8,7 +8,7 @@ from django.db.models.signals import post_migrate
 
 def ensure_default_tenant(using: str, **kwargs: Any) -> None:
     """Create the default tenant if the database has none (domain.md, Who)."""
-    from kluisz_analytics.tenants.models import Tenant  # noqa: PLC0415  (models are not ready at import)
+    from kluisz_analytics.tenants.models import Tenant  # noqa: PLC0415
 
     if not Tenant.objects.using(using).filter(is_default=True).exists():
         Tenant.objects.using(using).create(name="Default", slug="default", is_default=True)

@@ -18,10 +18,17 @@ class TokenAuthentication(KnoxTokenAuthentication):
         if authenticated is None:
             return None
         user, token = authenticated
-        if token.scope == ApiToken.Scope.CREDITS and not request.path.startswith("/api/v2/credits/"):
-            raise PermissionDenied("This token's scope is “credits”; make one with the scope “read” for this address.")
+        if token.scope == ApiToken.Scope.CREDITS and not request.path.startswith(
+            "/api/v2/credits/"
+        ):
+            raise PermissionDenied(
+                "This token's scope is “credits”; make one with the scope “read” for this address."
+            )
         return user, token
 
     def _cleanup_token(self, auth_token: ApiToken) -> bool:
-        """Whether the token has expired. Knox would look through all tokens of the user at each request, to delete expired ones."""
+        """Whether the token has expired.
+
+        Knox would look through all tokens of the user at each request, to delete expired ones.
+        """
         return auth_token.expiry is not None and auth_token.expiry < timezone.now()

@@ -32,7 +32,11 @@ class Tenant(models.Model):
         db_table = "tenant"
         ordering = ["name"]
         constraints = [
-            models.UniqueConstraint(fields=["is_default"], condition=models.Q(is_default=True), name="one_default_tenant"),
+            models.UniqueConstraint(
+                fields=["is_default"],
+                condition=models.Q(is_default=True),
+                name="one_default_tenant",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -44,27 +48,40 @@ class Tenant(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         if self.is_default:
-            raise models.ProtectedError("The default tenant always exists; make another tenant the default one first.", {self})
+            raise models.ProtectedError(
+                "The default tenant always exists; make another tenant the default one first.",
+                {self},
+            )
         return super().delete(*args, **kwargs)
 
 
 class TenantUserManager(UserManager["User"]):
     """Puts a user for whom no tenant is named into the default tenant, a super-user included."""
 
-    def _create_user_object(self, username: str, email: str | None, password: str | None, **extra_fields: Any) -> "User":
+    def _create_user_object(
+        self, username: str, email: str | None, password: str | None, **extra_fields: Any
+    ) -> "User":
         if not extra_fields.keys() & {"tenant", "tenant_id"}:
             extra_fields["tenant"] = Tenant.objects.get(is_default=True)
         return super()._create_user_object(username, email, password, **extra_fields)  # type: ignore[misc, no-any-return]
 
 
-class User(AbstractUser):  # type: ignore[django-manager-missing]  # Knox names the reverse of its abstract model itself
-    """A user of one tenant. Roles: platform admin (``is_superuser``), tenant admin, service account, user."""
+# # Knox names the reverse of its abstract model itself
+class User(AbstractUser):  # type: ignore[django-manager-missing]
+    """A user of one tenant.
+
+    Roles: platform admin (``is_superuser``), tenant admin, service account, user.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="users")
     is_tenant_admin = models.BooleanField(default=False, help_text="Sees and manages its tenant.")
     is_service_account = models.BooleanField(
-        default=False, help_text="The flow engine: may check, reserve and settle credits for any user, and read nothing else."
+        default=False,
+        help_text=(
+            "The flow engine: may check, reserve and settle credits for any user, and read nothing"
+            " else."
+        ),
     )
 
     objects: ClassVar[TenantUserManager] = TenantUserManager()

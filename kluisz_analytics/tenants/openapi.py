@@ -1,4 +1,6 @@
-"""What the OpenAPI schema says of every endpoint: bearer tokens, and the errors that any of them can answer with."""
+"""What the OpenAPI schema says of every endpoint: bearer tokens, and the errors that any of them
+can answer with.
+"""
 
 from typing import Any
 

@@ -1,6 +1,8 @@
-"""A process at the gate, for the test that no run is let through without credits: ``python -m tests.credits.gate_worker STEP …``.
+"""A process at the gate, for the test that no run is let through without credits: ``python -m
+tests.credits.gate_worker STEP …``.
 
-``setup`` makes the accounts, ``work SEED COUNT`` reserves, settles, releases, charges and tops up, ``verify`` checks what came of it.
+``setup`` makes the accounts, ``work SEED COUNT`` reserves, settles, releases, charges and tops up,
+``verify`` checks what came of it.
 """
 
 import json
@@ -39,18 +41,29 @@ def setup() -> None:
         call_command("migrate", verbosity=0)
     tenant, _ = Tenant.objects.get_or_create(slug="gate", defaults={"name": "Gate"})
     tier = PricingTier.objects.create(name="Gate")
-    TierRate.objects.create(tier=tier, valid_from=EVER, credits_per_usd=Decimal(100), pricing_multiplier=Decimal(1))
+    TierRate.objects.create(
+        tier=tier, valid_from=EVER, credits_per_usd=Decimal(100), pricing_multiplier=Decimal(1)
+    )
     TierAssignment.objects.create(tier=tier, tenant=tenant, valid_from=EVER)
     for kind, number in KINDS.items():
         for at in range(number):
             user = User.objects.create(username=f"{kind}-{at}", tenant=tenant)
-            grants.grant(NewGrant(user, PLENTY if kind == "rich" else LITTLE, Grant.Source.MANUAL, f"start-{kind}-{at}"))
+            grants.grant(
+                NewGrant(
+                    user,
+                    PLENTY if kind == "rich" else LITTLE,
+                    Grant.Source.MANUAL,
+                    f"start-{kind}-{at}",
+                )
+            )
 
 
 def work(seed: int, count: int) -> None:
     """Prints what was granted and refused, by user."""
     chance = random.Random(seed)  # noqa: S311
-    users = list(User.objects.filter(tenant__slug="gate").select_related("tenant").order_by("username"))
+    users = list(
+        User.objects.filter(tenant__slug="gate").select_related("tenant").order_by("username")
+    )
     granted: dict[str, Decimal] = defaultdict(Decimal)
     refused: dict[str, Decimal] = {}
     counts: dict[str, int] = defaultdict(int)
@@ -69,13 +82,27 @@ def work(seed: int, count: int) -> None:
         if open_holds and chance.random() < 0.7:
             counts[end(open_holds.pop(chance.randrange(len(open_holds))), chance)] += 1
         if chance.random() < 0.01:
-            top_up(chance.choice([one for one in users if one.username.startswith("all")]), seed, number)
+            top_up(
+                chance.choice([one for one in users if one.username.startswith("all")]),
+                seed,
+                number,
+            )
             counts["topped up"] += 1
-    print(json.dumps({"granted": {k: str(v) for k, v in granted.items()}, "refused": {k: str(v) for k, v in refused.items()}, **counts}))
+    print(
+        json.dumps(
+            {
+                "granted": {k: str(v) for k, v in granted.items()},
+                "refused": {k: str(v) for k, v in refused.items()},
+                **counts,
+            }
+        )
+    )
 
 
 def end(hold: Hold, chance: random.Random) -> str:
-    """One way for a run to end; its charge is never more than was reserved, so nothing may ever be overdrawn."""
+    """One way for a run to end; its charge is never more than was reserved, so nothing may ever be
+    overdrawn.
+    """
     how = chance.choice(["released", "settled", "charged"])
     used = hold.credits * chance.randrange(100) / 100
     used = used.quantize(Decimal("0.000001"))
@@ -88,7 +115,10 @@ def end(hold: Hold, chance: random.Random) -> str:
             # As the sync does: what the user's hour comes to now, and the hold with it.
             ledger.lock([hold.account_id])
             charged = UsageCharge.objects.filter(account=hold.account_id, hour=HOUR).first()
-            ledger.post_usage({(hold.account_id, HOUR): (charged.credits if charged else 0) + used}, datetime.now(UTC))
+            ledger.post_usage(
+                {(hold.account_id, HOUR): (charged.credits if charged else 0) + used},
+                datetime.now(UTC),
+            )
             holds.charged([hold.trace_id])
     return how
 
@@ -100,7 +130,11 @@ def top_up(user: User, seed: int, number: int) -> None:
 def verify() -> None:
     from usage.books import LEDGER_CHECKS, verify_books
 
-    findings = [str(one) for one in verify_books() if one.check in LEDGER_CHECKS and "priced usage" not in one.check]
+    findings = [
+        str(one)
+        for one in verify_books()
+        if one.check in LEDGER_CHECKS and "priced usage" not in one.check
+    ]
     accounts: dict[str, Any] = {
         one.user.username: {"remaining": str(one.remaining), "held": str(one.held)}
         for one in Account.objects.filter(user__tenant__slug="gate").select_related("user")

@@ -1,4 +1,6 @@
-"""The admin's pages for credits: giving, voiding and adjusting with a reason; pools and licences."""
+"""The admin's pages for credits: giving, voiding and adjusting with a reason; pools and
+licences.
+"""
 
 from decimal import Decimal
 from typing import Any
@@ -54,8 +56,13 @@ def test_a_grant_goes_through_the_ledger(client: Client, people: People) -> None
         ({"reason": ""}, "required"),
     ],
 )
-def test_an_impossible_grant_is_refused_by_name(client: Client, people: People, change: dict[str, str], message: str) -> None:
-    answer = client.post(reverse("admin:credits_grant_add"), {**GRANT, "account": str(people.acme_user.pk), "amount": "50", **change})
+def test_an_impossible_grant_is_refused_by_name(
+    client: Client, people: People, change: dict[str, str], message: str
+) -> None:
+    answer = client.post(
+        reverse("admin:credits_grant_add"),
+        {**GRANT, "account": str(people.acme_user.pk), "amount": "50", **change},
+    )
     assert message in answer.content.decode()
     assert ann(people).allocated == 100
 
@@ -63,7 +70,10 @@ def test_an_impossible_grant_is_refused_by_name(client: Client, people: People, 
 def test_a_grant_is_voided(client: Client, people: People) -> None:
     chosen = {"action": "void", "_selected_action": str(Grant.objects.get().pk)}
     client.post(reverse("admin:credits_grant_changelist"), chosen)
-    assert (ann(people).allocated, Transaction.objects.latest("pk").created_by) == (0, people.platform_admin)
+    assert (ann(people).allocated, Transaction.objects.latest("pk").created_by) == (
+        0,
+        people.platform_admin,
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,28 +87,50 @@ def test_a_grant_is_voided(client: Client, people: People) -> None:
         ("1e30", "x", "100", ""),
     ],
 )
-def test_accounts_are_adjusted_with_a_reason(client: Client, people: People, amount: str, reason: str, balance: str, message: str) -> None:
-    chosen = {"action": "adjust_accounts", "_selected_action": str(people.acme_user.pk), "amount": amount, "reason": reason}
+def test_accounts_are_adjusted_with_a_reason(
+    client: Client, people: People, amount: str, reason: str, balance: str, message: str
+) -> None:
+    chosen = {
+        "action": "adjust_accounts",
+        "_selected_action": str(people.acme_user.pk),
+        "amount": amount,
+        "reason": reason,
+    }
     answer = client.post(reverse("admin:credits_account_changelist"), chosen, follow=True)
     assert message in answer.content.decode()
     assert ann(people).balance == D(balance)
 
 
-def test_licences_are_given_changed_and_taken_back(client: Client, people: People, tiers: dict[str, PricingTier]) -> None:
+def test_licences_are_given_changed_and_taken_back(
+    client: Client, people: People, tiers: dict[str, PricingTier]
+) -> None:
     for name in ("Starter", "Enterprise"):
         form = {"tenant": str(people.acme.pk), "tier": str(tiers[name].pk), "total": "1"}
         assert client.post(reverse("admin:credits_licencepool_add"), form).status_code == 302
 
     def give(user: Any) -> Any:
-        return client.post(reverse("admin:credits_licence_add"), {"user": str(user.pk), "tier": str(tiers["Starter"].pk)})
+        return client.post(
+            reverse("admin:credits_licence_add"),
+            {"user": str(user.pk), "tier": str(tiers["Starter"].pk)},
+        )
 
     assert give(people.acme_user).status_code == 302
     assert "All 1 licences of Starter are given" in give(people.acme_colleague).content.decode()
     licence = Licence.objects.get()
-    chosen = {"_selected_action": str(licence.pk), "tier": str(tiers["Enterprise"].pk), "credits": "keep"}
+    chosen = {
+        "_selected_action": str(licence.pk),
+        "tier": str(tiers["Enterprise"].pk),
+        "credits": "keep",
+    }
     client.post(reverse("admin:credits_licence_changelist"), {**chosen, "action": "change_tier"})
-    assert list(LicencePool.objects.order_by("tier__name").values_list("tier__name", "assigned")) == [("Enterprise", 1), ("Starter", 0)]
-    answer = client.post(reverse("admin:credits_licence_changelist"), {**chosen, "action": "change_tier"}, follow=True)
+    assert list(
+        LicencePool.objects.order_by("tier__name").values_list("tier__name", "assigned")
+    ) == [("Enterprise", 1), ("Starter", 0)]
+    answer = client.post(
+        reverse("admin:credits_licence_changelist"),
+        {**chosen, "action": "change_tier"},
+        follow=True,
+    )
     assert "has a licence of Enterprise already" in answer.content.decode()
     client.post(reverse("admin:credits_licence_changelist"), {**chosen, "action": "take_back"})
     assert not LicencePool.objects.filter(assigned__gt=0).exists()
@@ -108,9 +140,15 @@ def test_licences_are_given_changed_and_taken_back(client: Client, people: Peopl
     assert client.get(reverse("admin:credits_licence_change", args=[licence.pk])).status_code == 200
 
 
-def test_a_pool_is_never_made_smaller_than_what_is_given(client: Client, people: People, tiers: dict[str, PricingTier]) -> None:
-    pool = LicencePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=1, assigned=1)
-    answer = client.post(reverse("admin:credits_licencepool_change", args=[pool.pk]), {"total": "0"})
+def test_a_pool_is_never_made_smaller_than_what_is_given(
+    client: Client, people: People, tiers: dict[str, PricingTier]
+) -> None:
+    pool = LicencePool.objects.create(
+        tenant=people.acme, tier=tiers["Starter"], total=1, assigned=1
+    )
+    answer = client.post(
+        reverse("admin:credits_licencepool_change", args=[pool.pk]), {"total": "0"}
+    )
     assert answer.status_code == 200
     pool.refresh_from_db()
     assert pool.total == 1

@@ -1,4 +1,6 @@
-"""Alerts: once for each subject, threshold and period, by signed webhook and e-mail, with patience and a log."""
+"""Alerts: once for each subject, threshold and period, by signed webhook and e-mail, with patience
+and a log.
+"""
 
 import hashlib
 import hmac
@@ -73,7 +75,15 @@ def hook(receiver: Receiver, people: People) -> Webhook:
 def ann(people: People) -> User:
     User.objects.filter(pk=people.acme_user.pk).update(email="ann@acme.example")
     User.objects.filter(pk=people.acme_admin.pk).update(email="admin@acme.example")
-    grants.grant(NewGrant(people.acme_user, D(1000), Grant.Source.MANUAL, "ann", starts_at=NOW - timedelta(days=40)))
+    grants.grant(
+        NewGrant(
+            people.acme_user,
+            D(1000),
+            Grant.Source.MANUAL,
+            "ann",
+            starts_at=NOW - timedelta(days=40),
+        )
+    )
     return people.acme_user
 
 
@@ -112,8 +122,15 @@ def test_from_minute_to_minute_only_what_changed_is_looked_at(ann: User, people:
 def test_of_several_at_once_the_highest_is_told(ann: User) -> None:
     use(ann, "1000")
     evaluate_all(NOW)
-    assert alerts(kind="credits", user=ann) == [("credits", 80, False, False), ("credits", 95, False, False), ("credits", 100, False, True)]
-    assert "has used 100% of 1,000 credits" in Alert.objects.get(user=ann, threshold=100, kind="credits").message
+    assert alerts(kind="credits", user=ann) == [
+        ("credits", 80, False, False),
+        ("credits", 95, False, False),
+        ("credits", 100, False, True),
+    ]
+    assert (
+        "has used 100% of 1,000 credits"
+        in Alert.objects.get(user=ann, threshold=100, kind="credits").message
+    )
 
 
 def test_the_tenant_is_told_of_all_its_users_together(ann: User, people: People) -> None:
@@ -138,7 +155,10 @@ def test_at_a_slower_pace_nothing_is_told(ann: User) -> None:
 def test_it_goes_to_the_user_its_admin_and_the_webhooks(
     ann: User, hook: Webhook, receiver: Receiver, mailoutbox: list[Any], people: People
 ) -> None:
-    platform, elsewhere = Webhook(url=hook.url + "/platform"), Webhook(url=hook.url + "/globex", tenant=people.globex)
+    platform, elsewhere = (
+        Webhook(url=hook.url + "/platform"),
+        Webhook(url=hook.url + "/globex", tenant=people.globex),
+    )
     for other in (platform, elsewhere):
         other.secret = SECRET
         other.save()
@@ -154,11 +174,15 @@ def test_it_goes_to_the_user_its_admin_and_the_webhooks(
     assert "ann has used 85% of 1,000 credits" in mailoutbox[0].subject
     headers, body = receiver.got[0]
     stamp, sent = (part.split("=", 1)[1] for part in headers["X-Kluisz-Signature"].split(","))
-    assert sent == hmac.new(SECRET.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+    assert (
+        sent == hmac.new(SECRET.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+    )
     assert json.loads(body)["event"].startswith("alert.")
 
 
-def test_a_receiver_that_fails_is_tried_again_ever_later_and_then_given_up(ann: User, hook: Webhook, receiver: Receiver) -> None:
+def test_a_receiver_that_fails_is_tried_again_ever_later_and_then_given_up(
+    ann: User, hook: Webhook, receiver: Receiver
+) -> None:
     receiver.status = 503
     use(ann, "850")
     evaluate_all(NOW)
@@ -171,7 +195,11 @@ def test_a_receiver_that_fails_is_tried_again_ever_later_and_then_given_up(ann: 
         assert deliver_due(moment + wait / 2) == 0
         moment += wait
     delivery = Delivery.objects.get()
-    assert (delivery.state, delivery.attempts, len(receiver.got)) == ("failed", len(BACKOFF) + 1, len(BACKOFF) + 1)
+    assert (delivery.state, delivery.attempts, len(receiver.got)) == (
+        "failed",
+        len(BACKOFF) + 1,
+        len(BACKOFF) + 1,
+    )
     assert "503" in delivery.answer
     assert len(set(bodies)) == 1, "a repeated delivery is the same, so that the receiver knows it"
     assert deliver_due(moment + timedelta(days=30)) == 0
@@ -184,11 +212,17 @@ def test_one_that_recovers_gets_it(ann: User, hook: Webhook, receiver: Receiver)
     deliver_due(NOW)
     receiver.status = 204
     deliver_due(NOW + BACKOFF[0])
-    assert set(Delivery.objects.filter(webhook=hook).values_list("state", "answer")) == {("sent", "204")}
+    assert set(Delivery.objects.filter(webhook=hook).values_list("state", "answer")) == {
+        ("sent", "204")
+    }
 
 
-@pytest.mark.parametrize(("status", "message"), [(200, "answered: 200"), (404, "answered: HTTPStatusError: 404")])
-def test_a_webhook_is_tried_out_by_a_button(people: People, hook: Webhook, receiver: Receiver, status: int, message: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "message"), [(200, "answered: 200"), (404, "answered: HTTPStatusError: 404")]
+)
+def test_a_webhook_is_tried_out_by_a_button(
+    people: People, hook: Webhook, receiver: Receiver, status: int, message: str
+) -> None:
     receiver.status = status
     client = Client()
     client.force_login(people.platform_admin)
@@ -196,7 +230,10 @@ def test_a_webhook_is_tried_out_by_a_button(people: People, hook: Webhook, recei
     assert message in answer.content.decode()
     assert json.loads(receiver.got[0][1])["event"] == "test"
     assert Delivery.objects.get().state == ("sent" if status == 200 else "failed")
-    assert SECRET not in client.get(reverse("admin:credits_webhook_change", args=[hook.pk])).content.decode()
+    assert (
+        SECRET
+        not in client.get(reverse("admin:credits_webhook_change", args=[hook.pk])).content.decode()
+    )
 
 
 class TestBudgets:
@@ -204,18 +241,24 @@ class TestBudgets:
         budget = TenantBudget.objects.create(tenant=people.acme, unit="credits", amount=D(500))
         use(ann, "510")
         evaluate_all(NOW)
-        assert [one.threshold for one in Alert.objects.filter(kind="budget_credits", is_told=True)] == [100]
+        assert [
+            one.threshold for one in Alert.objects.filter(kind="budget_credits", is_told=True)
+        ] == [100]
         assert "runs go on" in Alert.objects.get(kind="budget_credits", threshold=100).message
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("django.utils.timezone.now", lambda: NOW)
             assert enforcement.check(ann, credits=D(1))
             TenantBudget.objects.filter(pk=budget.pk).update(is_hard=True)
-            with pytest.raises(enforcement.BudgetExhausted, match="new runs are refused until the month's end"):
+            with pytest.raises(
+                enforcement.BudgetExhausted, match="new runs are refused until the month's end"
+            ):
                 enforcement.check(ann, credits=D(1))
             patch.setattr("django.utils.timezone.now", lambda: NOW + timedelta(days=30))
             assert enforcement.check(ann, credits=D(1))
 
-    def test_only_this_months_usage_counts_by_the_tenants_calendar(self, ann: User, people: People) -> None:
+    def test_only_this_months_usage_counts_by_the_tenants_calendar(
+        self, ann: User, people: People
+    ) -> None:
         budget = TenantBudget.objects.create(tenant=people.acme, unit="credits", amount=D(500))
         # In Amsterdam, June begins at 22:00 on 31 May, UTC.
         use(ann, "300", datetime(2026, 5, 31, 21, tzinfo=UTC))
@@ -224,7 +267,9 @@ class TestBudgets:
         budget.refresh_from_db()
         assert budget.used == 40
 
-    def test_one_in_usd_counts_what_the_providers_charge(self, people: People, ann: User, request: pytest.FixtureRequest) -> None:
+    def test_one_in_usd_counts_what_the_providers_charge(
+        self, people: People, ann: User, request: pytest.FixtureRequest
+    ) -> None:
         request.getfixturevalue("use")(people.acme_user, "12.5", NOW - timedelta(hours=2))
         budget = TenantBudget.objects.create(tenant=people.acme, unit="usd", amount=D(13))
         evaluate_all(NOW)

@@ -1,4 +1,6 @@
-"""The credits API: the gate, the books, and the right status and code for everything that is not as it should be."""
+"""The credits API: the gate, the books, and the right status and code for everything that is not as
+it should be.
+"""
 
 import uuid
 from collections.abc import Callable
@@ -41,9 +43,13 @@ def post(schema: dict[str, Any]) -> Post:
         headers = {"Idempotency-Key": key} if key else {}
         answer = client.post(f"/api/v2/credits/{path}", body, format="json", headers=headers)
         parts = ["{hold_id}" if len(part) == 36 else part for part in path.split("/")]
-        described = schema["paths"][f"/api/v2/credits/{'/'.join(parts)}"]["post"]["responses"][str(answer.status_code)]
+        described = schema["paths"][f"/api/v2/credits/{'/'.join(parts)}"]["post"]["responses"][
+            str(answer.status_code)
+        ]
         body_schema = described["content"]["application/json"]["schema"]
-        Draft202012Validator({**body_schema, "components": schema["components"]}).validate(answer.json())
+        Draft202012Validator({**body_schema, "components": schema["components"]}).validate(
+            answer.json()
+        )
         return answer
 
     return send
@@ -57,7 +63,11 @@ def ann(people: People) -> User:
 
 
 def books() -> list[Any]:
-    assert [one for one in verify_books() if one.check in LEDGER_CHECKS and "priced usage" not in one.check] == []
+    assert [
+        one
+        for one in verify_books()
+        if one.check in LEDGER_CHECKS and "priced usage" not in one.check
+    ] == []
     return [
         list(Account.objects.order_by("pk").values_list("pk", "allocated", "used", "held")),
         Transaction.objects.count(),
@@ -74,24 +84,43 @@ def test_a_run_is_reserved_settled_and_released(people: People, ann: User, post:
     assert post(people.service, "check", user_id=str(ann.pk), credits="60").json() == {
         "can_execute": True, "required": "60.000000", "remaining": "100.000000",
     }  # fmt: skip
-    made = post(people.service, "holds", user_id=str(ann.pk), trace_id="t1", flow_id="f", credits="60")
-    assert (made.status_code, made.json()["state"], made.json()["credits"]) == (201, "open", "60.000000")
-    again = post(people.service, "holds", user_id=str(ann.pk), trace_id="t1", flow_id="f", credits="60")
+    made = post(
+        people.service, "holds", user_id=str(ann.pk), trace_id="t1", flow_id="f", credits="60"
+    )
+    assert (made.status_code, made.json()["state"], made.json()["credits"]) == (
+        201,
+        "open",
+        "60.000000",
+    )
+    again = post(
+        people.service, "holds", user_id=str(ann.pk), trace_id="t1", flow_id="f", credits="60"
+    )
     assert (again.status_code, again.json()["id"]) == (200, made.json()["id"])
     settled = post(people.service, f"holds/{made.json()['id']}/settle", cost_usd="0.06")
     assert (settled.status_code, settled.json()["settled_credits"]) == (200, "11.400000")
-    assert post(people.service, f"holds/{made.json()['id']}/settle", credits="50").json() == settled.json()
+    assert (
+        post(people.service, f"holds/{made.json()['id']}/settle", credits="50").json()
+        == settled.json()
+    )
     released = post(people.service, f"holds/{made.json()['id']}/release")
     assert released.json()["state"] == "released"
     assert Account.objects.get(pk=ann.pk).held == 0
-    assert post(people.service, "holds", user_id=str(ann.pk), trace_id="t2").json()["credits"] == "1.000000"
+    assert (
+        post(people.service, "holds", user_id=str(ann.pk), trace_id="t2").json()["credits"]
+        == "1.000000"
+    )
 
 
-def test_too_few_credits_are_402_and_no_licence_is_403(people: People, ann: User, post: Post) -> None:
+def test_too_few_credits_are_402_and_no_licence_is_403(
+    people: People, ann: User, post: Post
+) -> None:
     for path, extra in (("check", {}), ("holds", {"trace_id": "t1"})):
         refused = post(people.service, path, user_id=str(ann.pk), credits="100.000001", **extra)
         assert error(refused) == (402, "insufficient_credits", None)
-        assert "100.000001 credits are required and 100.000000 remain" in refused.json()["errors"][0]["detail"]
+        assert (
+            "100.000001 credits are required and 100.000000 remain"
+            in refused.json()["errors"][0]["detail"]
+        )
         unlicensed = post(people.service, path, user_id=str(people.globex_admin.pk), **extra)
         assert error(unlicensed) == (403, "no_active_license", None)
 
@@ -113,87 +142,170 @@ BAD = [
 
 
 @pytest.mark.parametrize(("change", "attr"), BAD)
-def test_what_can_not_be_reserved_is_refused_by_name(people: People, ann: User, post: Post, change: dict[str, Any], attr: str) -> None:
+def test_what_can_not_be_reserved_is_refused_by_name(
+    people: People, ann: User, post: Post, change: dict[str, Any], attr: str
+) -> None:
     before = books()
-    refused = post(people.service, "holds", **{"user_id": str(ann.pk), "trace_id": "t1", "credits": "5", **change})
+    refused = post(
+        people.service,
+        "holds",
+        **{"user_id": str(ann.pk), "trace_id": "t1", "credits": "5", **change},
+    )
     assert (error(refused)[0], error(refused)[2]) == (400, attr)
     assert books() == before
 
 
 @pytest.mark.parametrize("amount", ["0", "-1", "NaN", "1e30", "0.0000001"])
 @pytest.mark.parametrize("path", ["grants", "refunds"])
-def test_what_can_not_be_given_is_refused_by_name(people: People, ann: User, post: Post, path: str, amount: str) -> None:
+def test_what_can_not_be_given_is_refused_by_name(
+    people: People, ann: User, post: Post, path: str, amount: str
+) -> None:
     before = books()
-    refused = post(people.platform_admin, path, "k1", user_id=str(ann.pk), amount=amount, reason="r")
+    refused = post(
+        people.platform_admin, path, "k1", user_id=str(ann.pk), amount=amount, reason="r"
+    )
     assert (error(refused)[0], error(refused)[2]) == (400, "amount")
     assert books() == before
 
 
 def test_giving_needs_a_reason_and_a_key(people: People, ann: User, post: Post) -> None:
-    assert error(post(people.platform_admin, "grants", "k", user_id=str(ann.pk), amount="5"))[2] == "reason"
-    assert error(post(people.platform_admin, "grants", user_id=str(ann.pk), amount="5", reason="r"))[0] == 400
-    wrong = post(people.platform_admin, "grants", "k", user_id=str(ann.pk), amount="5", reason="r", expires_at="2020-01-01T00:00:00Z")
+    assert (
+        error(post(people.platform_admin, "grants", "k", user_id=str(ann.pk), amount="5"))[2]
+        == "reason"
+    )
+    assert (
+        error(post(people.platform_admin, "grants", user_id=str(ann.pk), amount="5", reason="r"))[0]
+        == 400
+    )
+    wrong = post(
+        people.platform_admin,
+        "grants",
+        "k",
+        user_id=str(ann.pk),
+        amount="5",
+        reason="r",
+        expires_at="2020-01-01T00:00:00Z",
+    )
     assert wrong.status_code == 400
     for moment in ("0001-01-01T00:00:00Z", "9999-12-31T23:00:00Z"):
-        far = post(people.platform_admin, "grants", "k", user_id=str(ann.pk), amount="5", reason="r", starts_at=moment, recurrence="day")
+        far = post(
+            people.platform_admin,
+            "grants",
+            "k",
+            user_id=str(ann.pk),
+            amount="5",
+            reason="r",
+            starts_at=moment,
+            recurrence="day",
+        )
         assert far.status_code == 400
         assert "years away" in far.json()["errors"][0]["detail"]
 
 
-def test_a_key_gives_once_and_another_body_is_a_conflict(people: People, ann: User, post: Post) -> None:
+def test_a_key_gives_once_and_another_body_is_a_conflict(
+    people: People, ann: User, post: Post
+) -> None:
     body = {"user_id": str(ann.pk), "amount": "5", "reason": "welcome"}
     first, again = (post(people.platform_admin, "grants", "k1", **body) for _ in range(2))
     assert (first.status_code, again.json()) == (201, first.json())
     before = books()
-    assert error(post(people.platform_admin, "grants", "k1", **{**body, "amount": "6"}))[:2] == (409, "conflict")
+    assert error(post(people.platform_admin, "grants", "k1", **{**body, "amount": "6"}))[:2] == (
+        409,
+        "conflict",
+    )
     assert books() == before
     assert Account.objects.get(pk=ann.pk).allocated == 105
 
 
-def test_a_trace_with_another_users_hold_is_a_conflict(people: People, ann: User, post: Post) -> None:
+def test_a_trace_with_another_users_hold_is_a_conflict(
+    people: People, ann: User, post: Post
+) -> None:
     grants.grant(NewGrant(people.globex_user, D(100), Grant.Source.MANUAL, "gus"))
     post(people.service, "holds", user_id=str(ann.pk), trace_id="t1", credits="5")
     before = books()
-    assert error(post(people.service, "holds", user_id=str(people.globex_user.pk), trace_id="t1", credits="5"))[:2] == (409, "conflict")
+    assert error(
+        post(
+            people.service, "holds", user_id=str(people.globex_user.pk), trace_id="t1", credits="5"
+        )
+    )[:2] == (409, "conflict")
     assert books() == before
 
 
-def test_an_expired_hold_can_be_settled_without_harm(people: People, ann: User, post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = post(people.service, "holds", user_id=str(ann.pk), trace_id="t1", credits="5", ttl_seconds=1)
+def test_an_expired_hold_can_be_settled_without_harm(
+    people: People, ann: User, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = post(
+        people.service, "holds", user_id=str(ann.pk), trace_id="t1", credits="5", ttl_seconds=1
+    )
     from credits.holds import expire_all
 
     expire_all(timezone.now().replace(year=2099))
     before = books()
-    assert post(people.service, f"holds/{made.json()['id']}/settle", credits="3").json()["state"] == "expired"
+    assert (
+        post(people.service, f"holds/{made.json()['id']}/settle", credits="3").json()["state"]
+        == "expired"
+    )
     assert books() == before
 
 
 @pytest.mark.parametrize(
     ("body", "attr"),
-    [({"credits": "-1"}, "credits"), ({"cost_usd": "NaN"}, "cost_usd"), ({"credits": "1", "cost_usd": "1"}, "non_field_errors")],
+    [
+        ({"credits": "-1"}, "credits"),
+        ({"cost_usd": "NaN"}, "cost_usd"),
+        ({"credits": "1", "cost_usd": "1"}, "non_field_errors"),
+    ],
 )
-def test_what_can_not_be_settled_is_refused(people: People, ann: User, post: Post, body: dict[str, str], attr: str) -> None:
+def test_what_can_not_be_settled_is_refused(
+    people: People, ann: User, post: Post, body: dict[str, str], attr: str
+) -> None:
     made = post(people.service, "holds", user_id=str(ann.pk), trace_id="t1", credits="5")
     before = books()
-    assert (error(post(people.service, f"holds/{made.json()['id']}/settle", **body))[0::2]) == (400, attr)
+    assert (error(post(people.service, f"holds/{made.json()['id']}/settle", **body))[0::2]) == (
+        400,
+        attr,
+    )
     assert books() == before
 
 
 def test_an_unknown_hold_or_user_is_404(people: People, ann: User, post: Post) -> None:
     unknown = str(uuid.uuid4())
-    for path, body in ((f"holds/{unknown}/settle", {}), (f"holds/{unknown}/release", {}), ("check", {"user_id": unknown})):
+    for path, body in (
+        (f"holds/{unknown}/settle", {}),
+        (f"holds/{unknown}/release", {}),
+        ("check", {"user_id": unknown}),
+    ):
         assert post(people.service, path, **body).status_code == 404
-    assert post(people.platform_admin, "grants", "k", user_id=unknown, amount="5", reason="r").status_code == 404
+    assert (
+        post(
+            people.platform_admin, "grants", "k", user_id=unknown, amount="5", reason="r"
+        ).status_code
+        == 404
+    )
 
 
-@pytest.mark.parametrize("path", ["check", "holds", "grants", "refunds", "holds/{hold}/settle", "holds/{hold}/release"])
+@pytest.mark.parametrize(
+    "path", ["check", "holds", "grants", "refunds", "holds/{hold}/settle", "holds/{hold}/release"]
+)
 def test_who_may_do_what(people: People, ann: User, post: Post, path: str) -> None:
-    hold = post(people.service, "holds", user_id=str(ann.pk), trace_id="t0", credits="1").json()["id"]
+    hold = post(people.service, "holds", user_id=str(ann.pk), trace_id="t0", credits="1").json()[
+        "id"
+    ]
     body = {"user_id": str(ann.pk), "trace_id": "t1", "credits": "1", "amount": "1", "reason": "r"}
     is_giving = path in ("grants", "refunds")
     allowed = {"platform_admin"} if is_giving else {"platform_admin", "service"}
-    for role in ("platform_admin", "service", "acme_admin", "acme_user", "acme_colleague", "globex_admin", "globex_user"):
-        status = post(getattr(people, role), path.format(hold=hold), f"key-{role}", **body).status_code
+    for role in (
+        "platform_admin",
+        "service",
+        "acme_admin",
+        "acme_user",
+        "acme_colleague",
+        "globex_admin",
+        "globex_user",
+    ):
+        status = post(
+            getattr(people, role), path.format(hold=hold), f"key-{role}", **body
+        ).status_code
         if role in allowed:
             assert status in (200, 201), role
         else:
@@ -204,7 +316,10 @@ def test_who_may_do_what(people: People, ann: User, post: Post, path: str) -> No
 def test_a_service_token_opens_the_gate_and_nothing_else(people: People, ann: User) -> None:
     _, token = ApiToken.objects.create(user=people.service, scope="credits")
     client = APIClient(headers={"Authorization": f"Bearer {token}"})
-    assert client.post("/api/v2/credits/check", {"user_id": str(ann.pk)}, format="json").status_code == 200
+    assert (
+        client.post("/api/v2/credits/check", {"user_id": str(ann.pk)}, format="json").status_code
+        == 200
+    )
     assert client.get("/api/v2/credits/transactions").status_code == 403
     assert client.get("/api/v2/analytics/time-series").status_code == 403
 
@@ -217,13 +332,24 @@ class TestTransactions:
         ledger.post_usage({(ann.pk, NOON): D("11.4")}, timezone.now())
 
     @pytest.mark.parametrize(
-        ("role", "count"), [("platform_admin", 4), ("acme_admin", 3), ("acme_user", 2), ("globex_user", 1), ("globex_admin", 1)]
+        ("role", "count"),
+        [
+            ("platform_admin", 4),
+            ("acme_admin", 3),
+            ("acme_user", 2),
+            ("globex_user", 1),
+            ("globex_admin", 1),
+        ],
     )
-    def test_each_role_sees_its_own(self, people: People, api: Callable[..., Any], role: str, count: int) -> None:
+    def test_each_role_sees_its_own(
+        self, people: People, api: Callable[..., Any], role: str, count: int
+    ) -> None:
         body = api(getattr(people, role), "/api/v2/credits/transactions").json()
         assert len(body["results"]) == count
 
-    def test_it_is_filtered_paged_and_newest_first(self, people: People, ann: User, api: Callable[..., Any]) -> None:
+    def test_it_is_filtered_paged_and_newest_first(
+        self, people: People, ann: User, api: Callable[..., Any]
+    ) -> None:
         def ask(**query: Any) -> Any:
             return api(people.acme_admin, "/api/v2/credits/transactions", **query).json()
 
@@ -233,7 +359,9 @@ class TestTransactions:
         assert ask(start_date="2099-01-01T00:00:00Z")["results"] == []
         # PostgreSQL itself knows no such offset.
         assert ask(start_date="2099-01-01T00:00:00-17:21")["results"] == []
-        assert len(ask(end_date="2099-01-01T00:00:00Z", type=["purchase", "addition"])["results"]) == 2
+        assert (
+            len(ask(end_date="2099-01-01T00:00:00Z", type=["purchase", "addition"])["results"]) == 2
+        )
         first = ask(limit=2)
         assert len(first["results"]) == 2
         rest = APIClient()
@@ -260,14 +388,28 @@ class TestTransactions:
             ({"end_date": "9999-12-31T23:00:00-12:00"}, "end_date"),
         ],
     )
-    def test_a_wrong_filter_is_refused(self, people: People, api: Callable[..., Any], query: dict[str, Any], attr: str) -> None:
+    def test_a_wrong_filter_is_refused(
+        self, people: People, api: Callable[..., Any], query: dict[str, Any], attr: str
+    ) -> None:
         answer = api(people.acme_user, "/api/v2/credits/transactions", **query)
         assert answer.status_code == 400
         assert answer.json()["errors"][0]["attr"].split(".")[0] == attr
 
-    def test_anothers_user_is_not_to_be_asked_for(self, people: People, ann: User, api: Callable[..., Any]) -> None:
-        assert api(people.globex_admin, "/api/v2/credits/transactions", user_id=str(ann.pk)).status_code == 404
-        assert api(people.acme_colleague, "/api/v2/credits/transactions", user_id=str(ann.pk)).status_code == 403
+    def test_anothers_user_is_not_to_be_asked_for(
+        self, people: People, ann: User, api: Callable[..., Any]
+    ) -> None:
+        assert (
+            api(
+                people.globex_admin, "/api/v2/credits/transactions", user_id=str(ann.pk)
+            ).status_code
+            == 404
+        )
+        assert (
+            api(
+                people.acme_colleague, "/api/v2/credits/transactions", user_id=str(ann.pk)
+            ).status_code
+            == 403
+        )
 
 
 @pytest.mark.parametrize("flow_id", ["", "a\x00b", "x" * 201])

@@ -19,8 +19,17 @@ def at(day: float) -> datetime:
     return T0 + day * DAY
 
 
-def grant(number: int, amount: int, start: float = 0, end: float | None = None, priority: int = 100, **more: int | None) -> GrantTerms:
-    return GrantTerms(number, amount, priority, at(start), NEVER if end is None else at(end), **more)
+def grant(
+    number: int,
+    amount: int,
+    start: float = 0,
+    end: float | None = None,
+    priority: int = 100,
+    **more: int | None,
+) -> GrantTerms:
+    return GrantTerms(
+        number, amount, priority, at(start), NEVER if end is None else at(end), **more
+    )
 
 
 def left(burned: Burned) -> dict[int, int]:
@@ -38,7 +47,9 @@ def left(burned: Burned) -> dict[int, int]:
         ([grant(1, 5), grant(2, 10)], {1: 0, 2: 8}),
     ],
 )
-def test_the_order_is_priority_then_expiry_then_age(grants: Sequence[GrantTerms], expected: dict[int, int]) -> None:
+def test_the_order_is_priority_then_expiry_then_age(
+    grants: Sequence[GrantTerms], expected: dict[int, int]
+) -> None:
     assert left(burn_down(grants, [(at(10), 7)], END)) == expected
 
 
@@ -61,13 +72,17 @@ def test_a_grant_that_has_not_begun_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(("maximum", "carried"), [(0, 0), (4, 4), (None, 7), (100, 7)])
-def test_an_occurrence_takes_over_what_is_left_up_to_its_limit(maximum: int | None, carried: int) -> None:
+def test_an_occurrence_takes_over_what_is_left_up_to_its_limit(
+    maximum: int | None, carried: int
+) -> None:
     grants = [grant(1, 10, 0, 5), grant(2, 10, 5, 10, previous=1, rollover_maximum=maximum)]
     burned = burn_down(grants, [(at(1), 3)], at(6))
     assert burned.grants[2].carried == carried
 
 
-events = st.lists(st.tuples(st.integers(0, 60).map(at), st.integers(0, 50)), max_size=12).map(sorted)
+events = st.lists(st.tuples(st.integers(0, 60).map(at), st.integers(0, 50)), max_size=12).map(
+    sorted
+)
 
 
 @st.composite
@@ -80,7 +95,9 @@ def many_grants(draw: st.DrawFn) -> list[GrantTerms]:
     return made
 
 
-def slowly(grants: Sequence[GrantTerms], usage: Sequence[tuple[datetime, int]], until: datetime) -> tuple[dict[int, int], int]:
+def slowly(
+    grants: Sequence[GrantTerms], usage: Sequence[tuple[datetime, int]], until: datetime
+) -> tuple[dict[int, int], int]:
     """One credit after another, one day after another."""
     remaining = {one.id: one.amount for one in grants}
     debt = 0
@@ -91,9 +108,18 @@ def slowly(grants: Sequence[GrantTerms], usage: Sequence[tuple[datetime, int]], 
                 debt, remaining[one.id] = debt - 1, remaining[one.id] - 1
         for moment, amount in usage:
             for _ in range(amount if moment == day else 0):
-                in_force = [one for one in grants if one.starts_at <= day < one.ends_at and remaining[one.id]]
+                in_force = [
+                    one
+                    for one in grants
+                    if one.starts_at <= day < one.ends_at and remaining[one.id]
+                ]
                 if in_force:
-                    remaining[min(in_force, key=lambda one: (one.priority, one.ends_at, one.starts_at, one.id)).id] -= 1
+                    remaining[
+                        min(
+                            in_force,
+                            key=lambda one: (one.priority, one.ends_at, one.starts_at, one.id),
+                        ).id
+                    ] -= 1
                 else:
                     debt += 1
         day += DAY
@@ -115,6 +141,6 @@ def test_it_does_not_depend_on_the_order_in_which_grants_became_known(
     shuffled = list(grants)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert burn_down(shuffled, usage, END) == burn_down(grants, usage, END)
-    assert sum(state.burned for state in burn_down(grants, usage, END).grants.values()) + burn_down(grants, usage, END).debt == sum(
-        amount for _, amount in usage
-    )
+    assert sum(state.burned for state in burn_down(grants, usage, END).grants.values()) + burn_down(
+        grants, usage, END
+    ).debt == sum(amount for _, amount in usage)

@@ -22,7 +22,9 @@ from tests.conftest import People
 from usage.books import LEDGER_CHECKS, verify_books
 
 pytestmark = [
-    pytest.mark.skipif(connection.vendor != "postgresql", reason="two connections at once: PostgreSQL only"),
+    pytest.mark.skipif(
+        connection.vendor != "postgresql", reason="two connections at once: PostgreSQL only"
+    ),
     pytest.mark.django_db(transaction=True, serialized_rollback=True),
 ]
 D = Decimal
@@ -49,12 +51,18 @@ def balanced() -> None:
     assert [one for one in verify_books() if one.check in LEDGER_CHECKS] == []
 
 
-def test_of_two_who_take_the_last_licence_one_gets_it(people: People, tiers: dict[str, PricingTier]) -> None:
+def test_of_two_who_take_the_last_licence_one_gets_it(
+    people: People, tiers: dict[str, PricingTier]
+) -> None:
     pool = LicencePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=3)
     for round_number in range(3):
-        users = [User.objects.create_user(f"u{round_number}{side}", tenant=people.acme) for side in "ab"]
+        users = [
+            User.objects.create_user(f"u{round_number}{side}", tenant=people.acme) for side in "ab"
+        ]
         LicencePool.objects.filter(pk=pool.pk).update(total=round_number + 1)
-        found = at_once(*(lambda user=user: licences.assign(user, tiers["Starter"], None) for user in users))  # type: ignore[misc]
+        found = at_once(
+            *(lambda user=user: licences.assign(user, tiers["Starter"], None) for user in users)
+        )  # type: ignore[misc]
         refused = [one for one in found if isinstance(one, LicenceRefused)]
         assert [one.code for one in refused] == ["pool_is_empty"]
         pool.refresh_from_db()
@@ -65,14 +73,18 @@ def test_of_two_who_take_the_last_licence_one_gets_it(people: People, tiers: dic
 def test_one_user_is_given_one_licence(people: People, tiers: dict[str, PricingTier]) -> None:
     pool = LicencePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=5)
     found = at_once(*[lambda: licences.assign(people.acme_user, tiers["Starter"], None)] * 4)
-    assert sorted(getattr(one, "code", "given") for one in found) == ["already_licensed"] * 3 + ["given"]
+    assert sorted(getattr(one, "code", "given") for one in found) == ["already_licensed"] * 3 + [
+        "given"
+    ]
     pool.refresh_from_db()
     assert pool.assigned == 1
 
 
 def test_one_trace_is_held_once(people: People) -> None:
     grants.grant(NewGrant(people.acme_user, D(100), Grant.Source.MANUAL, "ann"))
-    found = at_once(*[lambda: enforcement.reserve_credits(people.acme_user, "t1", credits=D(10))] * 6)
+    found = at_once(
+        *[lambda: enforcement.reserve_credits(people.acme_user, "t1", credits=D(10))] * 6
+    )
     assert sorted(one.is_new for one in found) == [False] * 5 + [True]
     assert len({one.hold.pk for one in found}) == 1
     assert Account.objects.get(pk=people.acme_user.pk).held == 10
@@ -83,7 +95,11 @@ def test_beats_that_overlap_do_everything_once(people: People) -> None:
     now = timezone.now()
     for number in range(10):
         user = User.objects.create_user(f"u{number}", tenant=people.acme)
-        grants.grant(NewGrant(user, D(10), Grant.Source.MANUAL, f"g{number}", expires_at=now + timedelta(hours=1)))
+        grants.grant(
+            NewGrant(
+                user, D(10), Grant.Source.MANUAL, f"g{number}", expires_at=now + timedelta(hours=1)
+            )
+        )
     later = now + timedelta(hours=2)
     at_once(*[lambda: grants.catch_up(later)] * 3, *[lambda: top_up_all(later)] * 3)
     assert (
@@ -95,10 +111,15 @@ def test_beats_that_overlap_do_everything_once(people: People) -> None:
     assert not Hold.objects.exists()
 
 
-def test_of_two_users_given_something_under_one_key_at_once_one_gets_it_and_the_other_is_told(people: People) -> None:
+def test_of_two_users_given_something_under_one_key_at_once_one_gets_it_and_the_other_is_told(
+    people: People,
+) -> None:
     users = [people.acme_user, people.globex_user]
     for number in range(10):
         given = [NewGrant(user, D(5), Grant.Source.PROMOTION, f"key-{number}") for user in users]
         found = at_once(*(lambda new=new: grants.grant(new) for new in given))  # type: ignore[misc]
-        assert sorted(type(one).__name__ for one in found) == ["Grant", "IdempotencyConflict"], found
+        assert sorted(type(one).__name__ for one in found) == [
+            "Grant",
+            "IdempotencyConflict",
+        ], found
     balanced()

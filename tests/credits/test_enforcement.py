@@ -1,4 +1,6 @@
-"""The gate: check, reserve, settle, release; what was reserved is never counted twice and never leaks."""
+"""The gate: check, reserve, settle, release; what was reserved is never counted twice and never
+leaks.
+"""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -103,7 +105,9 @@ def test_releasing_frees_and_is_harmless_twice(ann: User) -> None:
     balanced()
 
 
-def test_an_expired_hold_is_free_at_the_moment_it_is_looked_at(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_hold_is_free_at_the_moment_it_is_looked_at(
+    ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hold = enforcement.reserve_credits(ann, "t1", credits=D(90), ttl=HOUR).hold
     later = timezone.now() + 2 * HOUR
     monkeypatch.setattr(timezone, "now", lambda: later)
@@ -125,7 +129,9 @@ def test_the_job_frees_what_nobody_looks_at(ann: User, monkeypatch: pytest.Monke
     balanced()
 
 
-def test_a_grant_that_has_begun_or_ended_counts_without_any_job(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grant_that_has_begun_or_ended_counts_without_any_job(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = timezone.now()
     bob = people.acme_colleague
     grants.grant(NewGrant(bob, D(100), Grant.Source.MANUAL, "ending", expires_at=now + HOUR))
@@ -153,7 +159,9 @@ def test_the_months_credits_are_there_although_the_beat_was_down(people: People)
         ({"tier": None}, "The user has no pricing tier"),
     ],
 )
-def test_without_an_active_licence_nothing_starts(ann: User, change: dict[str, Any], reason: str) -> None:
+def test_without_an_active_licence_nothing_starts(
+    ann: User, change: dict[str, Any], reason: str
+) -> None:
     if "is_active" in change:
         ann.is_active = False
         ann.save()
@@ -178,14 +186,25 @@ def test_a_platform_admin_passes(people: People) -> None:
 
 def test_a_tiers_grace_lets_runs_start_below_zero(ann: User) -> None:
     tier = ann.tier_assignments.get().tier
-    lists.enter_rate(TierRate(tier=tier, valid_from=LONG_AGO, credits_per_usd=D(200), pricing_multiplier=D(1), grace_credits=D(25)), None)
+    lists.enter_rate(
+        TierRate(
+            tier=tier,
+            valid_from=LONG_AGO,
+            credits_per_usd=D(200),
+            pricing_multiplier=D(1),
+            grace_credits=D(25),
+        ),
+        None,
+    )
     assert enforcement.reserve_credits(ann, "t1", credits=D(125)).is_new
     assert credit_status(ann, timezone.now()).can_execute is False
     with pytest.raises(InsufficientCredits):
         enforcement.reserve_credits(ann, "t2", credits=D("0.000001"))
 
 
-def test_the_estimate_is_the_flows_own_history(ann: User, people: People, use: Callable[..., None]) -> None:
+def test_the_estimate_is_the_flows_own_history(
+    ann: User, people: People, use: Callable[..., None]
+) -> None:
     for cost in ("0.01", "0.02", "0.03", "0.04", "0.05", "0.06", "0.07", "0.08", "0.09", "1"):
         use(people.acme_colleague, cost, flow="f")
     use(people.acme_colleague, "9", flow="other")
@@ -200,7 +219,9 @@ def test_the_estimate_is_the_flows_own_history(ann: User, people: People, use: C
 
 
 @pytest.mark.parametrize("credits", ["0", "-1", "NaN", "Infinity", "1e30", "0.0000001"])
-def test_an_impossible_amount_is_refused_and_the_books_are_unchanged(ann: User, credits: str) -> None:
+def test_an_impossible_amount_is_refused_and_the_books_are_unchanged(
+    ann: User, credits: str
+) -> None:
     with pytest.raises(ValueError, match=r"not possible|too large|decimal places"):
         enforcement.reserve_credits(ann, "t1", credits=D(credits))
     assert account(ann).held == 0
@@ -222,12 +243,18 @@ def test_an_impossible_hold_is_refused(ann: User, trace: str, ttl: timedelta, me
 
 
 class TestAsAContext:
-    def test_a_run_is_held_until_the_sync_charges_its_trace(self, ann: User, use: Callable[..., None]) -> None:
+    def test_a_run_is_held_until_the_sync_charges_its_trace(
+        self, ann: User, use: Callable[..., None]
+    ) -> None:
         with credits.reserve(ann, "run0", "f", D(20)) as hold:
             assert hold.state == "open"
         assert (Hold.objects.get().state, account(ann).held) == ("settled", 20)
         use(ann, "0.06")
-        assert (Hold.objects.get().state, account(ann).held, account(ann).remaining) == ("charged", 0, D("88.6"))
+        assert (Hold.objects.get().state, account(ann).held, account(ann).remaining) == (
+            "charged",
+            0,
+            D("88.6"),
+        )
         balanced()
 
     def test_a_run_that_fails_leaves_its_hold_to_its_time(self, ann: User) -> None:
@@ -243,7 +270,9 @@ class TestAsAContext:
         assert not started
 
 
-def test_a_hold_by_another_user_than_the_traces_ends_too(ann: User, people: People, use: Callable[..., None]) -> None:
+def test_a_hold_by_another_user_than_the_traces_ends_too(
+    ann: User, people: People, use: Callable[..., None]
+) -> None:
     grants.grant(NewGrant(people.acme_colleague, D(100), Grant.Source.MANUAL, "bob"))
     enforcement.reserve_credits(people.acme_colleague, "run0", credits=D(20))
     use(ann, "0.06")
@@ -251,6 +280,8 @@ def test_a_hold_by_another_user_than_the_traces_ends_too(ann: User, people: Peop
     balanced()
 
 
-def test_the_gate_asks_a_fixed_number_of_queries(ann: User, django_assert_max_num_queries: Any) -> None:
+def test_the_gate_asks_a_fixed_number_of_queries(
+    ann: User, django_assert_max_num_queries: Any
+) -> None:
     with django_assert_max_num_queries(8):
         enforcement.reserve_credits(ann, "t1", credits=D(1))

@@ -1,4 +1,6 @@
-"""Grants in the ledger: they begin, are burned, end, recur and are voided; late usage burns what was in force at its time."""
+"""Grants in the ledger: they begin, are burned, end, recur and are voided; late usage burns what
+was in force at its time.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -34,7 +36,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def give(user: User, amount: str, **more: Any) -> Grant:
-    given = grants.grant(NewGrant(user, D(amount), more.pop("source", Grant.Source.MANUAL), f"k{Grant.objects.count()}", "given", **more))
+    given = grants.grant(
+        NewGrant(
+            user,
+            D(amount),
+            more.pop("source", Grant.Source.MANUAL),
+            f"k{Grant.objects.count()}",
+            "given",
+            **more,
+        )
+    )
     balanced()
     return given
 
@@ -45,7 +56,11 @@ def use(user: User, amount: str, hour: datetime) -> None:
 
 
 def balanced() -> None:
-    assert [one for one in verify_books() if one.check in LEDGER_CHECKS and "priced usage" not in one.check] == []
+    assert [
+        one
+        for one in verify_books()
+        if one.check in LEDGER_CHECKS and "priced usage" not in one.check
+    ] == []
 
 
 def figures(user: User) -> tuple[Decimal, Decimal, Decimal]:
@@ -102,18 +117,32 @@ def test_a_grant_pays_the_debt_that_was_there_before_it(people: People, clock: C
     assert figures(people.acme_user) == (0, 0, 0)
 
 
-def test_a_recurring_grant_comes_again_also_after_a_beat_that_was_down(people: People, clock: Clock) -> None:
+def test_a_recurring_grant_comes_again_also_after_a_beat_that_was_down(
+    people: People, clock: Clock
+) -> None:
     give(people.acme_user, "100", recurrence=Recurrence.WEEKLY, rollover_maximum=D(20))
     use(people.acme_user, "70", START + DAY)
     clock(START + 15 * DAY)
     grants.catch_up()
-    assert list(Grant.objects.order_by("starts_at").values_list("posted", "returned")) == [(100, 30), (120, 120), (120, 0)]
+    assert list(Grant.objects.order_by("starts_at").values_list("posted", "returned")) == [
+        (100, 30),
+        (120, 120),
+        (120, 0),
+    ]
     assert figures(people.acme_user) == (120, 0, 120)
     balanced()
     use(people.acme_user, "95", START + 8 * DAY)
-    assert list(Grant.objects.order_by("starts_at").values_list("posted", "returned")) == [(100, 30), (120, 25), (120, 0)]
+    assert list(Grant.objects.order_by("starts_at").values_list("posted", "returned")) == [
+        (100, 30),
+        (120, 25),
+        (120, 0),
+    ]
     use(people.acme_user, "90", START + DAY)
-    assert list(Grant.objects.order_by("starts_at").values_list("posted", "returned")) == [(100, 10), (110, 15), (115, 0)]
+    assert list(Grant.objects.order_by("starts_at").values_list("posted", "returned")) == [
+        (100, 10),
+        (110, 15),
+        (115, 0),
+    ]
     assert figures(people.acme_user) == (115, 0, 115)
 
 
@@ -186,10 +215,14 @@ def test_an_impossible_amount_is_refused_and_changes_nothing(people: People, amo
     assert not Transaction.objects.exists()
 
 
-def test_many_grants_take_as_many_queries_as_one(people: People, django_assert_max_num_queries: Any) -> None:
+def test_many_grants_take_as_many_queries_as_one(
+    people: People, django_assert_max_num_queries: Any
+) -> None:
     users = [User.objects.create_user(f"u{number}", tenant=people.acme) for number in range(40)]
     with django_assert_max_num_queries(14):
-        grants.give([NewGrant(user, D(5), Grant.Source.TIER_DEFAULT, f"d{user.pk}") for user in users])
+        grants.give(
+            [NewGrant(user, D(5), Grant.Source.TIER_DEFAULT, f"d{user.pk}") for user in users]
+        )
     assert Account.objects.filter(allocated=5).count() == 40
 
 
@@ -199,9 +232,16 @@ class TestMonthlyTopUp:
         assert top_up_all() == 4
         assert top_up_all() == 0
         grant = Grant.objects.get(account=people.acme_user.pk)
-        assert (grant.amount, grant.source, grant.reason) == (10_000, "monthly", "Professional, June 2026")
+        assert (grant.amount, grant.source, grant.reason) == (
+            10_000,
+            "monthly",
+            "Professional, June 2026",
+        )
         # Amsterdam's June is two hours before UTC's.
-        assert (grant.starts_at, grant.expires_at) == (datetime(2026, 5, 31, 22, tzinfo=UTC), datetime(2026, 6, 30, 22, tzinfo=UTC))
+        assert (grant.starts_at, grant.expires_at) == (
+            datetime(2026, 5, 31, 22, tzinfo=UTC),
+            datetime(2026, 6, 30, 22, tzinfo=UTC),
+        )
         use(people.acme_user, "500", datetime(2026, 6, 11, tzinfo=UTC))
         clock(datetime(2026, 6, 30, 22, tzinfo=UTC))
         grants.catch_up()
@@ -209,7 +249,9 @@ class TestMonthlyTopUp:
         assert figures(people.acme_user) == (10_000, 0, 10_000)
         balanced()
 
-    def test_after_a_week_without_a_beat_the_new_month_is_whole(self, people: People, clock: Clock) -> None:
+    def test_after_a_week_without_a_beat_the_new_month_is_whole(
+        self, people: People, clock: Clock
+    ) -> None:
         clock(datetime(2026, 6, 28, tzinfo=UTC))
         top_up_all()
         use(people.acme_user, "9000", datetime(2026, 6, 29, tzinfo=UTC))
@@ -220,6 +262,8 @@ class TestMonthlyTopUp:
         assert figures(people.acme_user) == (10_000, 400, 9_600)
         balanced()
 
-    def test_a_tier_without_monthly_credits_gives_none(self, people: People, tiers: dict[str, PricingTier]) -> None:
+    def test_a_tier_without_monthly_credits_gives_none(
+        self, people: People, tiers: dict[str, PricingTier]
+    ) -> None:
         PricingTier.objects.update(default_credits_per_month=0)
         assert top_up_all() == 0

@@ -25,15 +25,31 @@ def give(people: People, amount: str, key: str = "k1") -> Transaction:
 
 
 def unbalanced() -> list[str]:
-    """What doesn't hold of the ledger by itself (usage without traces is made up in these tests)."""
-    return [one.check for one in verify_books() if one.check in LEDGER_CHECKS and "priced usage" not in one.check]
+    """What doesn't hold of the ledger by itself (usage without traces is made up in these
+    tests).
+    """
+    return [
+        one.check
+        for one in verify_books()
+        if one.check in LEDGER_CHECKS and "priced usage" not in one.check
+    ]
 
 
 def test_a_grant_adds_to_the_balance(people: People) -> None:
     entry = give(people, "100.5")
     account = Account.objects.get()
-    assert (account.allocated, account.used, account.balance, account.remaining) == (D("100.5"), 0, D("100.5"), D("100.5"))
-    assert (entry.type, entry.amount, entry.balance_before, entry.balance_after) == ("addition", D("100.5"), 0, D("100.5"))
+    assert (account.allocated, account.used, account.balance, account.remaining) == (
+        D("100.5"),
+        0,
+        D("100.5"),
+        D("100.5"),
+    )
+    assert (entry.type, entry.amount, entry.balance_before, entry.balance_after) == (
+        "addition",
+        D("100.5"),
+        0,
+        D("100.5"),
+    )
     assert unbalanced() == []
 
 
@@ -56,7 +72,9 @@ def test_usage_is_posted_as_the_difference(people: People) -> None:
     assert ledger.post_usage({(user, hour): D("11.4")}, NOON) == ledger.Posted(0, 0)
     assert ledger.post_usage({(user, hour): D("20")}, NOON) == ledger.Posted(1, D("8.6"))
     assert ledger.post_usage({(user, hour): D("5")}, NOON) == ledger.Posted(1, D("-15"))
-    assert list(Transaction.objects.order_by("pk").values_list("type", "amount", "balance_after")) == [
+    assert list(
+        Transaction.objects.order_by("pk").values_list("type", "amount", "balance_after")
+    ) == [
         ("addition", D(100), D(100)),
         ("deduction", D("-11.4"), D("88.6")),
         ("deduction", D("-8.6"), D(80)),
@@ -70,7 +88,11 @@ def test_usage_that_happened_is_charged_beyond_zero(people: People) -> None:
     ledger.post_usage({(people.acme_user.pk, NOON): D("7")}, NOON)
     assert Account.objects.get().remaining == -7
     status = credit_status(people.acme_user, NOON)
-    assert (status.is_out_of_credits, status.can_execute, status.usage_percent) == (True, False, None)
+    assert (status.is_out_of_credits, status.can_execute, status.usage_percent) == (
+        True,
+        False,
+        None,
+    )
 
 
 def test_the_database_itself_refuses_to_change_or_delete_an_entry(people: People) -> None:
@@ -96,10 +118,19 @@ def test_a_status_says_low_and_out(people: People) -> None:
     assert not credit_status(people.acme_user, NOON).is_low_credits
     ledger.post_usage({(people.acme_user.pk, NOON): D("80")}, NOON)
     status = credit_status(people.acme_user, NOON)
-    assert (status.is_low_credits, status.can_execute, status.tier_name, status.usage_percent) == (True, True, "Professional", 80.0)
+    assert (status.is_low_credits, status.can_execute, status.tier_name, status.usage_percent) == (
+        True,
+        True,
+        "Professional",
+        80.0,
+    )
     ledger.post_usage({(people.acme_user.pk, NOON): D("100")}, NOON)
     status = credit_status(people.acme_user, NOON)
-    assert (status.is_low_credits, status.is_out_of_credits, status.can_execute) == (False, True, False)
+    assert (status.is_low_credits, status.is_out_of_credits, status.can_execute) == (
+        False,
+        True,
+        False,
+    )
 
 
 def test_without_a_tier_there_is_no_licence(people: People) -> None:
@@ -111,26 +142,42 @@ def test_without_a_tier_there_is_no_licence(people: People) -> None:
 def test_the_projected_end_is_by_the_weekday_pattern(people: People) -> None:
     give(people, "100")
     assert credit_status(people.acme_user, NOON).projected_exhaustion_date is None
-    ledger.post_usage({(people.acme_user.pk, NOON - timedelta(days=day)): D("1") for day in range(28)}, NOON)
-    assert credit_status(people.acme_user, NOON).projected_exhaustion_date == (NOON + timedelta(days=72)).date()
+    ledger.post_usage(
+        {(people.acme_user.pk, NOON - timedelta(days=day)): D("1") for day in range(28)}, NOON
+    )
+    assert (
+        credit_status(people.acme_user, NOON).projected_exhaustion_date
+        == (NOON + timedelta(days=72)).date()
+    )
 
 
 hours = st.integers(0, 4).map(lambda number: datetime(2026, 11, 10, number, tzinfo=UTC))
 amounts = st.decimals(min_value=0, max_value=1000, places=6)
-postings = st.lists(st.dictionaries(st.tuples(st.booleans(), hours), amounts, max_size=6), max_size=8)
+postings = st.lists(
+    st.dictionaries(st.tuples(st.booleans(), hours), amounts, max_size=6), max_size=8
+)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(postings)
-def test_any_sequence_of_postings_leaves_a_closed_book(people: People, batches: list[dict[tuple[bool, datetime], Decimal]]) -> None:
+def test_any_sequence_of_postings_leaves_a_closed_book(
+    people: People, batches: list[dict[tuple[bool, datetime], Decimal]]
+) -> None:
     expected: dict[tuple[object, datetime], Decimal] = {}
     with transaction.atomic():
         for batch in batches:
-            usage = {((people.acme_user if first else people.globex_user).pk, hour): amount for (first, hour), amount in batch.items()}
+            usage = {
+                ((people.acme_user if first else people.globex_user).pk, hour): amount
+                for (first, hour), amount in batch.items()
+            }
             expected.update(usage)
             ledger.post_usage(usage, NOON)
         used = dict(Account.objects.values_list("pk", "used"))
         for user in (people.acme_user.pk, people.globex_user.pk):
-            assert used.get(user, 0) == sum(amount for (who, _), amount in expected.items() if who == user)
+            assert used.get(user, 0) == sum(
+                amount for (who, _), amount in expected.items() if who == user
+            )
         assert unbalanced() == []
         transaction.set_rollback(True)

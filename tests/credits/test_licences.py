@@ -1,4 +1,6 @@
-"""Licences: pools that can't disagree with what is given, and every step atomic, logged, and refused with a reason."""
+"""Licences: pools that can't disagree with what is given, and every step atomic, logged, and
+refused with a reason.
+"""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -24,7 +26,10 @@ D = Decimal
 
 @pytest.fixture
 def pools(people: People, tiers: dict[str, PricingTier]) -> dict[str, LicencePool]:
-    return {name: LicencePool.objects.create(tenant=people.acme, tier=tiers[name], total=2) for name in ("Starter", "Professional")}
+    return {
+        name: LicencePool.objects.create(tenant=people.acme, tier=tiers[name], total=2)
+        for name in ("Starter", "Professional")
+    }
 
 
 @pytest.fixture
@@ -40,7 +45,9 @@ def assigned(pools: dict[str, LicencePool]) -> list[int]:
     return [pool.assigned for pool in pools.values()]
 
 
-def test_it_works(pools: dict[str, LicencePool], newcomer: User, people: People, tiers: dict[str, PricingTier]) -> None:
+def test_it_works(
+    pools: dict[str, LicencePool], newcomer: User, people: People, tiers: dict[str, PricingTier]
+) -> None:
     assert licence_state(newcomer, timezone.now()).status is Status.INACTIVE
     licences.assign(newcomer, tiers["Starter"], people.platform_admin, reason="hired")
     assert assigned(pools) == [1, 0]
@@ -51,7 +58,9 @@ def test_it_works(pools: dict[str, LicencePool], newcomer: User, people: People,
     assert assigned(pools) == [0, 0]
     with pytest.raises(enforcement.NoActiveLicense, match="was taken back on"):
         enforcement.check(newcomer)
-    assert list(LicenceEvent.objects.order_by("pk").values_list("kind", "reason", "created_by")) == [
+    assert list(
+        LicenceEvent.objects.order_by("pk").values_list("kind", "reason", "created_by")
+    ) == [
         ("assigned", "hired", people.platform_admin.pk),
         ("unassigned", "left", people.platform_admin.pk),
     ]
@@ -70,16 +79,29 @@ def test_what_can_not_be_done_is_refused_with_a_reason_and_changes_nothing(
     pools: dict[str, LicencePool], newcomer: User, people: People, tiers: dict[str, PricingTier]
 ) -> None:
     def refused(code: str, act: Any) -> None:
-        before = (assigned(pools), Licence.objects.count(), LicenceEvent.objects.count(), Grant.objects.count())
+        before = (
+            assigned(pools),
+            Licence.objects.count(),
+            LicenceEvent.objects.count(),
+            Grant.objects.count(),
+        )
         with pytest.raises(LicenceRefused) as error:
             act()
         assert error.value.code == code
-        assert (assigned(pools), Licence.objects.count(), LicenceEvent.objects.count(), Grant.objects.count()) == before
+        assert (
+            assigned(pools),
+            Licence.objects.count(),
+            LicenceEvent.objects.count(),
+            Grant.objects.count(),
+        ) == before
 
     refused("not_licensed", lambda: licences.unassign(newcomer, None))
     refused("not_licensed", lambda: licences.change(newcomer, tiers["Starter"], None))
     refused("no_pool", lambda: licences.assign(newcomer, tiers["Enterprise"], None))
-    refused("already_expired", lambda: licences.assign(newcomer, tiers["Starter"], None, expires_at=timezone.now()))
+    refused(
+        "already_expired",
+        lambda: licences.assign(newcomer, tiers["Starter"], None, expires_at=timezone.now()),
+    )
     licences.assign(newcomer, tiers["Starter"], None)
     refused("already_licensed", lambda: licences.assign(newcomer, tiers["Professional"], None))
     refused("same_tier", lambda: licences.change(newcomer, tiers["Starter"], None))
@@ -91,7 +113,9 @@ def test_what_can_not_be_done_is_refused_with_a_reason_and_changes_nothing(
     refused("tier_is_retired", lambda: licences.change(newcomer, tiers["Professional"], None))
 
 
-def test_the_database_refuses_a_pool_that_gave_more_than_it_has(pools: dict[str, LicencePool]) -> None:
+def test_the_database_refuses_a_pool_that_gave_more_than_it_has(
+    pools: dict[str, LicencePool],
+) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         LicencePool.objects.update(assigned=3)
 
@@ -102,9 +126,17 @@ def test_the_database_refuses_a_pool_that_gave_more_than_it_has(pools: dict[str,
         (CreditsPolicy.KEEP, {("tier_default", "1000", True), ("monthly", "1000", True)}),
         (
             CreditsPolicy.RESET,
-            {("tier_default", "1000", False), ("monthly", "1000", False), ("tier_default", "10000", True), ("monthly", "10000", True)},
+            {
+                ("tier_default", "1000", False),
+                ("monthly", "1000", False),
+                ("tier_default", "10000", True),
+                ("monthly", "10000", True),
+            },
         ),
-        (CreditsPolicy.PRORATE, {("tier_default", "1000", True), ("monthly", "1000", False), ("monthly", "5000", True)}),
+        (
+            CreditsPolicy.PRORATE,
+            {("tier_default", "1000", True), ("monthly", "1000", False), ("monthly", "5000", True)},
+        ),
     ],
 )
 def test_a_change_of_tier_keeps_resets_or_prorates_the_credits(
@@ -126,18 +158,30 @@ def test_a_change_of_tier_keeps_resets_or_prorates_the_credits(
     licences.change(newcomer, tiers["Professional"], None, credits=policy)
     assert assigned(pools) == [0, 1]
     assert tiers_of([newcomer], now)[newcomer.pk] == tiers["Professional"]
-    found = {(one.source, f"{one.amount.normalize():f}", one.voided_at is None) for one in Grant.objects.filter(account=newcomer.pk)}
+    found = {
+        (one.source, f"{one.amount.normalize():f}", one.voided_at is None)
+        for one in Grant.objects.filter(account=newcomer.pk)
+    }
     assert found == sources
     assert LicenceEvent.objects.first().credits == policy  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("days", "status"), [(30, Status.ACTIVE), (10, Status.EXPIRING), (-1, Status.INACTIVE)])
+@pytest.mark.parametrize(
+    ("days", "status"), [(30, Status.ACTIVE), (10, Status.EXPIRING), (-1, Status.INACTIVE)]
+)
 def test_a_licence_is_active_expiring_or_inactive(
-    pools: dict[str, LicencePool], newcomer: User, tiers: dict[str, PricingTier], days: int, status: Status
+    pools: dict[str, LicencePool],
+    newcomer: User,
+    tiers: dict[str, PricingTier],
+    days: int,
+    status: Status,
 ) -> None:
     end = timezone.now() + timedelta(days=60)
     licences.assign(newcomer, tiers["Starter"], None, expires_at=end)
     moment = end - timedelta(days=days)
     assert licence_state(newcomer, moment).status is status
     shown = credit_status(newcomer, moment)
-    assert (shown.license_status, shown.license_is_active) == (status.value, status is not Status.INACTIVE)
+    assert (shown.license_status, shown.license_is_active) == (
+        status.value,
+        status is not Status.INACTIVE,
+    )

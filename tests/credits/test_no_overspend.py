@@ -1,4 +1,6 @@
-"""Invariant 4: however many processes reserve at once, what is granted never exceeds what remains, and who has enough is let through."""
+"""Invariant 4: however many processes reserve at once, what is granted never exceeds what remains,
+and who has enough is let through.
+"""
 
 import json
 import os
@@ -18,7 +20,14 @@ LITTLE = Decimal(300)
 
 def run(env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.credits.gate_worker", *arguments]
-    return subprocess.Popen(command, cwd=settings.BASE_DIR, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=settings.BASE_DIR,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def answer(process: subprocess.Popen[str]) -> Any:
@@ -29,20 +38,26 @@ def answer(process: subprocess.Popen[str]) -> Any:
 
 def nobody_gets_through(env: dict[str, str], processes: int, reservations: int) -> None:
     answer(run(env, "setup"))
-    workers = [run(env, "work", str(seed), str(reservations // processes)) for seed in range(processes)]
+    workers = [
+        run(env, "work", str(seed), str(reservations // processes)) for seed in range(processes)
+    ]
     told = [answer(worker) for worker in workers]
     found = answer(run(env, "verify"))
 
     assert found["findings"] == []
     for name, account in found["accounts"].items():
         granted = sum((Decimal(one["granted"].get(name, "0")) for one in told), Decimal(0))
-        refused = min((Decimal(one["refused"][name]) for one in told if name in one["refused"]), default=None)
+        refused = min(
+            (Decimal(one["refused"][name]) for one in told if name in one["refused"]), default=None
+        )
         assert Decimal(account["remaining"]) >= 0, f"{name} was overdrawn"
         if name.startswith("only"):
             # Nothing is given back here, so what is left in the end is the least that ever was.
             assert Decimal(account["remaining"]) == LITTLE - granted
             assert refused is not None, "these accounts run out"
-            assert refused > Decimal(account["remaining"]), f"{name} had enough for {refused} and was refused"
+            assert refused > Decimal(account["remaining"]), (
+                f"{name} had enough for {refused} and was refused"
+            )
         if name.startswith("rich"):
             assert refused is None, f"{name} always has enough"
     for end in ("released", "settled", "charged", "topped up"):
@@ -58,4 +73,6 @@ def test_ten_thousand_reservations_on_postgresql_overspend_nothing() -> None:
 
 @pytest.mark.skipif(database.vendor != "sqlite", reason="the same on SQLite, smaller")
 def test_several_processes_on_sqlite_overspend_nothing(tmp_path: Path) -> None:
-    nobody_gets_through({**os.environ, "KLUISZ_VAR_DIR": str(tmp_path)}, processes=3, reservations=1_800)
+    nobody_gets_through(
+        {**os.environ, "KLUISZ_VAR_DIR": str(tmp_path)}, processes=3, reservations=1_800
+    )

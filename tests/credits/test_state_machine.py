@@ -1,4 +1,6 @@
-"""Any sequence of grants, reservations, charges, expiry, refunds and time, against a simple model of the rules."""
+"""Any sequence of grants, reservations, charges, expiry, refunds and time, against a simple model
+of the rules.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +13,15 @@ from django.db import transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from credits import enforcement, grants, holds, ledger
 from credits.burn import GrantTerms, burn_down
@@ -31,7 +41,9 @@ amounts = st.integers(1, 60).map(Decimal)
 
 
 class Credits(RuleBasedStateMachine):
-    """The model keeps lists of what was given, used and held, and asks the pure burn-down what they come to."""
+    """The model keeps lists of what was given, used and held, and asks the pure burn-down what they
+    come to.
+    """
 
     user: User
     made = Bundle("made")
@@ -55,11 +67,25 @@ class Credits(RuleBasedStateMachine):
         self.number += 1
         return f"key{self.number}"
 
-    @rule(target=given, amount=amounts, begins=st.integers(-5, 30), lasts=st.none() | st.integers(1, 40), priority=st.integers(1, 3))
+    @rule(
+        target=given,
+        amount=amounts,
+        begins=st.integers(-5, 30),
+        lasts=st.none() | st.integers(1, 40),
+        priority=st.integers(1, 3),
+    )
     def give(self, amount: Decimal, begins: int, lasts: int | None, priority: int) -> int:
         starts_at = self.now + begins * HOUR
         expires_at = None if lasts is None else starts_at + lasts * HOUR
-        new = NewGrant(self.user, amount, Grant.Source.MANUAL, self.key(), priority=priority, starts_at=starts_at, expires_at=expires_at)
+        new = NewGrant(
+            self.user,
+            amount,
+            Grant.Source.MANUAL,
+            self.key(),
+            priority=priority,
+            starts_at=starts_at,
+            expires_at=expires_at,
+        )
         grant = grants.grant(new)
         self.grants[grant.pk] = [amount, priority, starts_at, expires_at or FOREVER]
         return grant.pk
@@ -67,7 +93,11 @@ class Credits(RuleBasedStateMachine):
     @rule(grant=given)
     def void(self, grant: int) -> None:
         grants.void(Grant.objects.get(pk=grant), None)
-        self.grants[grant][3] = min(self.grants[grant][3], self.now) if self.grants[grant][3] > self.now else self.grants[grant][3]
+        self.grants[grant][3] = (
+            min(self.grants[grant][3], self.now)
+            if self.grants[grant][3] > self.now
+            else self.grants[grant][3]
+        )
 
     @rule(amount=st.integers(0, 60).map(Decimal), ago=st.integers(0, 40))
     def charge(self, amount: Decimal, ago: int) -> None:
@@ -103,7 +133,9 @@ class Credits(RuleBasedStateMachine):
                 enforcement.reserve_credits(self.user, trace, credits=amount, ttl=hours * HOUR)
             assert refused.value.remaining == self.remaining()
         else:
-            assert enforcement.reserve_credits(self.user, trace, credits=amount, ttl=hours * HOUR).is_new
+            assert enforcement.reserve_credits(
+                self.user, trace, credits=amount, ttl=hours * HOUR
+            ).is_new
             self.holds[trace] = [amount, self.now + hours * HOUR]
         return trace
 
@@ -115,7 +147,10 @@ class Credits(RuleBasedStateMachine):
         is_open = hold.state == Hold.State.OPEN
         holds.settle(hold.pk, used)
         if is_open and trace in self.holds:
-            self.holds[trace] = [self.holds[trace][0] if used is None else used, self.now + holds.SETTLED_TTL]
+            self.holds[trace] = [
+                self.holds[trace][0] if used is None else used,
+                self.now + holds.SETTLED_TTL,
+            ]
 
     @rule(trace=consumes(made), how=st.sampled_from(["release", "charge"]))
     def end(self, trace: str, how: str) -> None:
@@ -127,18 +162,32 @@ class Credits(RuleBasedStateMachine):
         self.holds.pop(trace, None)
 
     def model(self) -> Any:
-        terms = [GrantTerms(pk, int(amount), priority, start, end) for pk, (amount, priority, start, end) in self.grants.items()]
-        usage = sorted([(hour, int(amount)) for hour, amount in self.usage.items()] + self.corrections)
+        terms = [
+            GrantTerms(pk, int(amount), priority, start, end)
+            for pk, (amount, priority, start, end) in self.grants.items()
+        ]
+        usage = sorted(
+            [(hour, int(amount)) for hour, amount in self.usage.items()] + self.corrections
+        )
         return burn_down(terms, usage, self.now)
 
     def remaining(self) -> Decimal:
         burned = self.model()
-        balance = sum(state.left for state in burned.grants.values() if not state.has_ended) - burned.debt
-        return Decimal(balance) - sum((amount for amount, expires_at in self.holds.values() if expires_at > self.now), Decimal(0))
+        balance = (
+            sum(state.left for state in burned.grants.values() if not state.has_ended) - burned.debt
+        )
+        return Decimal(balance) - sum(
+            (amount for amount, expires_at in self.holds.values() if expires_at > self.now),
+            Decimal(0),
+        )
 
     @invariant()
     def the_books_are_closed(self) -> None:
-        assert [one for one in verify_books() if one.check in LEDGER_CHECKS and "priced usage" not in one.check] == []
+        assert [
+            one
+            for one in verify_books()
+            if one.check in LEDGER_CHECKS and "priced usage" not in one.check
+        ] == []
 
     @invariant()
     def looked_at_the_account_is_what_the_rules_say(self) -> None:
@@ -176,5 +225,10 @@ def machine(people: People) -> Iterator[type[Credits]]:
 def test_any_sequence_ends_as_the_rules_say(machine: type[Credits]) -> None:
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
     )

@@ -1,4 +1,6 @@
-"""One story for each role, in a real browser against a real server, on usage that came through the real SDK."""
+"""One story for each role, in a real browser against a real server, on usage that came through the
+real SDK.
+"""
 
 import re
 import shutil
@@ -25,12 +27,16 @@ from usage.sync.runner import sync_connection
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium: install the packages chromium and chromium-driver"),
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="no Chromium: install the packages chromium and chromium-driver",
+    ),
     pytest.mark.django_db(transaction=True, serialized_rollback=True),
 ]
 ARGUMENTS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --disable-dev-shm-usage --window-size=1360,1400"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    " --disable-background-networking --disable-component-update --disable-sync"
+    " --disable-dev-shm-usage --window-size=1360,1400"
 )
 
 
@@ -65,7 +71,11 @@ def site(live_server: Any, people: People, tracing: TracingClient, sandbox: Runn
             client=tracing,
         )
         tracer.add_generation(
-            "Model", "gpt-4o", {"input": 20_000, "output": 1_000}, start_time=start, end_time=start + timedelta(seconds=2)
+            "Model",
+            "gpt-4o",
+            {"input": 20_000, "output": 1_000},
+            start_time=start,
+            end_time=start + timedelta(seconds=2),
         )
         tracer.end(end_time=start + timedelta(seconds=2))
     tracing.flush()
@@ -101,7 +111,9 @@ def card(browser: webdriver.Chrome, title: str) -> str:
 
 
 def drawn_charts(browser: webdriver.Chrome) -> int:
-    WebDriverWait(browser, 10).until(lambda one: one.find_elements(By.CSS_SELECTOR, ".kz-chart .main-svg"))
+    WebDriverWait(browser, 10).until(
+        lambda one: one.find_elements(By.CSS_SELECTOR, ".kz-chart .main-svg")
+    )
     return len(browser.find_elements(By.CSS_SELECTOR, ".kz-chart .plot-container"))
 
 
@@ -109,10 +121,16 @@ def errors(browser: webdriver.Chrome) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_a_platform_admin_sees_everything_and_goes_down_to_a_user(browser: webdriver.Chrome, site: str, people: People) -> None:
+def test_a_platform_admin_sees_everything_and_goes_down_to_a_user(
+    browser: webdriver.Chrome, site: str, people: People
+) -> None:
     log_in(browser, site, "root")
     assert browser.current_url == f"{site}/platform/"
-    assert (card(browser, "Runs"), card(browser, "Provider cost"), card(browser, "Active users")) == ("3", "$0.18", "2")
+    assert (
+        card(browser, "Runs"),
+        card(browser, "Provider cost"),
+        card(browser, "Active users"),
+    ) == ("3", "$0.18", "2")
     assert drawn_charts(browser) == 2
     follow(browser, By.LINK_TEXT, "Globex")
     assert (card(browser, "Runs"), card(browser, "Credits used")) == ("2", "22.80")
@@ -127,7 +145,9 @@ def test_a_platform_admin_sees_everything_and_goes_down_to_a_user(browser: webdr
     assert errors(browser) == []
 
 
-def test_a_tenant_admin_sees_its_tenant_and_no_other(browser: webdriver.Chrome, site: str, people: People) -> None:
+def test_a_tenant_admin_sees_its_tenant_and_no_other(
+    browser: webdriver.Chrome, site: str, people: People
+) -> None:
     log_in(browser, site, "acme-admin")
     assert browser.current_url == f"{site}/tenants/acme/"
     assert (card(browser, "Runs"), card(browser, "Credits used")) == ("1", "11.40")
@@ -143,7 +163,9 @@ def test_a_tenant_admin_sees_its_tenant_and_no_other(browser: webdriver.Chrome, 
     assert "Not yours to see" in text(browser)
 
 
-def test_a_user_sees_its_own_usage_and_credits_and_logs_out(browser: webdriver.Chrome, site: str, people: People) -> None:
+def test_a_user_sees_its_own_usage_and_credits_and_logs_out(
+    browser: webdriver.Chrome, site: str, people: People
+) -> None:
     log_in(browser, site, "ann")
     assert browser.current_url == f"{site}/users/{people.acme_user.pk}/"
     assert card(browser, "Runs") == "1"

@@ -1,4 +1,6 @@
-"""The pricing engine: the worked examples of domain.md, the order of sources, and what must hold for any input."""
+"""The pricing engine: the worked examples of domain.md, the order of sources, and what must hold
+for any input.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kluisz_analytics.fields import EXACT, to_scaled
-from pricing.engine import Charge, Cost, CostSource, ObservationUsage, PricingEngine, TraceUsage, charge_for, split
+from pricing.engine import (
+    Charge,
+    Cost,
+    CostSource,
+    ObservationUsage,
+    PricingEngine,
+    TraceUsage,
+    charge_for,
+    split,
+)
 from pricing.price_book import PriceBook, Repriced
 from pricing.prices import EVER, LATEST, NEVER, Assignment, Precedence, Price, RateCard, TierRate
 from pricing.units import INPUT_KINDS, OUTPUT_KINDS, PLAIN_KIND, UnitKind, units_of
@@ -24,8 +35,20 @@ TENANT = UUID(int=7)
 D = Decimal
 
 
-def rate(per_usd: str = "200", multiplier: str = "0.95", minimum: str | None = None, maximum: str | None = None) -> TierRate:
-    return TierRate(1, THEN, D(per_usd), D(multiplier), D(minimum) if minimum else None, D(maximum) if maximum else None)
+def rate(
+    per_usd: str = "200",
+    multiplier: str = "0.95",
+    minimum: str | None = None,
+    maximum: str | None = None,
+) -> TierRate:
+    return TierRate(
+        1,
+        THEN,
+        D(per_usd),
+        D(multiplier),
+        D(minimum) if minimum else None,
+        D(maximum) if maximum else None,
+    )
 
 
 def price(model: str = "m", per_million: str = "2", key: int = 1, **fields: object) -> Price:
@@ -34,10 +57,17 @@ def price(model: str = "m", per_million: str = "2", key: int = 1, **fields: obje
 
 
 def cost_of(
-    book: PriceBook, usage: Mapping[str, int], *, langfuse: str | None = None, at: datetime = NOW, known: datetime = LATEST
+    book: PriceBook,
+    usage: Mapping[str, int],
+    *,
+    langfuse: str | None = None,
+    at: datetime = NOW,
+    known: datetime = LATEST,
 ) -> Cost:
     langfuse_picousd = None if langfuse is None else to_scaled(D(langfuse), 12)
-    return PricingEngine(book).cost_of(TENANT, ObservationUsage("m", usage, langfuse_picousd, at), known)
+    return PricingEngine(book).cost_of(
+        TENANT, ObservationUsage("m", usage, langfuse_picousd, at), known
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,13 +85,24 @@ def cost_of(
         ("0", rate(minimum="1"), "0", "1"),
     ],
 )
-def test_a_charge_is_cost_times_multiplier_times_credits_a_dollar(cost: str, tier_rate: TierRate, billed: str, credits: str) -> None:
+def test_a_charge_is_cost_times_multiplier_times_credits_a_dollar(
+    cost: str, tier_rate: TierRate, billed: str, credits: str
+) -> None:
     charge = charge_for(to_scaled(D(cost), 12), tier_rate)
-    assert (charge.billed_cost_usd, charge.credits, charge.rate) == (D(billed), D(credits), tier_rate)
+    assert (charge.billed_cost_usd, charge.credits, charge.rate) == (
+        D(billed),
+        D(credits),
+        tier_rate,
+    )
 
 
 def test_a_hundred_traces_of_six_cents_are_1140_credits() -> None:
-    assert sum((charge_for(to_scaled(D("0.06"), 12), rate()).credits or D(0) for _ in range(100)), D(0)) == 1140
+    assert (
+        sum(
+            (charge_for(to_scaled(D("0.06"), 12), rate()).credits or D(0) for _ in range(100)), D(0)
+        )
+        == 1140
+    )
 
 
 def test_an_unknown_cost_or_tier_is_no_charge_not_a_charge_of_zero() -> None:
@@ -72,7 +113,13 @@ def test_an_unknown_cost_or_tier_is_no_charge_not_a_charge_of_zero() -> None:
 class Shipped:
     """A shipped book that has one price for everything."""
 
-    def __init__(self, per_million: str, recorded_at: datetime = EVER, withdrawn_at: datetime = NEVER, key: int = 99) -> None:
+    def __init__(
+        self,
+        per_million: str,
+        recorded_at: datetime = EVER,
+        withdrawn_at: datetime = NEVER,
+        key: int = 99,
+    ) -> None:
         self.id, self.recorded_at, self.withdrawn_at = key, recorded_at, withdrawn_at
         self.card = RateCard.of({UnitKind.INPUT: D(per_million), UnitKind.OUTPUT: D(per_million)})
 
@@ -96,17 +143,43 @@ ALL_SOURCES = PriceBook(
     [
         (ALL_SOURCES, "0.07", CostSource.TENANT_PRICE, 11, "0.0015"),
         (replace(ALL_SOURCES, tenant_prices={}), "0.07", CostSource.PLATFORM_PRICE, 12, "0.003"),
-        (replace(ALL_SOURCES, tenant_prices={}, platform_prices=[FALLBACK]), "0.07", CostSource.LANGFUSE, None, "0.07"),
-        (replace(ALL_SOURCES, tenant_prices={}, platform_prices=[FALLBACK]), None, CostSource.FALLBACK_PRICE, 13, "0.006"),
-        (replace(ALL_SOURCES, tenant_prices={}, platform_prices=[]), None, CostSource.PRICE_BOOK, 99, "0.012"),
+        (
+            replace(ALL_SOURCES, tenant_prices={}, platform_prices=[FALLBACK]),
+            "0.07",
+            CostSource.LANGFUSE,
+            None,
+            "0.07",
+        ),
+        (
+            replace(ALL_SOURCES, tenant_prices={}, platform_prices=[FALLBACK]),
+            None,
+            CostSource.FALLBACK_PRICE,
+            13,
+            "0.006",
+        ),
+        (
+            replace(ALL_SOURCES, tenant_prices={}, platform_prices=[]),
+            None,
+            CostSource.PRICE_BOOK,
+            99,
+            "0.012",
+        ),
         (PriceBook(), None, CostSource.UNPRICED, None, None),
     ],
 )
 def test_the_first_source_that_applies_is_it(
-    book: PriceBook, langfuse: str | None, source: CostSource, price_id: int | None, cost: str | None
+    book: PriceBook,
+    langfuse: str | None,
+    source: CostSource,
+    price_id: int | None,
+    cost: str | None,
 ) -> None:
     found = cost_of(book, {"input": 1000, "output": 500, "total": 1500}, langfuse=langfuse)
-    assert (found.source, found.price_id, found.cost_usd) == (source, price_id, None if cost is None else D(cost))
+    assert (found.source, found.price_id, found.cost_usd) == (
+        source,
+        price_id,
+        None if cost is None else D(cost),
+    )
 
 
 def test_without_usage_there_is_nothing_to_price() -> None:
@@ -118,26 +191,43 @@ def test_without_usage_there_is_nothing_to_price() -> None:
 def test_a_free_model_costs_zero_and_an_unknown_one_nothing_known() -> None:
     assert cost_of(PriceBook(), {"input": 10, "total": 10}, langfuse="0").cost_usd == 0
     assert cost_of(PriceBook(), {"input": 10, "total": 10}).cost_usd is None
-    assert cost_of(PriceBook(platform_prices=[price(per_million="0")]), {"input": 10, "total": 10}).cost_usd == 0
+    assert (
+        cost_of(
+            PriceBook(platform_prices=[price(per_million="0")]), {"input": 10, "total": 10}
+        ).cost_usd
+        == 0
+    )
 
 
 def test_a_kind_that_a_price_does_not_know_is_not_given_away() -> None:
     only_input = PriceBook(platform_prices=[Price(1, "m", RateCard.of({UnitKind.INPUT: D(2)}))])
     assert cost_of(only_input, {"input": 10, "output": 0, "total": 10}).cost_usd == D("0.00002")
-    assert cost_of(only_input, {"input": 10, "output": 1, "total": 11}).source is CostSource.UNPRICED
+    assert (
+        cost_of(only_input, {"input": 10, "output": 1, "total": 11}).source is CostSource.UNPRICED
+    )
 
 
 def test_a_request_and_images_have_prices_of_their_own() -> None:
-    book = PriceBook(platform_prices=[Price(1, "m", RateCard.of({UnitKind.IMAGES: D(40_000), UnitKind.REQUEST: D(1000)}))])
+    book = PriceBook(
+        platform_prices=[
+            Price(1, "m", RateCard.of({UnitKind.IMAGES: D(40_000), UnitKind.REQUEST: D(1000)}))
+        ]
+    )
     assert cost_of(book, {"images": 2}).cost_usd == D("0.081")
     assert cost_of(book, {"images": 2, "requests": 3}).cost_usd == D("0.083")
-    assert cost_of(book, {"images": 2, "requests": 0}).cost_usd == D("0.081"), "what was called was a request"
+    assert cost_of(book, {"images": 2, "requests": 0}).cost_usd == D("0.081"), (
+        "what was called was a request"
+    )
     without = PriceBook(platform_prices=[Price(1, "m", RateCard.of({UnitKind.IMAGES: D(40_000)}))])
-    assert cost_of(without, {"images": 2, "requests": 3}).cost_usd == D("0.08"), "a request is free unless it has a price"
+    assert cost_of(without, {"images": 2, "requests": 3}).cost_usd == D("0.08"), (
+        "a request is free unless it has a price"
+    )
 
 
 @pytest.mark.parametrize("zone_hours", [0, 14])
-def test_at_a_date_border_each_usage_has_the_price_and_the_rate_of_its_own_time(zone_hours: int) -> None:
+def test_at_a_date_border_each_usage_has_the_price_and_the_rate_of_its_own_time(
+    zone_hours: int,
+) -> None:
     border = datetime(2026, 11, 1, tzinfo=UTC) - timedelta(hours=zone_hours)
     book = PriceBook(
         platform_prices=[
@@ -183,11 +273,22 @@ class TestLateEntries:
     def test_usage_that_nothing_could_price_takes_the_first_price_after_and_keeps_it(self) -> None:
         first = price(per_million="5", key=3, recorded_at=NOW + HOUR, withdrawn_at=NOW + 2 * HOUR)
         second = price(per_million="6", key=4, recorded_at=NOW + 2 * HOUR)
-        assert cost_of(PriceBook(platform_prices=[first, second]), {"input": 1}, known=NOW).price_id == 3
+        assert (
+            cost_of(PriceBook(platform_prices=[first, second]), {"input": 1}, known=NOW).price_id
+            == 3
+        )
 
     def test_a_new_state_of_the_shipped_book_is_for_what_comes_after(self) -> None:
-        book = PriceBook(shipped_books=[Shipped("1", withdrawn_at=NOW, key=1), Shipped("2", recorded_at=NOW, key=2)])
-        assert [cost_of(book, {"input": 1}, at=THEN, known=known).price_id for known in (NOW - HOUR, NOW)] == [1, 2]
+        book = PriceBook(
+            shipped_books=[
+                Shipped("1", withdrawn_at=NOW, key=1),
+                Shipped("2", recorded_at=NOW, key=2),
+            ]
+        )
+        assert [
+            cost_of(book, {"input": 1}, at=THEN, known=known).price_id
+            for known in (NOW - HOUR, NOW)
+        ] == [1, 2]
 
     @pytest.mark.parametrize(
         ("repriced", "expected"),
@@ -199,7 +300,9 @@ class TestLateEntries:
             (Repriced(NOW, NOW + HOUR, NOW), 1),
         ],
     )
-    def test_a_repriced_period_has_the_prices_as_of_then(self, repriced: Repriced, expected: int) -> None:
+    def test_a_repriced_period_has_the_prices_as_of_then(
+        self, repriced: Repriced, expected: int
+    ) -> None:
         engine = PricingEngine(replace(self.late, repriced=[repriced]))
         trace = TraceUsage(TENANT, None, NOW, NOW, [ObservationUsage("m", {"input": 1}, None, NOW)])
         assert engine.price(trace).costs[0].price_id == expected
@@ -213,22 +316,40 @@ def test_the_tier_is_the_users_else_the_tenants_else_the_platforms() -> None:
         tenant_tiers={TENANT: [Assignment(THEN, 2)]},
         platform_tiers=[Assignment(THEN, 3)],
     )
-    found = [book.rate_for(who, where, when) for who, where, when in ((user, TENANT, NOW), (user, TENANT, THEN), (uuid4(), None, NOW))]
+    found = [
+        book.rate_for(who, where, when)
+        for who, where, when in ((user, TENANT, NOW), (user, TENANT, THEN), (uuid4(), None, NOW))
+    ]
     assert [one.id if one else None for one in found] == [1, 2, 3]
     assert PriceBook().rate_for(user, TENANT, NOW) is None
 
 
 def test_a_kind_without_a_price_of_its_own_costs_as_its_plain_kind() -> None:
-    card = RateCard.of({UnitKind.INPUT: D(10), UnitKind.CACHED_INPUT: D(1), UnitKind.CACHE_WRITE: D(12), UnitKind.OUTPUT: D(20)})
+    card = RateCard.of(
+        {
+            UnitKind.INPUT: D(10),
+            UnitKind.CACHED_INPUT: D(1),
+            UnitKind.CACHE_WRITE: D(12),
+            UnitKind.OUTPUT: D(20),
+        }
+    )
     million = 10**6
-    kinds = [UnitKind.INPUT, UnitKind.CACHED_INPUT, UnitKind.CACHE_WRITE_1H, UnitKind.INPUT_AUDIO, UnitKind.REASONING]
+    kinds = [
+        UnitKind.INPUT,
+        UnitKind.CACHED_INPUT,
+        UnitKind.CACHE_WRITE_1H,
+        UnitKind.INPUT_AUDIO,
+        UnitKind.REASONING,
+    ]
     assert card.picousd(dict.fromkeys(kinds, million)) == to_scaled(D(10 + 1 + 12 + 10 + 20), 12)
 
 
 def test_the_lines_of_a_cost_come_to_it() -> None:
     card = RateCard.of({UnitKind.INPUT: D("2.5"), UnitKind.OUTPUT: D(10), UnitKind.REQUEST: D(5)})
     lines = card.lines({UnitKind.INPUT: 1000, UnitKind.REASONING: 7})
-    assert [(line.kind.value, line.units, line.usd_per_million, line.amount_usd) for line in lines] == [
+    assert [
+        (line.kind.value, line.units, line.usd_per_million, line.amount_usd) for line in lines
+    ] == [
         ("input", 1000, D("2.5"), D("0.0025")),
         ("reasoning", 7, D(10), D("0.00007")),
         ("request", 1, D(5), D("0.000005")),
@@ -236,7 +357,10 @@ def test_the_lines_of_a_cost_come_to_it() -> None:
 
 
 def test_a_float_never_becomes_money() -> None:
-    for usage in ({"input": 1.5, "total": 1.5}, {"input": 1, "input_cached_tokens": 0.5, "total": 1}):
+    for usage in (
+        {"input": 1.5, "total": 1.5},
+        {"input": 1, "input_cached_tokens": 0.5, "total": 1},
+    ):
         with pytest.raises(TypeError, match="not an integer"):
             cost_of(ALL_SOURCES, usage)  # type: ignore[arg-type]
 
@@ -251,7 +375,11 @@ def test_parts_sum_to_the_whole_whatever_the_weights(weights: list[int], amount:
     assert all(part >= 0 for part in parts)
 
 
-@given(costs, st.decimals(min_value="0.000001", max_value=5, places=6), st.decimals(min_value="0.000001", max_value=1000, places=6))
+@given(
+    costs,
+    st.decimals(min_value="0.000001", max_value=5, places=6),
+    st.decimals(min_value="0.000001", max_value=1000, places=6),
+)
 def test_credits_are_rounded_once_half_up(cost: int, multiplier: Decimal, per_usd: Decimal) -> None:
     charge = charge_for(cost, TierRate(1, THEN, per_usd, multiplier))
     exact = EXACT.multiply(EXACT.multiply(D(cost).scaleb(-12), multiplier), per_usd)
@@ -282,7 +410,14 @@ usages = st.builds(
     moments,
 )
 owners = st.sampled_from([None, TENANT, UUID(int=8)])
-traces = st.builds(TraceUsage, owners, st.sampled_from([None, UUID(int=1), UUID(int=2)]), moments, moments, st.lists(usages, max_size=5))
+traces = st.builds(
+    TraceUsage,
+    owners,
+    st.sampled_from([None, UUID(int=1), UUID(int=2)]),
+    moments,
+    moments,
+    st.lists(usages, max_size=5),
+)
 
 
 @st.composite
@@ -300,7 +435,10 @@ def books(draw: st.DrawFn) -> PriceBook:
             recorded_at=moments | st.just(EVER),
             withdrawn_at=moments | st.just(NEVER),
         )
-        return [replace(one, id=first_id + at) for at, one in enumerate(draw(st.lists(built, max_size=4)))]
+        return [
+            replace(one, id=first_id + at)
+            for at, one in enumerate(draw(st.lists(built, max_size=4)))
+        ]
 
     rates = st.builds(
         TierRate,
@@ -312,11 +450,23 @@ def books(draw: st.DrawFn) -> PriceBook:
         st.none() | st.decimals(min_value=5, max_value=50, places=6),
         st.just(EVER) | moments,
     )
-    newest_first = draw(st.lists(rates, max_size=3).map(lambda found: sorted(found, key=lambda one: one.valid_from, reverse=True)))
+    newest_first = draw(
+        st.lists(rates, max_size=3).map(
+            lambda found: sorted(found, key=lambda one: one.valid_from, reverse=True)
+        )
+    )
     return PriceBook(
         tenant_prices={TENANT: prices(100)},
         platform_prices=prices(200),
-        shipped_books=draw(st.sampled_from([[], [Shipped("3")], [Shipped("3", withdrawn_at=NOW), Shipped("4", recorded_at=NOW, key=98)]])),
+        shipped_books=draw(
+            st.sampled_from(
+                [
+                    [],
+                    [Shipped("3")],
+                    [Shipped("3", withdrawn_at=NOW), Shipped("4", recorded_at=NOW, key=98)],
+                ]
+            )
+        ),
         rates={1: newest_first},
         user_tiers={UUID(int=1): [Assignment(draw(moments), 1)]},
         platform_tiers=draw(st.sampled_from([[], [Assignment(EVER, 1)]])),
@@ -326,16 +476,27 @@ def books(draw: st.DrawFn) -> PriceBook:
 
 @given(books(), st.lists(traces, max_size=8))
 def test_the_batch_form_equals_the_single_form(book: PriceBook, many: list[TraceUsage]) -> None:
-    assert list(PricingEngine(book).price_all(many)) == [PricingEngine(book).price(trace) for trace in many]
+    assert list(PricingEngine(book).price_all(many)) == [
+        PricingEngine(book).price(trace) for trace in many
+    ]
 
 
 @given(books(), traces, st.randoms())
-def test_pricing_is_additive_and_independent_of_order(book: PriceBook, trace: TraceUsage, random: object) -> None:
+def test_pricing_is_additive_and_independent_of_order(
+    book: PriceBook, trace: TraceUsage, random: object
+) -> None:
     engine = PricingEngine(book)
     whole = engine.price(trace)
-    alone = [engine.price(msgspec.structs.replace(trace, observations=[one])).costs[0] for one in trace.observations]
+    alone = [
+        engine.price(msgspec.structs.replace(trace, observations=[one])).costs[0]
+        for one in trace.observations
+    ]
     assert whole.costs == alone
-    known = [cost.picousd for cost in alone if cost.picousd is not None and cost.source is not CostSource.NO_USAGE]
+    known = [
+        cost.picousd
+        for cost in alone
+        if cost.picousd is not None and cost.source is not CostSource.NO_USAGE
+    ]
     is_unknown = not known and any(cost.source is CostSource.UNPRICED for cost in alone)
     assert whole.cost_picousd == (None if is_unknown else sum(known))
     shuffled = list(trace.observations)
@@ -376,7 +537,9 @@ def test_a_cost_is_units_times_prices_rounded_once(card: RateCard, usage: Observ
         return
     per_request = 0 if UnitKind.REQUEST in units else card.usd_per_million.get(UnitKind.REQUEST, 0)
     total = D(sum(count * (unit_price(kind) or 0) for kind, count in units.items()) + per_request)
-    assert cost.cost_usd == EXACT.scaleb(total, -18).quantize(D("0.000000000001"), ROUND_HALF_UP, EXACT)
+    assert cost.cost_usd == EXACT.scaleb(total, -18).quantize(
+        D("0.000000000001"), ROUND_HALF_UP, EXACT
+    )
 
 
 @given(usages)

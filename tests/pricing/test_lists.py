@@ -1,4 +1,6 @@
-"""The lists: dated, recorded and withdrawn, never edited; the database itself refuses what must not be (domain.md, Price)."""
+"""The lists: dated, recorded and withdrawn, never edited; the database itself refuses what must not
+be (domain.md, Price).
+"""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -42,23 +44,41 @@ def stored(**fields: Any) -> ModelPrice:
         ({"precedence": "fallback"}, {"precedence": "fallback"}),
     ],
 )
-def test_the_database_refuses_two_prices_at_the_same_time(first: dict[str, Any], second: dict[str, Any]) -> None:
+def test_the_database_refuses_two_prices_at_the_same_time(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
     stored(**first)
     with pytest.raises(IntegrityError), transaction.atomic():
         stored(**second)
 
 
-def test_prices_of_other_times_models_tenants_and_precedences_do_not_overlap(people: People) -> None:
+def test_prices_of_other_times_models_tenants_and_precedences_do_not_overlap(
+    people: People,
+) -> None:
     stored(valid_until=MARCH)
     stored(valid_from=MARCH)
-    for fields in ({"model": "n"}, {"tenant": people.acme}, {"tenant": people.globex}, {"precedence": "fallback"}, {"match": "pattern"}):
+    for fields in (
+        {"model": "n"},
+        {"tenant": people.acme},
+        {"tenant": people.globex},
+        {"precedence": "fallback"},
+        {"match": "pattern"},
+    ):
         stored(**fields)
     lists.withdraw(ModelPrice.objects.get(tenant=people.acme), None)
     stored(tenant=people.acme)
 
 
 @pytest.mark.parametrize(
-    "change", [{"input": D(3)}, {"valid_from": MARCH}, {"valid_until": MAY}, {"model": "n"}, {"recorded_at": MARCH}], ids=str
+    "change",
+    [
+        {"input": D(3)},
+        {"valid_from": MARCH},
+        {"valid_until": MAY},
+        {"model": "n"},
+        {"recorded_at": MARCH},
+    ],
+    ids=str,
 )
 def test_the_database_refuses_to_change_what_was_recorded(change: dict[str, Any]) -> None:
     stored()
@@ -91,8 +111,18 @@ def test_a_tenants_price_always_replaces(people: People) -> None:
         stored(tenant=people.acme, precedence="fallback")
 
 
-@pytest.mark.parametrize("terms", [{"pricing_multiplier": D(0)}, {"credits_per_usd": D(-1)}, {"minimum_credits_per_trace": D(-1)}], ids=str)
-def test_the_database_refuses_an_impossible_rate(tiers: dict[str, PricingTier], terms: dict[str, Decimal]) -> None:
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"pricing_multiplier": D(0)},
+        {"credits_per_usd": D(-1)},
+        {"minimum_credits_per_trace": D(-1)},
+    ],
+    ids=str,
+)
+def test_the_database_refuses_an_impossible_rate(
+    tiers: dict[str, PricingTier], terms: dict[str, Decimal]
+) -> None:
     values = {"credits_per_usd": D(100), "pricing_multiplier": D(1), **terms}
     with pytest.raises(IntegrityError), transaction.atomic():
         TierRate.objects.create(tier=tiers["Starter"], valid_from=MAY, **values)
@@ -112,7 +142,11 @@ def test_the_database_refuses_an_impossible_rate(tiers: dict[str, PricingTier], 
 def test_a_price_that_is_none_is_refused_by_name(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as refused:
         lists.enter_price(price(**fields), None)
-    assert message in str(refused.value) or message in " ".join(refused.value.messages) or "digits" in str(refused.value)
+    assert (
+        message in str(refused.value)
+        or message in " ".join(refused.value.messages)
+        or "digits" in str(refused.value)
+    )
     assert not ModelPrice.objects.exists()
 
 
@@ -121,20 +155,31 @@ def test_a_price_that_is_none_is_refused_by_name(fields: dict[str, Any], message
     [
         ({"pricing_multiplier": D(0)}, "0 is not possible: write a number above 0."),
         ({"pricing_multiplier": "abc"}, "“abc” value must be a decimal number."),
-        ({"minimum_credits_per_trace": D(5), "maximum_credits_per_trace": D(4)}, "5 is above the maximum of 4"),
+        (
+            {"minimum_credits_per_trace": D(5), "maximum_credits_per_trace": D(4)},
+            "5 is above the maximum of 4",
+        ),
     ],
 )
-def test_a_rate_that_is_none_is_refused_by_name(tiers: dict[str, PricingTier], terms: dict[str, Any], message: str) -> None:
+def test_a_rate_that_is_none_is_refused_by_name(
+    tiers: dict[str, PricingTier], terms: dict[str, Any], message: str
+) -> None:
     values = {"credits_per_usd": D(100), "pricing_multiplier": D(1), **terms}
     with pytest.raises(ValidationError, match=message.replace(".", r"\.")):
         lists.enter_rate(TierRate(tier=tiers["Starter"], valid_from=MAY, **values), None)
 
 
-def test_an_open_price_ends_where_the_next_begins_and_its_old_form_is_history(people: People) -> None:
+def test_an_open_price_ends_where_the_next_begins_and_its_old_form_is_history(
+    people: People,
+) -> None:
     lists.enter_price(price(), people.platform_admin)
     lists.enter_price(price(valid_from=MAY, input=D(3)), people.platform_admin)
     lists.enter_price(price(valid_from=MARCH, input=D(4)), people.platform_admin)
-    current = ModelPrice.objects.filter(IN_LIST).order_by("valid_from").values_list("valid_from", "valid_until", "input")
+    current = (
+        ModelPrice.objects.filter(IN_LIST)
+        .order_by("valid_from")
+        .values_list("valid_from", "valid_until", "input")
+    )
     assert list(current) == [(JANUARY, MARCH, D(2)), (MARCH, MAY, D(4)), (MAY, None, D(3))]
     assert ModelPrice.objects.count() == 5
     assert not ModelPrice.objects.exclude(recorded_by=people.platform_admin).exists()
@@ -142,7 +187,9 @@ def test_an_open_price_ends_where_the_next_begins_and_its_old_form_is_history(pe
 
 def test_a_price_within_one_that_has_an_end_is_refused_with_the_way_out() -> None:
     other = lists.enter_price(price(valid_until=MAY), None)
-    with pytest.raises(ValidationError, match=rf"until 2026-05-01 00:00 already \(number {other.pk}\)"):
+    with pytest.raises(
+        ValidationError, match=rf"until 2026-05-01 00:00 already \(number {other.pk}\)"
+    ):
         lists.enter_price(price(valid_from=MARCH, valid_until=MAY), None)
     assert ModelPrice.objects.count() == 1
 
@@ -151,22 +198,34 @@ def test_changing_a_price_withdraws_it_and_records_another(people: People) -> No
     old = lists.enter_price(price(), None)
     changed = ModelPrice.objects.get(pk=old.pk)
     changed.input = D(5)
-    new = lists.enter_price(changed, people.platform_admin, replaces=ModelPrice.objects.get(pk=old.pk))
+    new = lists.enter_price(
+        changed, people.platform_admin, replaces=ModelPrice.objects.get(pk=old.pk)
+    )
     old.refresh_from_db()
     assert new.pk != old.pk
-    assert (old.input, old.withdrawn_at, old.withdrawn_by) == (D(2), new.recorded_at, people.platform_admin)
+    assert (old.input, old.withdrawn_at, old.withdrawn_by) == (
+        D(2),
+        new.recorded_at,
+        people.platform_admin,
+    )
 
 
-def test_a_check_records_nothing_and_announces_nothing(django_capture_on_commit_callbacks: Any) -> None:
+def test_a_check_records_nothing_and_announces_nothing(
+    django_capture_on_commit_callbacks: Any,
+) -> None:
     with django_capture_on_commit_callbacks() as callbacks:
         lists.check_price(price())
     assert not callbacks
     assert not ModelPrice.objects.exists()
 
 
-def test_an_entered_price_is_announced_once_it_is_committed(django_capture_on_commit_callbacks: Any) -> None:
+def test_an_entered_price_is_announced_once_it_is_committed(
+    django_capture_on_commit_callbacks: Any,
+) -> None:
     heard = []
-    prices_entered.connect(lambda **kwargs: heard.append(kwargs["models"]), weak=False, dispatch_uid="test")
+    prices_entered.connect(
+        lambda **kwargs: heard.append(kwargs["models"]), weak=False, dispatch_uid="test"
+    )
     with django_capture_on_commit_callbacks(execute=True):
         lists.enter_price(price(), None)
         assert heard == []
@@ -174,11 +233,16 @@ def test_an_entered_price_is_announced_once_it_is_committed(django_capture_on_co
     assert heard == [["m"]]
 
 
-def test_a_retired_tier_is_given_to_nobody_anew(people: People, tiers: dict[str, PricingTier]) -> None:
+def test_a_retired_tier_is_given_to_nobody_anew(
+    people: People, tiers: dict[str, PricingTier]
+) -> None:
     assert lists.retire_tiers([tiers["Starter"]]) == 1
     tiers["Starter"].refresh_from_db()
     with pytest.raises(ValidationError, match="“Starter” is retired"):
-        lists.assign_tier(TierAssignment(tier=tiers["Starter"], user=people.acme_user, valid_from=timezone.now()), None)
+        lists.assign_tier(
+            TierAssignment(tier=tiers["Starter"], user=people.acme_user, valid_from=timezone.now()),
+            None,
+        )
     with pytest.raises(ValidationError, match="“Starter” is retired"):
         lists.assign_tiers_to_users([(people.acme_user.pk, tiers["Starter"], MAY)])
 
@@ -192,17 +256,27 @@ def test_a_tier_in_use_can_not_be_deleted(people: People, tiers: dict[str, Prici
 def test_assignments_are_given_in_bulk_and_again_change_nothing(
     people: People, tiers: dict[str, PricingTier], django_assert_num_queries: Any
 ) -> None:
-    wanted = [(user.pk, tiers["Enterprise"], LONG_AGO) for user in (people.acme_user, people.acme_colleague, people.globex_admin)]
+    wanted = [
+        (user.pk, tiers["Enterprise"], LONG_AGO)
+        for user in (people.acme_user, people.acme_colleague, people.globex_admin)
+    ]
     with django_assert_num_queries(3):
         assert lists.assign_tiers_to_users(wanted) == 3
     assert lists.assign_tiers_to_users(wanted) == 0
-    assert TierAssignment.objects.filter(IN_LIST, user=people.acme_user).get().tier == tiers["Enterprise"]
+    assert (
+        TierAssignment.objects.filter(IN_LIST, user=people.acme_user).get().tier
+        == tiers["Enterprise"]
+    )
     assert TierAssignment.objects.filter(user=people.acme_user).count() == 2
 
 
-def test_the_book_is_loaded_with_a_handful_of_queries_however_long_the_lists_are(people: People, django_assert_num_queries: Any) -> None:
+def test_the_book_is_loaded_with_a_handful_of_queries_however_long_the_lists_are(
+    people: People, django_assert_num_queries: Any
+) -> None:
     for number in range(20):
-        lists.enter_price(price(model=f"m{number}", tenant=people.acme if number % 2 else None), None)
+        lists.enter_price(
+            price(model=f"m{number}", tenant=people.acme if number % 2 else None), None
+        )
     with django_assert_num_queries(4):
         book = load_price_book()
     assert (len(book.platform_prices), len(book.tenant_prices[people.acme.pk])) == (10, 10)

@@ -1,4 +1,6 @@
-"""The shipped price book: priced by the engine, it comes to what the package itself says; and its states are kept."""
+"""The shipped price book: priced by the engine, it comes to what the package itself says; and its
+states are kept.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,9 +22,15 @@ from pricing.shipped_book import ShippedPrices, installed, packed, unpacked
 
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
 MODELS = [
-    "gpt-4o", "gpt-4o-mini", "gpt-5", "claude-sonnet-4-5-20250929", "claude-haiku-4-5", "gemini-2.5-flash", "gemini-2.5-pro",
+    "gpt-4o",
+    "gpt-4o-mini",
+    "gpt-5",
+    "claude-sonnet-4-5-20250929",
+    "claude-haiku-4-5",
+    "gemini-2.5-flash",
+    "gemini-2.5-pro",
     "deepseek-chat",
-]  # fmt: skip
+]
 ENGINE = PricingEngine(PriceBook(shipped_books=[ShippedPrices(installed)]))
 counts = st.integers(1, 500_000)
 
@@ -32,7 +40,9 @@ def shipped_cost(model: str, usage: Mapping[str, int], moment: datetime = NOW) -
 
 
 @given(st.sampled_from(MODELS), counts, counts, counts, counts, counts, st.integers(0, 2 * 365))
-def test_it_comes_to_what_the_package_says(model: str, plain: int, cached: int, written: int, hour: int, output: int, days: int) -> None:
+def test_it_comes_to_what_the_package_says(
+    model: str, plain: int, cached: int, written: int, hour: int, output: int, days: int
+) -> None:
     moment = NOW - timedelta(days=days)
     theirs = calc_price(
         Usage(
@@ -47,14 +57,21 @@ def test_it_comes_to_what_the_package_says(model: str, plain: int, cached: int, 
     )
     ours = shipped_cost(
         model,
-        {"input": plain, "cache_read_input_tokens": cached, "input_cache_creation_5m": written, "input_cache_creation_1h": hour,
-         "output": output},
+        {
+            "input": plain,
+            "cache_read_input_tokens": cached,
+            "input_cache_creation_5m": written,
+            "input_cache_creation_1h": hour,
+            "output": output,
+        },
         moment,
-    )  # fmt: skip
+    )
     assert ours == round_half_up(theirs.total_price, USD_PLACES)
 
 
-@pytest.mark.parametrize(("usage", "cost"), [({"input": 1_000_000}, "2.5"), ({"input_cached_tokens": 1_000_000}, "1.25")])
+@pytest.mark.parametrize(
+    ("usage", "cost"), [({"input": 1_000_000}, "2.5"), ({"input_cached_tokens": 1_000_000}, "1.25")]
+)
 def test_gpt_4o_costs_what_openai_says(usage: Mapping[str, int], cost: str) -> None:
     assert shipped_cost("gpt-4o", usage) == Decimal(cost)
 
@@ -80,10 +97,20 @@ def test_a_kept_state_is_the_book_itself() -> None:
 def published(monkeypatch: pytest.MonkeyPatch) -> list[shipped_book.Provider]:
     """What the package's authors publish, one price changed."""
     providers = unpacked(packed(installed()))
-    model = next(model for provider in providers if provider.id == "openai" for model in provider.models if model.id == "gpt-4o-mini")
+    model = next(
+        model
+        for provider in providers
+        if provider.id == "openai"
+        for model in provider.models
+        if model.id == "gpt-4o-mini"
+    )
     assert isinstance(model.prices, shipped_book.ModelPrice)
     model.prices.input_mtok = Decimal(7)
-    monkeypatch.setattr(shipped_book.UpdatePrices, "fetch", lambda self: shipped_book.DataSnapshot(providers, from_auto_update=True))
+    monkeypatch.setattr(
+        shipped_book.UpdatePrices,
+        "fetch",
+        lambda self: shipped_book.DataSnapshot(providers, from_auto_update=True),
+    )
     return providers
 
 
@@ -95,20 +122,32 @@ def test_the_installed_book_is_kept_at_the_first_migration() -> None:
 
 
 @pytest.mark.django_db
-def test_what_is_published_is_kept_once_and_is_for_what_is_priced_after(published: list[shipped_book.Provider]) -> None:
+def test_what_is_published_is_kept_once_and_is_for_what_is_priced_after(
+    published: list[shipped_book.Provider],
+) -> None:
     state = shipped_update.update_from_authors()
     assert state is not None
     assert state.origin == "fetched"
     assert shipped_update.update_from_authors() is None
     engine = PricingEngine(PriceBook(shipped_books=load_shipped_books()))
     usage = ObservationUsage("gpt-4o-mini", {"input": 1_000_000}, None, NOW)
-    before, after = (engine.cost_of(None, usage, state.recorded_at + timedelta(seconds=step)) for step in (-1, 1))
-    assert (before.cost_usd, after.cost_usd, after.price_id) == (Decimal("0.15"), Decimal(7), state.pk)
+    before, after = (
+        engine.cost_of(None, usage, state.recorded_at + timedelta(seconds=step)) for step in (-1, 1)
+    )
+    assert (before.cost_usd, after.cost_usd, after.price_id) == (
+        Decimal("0.15"),
+        Decimal(7),
+        state.pk,
+    )
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    "failure", [httpx2.ConnectError("no network"), ValueError("Expected fetched prices payload to be a provider array")]
+    "failure",
+    [
+        httpx2.ConnectError("no network"),
+        ValueError("Expected fetched prices payload to be a provider array"),
+    ],
 )
 def test_without_a_network_the_last_state_stays(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception

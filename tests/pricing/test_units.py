@@ -1,4 +1,6 @@
-"""Usage keys as providers name them, what they count, and that nothing counts twice (docs/pricing.md)."""
+"""Usage keys as providers name them, what they count, and that nothing counts twice
+(docs/pricing.md).
+"""
 
 import pytest
 
@@ -6,13 +8,25 @@ from pricing.units import TokenCounts, UnitKind, count_tokens, unit_kind, units_
 
 FORMS = {
     "OpenAI's, as Langfuse takes it apart": (
-        {"input": 60, "input_cached_tokens": 40, "output": 30, "output_reasoning_tokens": 20, "total": 150},
+        {
+            "input": 60,
+            "input_cached_tokens": 40,
+            "output": 30,
+            "output_reasoning_tokens": 20,
+            "total": 150,
+        },
         {"input": 60, "cached_input": 40, "output": 30, "reasoning": 20},
         TokenCounts(input=100, output=50, total=150, cached=40, reasoning=20),
     ),
     "OpenAI's own: cached inside the prompt, reasoning inside the completion": (
-        {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150, "prompt_tokens_details.cached_tokens": 40,
-         "completion_tokens_details.reasoning_tokens": 20, "total": 360},
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 50,
+            "total_tokens": 150,
+            "prompt_tokens_details.cached_tokens": 40,
+            "completion_tokens_details.reasoning_tokens": 20,
+            "total": 360,
+        },
         {"input": 60, "cached_input": 40, "output": 30, "reasoning": 20},
         TokenCounts(input=100, output=50, total=150, cached=40, reasoning=20),
     ),
@@ -22,13 +36,24 @@ FORMS = {
         TokenCounts(input=100, output=50, total=150, cached=40),
     ),
     "Anthropic's: cached beside the input": (
-        {"input": 100, "output": 50, "cache_read_input_tokens": 2000, "cache_creation_input_tokens": 300, "total": 2450},
+        {
+            "input": 100,
+            "output": 50,
+            "cache_read_input_tokens": 2000,
+            "cache_creation_input_tokens": 300,
+            "total": 2450,
+        },
         {"input": 100, "cached_input": 2000, "cache_write": 300, "output": 50},
         TokenCounts(input=2400, output=50, total=2450, cached=2000, cache_write=300),
     ),
     "Anthropic's with lifetimes: the creation is their sum": (
-        {"input": 100, "output": 50, "cache_creation_input_tokens": 300, "ephemeral_5m_input_tokens": 100,
-         "ephemeral_1h_input_tokens": 200},
+        {
+            "input": 100,
+            "output": 50,
+            "cache_creation_input_tokens": 300,
+            "ephemeral_5m_input_tokens": 100,
+            "ephemeral_1h_input_tokens": 200,
+        },
         {"input": 100, "cache_write": 100, "cache_write_1h": 200, "output": 50},
         TokenCounts(input=400, output=50, total=450, cache_write=300),
     ),
@@ -38,8 +63,13 @@ FORMS = {
         TokenCounts(input=100, output=12, total=112, cached=10, reasoning=7),
     ),
     "Google's own: cached inside the prompt, thoughts beside the candidates": (
-        {"promptTokenCount": 100, "candidatesTokenCount": 50, "thoughtsTokenCount": 20, "cachedContentTokenCount": 40,
-         "totalTokenCount": 170},
+        {
+            "promptTokenCount": 100,
+            "candidatesTokenCount": 50,
+            "thoughtsTokenCount": 20,
+            "cachedContentTokenCount": 40,
+            "totalTokenCount": 170,
+        },
         {"input": 60, "cached_input": 40, "output": 50, "reasoning": 20},
         TokenCounts(input=100, output=70, total=170, cached=40, reasoning=20),
     ),
@@ -55,13 +85,17 @@ FORMS = {
     ),
     "own keys": ({"searches": 3, "total": 7}, {}, TokenCounts(total=7)),
     "nothing": ({}, {}, TokenCounts()),
-    "a total that differs from any sum": ({"input": 1, "output": 1, "total": 9}, {"input": 1, "output": 1}, TokenCounts(1, 1, 9)),
+    "a total that differs from any sum": (
+        {"input": 1, "output": 1, "total": 9},
+        {"input": 1, "output": 1},
+        TokenCounts(1, 1, 9),
+    ),
     "a total that would take more out than there is": (
         {"input": 10, "input_cached_tokens": 40, "total": 10},
         {"input": 10, "cached_input": 40},
         TokenCounts(input=50, total=10, cached=40),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -23,7 +23,9 @@ def test_there_is_only_one_default_tenant() -> None:
 
 def test_createsuperuser_puts_it_into_the_default_tenant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "secret-enough")
-    call_command("createsuperuser", "--noinput", "--username", "root", "--email", "root@example.com")
+    call_command(
+        "createsuperuser", "--noinput", "--username", "root", "--email", "root@example.com"
+    )
     assert User.objects.get(username="root").tenant.is_default
 
 

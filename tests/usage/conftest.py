@@ -42,7 +42,11 @@ def use(bare_connection: LangfuseConnection) -> Callable[..., None]:
         **extra: Any,
     ) -> None:
         trace_id = f"run{next(number)}"
-        owner = {"user_reference": str(user.pk), "tenant_reference": str(user.tenant_id)} if user else {}
+        owner = (
+            {"user_reference": str(user.pk), "tenant_reference": str(user.tenant_id)}
+            if user
+            else {}
+        )
         common = {
             "trace_id": trace_id,
             "start_time": start,
@@ -50,9 +54,17 @@ def use(bare_connection: LangfuseConnection) -> Callable[..., None]:
             "flow_id": flow,
             "project_id": project,
         }
-        root = received("root", is_root=True, level="ERROR" if failed else "DEFAULT", **common, **owner)
+        root = received(
+            "root", is_root=True, level="ERROR" if failed else "DEFAULT", **common, **owner
+        )
         usage = {"input": 10, "output": 5, "total": 15}
-        call = received("call", model=model, usage_details=usage, cost_usd=None if cost is None else Decimal(cost), **{**common, **extra})
+        call = received(
+            "call",
+            model=model,
+            usage_details=usage,
+            cost_usd=None if cost is None else Decimal(cost),
+            **{**common, **extra},
+        )
         with transaction.atomic():
             apply_received(bare_connection, [root, call])
 
@@ -77,8 +89,21 @@ def api() -> Callable[..., Any]:
 def some_usage(people: People, use: Callable[..., None]) -> None:
     """Three runs of Acme (one failed), two of Globex, one of nobody."""
     use(people.acme_user, "0.06", flow=str(people.flow.pk), project=str(people.project.pk))
-    use(people.acme_user, "0.0006", NOON + timedelta(hours=30), model="gpt-5", failed=True, seconds=3)
-    use(people.acme_colleague, "0.02", NOON + timedelta(minutes=50), model="gpt-5", flow="unknown-flow")
+    use(
+        people.acme_user,
+        "0.0006",
+        NOON + timedelta(hours=30),
+        model="gpt-5",
+        failed=True,
+        seconds=3,
+    )
+    use(
+        people.acme_colleague,
+        "0.02",
+        NOON + timedelta(minutes=50),
+        model="gpt-5",
+        flow="unknown-flow",
+    )
     use(people.globex_user, "1", NOON - timedelta(days=1))
     use(people.globex_user, "0.5", NOON)
     use(None, "0.25", NOON)

@@ -1,4 +1,6 @@
-"""Usage drawn at random, applied as the sync applies it, with rollups that are built, stale, or neither."""
+"""Usage drawn at random, applied as the sync applies it, with rollups that are built, stale, or
+neither.
+"""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,17 +19,30 @@ from usage.sync.voiding import void
 
 
 def moments_around(centre: datetime) -> st.SearchStrategy[datetime]:
-    return st.integers(-3 * 24 * 60, 3 * 24 * 60).map(lambda minutes: centre + timedelta(minutes=minutes))
+    return st.integers(-3 * 24 * 60, 3 * 24 * 60).map(
+        lambda minutes: centre + timedelta(minutes=minutes)
+    )
 
 
-def draw_usage(data: st.DataObject, connection: LangfuseConnection, people: People, centre: datetime = NOON) -> None:
-    """Up to 13 steps of nine runs within three days of the centre: of three users, of half an owner, of none; late ones after building.
+def draw_usage(
+    data: st.DataObject, connection: LangfuseConnection, people: People, centre: datetime = NOON
+) -> None:
+    """Up to 13 steps of nine runs within three days of the centre: of three users, of half an
+    owner, of none; late ones after building.
 
     A run may be voided. Call it inside a transaction.
     """
     users = [people.acme_user, people.acme_colleague, people.globex_user]
     own = [(str(one.tenant_id), str(one.pk)) for one in users]
-    owners = st.sampled_from([("", ""), ("", "nobody"), *own, (str(people.acme.pk), ""), (str(people.acme.pk), str(people.globex_user.pk))])
+    owners = st.sampled_from(
+        [
+            ("", ""),
+            ("", "nobody"),
+            *own,
+            (str(people.acme.pk), ""),
+            (str(people.acme.pk), str(people.globex_user.pk)),
+        ]
+    )
     moments = moments_around(centre)
     # What comes late lies where other things lie already.
     hours = st.integers(-24, 24).map(lambda number: centre + timedelta(hours=number))
@@ -36,14 +51,20 @@ def draw_usage(data: st.DataObject, connection: LangfuseConnection, people: Peop
         tenant, user = data.draw(owners)
         start = data.draw(when)
         usage = data.draw(st.sampled_from([{}, {"input": 7, "output": 2, "total": 9}]))
-        cost = data.draw(st.none() | st.decimals(min_value=0, max_value=5, places=12)) if usage else None
+        cost = (
+            data.draw(st.none() | st.decimals(min_value=0, max_value=5, places=12))
+            if usage
+            else None
+        )
         return received(
             f"o{number}",
             trace_id=f"t{data.draw(st.integers(0, 8))}",
             is_root=data.draw(st.booleans()),
             level=data.draw(st.sampled_from(["DEFAULT", "ERROR"])),
             start_time=start,
-            end_time=data.draw(st.none() | st.just(start + timedelta(milliseconds=data.draw(st.integers(0, 9000))))),
+            end_time=data.draw(
+                st.none() | st.just(start + timedelta(milliseconds=data.draw(st.integers(0, 9000))))
+            ),
             tenant_reference=tenant,
             user_reference=user,
             flow_id=data.draw(st.sampled_from(["", "f1", "f2"])),
@@ -53,12 +74,21 @@ def draw_usage(data: st.DataObject, connection: LangfuseConnection, people: Peop
             cost_usd=cost,
         )
 
-    apply_received(connection, [step(number, moments) for number in range(data.draw(st.integers(0, 10)))])
-    built_at = data.draw(st.none() | moments | st.just(centre + timedelta(days=60)), label="built at")
+    apply_received(
+        connection, [step(number, moments) for number in range(data.draw(st.integers(0, 10)))]
+    )
+    built_at = data.draw(
+        st.none() | moments | st.just(centre + timedelta(days=60)), label="built at"
+    )
     if built_at:
         build_rollups(built_at)
-        apply_received(connection, [step(number, hours) for number in range(8, 8 + data.draw(st.integers(0, 3)))])
-    if data.draw(st.booleans(), label="one is voided") and (trace := Trace.objects.order_by("pk").first()):
+        apply_received(
+            connection,
+            [step(number, hours) for number in range(8, 8 + data.draw(st.integers(0, 3)))],
+        )
+    if data.draw(st.booleans(), label="one is voided") and (
+        trace := Trace.objects.order_by("pk").first()
+    ):
         step_id = next(iter(received_of(trace).observations))
         ReceivedTrace.objects.filter(trace=trace).update(gone=packed_gone({step_id: centre}))
         Trace.objects.filter(pk=trace.pk).update(gone_observations=1)

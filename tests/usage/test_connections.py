@@ -12,13 +12,21 @@ from usage.connections import configured_connection, enabled_connections
 from usage.models import LangfuseConnection
 
 pytestmark = pytest.mark.django_db
-SHOW = "from django.conf import settings as s; print(s.LANGFUSE_HOST, s.LANGFUSE_PUBLIC_KEY, s.LANGFUSE_SECRET_KEY, s.USES_SANDBOX)"
+SHOW = (
+    "from django.conf import settings as s; print(s.LANGFUSE_HOST, s.LANGFUSE_PUBLIC_KEY,"
+    " s.LANGFUSE_SECRET_KEY, s.USES_SANDBOX)"
+)
 
 
 def settings_with(**environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if "LANGFUSE" not in key}
     return subprocess.run(
-        [sys.executable, "-c", SHOW], env={**clean, **environment}, capture_output=True, text=True, cwd=project.BASE_DIR, check=False
+        [sys.executable, "-c", SHOW],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        cwd=project.BASE_DIR,
+        check=False,
     )
 
 
@@ -26,8 +34,18 @@ def settings_with(**environment: str) -> subprocess.CompletedProcess[str]:
     ("environment", "shown"),
     [
         ({}, "https://cloud.langfuse.com   True"),
-        ({"KLUISZ_LANGFUSE_PUBLIC_KEY": "pk", "KLUISZ_LANGFUSE_SECRET_KEY": "sk"}, "https://cloud.langfuse.com pk sk False"),
-        ({"LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk", "LANGFUSE_BASE_URL": "http://h"}, "http://h pk sk False"),
+        (
+            {"KLUISZ_LANGFUSE_PUBLIC_KEY": "pk", "KLUISZ_LANGFUSE_SECRET_KEY": "sk"},
+            "https://cloud.langfuse.com pk sk False",
+        ),
+        (
+            {
+                "LANGFUSE_PUBLIC_KEY": "pk",
+                "LANGFUSE_SECRET_KEY": "sk",
+                "LANGFUSE_BASE_URL": "http://h",
+            },
+            "http://h pk sk False",
+        ),
         (
             {
                 "KLUISZ_LANGFUSE_PUBLIC_KEY": "pk",
@@ -39,7 +57,9 @@ def settings_with(**environment: str) -> subprocess.CompletedProcess[str]:
         ),
     ],
 )
-def test_settings_come_from_the_environment_with_or_without_the_prefix(environment: dict[str, str], shown: str) -> None:
+def test_settings_come_from_the_environment_with_or_without_the_prefix(
+    environment: dict[str, str], shown: str
+) -> None:
     assert settings_with(**environment).stdout.strip() == shown
 
 
@@ -53,13 +73,19 @@ def test_without_keys_it_is_the_sandbox_and_with_them_the_environments(settings:
     settings.USES_SANDBOX = True
     assert configured_connection().source == "sandbox"
     settings.USES_SANDBOX = False
-    settings.LANGFUSE_HOST, settings.LANGFUSE_PUBLIC_KEY, settings.LANGFUSE_SECRET_KEY = "http://h", "pk", "sk"
+    settings.LANGFUSE_HOST, settings.LANGFUSE_PUBLIC_KEY, settings.LANGFUSE_SECRET_KEY = (
+        "http://h",
+        "pk",
+        "sk",
+    )
     first = configured_connection()
     assert (first.source, first.host, first.secret_key) == ("environment", "http://h", "sk")
     settings.LANGFUSE_SECRET_KEY = "sk-new"
     assert configured_connection().pk == first.pk
     assert LangfuseConnection.objects.get(pk=first.pk).secret_key == "sk-new"
-    assert [one.source for one in enabled_connections()] == ["environment"], "the sandbox is no longer read"
+    assert [one.source for one in enabled_connections()] == ["environment"], (
+        "the sandbox is no longer read"
+    )
     settings.USES_SANDBOX = True
     assert [one.source for one in enabled_connections()] == ["sandbox"]
 

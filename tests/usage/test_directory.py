@@ -27,10 +27,27 @@ def document() -> dict[str, Any]:
                 "valid_from": "2026-01-01T00:00:00Z",
             }
         ],
-        "tenants": [{"id": TENANT, "name": "Acme", "slug": "acme", "timezone": "Europe/Amsterdam", "default_tier": "Pro"}],
+        "tenants": [
+            {
+                "id": TENANT,
+                "name": "Acme",
+                "slug": "acme",
+                "timezone": "Europe/Amsterdam",
+                "default_tier": "Pro",
+            }
+        ],
         "projects": [{"id": PROJECT, "name": "Care", "tenant": "acme"}],
         "flows": [{"id": FLOW, "name": "Triage", "project": PROJECT}],
-        "users": [{"id": USER, "username": "ann", "email": "ann@example.com", "tenant": "acme", "tier": "Pro", "is_tenant_admin": True}],
+        "users": [
+            {
+                "id": USER,
+                "username": "ann",
+                "email": "ann@example.com",
+                "tenant": "acme",
+                "tier": "Pro",
+                "is_tenant_admin": True,
+            }
+        ],
     }
 
 
@@ -41,13 +58,31 @@ def load(tmp_path: Path, content: Any) -> None:
 
 
 def counts() -> list[int]:
-    return [model.objects.count() for model in (Tenant, Project, Flow, User, PricingTier, TierRate, TierAssignment, Account, Transaction)]
+    return [
+        model.objects.count()
+        for model in (
+            Tenant,
+            Project,
+            Flow,
+            User,
+            PricingTier,
+            TierRate,
+            TierAssignment,
+            Account,
+            Transaction,
+        )
+    ]
 
 
 def test_it_works(tmp_path: Path) -> None:
     load(tmp_path, document())
     user = User.objects.get()
-    assert (str(user.pk), user.tenant.slug, user.is_tenant_admin, user.has_usable_password()) == (USER, "acme", True, False)
+    assert (str(user.pk), user.tenant.slug, user.is_tenant_admin, user.has_usable_password()) == (
+        USER,
+        "acme",
+        True,
+        False,
+    )
     assert Flow.objects.get().project.tenant.name == "Acme"
     assert str(TierRate.objects.get().pricing_multiplier) == "0.950000"
     assert Account.objects.get().allocated == 100
@@ -74,24 +109,49 @@ def test_what_changed_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"tiers": [{"name": "Pro", "credits_per_usd": "0", "pricing_multiplier": 1}]}, "credits_per_usd is 0"),
-        ({"tiers": [{"name": "Pro", "credits_per_usd": "abc", "pricing_multiplier": 1}]}, "tiers[0]"),
-        ({"tiers": [{"name": "Pro", "credits_per_usd": "1", "pricing_multiplier": -1}]}, "pricing_multiplier is -1"),
+        (
+            {"tiers": [{"name": "Pro", "credits_per_usd": "0", "pricing_multiplier": 1}]},
+            "credits_per_usd is 0",
+        ),
+        (
+            {"tiers": [{"name": "Pro", "credits_per_usd": "abc", "pricing_multiplier": 1}]},
+            "tiers[0]",
+        ),
+        (
+            {"tiers": [{"name": "Pro", "credits_per_usd": "1", "pricing_multiplier": -1}]},
+            "pricing_multiplier is -1",
+        ),
         ({"tiers": [{"name": "Pro", "credits_per_usd": "NaN", "pricing_multiplier": 1}]}, "NaN"),
-        ({"tenants": [{"id": TENANT, "name": "A", "slug": "a", "timezone": "Mars/Olympus"}]}, "Mars/Olympus"),
+        (
+            {"tenants": [{"id": TENANT, "name": "A", "slug": "a", "timezone": "Mars/Olympus"}]},
+            "Mars/Olympus",
+        ),
         ({"tenants": [{"id": "acme", "name": "A", "slug": "a"}]}, "tenants[0].id"),
         ({"tenants": [{"id": TENANT, "name": "A", "slug": "not a slug"}]}, "tenants[0].slug"),
-        ({"users": [{"id": USER, "username": "ann", "tenant": "nobody"}]}, "tenant “nobody” of user “ann”"),
-        ({"users": [{"id": USER, "username": "ann", "tenant": "acme", "tier": "Gold"}]}, "tier “Gold” of user “ann”"),
+        (
+            {"users": [{"id": USER, "username": "ann", "tenant": "nobody"}]},
+            "tenant “nobody” of user “ann”",
+        ),
+        (
+            {"users": [{"id": USER, "username": "ann", "tenant": "acme", "tier": "Gold"}]},
+            "tier “Gold” of user “ann”",
+        ),
         ({"flows": [{"id": FLOW, "name": "T", "project": str(uuid4())}]}, "of flow “T” is unknown"),
         ({"planets": []}, "planets"),
         (
-            {"users": [{"id": USER, "username": "a", "tenant": "acme"}, {"id": str(uuid4()), "username": "a", "tenant": "acme"}]},
+            {
+                "users": [
+                    {"id": USER, "username": "a", "tenant": "acme"},
+                    {"id": str(uuid4()), "username": "a", "tenant": "acme"},
+                ]
+            },
             "contradicts",
         ),
     ],
 )
-def test_bad_input_is_named_and_nothing_is_changed(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_bad_input_is_named_and_nothing_is_changed(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
     before = counts()
     with pytest.raises(CommandError) as caught:
         load(tmp_path, {**document(), **change})

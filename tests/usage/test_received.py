@@ -15,13 +15,17 @@ from usage.langfuse.wire import ReceivedObservation, SaidOfTrace
 from usage.received import in_precedence, is_newer, newest_by_trace, packed, packed_gone, unpacked
 from usage.sync.assemble import assemble
 
-moments = st.integers(-(10**13), 10**13).map(lambda microseconds: NOON + timedelta(microseconds=microseconds))
+moments = st.integers(-(10**13), 10**13).map(
+    lambda microseconds: NOON + timedelta(microseconds=microseconds)
+)
 # Quotes, backslashes, control characters and what is not ASCII among them.
 texts = st.text(max_size=8).map(lambda text: text.replace("\x00", "")) | st.sampled_from(
     ["", 'say "x"', "a\\b", "tab\there", "Zürich", "\\N"]
 )
 observations = st.builds(
-    lambda step_id, said, **fields: ReceivedObservation("t1", SaidOfTrace(*said), received(step_id, **fields).step),
+    lambda step_id, said, **fields: ReceivedObservation(
+        "t1", SaidOfTrace(*said), received(step_id, **fields).step
+    ),
     st.sampled_from("abcdef"),
     st.tuples(*[st.sampled_from(["", "x", "y"])] * 5),
     name=texts,
@@ -36,8 +40,13 @@ observations = st.builds(
 )
 
 
-@given(st.lists(observations, min_size=1, max_size=8), st.dictionaries(st.sampled_from("abcdef"), moments))
-def test_what_is_packed_comes_back_as_it_was(versions: list[ReceivedObservation], gone: dict[str, datetime]) -> None:
+@given(
+    st.lists(observations, min_size=1, max_size=8),
+    st.dictionaries(st.sampled_from("abcdef"), moments),
+)
+def test_what_is_packed_comes_back_as_it_was(
+    versions: list[ReceivedObservation], gone: dict[str, datetime]
+) -> None:
     steps = newest_by_trace(versions)["t1"]
     ordered = in_precedence([*steps.values()])
     for decided in (ordered[0].said, SaidOfTrace("of", "no", "step")):
@@ -46,11 +55,15 @@ def test_what_is_packed_comes_back_as_it_was(versions: list[ReceivedObservation]
 
 
 @given(st.lists(observations, min_size=1, max_size=8), st.randoms())
-def test_the_same_steps_are_the_same_text_in_whatever_order_they_came(versions: list[ReceivedObservation], chance: Any) -> None:
+def test_the_same_steps_are_the_same_text_in_whatever_order_they_came(
+    versions: list[ReceivedObservation], chance: Any
+) -> None:
     engine = PricingEngine(BOOK)
 
     def text(history: list[ReceivedObservation]) -> str:
-        return assemble(1, KEY, [*newest_by_trace(history)["t1"].values()], DIRECTORY, engine).received
+        return assemble(
+            1, KEY, [*newest_by_trace(history)["t1"].values()], DIRECTORY, engine
+        ).received
 
     shuffled = [*versions]
     chance.shuffle(shuffled)
@@ -63,20 +76,28 @@ def test_the_same_usage_in_another_order_is_the_same_text() -> None:
 
 
 @given(observations, observations)
-def test_of_two_versions_that_differ_exactly_one_is_newer(one: ReceivedObservation, other: ReceivedObservation) -> None:
+def test_of_two_versions_that_differ_exactly_one_is_newer(
+    one: ReceivedObservation, other: ReceivedObservation
+) -> None:
     assert [is_newer(one, other), is_newer(other, one)].count(True) == (0 if one == other else 1)
 
 
 def test_what_a_step_says_as_the_trace_was_decided_is_not_said_again() -> None:
     said = {"user_reference": "someone", "flow_id": "flow-of-ours", "trace_name": "Run"}
-    _, _, text = assemble(1, KEY, [received("a", **said), received("b", **said)], DIRECTORY, PricingEngine(BOOK))
+    _, _, text = assemble(
+        1, KEY, [received("a", **said), received("b", **said)], DIRECTORY, PricingEngine(BOOK)
+    )
     assert "flow-of-ours" not in text
-    _, _, text = assemble(1, KEY, [received("a", is_root=True, **said), received("b")], DIRECTORY, PricingEngine(BOOK))
+    _, _, text = assemble(
+        1, KEY, [received("a", is_root=True, **said), received("b")], DIRECTORY, PricingEngine(BOOK)
+    )
     assert text.startswith("[[null,")
     assert '[["","","","",""],' in text
 
 
 @pytest.mark.parametrize("cost", ["0.000000000001", "9999.999999999999", "0"])
 def test_costs_keep_every_place(cost: str) -> None:
-    back = unpacked("t1", SaidOfTrace(), packed([received("a", cost_usd=Decimal(cost))], SaidOfTrace()), "")
+    back = unpacked(
+        "t1", SaidOfTrace(), packed([received("a", cost_usd=Decimal(cost))], SaidOfTrace()), ""
+    )
     assert back.observations["a"].step.cost_usd == Decimal(cost)

@@ -35,7 +35,9 @@ class OwnerFilter(admin.SimpleListFilter):
 
 
 class GoneFilter(admin.SimpleListFilter):
-    """Deleted in Langfuse since it was read (domain.md: it stays billed unless an operator voids it)."""
+    """Deleted in Langfuse since it was read (domain.md: it stays billed unless an operator voids
+    it).
+    """
 
     title = "in Langfuse"
     parameter_name = "in_langfuse"
@@ -56,7 +58,13 @@ class ReasonForm(ActionForm):
         required=False,
         max_length=500,
         label="",
-        widget=forms.TextInput(attrs={"placeholder": "Reason, for voiding", "class": "action-reason", "aria-label": "Reason"}),
+        widget=forms.TextInput(
+            attrs={
+                "placeholder": "Reason, for voiding",
+                "class": "action-reason",
+                "aria-label": "Reason",
+            }
+        ),
     )
 
 
@@ -67,10 +75,17 @@ class TraceAdmin(ReadOnlyAdmin):
     change_form_before_template = "admin/usage/explanation.html"
 
     def changeform_view(
-        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: dict[str, Any] | None = None
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         trace = self.get_object(request, unquote(object_id)) if object_id else None
-        context = {**(extra_context or {}), **({"explanation": explain(trace, admin_user(request))} if trace else {})}
+        context = {
+            **(extra_context or {}),
+            **({"explanation": explain(trace, admin_user(request))} if trace else {}),
+        }
         return super().changeform_view(request, object_id, form_url, context)
 
     def has_void_permission(self, request: HttpRequest) -> bool:
@@ -88,7 +103,9 @@ class TraceAdmin(ReadOnlyAdmin):
         except ValueError as error:
             messages.error(request, str(error))
         else:
-            messages.success(request, f"Voided {count} traces; what was charged for them has been refunded.")
+            messages.success(
+                request, f"Voided {count} traces; what was charged for them has been refunded."
+            )
 
     @admin.action(description="Restore: bill voided traces again", permissions=["void"])
     def restore_traces(self, request: HttpRequest, queryset: QuerySet[Trace]) -> None:
@@ -96,7 +113,9 @@ class TraceAdmin(ReadOnlyAdmin):
         messages.success(request, f"Restored {count} traces; they are charged again.")
 
     @admin.action(description="Reprice the days of these traces…", permissions=["void"])
-    def reprice_period(self, request: HttpRequest, queryset: QuerySet[Trace]) -> HttpResponseRedirect:
+    def reprice_period(
+        self, request: HttpRequest, queryset: QuerySet[Trace]
+    ) -> HttpResponseRedirect:
         """On to the dry run for the days that the chosen traces lie in."""
         span = queryset.aggregate(first=Min("start_time"), last=Max("start_time"))
         query = {"first_day": span["first"].date(), "last_day": span["last"].date(), "tenant": ""}
@@ -118,7 +137,14 @@ class TraceAdmin(ReadOnlyAdmin):
     ]
     list_filter = [OwnerFilter, GoneFilter, "is_failed", "tenant"]
     list_select_related = ["tenant", "user"]
-    search_fields = ["langfuse_trace_id", "name", "user__username", "user_reference", "tenant_reference", "flow_id"]
+    search_fields = [
+        "langfuse_trace_id",
+        "name",
+        "user__username",
+        "user_reference",
+        "tenant_reference",
+        "flow_id",
+    ]
     show_full_result_count = False
 
 

@@ -47,7 +47,12 @@ class PeriodOfTenantForm(forms.Form):
 
     first_day = forms.DateField(widget=DateInput)
     last_day = forms.DateField(widget=DateInput, help_text="Included.")
-    tenant = forms.ModelChoiceField(Tenant.objects.all(), required=False, empty_label="All tenants", widget=UnfoldAdminSelectWidget)
+    tenant = forms.ModelChoiceField(
+        Tenant.objects.all(),
+        required=False,
+        empty_label="All tenants",
+        widget=UnfoldAdminSelectWidget,
+    )
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
@@ -72,7 +77,10 @@ class PeriodOfTenantForm(forms.Form):
 
 class RepricingForm(PeriodOfTenantForm):
     reason = forms.CharField(
-        max_length=400, required=False, widget=UnfoldAdminTextInputWidget, help_text="Kept with the repricing and each adjustment."
+        max_length=400,
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Kept with the repricing and each adjustment.",
     )
 
 
@@ -80,17 +88,29 @@ class WhatIfForm(PeriodOfTenantForm):
     """Each tier is a scenario of its own; without one, the tiers stay as they are."""
 
     tiers = forms.ModelMultipleChoiceField(
-        PricingTier.objects.all(), required=False, label="If everybody had the tier", widget=forms.CheckboxSelectMultiple
+        PricingTier.objects.all(),
+        required=False,
+        label="If everybody had the tier",
+        widget=forms.CheckboxSelectMultiple,
     )
-    model = forms.CharField(required=False, max_length=200, label="If the calls of model", widget=UnfoldAdminTextInputWidget)
-    other_model = forms.CharField(required=False, max_length=200, label="had been of model", widget=UnfoldAdminTextInputWidget)
+    model = forms.CharField(
+        required=False,
+        max_length=200,
+        label="If the calls of model",
+        widget=UnfoldAdminTextInputWidget,
+    )
+    other_model = forms.CharField(
+        required=False, max_length=200, label="had been of model", widget=UnfoldAdminTextInputWidget
+    )
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         if bool(cleaned.get("model")) != bool(cleaned.get("other_model")):
             self.add_error("other_model", "Write both models, or neither.")
         if not cleaned.get("tiers") and not cleaned.get("model"):
-            self.add_error(None, "Choose a tier, or write two models: otherwise nothing would be different.")
+            self.add_error(
+                None, "Choose a tier, or write two models: otherwise nothing would be different."
+            )
         return cleaned
 
     @property
@@ -102,7 +122,13 @@ class WhatIfForm(PeriodOfTenantForm):
         if not tiers:
             return [Scenario(suffix, timezone.now(), models=models)]
         return [
-            Scenario(f"{tier.name}, {suffix}" if suffix else tier.name, timezone.now(), tier_id=tier.pk, models=models) for tier in tiers
+            Scenario(
+                f"{tier.name}, {suffix}" if suffix else tier.name,
+                timezone.now(),
+                tier_id=tier.pk,
+                models=models,
+            )
+            for tier in tiers
         ]
 
 
@@ -115,10 +141,19 @@ def last_month(today: date) -> tuple[date, date]:
 @admin.register(Repricing)
 class RepricingAdmin(ReadOnlyAdmin):
     list_display = [
-        "id", "state", "start", "end", "tenant", "reason", "traces_done", "traces_changed", amount_column("cost_usd_difference"),
+        "id",
+        "state",
+        "start",
+        "end",
+        "tenant",
+        "reason",
+        "traces_done",
+        "traces_changed",
+        amount_column("cost_usd_difference"),
         amount_column("credits_difference"),
-        "created_at", "created_by",
-    ]  # fmt: skip
+        "created_at",
+        "created_by",
+    ]
     list_filter = ["state", "tenant"]
     list_select_related = ["tenant", "created_by"]
     actions_detail = ["stop", "resume", "undo"]
@@ -133,17 +168,23 @@ class RepricingAdmin(ReadOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
-            path("unpriced/", view(platform_admins_only(unpriced_view)), name="usage_unpricedusage"),
+            path(
+                "unpriced/", view(platform_admins_only(unpriced_view)), name="usage_unpricedusage"
+            ),
             path("what-if/", view(platform_admins_only(what_if_view)), name="usage_whatif"),
             *super().get_urls(),
         ]
 
-    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
         """The dry run first; applying it is a second step on the same page."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         asked = request.POST if request.method == "POST" else request.GET
-        form = RepricingForm(asked) if "first_day" in asked else RepricingForm(initial=_this_month())
+        form = (
+            RepricingForm(asked) if "first_day" in asked else RepricingForm(initial=_this_month())
+        )
         found = None
         if form.is_bound and form.is_valid():
             start, end = form.period
@@ -151,19 +192,34 @@ class RepricingAdmin(ReadOnlyAdmin):
                 return self._begin(request, form)
             found = preview(start, end, form.tenant_chosen.pk if form.tenant_chosen else None)
         context = {
-            **self.admin_site.each_context(request), "title": "Reprice usage", "form": form, "preview": found,
-            "rows": labelled(found)[:ROWS_SHOWN] if found else [], "rows_shown": ROWS_SHOWN, "opts": Repricing._meta,
-        }  # fmt: skip
+            **self.admin_site.each_context(request),
+            "title": "Reprice usage",
+            "form": form,
+            "preview": found,
+            "rows": labelled(found)[:ROWS_SHOWN] if found else [],
+            "rows_shown": ROWS_SHOWN,
+            "opts": Repricing._meta,
+        }
         return render(request, "admin/usage/reprice.html", context)
 
     def _begin(self, request: HttpRequest, form: RepricingForm) -> HttpResponse:
         start, end = form.period
         try:
-            repricing = service.begin(start, end, reason=form.cleaned_data["reason"], by=admin_user(request), tenant=form.tenant_chosen)
+            repricing = service.begin(
+                start,
+                end,
+                reason=form.cleaned_data["reason"],
+                by=admin_user(request),
+                tenant=form.tenant_chosen,
+            )
         except ValueError as error:
             messages.error(request, str(error))
-            query = {name: request.POST.get(name, "") for name in ("first_day", "last_day", "tenant")}
-            return HttpResponseRedirect(f"{reverse('admin:usage_repricing_add')}?{urlencode(query)}")
+            query = {
+                name: request.POST.get(name, "") for name in ("first_day", "last_day", "tenant")
+            }
+            return HttpResponseRedirect(
+                f"{reverse('admin:usage_repricing_add')}?{urlencode(query)}"
+            )
         return self._advanced(request, repricing)
 
     @action(description="Stop", url_path="stop", permissions=["move"])
@@ -178,7 +234,9 @@ class RepricingAdmin(ReadOnlyAdmin):
     def undo(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self._moved(request, object_id, service.undo)
 
-    def _moved(self, request: HttpRequest, object_id: str, move: Callable[[Repricing], None]) -> HttpResponse:
+    def _moved(
+        self, request: HttpRequest, object_id: str, move: Callable[[Repricing], None]
+    ) -> HttpResponse:
         repricing = Repricing.objects.get(pk=object_id)
         try:
             move(repricing)
@@ -190,7 +248,11 @@ class RepricingAdmin(ReadOnlyAdmin):
     def _advanced(self, request: HttpRequest, repricing: Repricing) -> HttpResponse:
         service.advance(repricing, SECONDS_A_REQUEST)
         if repricing.state in Repricing.UNDER_WAY:
-            messages.info(request, f"{repricing.traces_done:,} traces are done; the worker goes on with the rest every minute.")
+            messages.info(
+                request,
+                f"{repricing.traces_done:,} traces are done; the worker goes on with the rest every"
+                " minute.",
+            )
         else:
             messages.success(request, f"{repricing}: {repricing.get_state_display().lower()}.")
         return HttpResponseRedirect(reverse("admin:usage_repricing_change", args=[repricing.pk]))
@@ -201,7 +263,9 @@ def _this_month() -> dict[str, date]:
     return {"first_day": today.replace(day=1), "last_day": today}
 
 
-def platform_admins_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+def platform_admins_only(
+    view: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
     """Refuses anyone else with 403."""
 
     def checked(request: HttpRequest) -> HttpResponse:
@@ -215,7 +279,14 @@ def platform_admins_only(view: Callable[[HttpRequest], HttpResponse]) -> Callabl
 def unpriced_view(request: HttpRequest) -> HttpResponse:
     """Models without a price; each with a link to enter one, filled in as far as it can be."""
     rows = [
-        (one, f"{reverse('admin:pricing_modelprice_add')}?{urlencode(_price_to_enter(one.model, one.first_seen))}")
+        (
+            one,
+            (
+                reverse("admin:pricing_modelprice_add")
+                + "?"
+                + urlencode(_price_to_enter(one.model, one.first_seen))
+            ),
+        )
         for one in unpriced_models()
     ]
     context = {**admin.site.each_context(request), "title": "Unpriced usage", "rows": rows}
@@ -230,16 +301,30 @@ def _price_to_enter(model: str, first_seen: datetime) -> dict[str, str]:
 def what_if_view(request: HttpRequest) -> HttpResponse:
     """Real usage on other terms, side by side for each tenant."""
     first, last = last_month(timezone.now().date())
-    form = WhatIfForm(request.GET) if "first_day" in request.GET else WhatIfForm(initial={"first_day": first, "last_day": last})
+    form = (
+        WhatIfForm(request.GET)
+        if "first_day" in request.GET
+        else WhatIfForm(initial={"first_day": first, "last_day": last})
+    )
     comparisons: list[Comparison] = []
     scenarios: list[Scenario] = []
     if form.is_bound and form.is_valid():
         scenarios = form.scenarios
-        comparisons = what_if(*form.period, scenarios, form.tenant_chosen.pk if form.tenant_chosen else None)
+        comparisons = what_if(
+            *form.period, scenarios, form.tenant_chosen.pk if form.tenant_chosen else None
+        )
     labels = names.tenants_by_id(one.tenant_id for one in comparisons)
-    rows = [(labels[one.tenant_id].name if one.tenant_id in labels else names.UNATTRIBUTED_LABEL, one) for one in comparisons]
+    rows = [
+        (labels[one.tenant_id].name if one.tenant_id in labels else names.UNATTRIBUTED_LABEL, one)
+        for one in comparisons
+    ]
     context = {
-        **admin.site.each_context(request), "title": "What if", "form": form, "scenarios": scenarios, "rows": rows,
-        "total": total_of(comparisons), "asked": form.is_bound and form.is_valid(),
-    }  # fmt: skip
+        **admin.site.each_context(request),
+        "title": "What if",
+        "form": form,
+        "scenarios": scenarios,
+        "rows": rows,
+        "total": total_of(comparisons),
+        "asked": form.is_bound and form.is_valid(),
+    }
     return render(request, "admin/usage/what_if.html", context)

@@ -50,11 +50,15 @@ class LangfuseConnectionAdmin(ModelAdmin):
     search_fields = ["name", "host"]
     actions_detail = ["test_connection"]
 
-    def has_change_permission(self, request: HttpRequest, obj: LangfuseConnection | None = None) -> bool:
+    def has_change_permission(
+        self, request: HttpRequest, obj: LangfuseConnection | None = None
+    ) -> bool:
         from_elsewhere = obj is not None and obj.source != LangfuseConnection.Source.ROW
         return super().has_change_permission(request, obj) and not from_elsewhere
 
-    def has_delete_permission(self, request: HttpRequest, obj: LangfuseConnection | None = None) -> bool:
+    def has_delete_permission(
+        self, request: HttpRequest, obj: LangfuseConnection | None = None
+    ) -> bool:
         return False
 
     @action(description="Test connection", url_path="test")
@@ -70,24 +74,46 @@ class LangfuseConnectionAdmin(ModelAdmin):
             names = ", ".join(project.name for project in projects) or "no project"
             messages.success(
                 request,
-                f"{connection.host} is a Langfuse {health.version}, read by {connection.get_api_display()}; the keys are for {names}.",
+                f"{connection.host} is a Langfuse {health.version}, read by"
+                f" {connection.get_api_display()}; the keys are for {names}.",
             )
-        return HttpResponseRedirect(reverse("admin:usage_langfuseconnection_change", args=[object_id]))
+        return HttpResponseRedirect(
+            reverse("admin:usage_langfuseconnection_change", args=[object_id])
+        )
 
 
 @admin.register(SyncRun)
 class SyncRunAdmin(ReadOnlyAdmin):
     list_display = [
-        "started_at", "connection", "kind", "outcome", "windows", "windows_drifted", "observations_read", "observations_stored",
-        "observations_gone", "traces_changed", "transactions_posted", "error",
-    ]  # fmt: skip
+        "started_at",
+        "connection",
+        "kind",
+        "outcome",
+        "windows",
+        "windows_drifted",
+        "observations_read",
+        "observations_stored",
+        "observations_gone",
+        "traces_changed",
+        "transactions_posted",
+        "error",
+    ]
     list_filter = ["kind", "outcome", "connection"]
     list_select_related = ["connection"]
 
 
 @admin.register(SyncWindow)
 class SyncWindowAdmin(ReadOnlyAdmin):
-    list_display = ["start", "connection", "state", "complete_through", "observations", "leased_by", "leased_until", "error"]
+    list_display = [
+        "start",
+        "connection",
+        "state",
+        "complete_through",
+        "observations",
+        "leased_by",
+        "leased_until",
+        "error",
+    ]
     list_filter = ["state", "connection"]
     list_select_related = ["connection"]
     date_hierarchy = "start"
@@ -113,8 +139,14 @@ class SyncDriftAdmin(ReadOnlyAdmin):
 @admin.register(RejectedObservation)
 class RejectedObservationAdmin(ReadOnlyAdmin):
     list_display = [
-        "first_seen_at", "langfuse_observation_id", "langfuse_trace_id", "reason", "resolution", "tried_at", "connection",
-    ]  # fmt: skip
+        "first_seen_at",
+        "langfuse_observation_id",
+        "langfuse_trace_id",
+        "reason",
+        "resolution",
+        "tried_at",
+        "connection",
+    ]
     list_filter = ["resolution", "connection"]
     list_select_related = ["connection"]
     search_fields = ["langfuse_observation_id", "langfuse_trace_id", "reason"]

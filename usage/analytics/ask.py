@@ -1,6 +1,8 @@
-"""Answers a question: from the coarsest rollups that fit, and from the facts where none does (invariant 1).
+"""Answers a question: from the coarsest rollups that fit, and from the facts where none does
+(invariant 1).
 
-A question takes a fixed number of queries: what is stale, the sums, and the sketches that distinct users and percentiles are read from.
+A question takes a fixed number of queries: what is stale, the sums, and the sketches that distinct
+users and percentiles are read from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +11,16 @@ from datetime import datetime
 from typing import Any
 
 from kluisz_analytics.bulk import moment_of
-from usage.analytics.details import HISTOGRAM, LATENCIES, NO_DETAILS, Details, activity, details_of, pairs_in, users_of_facts
+from usage.analytics.details import (
+    HISTOGRAM,
+    LATENCIES,
+    NO_DETAILS,
+    Details,
+    activity,
+    details_of,
+    pairs_in,
+    users_of_facts,
+)
 from usage.analytics.pieces import Pieces
 from usage.analytics.plan import Plan, narrowed, one_snapshot, plan_of
 from usage.analytics.question import Question
@@ -23,7 +34,8 @@ from usage.rollups.sketches import percentile_of
 class Answer:
     """One row: which bucket, which value of the dimension, the sums, and what does not add up.
 
-    ``total_cost`` is the cost of all rows, also of those beyond the limit (USD scaled, as stored); 0 where the question doesn't want it.
+    ``total_cost`` is the cost of all rows, also of those beyond the limit (USD scaled, as stored);
+    0 where the question doesn't want it.
     """
 
     bucket: int
@@ -45,30 +57,54 @@ def ask(question: Question) -> list[Answer]:
             return _ask_facts(plan)
         rows = _sums(plan)
         details = details_of(plan, [key for (_, key), _, _ in rows])
-    return [_answer(key, numbers, total, details.get(key, NO_DETAILS)) for key, numbers, total in rows]
+    return [
+        _answer(key, numbers, total, details.get(key, NO_DETAILS)) for key, numbers, total in rows
+    ]
 
 
 def _answer(key: Key, numbers: Sequence[int], total: int, details: Details) -> Answer:
     (bucket, value), (users, p95_latency_ms, last_activity) = key, details
-    return Answer(bucket, value, dict(zip(NUMBERS, numbers, strict=True)), total, users, p95_latency_ms, last_activity)
+    return Answer(
+        bucket,
+        value,
+        dict(zip(NUMBERS, numbers, strict=True)),
+        total,
+        users,
+        p95_latency_ms,
+        last_activity,
+    )
 
 
 def _ask_facts(plan: Plan) -> list[Answer]:
     """Sums, latencies and the latest run in one reading, where no rollup serves."""
     question, facts = plan.question, plan.pieces.facts
     sums = ", ".join(f"SUM(s.{name}) AS {name}" for name in NUMBERS)
-    lines = fact_rows(plan, facts, f"{HISTOGRAM}, {activity(question, 'MAX(s.moment)')} AS moment, {sums}", group="1, 2, 3")
+    lines = fact_rows(
+        plan,
+        facts,
+        f"{HISTOGRAM}, {activity(question, 'MAX(s.moment)')} AS moment, {sums}",
+        group="1, 2, 3",
+    )
     if lines is None:
         return []
     found = run(
-        f"SELECT number, dimension, {_totals(NUMBERS)}, {_cost_of_all(question)}, {listed(LATENCIES)}, MAX(moment)"
-        f" FROM ({lines.text}) h GROUP BY 1, 2 {_first(question)}",
+        f"SELECT number, dimension, {_totals(NUMBERS)}, {_cost_of_all(question)},"
+        f" {listed(LATENCIES)}, MAX(moment) FROM ({lines.text}) h GROUP BY 1, 2 {_first(question)}",
         lines.parameters,
     )
     keys = [(row[0], as_key(question.by, row[1])) for row in found]
     users = users_of_facts(narrowed(plan, [key for _, key in keys]), facts, keys)
     return [
-        _answer(key, numbers, total, (users.get(key, 0), percentile_of(dict(pairs_in(latencies))), moment and moment_of(moment)))
+        _answer(
+            key,
+            numbers,
+            total,
+            (
+                users.get(key, 0),
+                percentile_of(dict(pairs_in(latencies))),
+                moment and moment_of(moment),
+            ),
+        )
         for key, (_, _, *numbers, total, latencies, moment) in zip(keys, found, strict=True)
     ]
 
@@ -76,7 +112,10 @@ def _ask_facts(plan: Plan) -> list[Answer]:
 def sums_of(question: Question) -> list[tuple[Key, Mapping[str, int]]]:
     """Only the sums, by bucket and value; where users and percentiles are not asked for."""
     with one_snapshot():
-        return [(key, dict(zip(NUMBERS, numbers, strict=True))) for key, numbers, _ in _sums(plan_of(question))]
+        return [
+            (key, dict(zip(NUMBERS, numbers, strict=True)))
+            for key, numbers, _ in _sums(plan_of(question))
+        ]
 
 
 def count_keys(question: Question) -> int:
@@ -86,7 +125,9 @@ def count_keys(question: Question) -> int:
 
 
 def _sums(plan: Plan) -> list[tuple[Key, Sequence[int], int]]:
-    """The sums of each bucket and value, and the cost of all; where only the first are wanted, these are found before they are summed."""
+    """The sums of each bucket and value, and the cost of all; where only the first are wanted,
+    these are found before they are summed.
+    """
     question = plan.question
     if question.limit is None or question.order_by is None or plan.source is None:
         # Facts are read once and not twice.
@@ -101,16 +142,20 @@ def _sums(plan: Plan) -> list[tuple[Key, Sequence[int], int]]:
 
 
 def _summed(plan: Plan, names: Sequence[str] = NUMBERS) -> list[tuple[Key, Sequence[int], int]]:
-    """The sums of these columns, in the question's order and to its limit; and the cost of all rows."""
+    """The sums of these columns, in the question's order and to its limit; and the cost of all
+    rows.
+    """
     question = plan.question
     # What was taken away as a whole is no answer: it is told by its traces.
     columns = [*names, *({"total_traces"} - set(names))]
-    rows = union([*_amounts(plan, plan.added, columns, ""), *_amounts(plan, plan.taken, columns, "-")])
+    rows = union(
+        [*_amounts(plan, plan.added, columns, ""), *_amounts(plan, plan.taken, columns, "-")]
+    )
     if rows is None:
         return []
     found = run(
-        f"SELECT number, dimension, {_totals(names)}, {_cost_of_all(question)} FROM ({rows.text}) s GROUP BY 1, 2"
-        f" HAVING SUM(total_traces) <> 0 {_first(question)}",
+        f"SELECT number, dimension, {_totals(names)}, {_cost_of_all(question)} FROM ({rows.text}) s"
+        f" GROUP BY 1, 2 HAVING SUM(total_traces) <> 0 {_first(question)}",
         rows.parameters,
     )
     return [((row[0], as_key(question.by, row[1])), row[2:-1], row[-1]) for row in found]
@@ -132,5 +177,7 @@ def _first(question: Question) -> str:
 
 def _amounts(plan: Plan, pieces: Pieces, names: Sequence[str], sign: str) -> list[Sql | None]:
     """The amounts of the pieces, with this sign."""
-    built, facts = (", ".join(f"{sign}{table}.{name} AS {name}" for name in names) for table in ("r", "s"))
+    built, facts = (
+        ", ".join(f"{sign}{table}.{name} AS {name}" for name in names) for table in ("r", "s")
+    )
     return [built_rows(plan, pieces.built, built), fact_rows(plan, pieces.facts, facts)]

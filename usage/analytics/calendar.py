@@ -1,4 +1,7 @@
-"""Periods as people ask for them: dates in a time zone, and their hours, days, weeks and months. Pure."""
+"""Periods as people ask for them: dates in a time zone, and their hours, days, weeks and months.
+
+Pure.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -32,30 +35,48 @@ class Period:
 
     @property
     def previous(self) -> "Period":
-        """The period before, of equal length: as many days where this one is whole days in its zone."""
+        """The period before, of equal length: as many days where this one is whole days in its
+        zone.
+        """
         start, end = self.start.astimezone(self.zone), self.end.astimezone(self.zone)
         if start.time() == end.time() == time(0):
-            return Period(midnight(start.date() - (end.date() - start.date()), self.zone), self.start, self.zone)
+            return Period(
+                midnight(start.date() - (end.date() - start.date()), self.zone),
+                self.start,
+                self.zone,
+            )
         return Period(self.start - (self.end - self.start), self.start, self.zone)
 
 
-def asked_period(start: date | datetime | None, end: date | datetime | None, zone: ZoneInfo, now: datetime) -> Period:
+def asked_period(
+    start: date | datetime | None, end: date | datetime | None, zone: ZoneInfo, now: datetime
+) -> Period:
     """The period from two optional ends; the last 30 days by default.
 
-    A date means that whole day in the zone; a datetime without a zone is in the zone too, and is exclusive at the end.
-    Raises PeriodError.
+    A date means that whole day in the zone; a datetime without a zone is in the zone too, and is
+    exclusive at the end. Raises PeriodError.
     """
-    end_moment = _moment(end, zone, is_end=True) if end else midnight(now.astimezone(zone).date() + timedelta(days=1), zone)
+    end_moment = (
+        _moment(end, zone, is_end=True)
+        if end
+        else midnight(now.astimezone(zone).date() + timedelta(days=1), zone)
+    )
     if start is None:
         last_day = (end_moment - timedelta(microseconds=1)).astimezone(zone).date()
         start_moment = midnight(last_day - timedelta(days=DEFAULT_DAYS - 1), zone)
     else:
         start_moment = _moment(start, zone, is_end=False)
     if end_moment <= start_moment:
-        raise PeriodError("end_date", f"end_date {_shown(end)} is not after start_date {_shown(start)}.")
+        raise PeriodError(
+            "end_date", f"end_date {_shown(end)} is not after start_date {_shown(start)}."
+        )
     for name, moment in (("start_date", start_moment), ("end_date", end_moment)):
         if not EARLIEST <= moment <= LATEST:
-            raise PeriodError(name, f"{name} {moment.date()} is out of range; ask for a time from {EARLIEST.date()} to {LATEST.date()}.")
+            raise PeriodError(
+                name,
+                f"{name} {moment.date()} is out of range; ask for a time from {EARLIEST.date()} to"
+                f" {LATEST.date()}.",
+            )
     return Period(start_moment, end_moment, zone)
 
 
@@ -66,7 +87,11 @@ def _shown(value: date | None) -> str:
 def _moment(value: date | datetime, zone: ZoneInfo, *, is_end: bool) -> datetime:
     name = "end_date" if is_end else "start_date"
     if not EARLIEST.year <= value.year <= LATEST.year:
-        raise PeriodError(name, f"{name} {value} is out of range; ask for a time from {EARLIEST.date()} to {LATEST.date()}.")
+        raise PeriodError(
+            name,
+            f"{name} {value} is out of range; ask for a time from {EARLIEST.date()} to"
+            f" {LATEST.date()}.",
+        )
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC)
     return midnight(value + timedelta(days=1) if is_end else value, zone)
@@ -78,14 +103,22 @@ def midnight(day: date, zone: ZoneInfo) -> datetime:
 
 
 def buckets(period: Period, granularity: Granularity) -> list[tuple[datetime, datetime]]:
-    """The hours, days, weeks or months of the period, in UTC; the first and the last are cut at its ends.
+    """The hours, days, weeks or months of the period, in UTC; the first and the last are cut at its
+    ends.
 
     Raises PeriodError for hours over more than 31 days, and for more than ten years of days.
     """
     if granularity is Granularity.HOUR and period.end - period.start > LONGEST_HOURLY:
-        raise PeriodError("granularity", "An hourly series is at most 31 days long; ask for a shorter period, or for days.")
+        raise PeriodError(
+            "granularity",
+            "An hourly series is at most 31 days long; ask for a shorter period, or for days.",
+        )
     if granularity is Granularity.DAY and period.end - period.start > LONGEST_DAILY:
-        raise PeriodError("granularity", "A daily series is at most ten years long; ask for a shorter period, or for weeks or months.")
+        raise PeriodError(
+            "granularity",
+            "A daily series is at most ten years long; ask for a shorter period, or for weeks or"
+            " months.",
+        )
     edges = [period.start]
     while edges[-1] < period.end:
         edges.append(min(_next_edge(edges[-1], granularity, period.zone), period.end))
@@ -95,8 +128,13 @@ def buckets(period: Period, granularity: Granularity) -> list[tuple[datetime, da
 def _next_edge(moment: datetime, granularity: Granularity, zone: ZoneInfo) -> datetime:
     local = moment.astimezone(zone)
     if granularity is Granularity.HOUR:
-        # Hours are counted in UTC and cut at the zone's full hours, so that the hour of a clock change is there twice.
-        return moment + timedelta(hours=1) - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        # Hours are counted in UTC and cut at the zone's full hours, so that the hour of a clock
+        # change is there twice.
+        return (
+            moment
+            + timedelta(hours=1)
+            - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        )
     day = local.date()
     if granularity is Granularity.DAY:
         return midnight(day + timedelta(days=1), zone)

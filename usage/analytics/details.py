@@ -23,7 +23,9 @@ LATENCIES = "bucket || ',' || traces"
 
 
 def activity(question: Question, column: str) -> str:
-    """When something last ran is asked of lists; reading a time for every hour of a series would take longer than all else."""
+    """When something last ran is asked of lists; reading a time for every hour of a series would
+    take longer than all else.
+    """
     return column if question.by else "NULL"
 
 
@@ -34,7 +36,9 @@ def pairs_in(latencies: str | None) -> Iterable[tuple[int, int]]:
 
 
 def details_of(plan: Plan, keys: Sequence[Any]) -> Mapping[Key, Details]:
-    """The details of the keys that are shown: of the rollup's sketches where it has them, and of the facts."""
+    """The details of the keys that are shown: of the rollup's sketches where it has them, and of
+    the facts.
+    """
     if not keys:
         return {}
     plan = narrowed(plan, keys)
@@ -45,18 +49,33 @@ def details_of(plan: Plan, keys: Sequence[Any]) -> Mapping[Key, Details]:
     latest, unnumbered = _add_users(plan, sketches)
     _add_latencies(plan, sketches)
     return {
-        key: (len(sketches[key].users) + unnumbered[key], percentile_of(sketches[key].latencies), moment) for key, moment in latest.items()
+        key: (
+            len(sketches[key].users) + unnumbered[key],
+            percentile_of(sketches[key].latencies),
+            moment,
+        )
+        for key, moment in latest.items()
     }
 
 
 def _of_facts(plan: Plan) -> Mapping[Key, Details]:
     """All details of the facts alone."""
     facts = whole(plan.question).facts
-    lines = fact_rows(plan, facts, f"{HISTOGRAM}, {activity(plan.question, 'MAX(s.moment)')} AS moment", group="1, 2, 3")
+    lines = fact_rows(
+        plan,
+        facts,
+        f"{HISTOGRAM}, {activity(plan.question, 'MAX(s.moment)')} AS moment",
+        group="1, 2, 3",
+    )
     found = list(keyed_rows(plan, _listed(lines, f"{listed(LATENCIES)}, MAX(moment)")))
     users = users_of_facts(plan, facts, [key for key, *_ in found])
     return {
-        key: (users.get(key, 0), percentile_of(dict(pairs_in(latencies))), moment and moment_of(moment)) for key, latencies, moment in found
+        key: (
+            users.get(key, 0),
+            percentile_of(dict(pairs_in(latencies))),
+            moment and moment_of(moment),
+        )
+        for key, latencies, moment in found
     }
 
 
@@ -67,8 +86,13 @@ def users_of_facts(plan: Plan, facts: Sequence[Piece], keys: Iterable[Key]) -> M
     return dict(keyed_rows(plan, fact_rows(plan, facts, f"COUNT(DISTINCT {MEMBER})", group="1, 2")))
 
 
-def _add_users(plan: Plan, sketches: Mapping[Key, Sketch]) -> tuple[Mapping[Key, datetime | None], Counter[Key]]:
-    """Add the users to the sketches. Returns when each last ran, and how many users have no number: they are in no built rollup."""
+def _add_users(
+    plan: Plan, sketches: Mapping[Key, Sketch]
+) -> tuple[Mapping[Key, datetime | None], Counter[Key]]:
+    """Add the users to the sketches.
+
+    Returns when each last ran, and how many users have no number: they are in no built rollup.
+    """
     built, facts = plan.pieces
     latest: dict[Key, datetime | None] = {}
     unnumbered: Counter[Key] = Counter()
@@ -81,10 +105,17 @@ def _add_users(plan: Plan, sketches: Mapping[Key, Sketch]) -> tuple[Mapping[Key,
     for key, users, moment in keyed_rows(plan, sets, has_sets=True):
         sketches[key].users |= unpack_users(users)
         remember(key, moment)
-    # Where there are no built rollups to tell them from, there is no need to know which users they are.
-    number, numbered = ("n.id", "LEFT JOIN usage_user_number n ON n.user_id = s.user_key") if built else ("NULL", "")
+    # Where there are no built rollups to tell them from, there is no need to know which users they
+    # are.
+    number, numbered = (
+        ("n.id", "LEFT JOIN usage_user_number n ON n.user_id = s.user_key")
+        if built
+        else ("NULL", "")
+    )
     selected = f"{number}, COUNT(DISTINCT {MEMBER}), {activity(plan.question, 'MAX(s.moment)')}"
-    for key, user, count, moment in keyed_rows(plan, fact_rows(plan, facts, selected, join=numbered, group="1, 2, 3")):
+    for key, user, count, moment in keyed_rows(
+        plan, fact_rows(plan, facts, selected, join=numbered, group="1, 2, 3")
+    ):
         if user is None:
             unnumbered[key] += count
         else:
@@ -98,14 +129,23 @@ def _add_latencies(plan: Plan, sketches: Mapping[Key, Sketch]) -> None:
     built, facts = [], []
     for sign, pieces in (("", plan.added), ("-", plan.taken)):
         built.append(built_rows(plan, pieces.built, f"{sign}1 AS sign, r.latencies"))
-        facts.append(fact_rows(plan, pieces.facts, HISTOGRAM.replace("COUNT", f"{sign}COUNT"), group="1, 2, 3"))
+        facts.append(
+            fact_rows(
+                plan, pieces.facts, HISTOGRAM.replace("COUNT", f"{sign}COUNT"), group="1, 2, 3"
+            )
+        )
     for key, sign, latencies in keyed_rows(plan, union(built)):
         counts = unpack_latencies(latencies)
-        sketches[key].add_latencies(counts if sign > 0 else [(bucket, -count) for bucket, count in counts])
+        sketches[key].add_latencies(
+            counts if sign > 0 else [(bucket, -count) for bucket, count in counts]
+        )
     for key, listed_latencies in keyed_rows(plan, _listed(union(facts), listed(LATENCIES))):
         sketches[key].add_latencies(pairs_in(listed_latencies))
 
 
 def _listed(lines: Sql | None, selected: str) -> Sql | None:
     """The lines' rows of each bucket and value as one."""
-    return lines and Sql(f"SELECT number, dimension, {selected} FROM ({lines.text}) h GROUP BY 1, 2", lines.parameters)
+    return lines and Sql(
+        f"SELECT number, dimension, {selected} FROM ({lines.text}) h GROUP BY 1, 2",
+        lines.parameters,
+    )

@@ -1,4 +1,6 @@
-"""What runs of a flow cost, from its own last month: kept by flow, so that the gate need not read the facts."""
+"""What runs of a flow cost, from its own last month: kept by flow, so that the gate need not read
+the facts.
+"""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,10 +12,12 @@ from credits.estimate import Estimate
 from usage.models import FlowEstimate
 
 HISTORY = timedelta(days=30)
-# Nearest rank: the smallest value that at least half, and nine tenths, of the runs do not exceed. Zero-credit runs count.
+# Nearest rank: the smallest value that at least half, and nine tenths, of the runs do not exceed.
+# Zero-credit runs count.
 REFRESH = """
     INSERT INTO flow_estimate (flow_id, median, p90, runs, computed_at)
-    SELECT flow_id, MIN(CASE WHEN 2 * place >= runs THEN credits END), MIN(CASE WHEN 10 * place >= 9 * runs THEN credits END), MAX(runs), %s
+    SELECT flow_id, MIN(CASE WHEN 2 * place >= runs THEN credits END),
+        MIN(CASE WHEN 10 * place >= 9 * runs THEN credits END), MAX(runs), %s
     FROM (
         SELECT flow_id, credits, ROW_NUMBER() OVER (PARTITION BY flow_id ORDER BY credits) AS place,
             COUNT(*) OVER (PARTITION BY flow_id) AS runs
@@ -30,11 +34,17 @@ def refresh_estimates(now: datetime | None = None) -> int:
     since = moment - HISTORY
     with transaction.atomic(), connection.cursor() as cursor:
         FlowEstimate.objects.all().delete()
-        cursor.execute(REFRESH, [connection.ops.adapt_datetimefield_value(one) for one in (moment, since)])
+        cursor.execute(
+            REFRESH, [connection.ops.adapt_datetimefield_value(one) for one in (moment, since)]
+        )
         return cursor.rowcount
 
 
 def estimate_of(flow_id: str) -> Estimate:
     """The flow's estimate; the default for one without a history."""
     known = FlowEstimate.objects.filter(pk=flow_id).first()
-    return Estimate() if known is None else Estimate(Decimal(known.median), Decimal(known.p90), known.runs)
+    return (
+        Estimate()
+        if known is None
+        else Estimate(Decimal(known.median), Decimal(known.p90), known.runs)
+    )

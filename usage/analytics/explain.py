@@ -1,4 +1,6 @@
-"""Why a trace was charged what it was: every figure between its units and its credits, from what is stored (domain.md, Price)."""
+"""Why a trace was charged what it was: every figure between its units and its credits, from what is
+stored (domain.md, Price).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +26,9 @@ from usage.models import Observation, Repricing, Trace
 
 @dataclass(frozen=True, slots=True)
 class PriceSource:
-    """Where a cost came from: a price of a list (with its dates), a state of the shipped book, Langfuse, or nowhere."""
+    """Where a cost came from: a price of a list (with its dates), a state of the shipped book,
+    Langfuse, or nowhere.
+    """
 
     source: CostSource
     label: str
@@ -39,7 +43,9 @@ class PriceSource:
 
 @dataclass(frozen=True, slots=True)
 class ObservationExplained:
-    """A billed observation: its units times their prices (none where Langfuse said the cost), and its part of the trace's credits."""
+    """A billed observation: its units times their prices (none where Langfuse said the cost), and
+    its part of the trace's credits.
+    """
 
     langfuse_observation_id: str
     name: str
@@ -82,7 +88,8 @@ class LedgerEntry:
 class Explanation:
     """From units to credits. ``observations`` are billed, ``steps`` are all steps.
 
-    ``credits_before_limits`` and ``billed_cost_exact`` are not rounded; ``limit`` says which limit applied.
+    ``credits_before_limits`` and ``billed_cost_exact`` are not rounded; ``limit`` says which limit
+    applied.
     """
 
     trace: Trace
@@ -104,7 +111,8 @@ class Explanation:
 
 
 def explain(trace: Trace, viewer: User) -> Explanation:
-    """All that led to the trace's cost and credits, and the ledger entries that it went into if the viewer may see them.
+    """All that led to the trace's cost and credits, and the ledger entries that it went into if the
+    viewer may see them.
 
     Seven queries, however many observations it has.
     """
@@ -112,7 +120,9 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     rows = [row for row in billed_rows if row.cost_source != CostSource.NO_USAGE.value]
     rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
     prices = _Prices(rows)
-    rate_row = TierRate.objects.select_related("tier", "recorded_by").filter(pk=trace.rate_id or 0).first()
+    rate_row = (
+        TierRate.objects.select_related("tier", "recorded_by").filter(pk=trace.rate_id or 0).first()
+    )
     sees_ledger = sees_ledger_of(viewer, trace.user)
     billed = credits = None
     if rate_row is not None and trace.cost_usd is not None:
@@ -137,7 +147,11 @@ class _Prices:
     """The prices that the observations were priced with."""
 
     def __init__(self, rows: Sequence[Observation]) -> None:
-        listed = {row.price_id for row in rows if row.price_id and row.cost_source != CostSource.PRICE_BOOK.value}
+        listed = {
+            row.price_id
+            for row in rows
+            if row.price_id and row.cost_source != CostSource.PRICE_BOOK.value
+        }
         self._listed = ModelPrice.objects.select_related("tenant", "recorded_by").in_bulk(listed)
         is_shipped = any(row.cost_source == CostSource.PRICE_BOOK.value for row in rows)
         self._shipped = {book.id: book for book in load_shipped_books()} if is_shipped else {}
@@ -180,9 +194,13 @@ class _Prices:
             price_of(price).card,
         )
 
-    def _shipped_source(self, book: ShippedPrices, row: Observation, label: str) -> tuple[PriceSource, RateCard | None]:
+    def _shipped_source(
+        self, book: ShippedPrices, row: Observation, label: str
+    ) -> tuple[PriceSource, RateCard | None]:
         recorded_at = book.recorded_at if book.recorded_at.year > 1 else None
-        return PriceSource(CostSource.PRICE_BOOK, label, price_id=book.id, recorded_at=recorded_at), book.card_at(row.model, row.start_time)
+        return PriceSource(
+            CostSource.PRICE_BOOK, label, price_id=book.id, recorded_at=recorded_at
+        ), book.card_at(row.model, row.start_time)
 
 
 def _rate(row: TierRate) -> RateExplained:
@@ -203,7 +221,11 @@ def _limit(credits: Decimal | None, rate: TierRate | None) -> str:
         return ""
     if rate.minimum_credits_per_trace is not None and credits < rate.minimum_credits_per_trace:
         return "minimum"
-    return "maximum" if rate.maximum_credits_per_trace is not None and credits > rate.maximum_credits_per_trace else ""
+    return (
+        "maximum"
+        if rate.maximum_credits_per_trace is not None and credits > rate.maximum_credits_per_trace
+        else ""
+    )
 
 
 def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
@@ -213,9 +235,15 @@ def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
     if not trace.is_attributed:
         return "Its tenant or its user is unknown, so nobody is charged until they are known."
     if rate is None:
-        return "No pricing tier was known for its user, its tenant or the platform at its time, so it has a cost and no credits."
+        return (
+            "No pricing tier was known for its user, its tenant or the platform at its time, so it"
+            " has a cost and no credits."
+        )
     if trace.cost_usd is None:
-        return "Nothing of its usage has a price, so its cost is unknown; it is charged as soon as a price is entered."
+        return (
+            "Nothing of its usage has a price, so its cost is unknown; it is charged as soon as a"
+            " price is entered."
+        )
     return ""
 
 
@@ -232,9 +260,18 @@ def _repricing(trace: Trace) -> Repricing | None:
 
 
 def _posted_for_hour(trace: Trace) -> Decimal | None:
-    return UsageCharge.objects.filter(account=trace.user_id, hour=trace.hour).values_list("credits", flat=True).first()
+    return (
+        UsageCharge.objects.filter(account=trace.user_id, hour=trace.hour)
+        .values_list("credits", flat=True)
+        .first()
+    )
 
 
 def _ledger(trace: Trace) -> list[LedgerEntry]:
-    entries = Transaction.objects.filter(account=trace.user_id, usage_hour=trace.hour).order_by("id")
-    return [LedgerEntry(entry.pk, entry.type, entry.amount, entry.created_at, entry.reason) for entry in entries]
+    entries = Transaction.objects.filter(account=trace.user_id, usage_hour=trace.hour).order_by(
+        "id"
+    )
+    return [
+        LedgerEntry(entry.pk, entry.type, entry.amount, entry.created_at, entry.reason)
+        for entry in entries
+    ]

@@ -1,7 +1,8 @@
-"""Costs call by call in the columns of FOCUS (the FinOps Foundation's Open Cost and Usage Specification, 1.2): docs/exports.md.
+"""Costs call by call in the columns of FOCUS (the FinOps Foundation's Open Cost and Usage
+Specification, 1.2): docs/exports.md.
 
-A row is one observation with usage. What FOCUS has no column for begins with ``x_``. Amounts are exact decimal text; unknown is null, and
-empty in CSV.
+A row is one observation with usage. What FOCUS has no column for begins with ``x_``. Amounts are
+exact decimal text; unknown is null, and empty in CSV.
 """
 
 from collections.abc import Iterator
@@ -44,10 +45,12 @@ PATHS = {
 
 
 def focus_rows(scope: Scope, period: Period, filters: Filters) -> Iterator[dict[str, Any]]:
-    """The rows of the period's traces, oldest first, as they are read; memory does not grow with them."""
-    steps = Observation.objects.filter(trace__in=traces_in(scope, period, filters).order_by()).exclude(
-        cost_source=CostSource.NO_USAGE.value
-    )
+    """The rows of the period's traces, oldest first, as they are read; memory does not grow with
+    them.
+    """
+    steps = Observation.objects.filter(
+        trace__in=traces_in(scope, period, filters).order_by()
+    ).exclude(cost_source=CostSource.NO_USAGE.value)
     if filters.models:
         steps = steps.filter(model__in=filters.models)
     ordered = steps.order_by("trace__start_time", "trace_id", "pk")

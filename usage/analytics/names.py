@@ -1,4 +1,6 @@
-"""What keys are called: tenants, users, projects and flows by the names that the host application has told us."""
+"""What keys are called: tenants, users, projects and flows by the names that the host application
+has told us.
+"""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -10,7 +12,11 @@ from usage.analytics.question import Dimension
 from usage.identifiers import parse_uuid
 
 UNATTRIBUTED_LABEL = "Unattributed"
-NONE_LABELS = {Dimension.PROJECT: "No project", Dimension.FLOW: "No flow", Dimension.MODEL: "No model"}
+NONE_LABELS = {
+    Dimension.PROJECT: "No project",
+    Dimension.FLOW: "No flow",
+    Dimension.MODEL: "No model",
+}
 
 
 def users_by_id(ids: Iterable[UUID | None]) -> dict[UUID, User]:
@@ -22,7 +28,9 @@ def tenants_by_id(ids: Iterable[UUID | None]) -> dict[UUID, Tenant]:
 
 
 def flows_by_id(ids: Collection[str], scope: Scope) -> dict[str, Flow]:
-    """Known flows by their id as traces name them; within a tenant's scope only that tenant's, since a name says something."""
+    """Known flows by their id as traces name them; within a tenant's scope only that tenant's,
+    since a name says something.
+    """
     flows = Flow.objects.select_related("project").filter(pk__in=_uuids(ids))
     if scope.tenant_id is not None:
         flows = flows.filter(project__tenant_id=scope.tenant_id)

@@ -39,7 +39,8 @@ class Numbers:
 def numbers_from(answer: Answer) -> Numbers:
     """The numbers of an answer.
 
-    The cost is unknown where there was usage and none of it has a price; credits are unknown where no trace has a tier and a cost.
+    The cost is unknown where there was usage and none of it has a price; credits are unknown where
+    no trace has a tier and a cost.
     """
     count = answer.sums
     is_cost_known = count["priced_observations"] > 0 or count["unpriced_observations"] == 0
@@ -58,10 +59,16 @@ def numbers_from(answer: Answer) -> Numbers:
         audio_tokens=count["audio_tokens"],
         total_cost_usd=from_scaled(count["total_cost_usd"], USD_PLACES) if is_cost_known else None,
         billed_cost_usd=from_scaled(count["billed_cost_usd"], USD_PLACES) if is_rated else None,
-        total_credits_used=int(round_half_up(credits_exact, 0)) if credits_exact is not None else None,
+        total_credits_used=(
+            int(round_half_up(credits_exact, 0)) if credits_exact is not None else None
+        ),
         credits_exact=credits_exact,
         active_users_count=answer.active_users,
-        average_latency_ms=round(count["latency_ms_sum"] / count["timed_traces"], 3) if count["timed_traces"] else None,
+        average_latency_ms=(
+            round(count["latency_ms_sum"] / count["timed_traces"], 3)
+            if count["timed_traces"]
+            else None
+        ),
         p95_latency_ms=answer.p95_latency_ms,
         unpriced_observations=count["unpriced_observations"],
     )
@@ -71,8 +78,13 @@ NO_NUMBERS = numbers_from(Answer(0, None, dict.fromkeys(NUMBERS, 0), 0, 0, None,
 
 
 def change_of(now: Numbers, before: Numbers) -> dict[str, float | None]:
-    """How each number changed, as a ratio of the earlier one (0.25 is a quarter more); None where that is 0 or unknown."""
-    return {field.name: _ratio(getattr(now, field.name), getattr(before, field.name)) for field in fields(Numbers)}
+    """How each number changed, as a ratio of the earlier one (0.25 is a quarter more); None where
+    that is 0 or unknown.
+    """
+    return {
+        field.name: _ratio(getattr(now, field.name), getattr(before, field.name))
+        for field in fields(Numbers)
+    }
 
 
 def _ratio(now: Any, before: Any) -> float | None:

@@ -1,6 +1,8 @@
-"""Cuts the periods of a question into the coarsest periods that are built, and the edges that are left to the facts. Pure.
+"""Cuts the periods of a question into the coarsest periods that are built, and the edges that are
+left to the facts. Pure.
 
-Sums can also be taken away: of a month but for its first day, the month's less the day's are two rows where days would be thirty.
+Sums can also be taken away: of a month but for its first day, the month's less the day's are two
+rows where days would be thirty.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +18,9 @@ Unreliable = Mapping[Granularity, Container[datetime]]
 
 
 class Piece(NamedTuple):
-    """A stretch of a bucket: periods of one granularity next to each other, or what only the facts can answer (None)."""
+    """A stretch of a bucket: periods of one granularity next to each other, or what only the facts
+    can answer (None).
+    """
 
     bucket: int
     granularity: Granularity | None
@@ -33,10 +37,15 @@ class Pieces(NamedTuple):
     @classmethod
     def of(cls, pieces: Iterable[Piece]) -> "Pieces":
         pieces = list(pieces)
-        return cls([one for one in pieces if one.granularity], [one for one in pieces if not one.granularity])
+        return cls(
+            [one for one in pieces if one.granularity],
+            [one for one in pieces if not one.granularity],
+        )
 
 
-def cut(buckets: Sequence[Bucket], granularities: Sequence[Granularity], unreliable: Unreliable) -> Pieces:
+def cut(
+    buckets: Sequence[Bucket], granularities: Sequence[Granularity], unreliable: Unreliable
+) -> Pieces:
     """The pieces of all buckets. ``granularities`` are those that can be had, finest first."""
     coarsest_first = tuple(reversed(granularities))
     return Pieces.of(
@@ -47,15 +56,24 @@ def cut(buckets: Sequence[Bucket], granularities: Sequence[Granularity], unrelia
 
 
 def cut_by_difference(
-    buckets: Sequence[Bucket], granularities: Sequence[Granularity], unreliable: Unreliable, now: datetime
+    buckets: Sequence[Bucket],
+    granularities: Sequence[Granularity],
+    unreliable: Unreliable,
+    now: datetime,
 ) -> tuple[Pieces, Pieces]:
-    """Pieces to add and pieces to take away, which come to the buckets. After ``now`` there is next to nothing to read."""
+    """Pieces to add and pieces to take away, which come to the buckets.
+
+    After ``now`` there is next to nothing to read.
+    """
     coarsest_first = tuple(reversed(granularities))
     pieces: dict[int, list[Piece]] = {ADDED: [], TAKEN: []}
     for number, (start, end) in enumerate(buckets):
         stretches = list(_differ(start, end, coarsest_first, unreliable, now, ADDED))
         for sign, found in pieces.items():
-            found += [Piece(number, *stretch) for stretch in _merged(stretch for one, stretch in stretches if one == sign)]
+            found += [
+                Piece(number, *stretch)
+                for stretch in _merged(stretch for one, stretch in stretches if one == sign)
+            ]
     return Pieces.of(pieces[ADDED]), Pieces.of(pieces[TAKEN])
 
 
@@ -63,7 +81,9 @@ ADDED, TAKEN = +1, -1
 Stretch = tuple[Granularity | None, datetime, datetime]
 
 
-def _cut(start: datetime, end: datetime, granularities: Sequence[Granularity], unreliable: Unreliable) -> Iterator[Stretch]:
+def _cut(
+    start: datetime, end: datetime, granularities: Sequence[Granularity], unreliable: Unreliable
+) -> Iterator[Stretch]:
     """As many of the coarsest periods as fit; what is between them, of finer ones."""
     if start >= end:
         return
@@ -85,9 +105,16 @@ def _cut(start: datetime, end: datetime, granularities: Sequence[Granularity], u
 
 
 def _differ(
-    start: datetime, end: datetime, granularities: Sequence[Granularity], unreliable: Unreliable, now: datetime, sign: int
+    start: datetime,
+    end: datetime,
+    granularities: Sequence[Granularity],
+    unreliable: Unreliable,
+    now: datetime,
+    sign: int,
 ) -> Iterator[tuple[int, Stretch]]:
-    """The same, but a period of which little is left over is also taken whole, and what is left over of it is taken away."""
+    """The same, but a period of which little is left over is also taken whole, and what is left
+    over of it is taken away.
+    """
     if start >= end:
         return
     if not granularities:
@@ -97,7 +124,9 @@ def _differ(
     gap = start
     period_start, period_end = period_of(granularity, start)
     while period_start < end:
-        if period_start not in unreliable[granularity] and _is_worth_it(period_start, period_end, start, end, now):
+        if period_start not in unreliable[granularity] and _is_worth_it(
+            period_start, period_end, start, end, now
+        ):
             yield from _differ(gap, period_start, finer, unreliable, now, sign)
             yield sign, (granularity, period_start, period_end)
             yield from _differ(period_start, start, finer, unreliable, now, -sign)
@@ -107,8 +136,12 @@ def _differ(
     yield from _differ(gap, end, finer, unreliable, now, sign)
 
 
-def _is_worth_it(period_start: datetime, period_end: datetime, start: datetime, end: datetime, now: datetime) -> bool:
-    """Whether the period lies in [start, end), or at least twice as much of its past does as does not."""
+def _is_worth_it(
+    period_start: datetime, period_end: datetime, start: datetime, end: datetime, now: datetime
+) -> bool:
+    """Whether the period lies in [start, end), or at least twice as much of its past does as does
+    not.
+    """
     if start <= period_start and period_end <= end:
         return True
     inside = max(min(period_end, end, now) - max(period_start, start), NOTHING)

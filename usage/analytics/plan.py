@@ -18,14 +18,21 @@ from usage.periods import period_of
 from usage.rollups.stale import Stale, stale_periods
 
 LONGEST_PERIOD = timedelta(days=31)
-# Groups of 50,000 users stay in memory; compiling a query takes longer than running it; what is asked for is mostly in memory.
-SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL work_mem = '32MB'; SET LOCAL jit = off; "
+# Groups of 50,000 users stay in memory; compiling a query takes longer than running it; what is
+# asked for is mostly in memory.
+SNAPSHOT = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL work_mem = '32MB'; SET"
+    " LOCAL jit = off; "
+)
 SNAPSHOT += "SET LOCAL random_page_cost = 1.1"
 
 
 @contextmanager
 def one_snapshot() -> Iterator[None]:
-    """All queries inside see one state of the database. SQLite, and a transaction that has begun already, are left as they are."""
+    """All queries inside see one state of the database.
+
+    SQLite, and a transaction that has begun already, are left as they are.
+    """
     if connection.vendor != "postgresql" or connection.in_atomic_block:
         yield
         return
@@ -36,7 +43,9 @@ def one_snapshot() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a question is answered: from these pieces; what adds up, from ``added`` less ``taken``, which are fewer."""
+    """How a question is answered: from these pieces; what adds up, from ``added`` less ``taken``,
+    which are fewer.
+    """
 
     question: Question
     source: Source | None
@@ -58,17 +67,28 @@ def plan_of(question: Question) -> Plan:
         if source.hours_while_running:
             unreliable = {**unreliable, Granularity.HOUR: HoursOfBuiltDays(stale)}
     pieces = cut(question.buckets, source.granularities, unreliable)
-    return Plan(question, source, pieces, *cut_by_difference(question.buckets, source.granularities, unreliable, timezone.now()))
+    return Plan(
+        question,
+        source,
+        pieces,
+        *cut_by_difference(question.buckets, source.granularities, unreliable, timezone.now()),
+    )
 
 
 class HoursOfBuiltDays:
-    """Hours that are stale, or gone since their day was built: of a rollup that keeps hours only until then."""
+    """Hours that are stale, or gone since their day was built: of a rollup that keeps hours only
+    until then.
+    """
 
     def __init__(self, stale: Stale) -> None:
         self._hours, self._unbuilt_days = stale.periods[Granularity.HOUR], stale.unbuilt_days
 
     def __contains__(self, hour: object) -> bool:
-        return hour in self._hours or not isinstance(hour, datetime) or period_of(Granularity.DAY, hour)[0] not in self._unbuilt_days
+        return (
+            hour in self._hours
+            or not isinstance(hour, datetime)
+            or period_of(Granularity.DAY, hour)[0] not in self._unbuilt_days
+        )
 
 
 def whole(question: Question) -> Pieces:

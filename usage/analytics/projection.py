@@ -1,7 +1,8 @@
-"""What this month's usage comes to at its end, by the weekday pattern of the last six weeks (credits.forecast).
+"""What this month's usage comes to at its end, by the weekday pattern of the last six weeks
+(credits.forecast).
 
-The range is where four of five months would end, if days vary about their weekday's average as they did, each for itself: 1.28 standard
-deviations.
+The range is where four of five months would end, if days vary about their weekday's average as they
+did, each for itself: 1.28 standard deviations.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ FOUR_OF_FIVE = 1.28
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """Credits (with their range) and cost of the whole month: used up to now, plus what the rest of the month is expected to use."""
+    """Credits (with their range) and cost of the whole month: used up to now, plus what the rest of
+    the month is expected to use.
+    """
 
     month_end: datetime
     credits_exact: Decimal
@@ -35,14 +38,20 @@ def project_month(scope: Scope, zone: ZoneInfo, now: datetime) -> Projection:
     today = now.astimezone(zone).date()
     past = [today - timedelta(days=number) for number in range(DAYS, 0, -1)]
     month_end = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
-    buckets = [(midnight(day, zone), midnight(day + timedelta(days=1), zone)) for day in [*past, today]]
+    buckets = [
+        (midnight(day, zone), midnight(day + timedelta(days=1), zone)) for day in [*past, today]
+    ]
     buckets.append((midnight(today.replace(day=1), zone), buckets[-1][1]))
     sums = {bucket: numbers for (bucket, _), numbers in sums_of(Question(scope, buckets))}
 
     def month_of(name: str) -> tuple[int, float, float]:
         """What was used of the month, what is expected yet, and the variance of that."""
-        *days, today_used, month = (sums[number][name] if number in sums else 0 for number in range(len(buckets)))
-        return month, *Forecast(today, today_used, Pattern.of(list(zip(past, days, strict=True)))).until(month_end)
+        *days, today_used, month = (
+            sums[number][name] if number in sums else 0 for number in range(len(buckets))
+        )
+        return month, *Forecast(
+            today, today_used, Pattern.of(list(zip(past, days, strict=True)))
+        ).until(month_end)
 
     used, expected, variance = month_of("credits_exact")
     cost, expected_cost, _ = month_of("total_cost_usd")

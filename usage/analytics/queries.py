@@ -1,4 +1,7 @@
-"""Summaries, series, top lists and breakdowns. Each takes a scope, a period and filters, and issues a fixed number of queries."""
+"""Summaries, series, top lists and breakdowns.
+
+Each takes a scope, a period and filters, and issues a fixed number of queries.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,14 +65,18 @@ class Ranked:
 
 def summary(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Summary:
     """The period's summary; one question."""
-    question = Question(scope, [(period.start, period.end), (period.previous.start, period.start)], filters)
+    question = Question(
+        scope, [(period.start, period.end), (period.previous.start, period.start)], filters
+    )
     now, before = _per_bucket(question)
     return Summary(now, before, change_of(now, before))
 
 
 def unattributed(period: Period, filters: Filters = NO_FILTERS) -> Numbers:
     """Usage whose tenant or user is missing or unknown; one question."""
-    return _per_bucket(Question(Scope(), [(period.start, period.end)], filters, only_unattributed=True))[0]
+    return _per_bucket(
+        Question(Scope(), [(period.start, period.end)], filters, only_unattributed=True)
+    )[0]
 
 
 def users_count(tenant_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -92,13 +99,18 @@ class PlatformTotals:
 
 
 def platform_totals() -> PlatformTotals:
-    return PlatformTotals(Tenant.objects.filter(is_active=True).count(), User.objects.filter(is_active=True).count())
+    return PlatformTotals(
+        Tenant.objects.filter(is_active=True).count(), User.objects.filter(is_active=True).count()
+    )
 
 
 def time_series(
     scope: Scope, period: Period, granularity: Granularity, filters: Filters = NO_FILTERS
 ) -> list[tuple[datetime, datetime, Numbers]]:
-    """Numbers for every hour, day, week or month of the period, empty ones included; one question. Raises PeriodError."""
+    """Numbers for every hour, day, week or month of the period, empty ones included; one question.
+
+    Raises PeriodError.
+    """
     periods = buckets(period, granularity)
     numbers = _per_bucket(Question(scope, periods, filters))
     return [(start, end, one) for (start, end), one in zip(periods, numbers, strict=True)]
@@ -110,9 +122,17 @@ def _per_bucket(question: Question) -> list[Numbers]:
 
 
 def top(
-    dimension: Dimension, scope: Scope, period: Period, metric: Metric = Metric.CREDITS, limit: int = 10, filters: Filters = NO_FILTERS
+    dimension: Dimension,
+    scope: Scope,
+    period: Period,
+    metric: Metric = Metric.CREDITS,
+    limit: int = 10,
+    filters: Filters = NO_FILTERS,
 ) -> list[Ranked]:
-    """The greatest by a metric; usage without an owner, or without the dimension, is left out. One question, and one of names."""
+    """The greatest by a metric; usage without an owner, or without the dimension, is left out.
+
+    One question, and one of names.
+    """
     question = Question(
         scope,
         [(period.start, period.end)],
@@ -127,11 +147,18 @@ def top(
     return [_ranked(answer, labels) for answer in answers]
 
 
-def breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filters = NO_FILTERS, limit: int = 1000) -> list[Ranked]:
-    """All usage of the period by a dimension, the costliest first; shares of the cost, which sum to 1.
+def breakdown(
+    dimension: Dimension,
+    scope: Scope,
+    period: Period,
+    filters: Filters = NO_FILTERS,
+    limit: int = 1000,
+) -> list[Ranked]:
+    """All usage of the period by a dimension, the costliest first; shares of the cost, which sum to
+    1.
 
-    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. One question, by tenant and by user a second one
-    of what has no owner, and one of names.
+    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. One
+    question, by tenant and by user a second one of what has no owner, and one of names.
     """
     question = Question(
         scope,
@@ -143,12 +170,21 @@ def breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filte
         wants_total=True,
     )
     answers = ask(question)
-    if question.only_attributed and scope.is_platform and not (filters.tenant_ids or filters.user_ids):
-        answers = _with_unowned(answers, ask(replace(question, by=None, only_unattributed=True)))[:limit]
+    if (
+        question.only_attributed
+        and scope.is_platform
+        and not (filters.tenant_ids or filters.user_ids)
+    ):
+        answers = _with_unowned(answers, ask(replace(question, by=None, only_unattributed=True)))[
+            :limit
+        ]
     labels = names.labels_for(dimension, [answer.key for answer in answers], scope)
     costs = [answer.sums["total_cost_usd"] for answer in answers]
     rest = answers[0].total_cost - sum(costs) if answers else 0
-    return [replace(_ranked(answer, labels), share=share) for answer, share in zip(answers, _shares([*costs, rest]), strict=False)]
+    return [
+        replace(_ranked(answer, labels), share=share)
+        for answer, share in zip(answers, _shares([*costs, rest]), strict=False)
+    ]
 
 
 def _with_unowned(answers: Sequence[Answer], unowned: Sequence[Answer]) -> list[Answer]:
@@ -159,7 +195,9 @@ def _with_unowned(answers: Sequence[Answer], unowned: Sequence[Answer]) -> list[
 
 
 def _shares(costs: Sequence[int]) -> list[float | None]:
-    """Each cost's part of all, at six places, so rounded that they sum to 1; None where nothing cost anything."""
+    """Each cost's part of all, at six places, so rounded that they sum to 1; None where nothing
+    cost anything.
+    """
     if not any(costs):
         return [None] * len(costs)
     return [share / WHOLE for share in split(WHOLE, costs)]

@@ -54,8 +54,9 @@ FILTER_OF = {
 class Question:
     """Sums for each bucket (a period) and each value of the dimension, if one is named.
 
-    By tenant or by user, usage without an owner is left out; ``only_unattributed`` asks for nothing else. ``only_named`` leaves out usage
-    without a project, a flow or a model, by which it is asked. ``wants_total`` asks for the cost of all rows beside.
+    By tenant or by user, usage without an owner is left out; ``only_unattributed`` asks for nothing
+    else. ``only_named`` leaves out usage without a project, a flow or a model, by which it is
+    asked. ``wants_total`` asks for the cost of all rows beside.
     """
 
     scope: Scope
@@ -91,5 +92,7 @@ class Question:
 
     @property
     def counts_traces_together(self) -> bool:
-        """Whether a trace that used several of the asked models is one row's, and must count once there."""
+        """Whether a trace that used several of the asked models is one row's, and must count once
+        there.
+        """
         return len(set(self.filters.models)) > 1 and self.by is not Dimension.MODEL

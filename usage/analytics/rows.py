@@ -1,4 +1,6 @@
-"""The SQL of a plan: rows of a rollup and lines of the facts, in the same columns, within the scope and the filters."""
+"""The SQL of a plan: rows of a rollup and lines of the facts, in the same columns, within the scope
+and the filters.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,13 +28,23 @@ def built_rows(plan: Plan, pieces: Sequence[Piece], selected: str) -> Sql | None
     if not pieces or plan.source is None:
         return None
     by, table = plan.question.by, plan.source.table
-    columns = f"r.{plan.source.columns[by]} AS dimension, {selected}" if by else f"NULL AS dimension, {selected}"
+    columns = (
+        f"r.{plan.source.columns[by]} AS dimension, {selected}"
+        if by
+        else f"NULL AS dimension, {selected}"
+    )
     conditions = _built_conditions(plan.question, plan.source)
     if len(pieces) <= FEW_PIECES:
-        # Told each stretch as such, PostgreSQL knows how much it is; of a join it would have to guess.
+        # Told each stretch as such, PostgreSQL knows how much it is; of a join it would have to
+        # guess.
         return union([_stretch(piece, table, columns, conditions) for piece in pieces])
-    alike = [[piece for piece in pieces if piece.granularity is granularity] for granularity in Granularity]
-    return union([_joined(stretches, table, columns, conditions) for stretches in alike if stretches])
+    alike = [
+        [piece for piece in pieces if piece.granularity is granularity]
+        for granularity in Granularity
+    ]
+    return union(
+        [_joined(stretches, table, columns, conditions) for stretches in alike if stretches]
+    )
 
 
 def _stretch(piece: Piece, table: str, columns: str, conditions: Sql) -> Sql:
@@ -41,7 +53,10 @@ def _stretch(piece: Piece, table: str, columns: str, conditions: Sql) -> Sql:
     if _is_one_period(piece):
         when = Sql("r.period_start = %s", [piece.start])
     where = f"r.granularity = '{piece.granularity}' AND {when.text}{conditions.text}"
-    return Sql(f"SELECT {piece.bucket} AS number, {columns} FROM {table} r WHERE {where}", [*when.parameters, *conditions.parameters])
+    return Sql(
+        f"SELECT {piece.bucket} AS number, {columns} FROM {table} r WHERE {where}",
+        [*when.parameters, *conditions.parameters],
+    )
 
 
 def _joined(stretches: Sequence[Piece], table: str, columns: str, conditions: Sql) -> Sql:
@@ -52,15 +67,22 @@ def _joined(stretches: Sequence[Piece], table: str, columns: str, conditions: Sq
         when = "r.period_start = b.range_start"
     where = f"r.granularity = '{stretches[0].granularity}' AND {when}{conditions.text}"
     if connection.vendor == "postgresql":
-        # Made to look each stretch up by itself; it would rather read all of a tenant's hours for a few of them.
-        rows = f"{ranges.text} CROSS JOIN LATERAL (SELECT * FROM {table} r WHERE {where} OFFSET 0) r"
+        # Made to look each stretch up by itself; it would rather read all of a tenant's hours for a
+        # few of them.
+        rows = (
+            f"{ranges.text} CROSS JOIN LATERAL (SELECT * FROM {table} r WHERE {where} OFFSET 0) r"
+        )
     else:
         rows = f"{ranges.text} JOIN {table} r ON {where}"
-    return Sql(f"SELECT b.number, {columns} FROM {rows}", [*ranges.parameters, *conditions.parameters])
+    return Sql(
+        f"SELECT b.number, {columns} FROM {rows}", [*ranges.parameters, *conditions.parameters]
+    )
 
 
 def _is_one_period(piece: Piece) -> bool:
-    """Told by its start alone; by a range of starts, whatever is finer and lies in it would be looked at, too."""
+    """Told by its start alone; by a range of starts, whatever is finer and lies in it would be
+    looked at, too.
+    """
     return piece.granularity is not None and end_of(piece.granularity, piece.start) == piece.end
 
 
@@ -69,24 +91,37 @@ def union(parts: Iterable[Sql | None]) -> Sql | None:
     there = [part for part in parts if part]
     if not there:
         return None
-    return Sql(" UNION ALL ".join(part.text for part in there), [parameter for part in there for parameter in part.parameters])
+    return Sql(
+        " UNION ALL ".join(part.text for part in there),
+        [parameter for part in there for parameter in part.parameters],
+    )
 
 
-def fact_rows(plan: Plan, pieces: Sequence[Piece], selected: str, *, join: str = "", group: str = "") -> Sql | None:
+def fact_rows(
+    plan: Plan, pieces: Sequence[Piece], selected: str, *, join: str = "", group: str = ""
+) -> Sql | None:
     """Lines of the facts as (number, dimension, whatever is selected of them)."""
     if not pieces:
         return None
     lines, by = _lines(plan.question, pieces), plan.question.by
     key = f"s.{LINE_COLUMNS[by]}" if by else "NULL"
     grouped = f"GROUP BY {group}" if group else ""
-    return Sql(f"SELECT s.number, {key} AS dimension, {selected} FROM ({lines.text}) s {join} {grouped}", lines.parameters)
+    return Sql(
+        f"SELECT s.number, {key} AS dimension, {selected} FROM ({lines.text}) s {join} {grouped}",
+        lines.parameters,
+    )
 
 
 def _lines(question: Question, pieces: Sequence[Piece]) -> Sql:
     ranges = [(piece.bucket, piece.start, piece.end) for piece in pieces]
     conditions = _fact_conditions(question)
     if Dimension.MODEL in question.dimensions:
-        return model_lines(ranges, conditions, _all(_model_conditions(question, MODEL)), together=question.counts_traces_together)
+        return model_lines(
+            ranges,
+            conditions,
+            _all(_model_conditions(question, MODEL)),
+            together=question.counts_traces_together,
+        )
     return trace_lines(ranges, conditions)
 
 
@@ -100,7 +135,10 @@ LINE_COLUMNS = {
 
 
 def _conditions(question: Question, columns: Mapping[Dimension, str]) -> list[Sql]:
-    """The scope and the filters but models, on these columns; the scope comes first and always. KeyError where a column is missing."""
+    """The scope and the filters but models, on these columns; the scope comes first and always.
+
+    KeyError where a column is missing.
+    """
     scope, filters = question.scope, question.filters
     conditions = []
     for dimension, values in (
@@ -137,7 +175,9 @@ def _built_conditions(question: Question, source: Source) -> Sql:
         conditions += _model_conditions(question, columns[Dimension.MODEL])
     if source.unattributed is not None and (question.only_unattributed or question.only_attributed):
         is_unattributed = source.unattributed.replace("{nobody}", nobody())
-        conditions.append(Sql(is_unattributed if question.only_unattributed else f"NOT ({is_unattributed})"))
+        conditions.append(
+            Sql(is_unattributed if question.only_unattributed else f"NOT ({is_unattributed})")
+        )
     return _all(conditions)
 
 
@@ -156,7 +196,13 @@ def _fact_conditions(question: Question) -> Sql:
     if question.only_unattributed:
         conditions.append(Sql("(t.tenant_id IS NULL OR t.user_id IS NULL)"))
     if len(set(question.filters.statuses)) == 1:
-        conditions.append(Sql("t.is_failed" if question.filters.statuses[0] is Status.FAILED else "NOT t.is_failed"))
+        conditions.append(
+            Sql(
+                "t.is_failed"
+                if question.filters.statuses[0] is Status.FAILED
+                else "NOT t.is_failed"
+            )
+        )
     return _all(conditions)
 
 
@@ -175,8 +221,13 @@ def keyed_rows(plan: Plan, sql: Sql | None, *, has_sets: bool = False) -> Iterat
 
 
 def run(sql: str, parameters: Sequence[Any], *, has_sets: bool = False) -> list[tuple[Any, ...]]:
-    """The rows of a query. Sets of users are large: with ``has_sets`` they come as they are, and not as hex digits."""
-    with _binary_cursor() if has_sets and connection.vendor == "postgresql" else connection.cursor() as cursor:
+    """The rows of a query.
+
+    Sets of users are large: with ``has_sets`` they come as they are, and not as hex digits.
+    """
+    with (
+        _binary_cursor() if has_sets and connection.vendor == "postgresql" else connection.cursor()
+    ) as cursor:
         cursor.execute(sql, [stored(parameter) for parameter in parameters])
         return cursor.fetchall()
 
@@ -186,7 +237,8 @@ def _binary_cursor() -> CursorWrapper:
     connection.ensure_connection()
     cursor = psycopg.Cursor(connection.connection)
     cursor.format = psycopg.pq.Format.BINARY
-    return connection.make_cursor(cursor)  # type: ignore[arg-type]  # the stub names what it returns, not what it takes
+    # # the stub names what it returns, not what it takes
+    return connection.make_cursor(cursor)  # type: ignore[arg-type]
 
 
 def as_key(dimension: Dimension | None, value: Any) -> Any:

@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from usage.analytics.question import Dimension, Question
-from usage.models import FlowUsage, Granularity, ModelUsage, PlatformModelUsage, PlatformUsage, TenantUsageStats, UserUsageStats
+from usage.models import (
+    FlowUsage,
+    Granularity,
+    ModelUsage,
+    PlatformModelUsage,
+    PlatformUsage,
+    TenantUsageStats,
+    UserUsageStats,
+)
 from usage.models.rollups import Rollup
 from usage.rollups.build import RULES
 
@@ -27,12 +35,18 @@ class Source:
         return self.model._meta.db_table
 
 
-GRANULARITIES = {rule.model: (*([Granularity.HOUR] if rule.hours_while_running else []), *rule.granularities) for rule in RULES}
+GRANULARITIES = {
+    rule.model: (*([Granularity.HOUR] if rule.hours_while_running else []), *rule.granularities)
+    for rule in RULES
+}
 PLATFORM = Source(PlatformUsage, {}, GRANULARITIES[PlatformUsage], "NOT r.is_attributed")
 PLATFORM_MODELS = Source(PlatformModelUsage, {MODEL: "model"}, GRANULARITIES[PlatformModelUsage])
 TENANTS = Source(TenantUsageStats, {TENANT: "tenant_id"}, GRANULARITIES[TenantUsageStats])
-USERS = Source(UserUsageStats, {TENANT: "tenant_id", USER: "user_id"}, tuple(Granularity), is_built=False)
-# Of all users an hour is few traces; the facts have an index for them, the stats of an hour have none.
+USERS = Source(
+    UserUsageStats, {TENANT: "tenant_id", USER: "user_id"}, tuple(Granularity), is_built=False
+)
+# Of all users an hour is few traces; the facts have an index for them, the stats of an hour have
+# none.
 USER_LISTS = replace(USERS, granularities=tuple(Granularity)[1:])
 FLOWS = Source(
     FlowUsage,
@@ -56,7 +70,10 @@ def source_of(question: Question) -> Source | None:
     if question.filters.statuses or question.counts_traces_together:
         return None
     for source in CHEAPEST_FIRST:
-        if question.dimensions == source.columns.keys() or question.dimensions < source.columns.keys():
+        if (
+            question.dimensions == source.columns.keys()
+            or question.dimensions < source.columns.keys()
+        ):
             if question.only_unattributed and source.unattributed is None:
                 continue
             if (Dimension.MODEL in source.columns) == (Dimension.MODEL in question.dimensions):

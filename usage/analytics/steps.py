@@ -12,7 +12,10 @@ from usage.sync.store import received_of
 
 
 class RunStep(NamedTuple):
-    """A step as it is shown. Tokens are 0 and the cost None where it used nothing; ``gone_since``: deleted in Langfuse."""
+    """A step as it is shown.
+
+    Tokens are 0 and the cost None where it used nothing; ``gone_since``: deleted in Langfuse.
+    """
 
     langfuse_observation_id: str
     name: str
@@ -33,18 +36,30 @@ class RunStep(NamedTuple):
     @property
     def latency_ms(self) -> int | None:
         """How long it took; None of one that has not ended."""
-        return None if self.end_time is None else max(0, milliseconds(self.end_time - self.start_time))
+        return (
+            None if self.end_time is None else max(0, milliseconds(self.end_time - self.start_time))
+        )
 
 
 def steps_of(trace: Trace, billed: Iterable[Observation]) -> list[RunStep]:
-    """All steps of the run, in the order in which they began; ``billed`` are its billed ones. One query."""
+    """All steps of the run, in the order in which they began; ``billed`` are its billed ones.
+
+    One query.
+    """
     received = received_of(trace)
     priced = {one.langfuse_observation_id: one for one in billed}
     steps = []
     for step_id, one in received.observations.items():
         version, costs = one.step, priced.get(step_id)
         step = RunStep(
-            step_id, version.name, version.type, version.level, version.is_root, version.start_time, version.end_time, version.model
+            step_id,
+            version.name,
+            version.type,
+            version.level,
+            version.is_root,
+            version.start_time,
+            version.end_time,
+            version.model,
         )
         if costs is not None:
             step = step._replace(**{name: getattr(costs, name) for name in COSTS})

@@ -13,7 +13,9 @@ State = SyncWindow.State
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
-    """A connection: how far it is read and how far behind that is, its hours by state, its last run, and what had drifted."""
+    """A connection: how far it is read and how far behind that is, its hours by state, its last
+    run, and what had drifted.
+    """
 
     name: str
     host: str
@@ -33,12 +35,22 @@ class ConnectionStatus:
 
 def sync_status(now: datetime) -> list[ConnectionStatus]:
     """All connections, by name."""
-    connections = LangfuseConnection.objects.annotate(rejected_count=Count("rejected", filter=Q(rejected__resolution="")))
-    return [_status(connection, connection.rejected_count, now) for connection in connections.order_by("name")]
+    connections = LangfuseConnection.objects.annotate(
+        rejected_count=Count("rejected", filter=Q(rejected__resolution=""))
+    )
+    return [
+        _status(connection, connection.rejected_count, now)
+        for connection in connections.order_by("name")
+    ]
 
 
 def _status(connection: LangfuseConnection, rejected: int, now: datetime) -> ConnectionStatus:
-    states = dict(SyncWindow.objects.filter(connection=connection).order_by().values_list("state").annotate(count=Count("pk")))
+    states = dict(
+        SyncWindow.objects.filter(connection=connection)
+        .order_by()
+        .values_list("state")
+        .annotate(count=Count("pk"))
+    )
     runs = SyncRun.objects.filter(connection=connection).order_by("-started_at")
     last, failed = runs.first(), runs.exclude(error="").first()
     drifts = SyncDrift.objects.filter(run__connection=connection)

@@ -15,7 +15,9 @@ from usage.models import Observation, Trace
 
 
 class Run(NamedTuple):
-    """A run and what it is called: its flow's name where that is known to the viewer, else its own."""
+    """A run and what it is called: its flow's name where that is known to the viewer, else its
+    own.
+    """
 
     trace: Trace
     label: str
@@ -24,16 +26,35 @@ class Run(NamedTuple):
 def labelled(traces: Sequence[Trace], scope: Scope) -> list[Run]:
     """The runs with their names; one query."""
     flows = flows_by_id({trace.flow_id for trace in traces}, scope)
-    return [Run(trace, flows[trace.flow_id].name if trace.flow_id in flows else trace.name or trace.langfuse_trace_id) for trace in traces]
+    return [
+        Run(
+            trace,
+            (
+                flows[trace.flow_id].name
+                if trace.flow_id in flows
+                else trace.name or trace.langfuse_trace_id
+            ),
+        )
+        for trace in traces
+    ]
 
 
 def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]:
-    """The runs of the period that the scope and the filters let through, voided ones left out; a list of them begins with the newest."""
-    found = Trace.objects.filter(start_time__gte=period.start, start_time__lt=period.end, is_voided=False)
+    """The runs of the period that the scope and the filters let through, voided ones left out; a
+    list of them begins with the newest.
+    """
+    found = Trace.objects.filter(
+        start_time__gte=period.start, start_time__lt=period.end, is_voided=False
+    )
     if not scope.is_platform or filters.tenant_ids or filters.user_ids:
-        # Usage belongs to a tenant or a user only when both are known (domain.md, Unattributed usage).
+        # Usage belongs to a tenant or a user only when both are known (domain.md, Unattributed
+        # usage).
         owner = {"tenant": scope.tenant_id, "user": scope.user_id}
-        found = found.filter(tenant__isnull=False, user__isnull=False, **{name: pk for name, pk in owner.items() if pk is not None})
+        found = found.filter(
+            tenant__isnull=False,
+            user__isnull=False,
+            **{name: pk for name, pk in owner.items() if pk is not None},
+        )
     for column, values in (
         ("tenant", filters.tenant_ids),
         ("user", filters.user_ids),
@@ -43,7 +64,9 @@ def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]
         if values:
             found = found.filter(**{f"{column}__in": values})
     if filters.models:
-        billed = Observation.objects.filter(trace=OuterRef("pk"), model__in=filters.models).exclude(cost_source=CostSource.NO_USAGE.value)
+        billed = Observation.objects.filter(trace=OuterRef("pk"), model__in=filters.models).exclude(
+            cost_source=CostSource.NO_USAGE.value
+        )
         found = found.filter(Exists(billed))
     if filters.statuses:
         found = found.filter(is_failed__in=[status is Status.FAILED for status in filters.statuses])
@@ -57,4 +80,6 @@ def langfuse_url(trace: Trace) -> str:
 
 def recent_traces(scope: Scope, period: Period, limit: int) -> list[Run]:
     """The latest runs of the period, voided ones left out."""
-    return labelled(list(traces_in(scope, period, Filters()).order_by("-start_time", "-pk")[:limit]), scope)
+    return labelled(
+        list(traces_in(scope, period, Filters()).order_by("-start_time", "-pk")[:limit]), scope
+    )

@@ -24,8 +24,15 @@ class UnpricedModel:
 
 
 def unpriced_models() -> list[UnpricedModel]:
-    """Models without a price, the most used first. One query, over an index of unpriced observations only."""
-    waiting = Observation.objects.filter(cost_source=CostSource.UNPRICED.value, trace__is_voided=False).order_by().values("model")
+    """Models without a price, the most used first.
+
+    One query, over an index of unpriced observations only.
+    """
+    waiting = (
+        Observation.objects.filter(cost_source=CostSource.UNPRICED.value, trace__is_voided=False)
+        .order_by()
+        .values("model")
+    )
     found = waiting.annotate(
         unpriced_observations=Count("pk"),
         # Named apart from the columns that they sum.

@@ -40,10 +40,14 @@ class NumbersAnswer(serializers.Serializer[Any]):
 
 
 class ChangeAnswer(serializers.Serializer[Any]):
-    """How each number changed since the period before, as a ratio; null where that is 0 or unknown."""
+    """How each number changed since the period before, as a ratio; null where that is 0 or
+    unknown.
+    """
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        return {name: serializers.FloatField(allow_null=True) for name in NumbersAnswer().get_fields()}
+        return {
+            name: serializers.FloatField(allow_null=True) for name in NumbersAnswer().get_fields()
+        }
 
 
 class PeriodAnswer(serializers.Serializer[Any]):
@@ -119,7 +123,8 @@ class TopFlowsAnswer(PeriodAnswer):
 class PriceSourceAnswer(serializers.Serializer[Any]):
     """Where a cost came from, and since when that held and was known."""
 
-    source = serializers.ChoiceField(choices=[one.value for one in CostSource])  # type: ignore[assignment]  # an answer's field
+    # # an answer's field
+    source = serializers.ChoiceField(choices=[one.value for one in CostSource])  # type: ignore[assignment]
     label = serializers.CharField()  # type: ignore[assignment]
     price_id = serializers.IntegerField(allow_null=True)
     model = serializers.CharField()
@@ -135,7 +140,9 @@ class PriceLineAnswer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(choices=[one.value for one in UnitKind])
     units = serializers.IntegerField()
     usd_per_million = UsdField()
-    amount_usd = serializers.DecimalField(max_digits=None, decimal_places=2 * USD_PLACES, normalize_output=True)
+    amount_usd = serializers.DecimalField(
+        max_digits=None, decimal_places=2 * USD_PLACES, normalize_output=True
+    )
 
 
 class ObservationExplainedAnswer(serializers.Serializer[Any]):
@@ -177,7 +184,9 @@ class RepricingAnswer(serializers.Serializer[Any]):
 
 
 class ExplanationAnswer(serializers.Serializer[Any]):
-    """Why a trace was charged what it was: units × prices = cost; × multiplier = billed; × credits a dollar, then limits, rounded once."""
+    """Why a trace was charged what it was: units × prices = cost; × multiplier = billed; × credits
+    a dollar, then limits, rounded once.
+    """
 
     trace_id = serializers.UUIDField(source="trace.pk")
     langfuse_trace_id = serializers.CharField(source="trace.langfuse_trace_id")
@@ -188,9 +197,13 @@ class ExplanationAnswer(serializers.Serializer[Any]):
     unbilled_observations = serializers.IntegerField()
     cost_usd = UsdField(source="trace.cost_usd", allow_null=True)
     rate = RateAnswer(allow_null=True)
-    billed_cost_exact = serializers.DecimalField(max_digits=None, decimal_places=18, normalize_output=True, allow_null=True)
+    billed_cost_exact = serializers.DecimalField(
+        max_digits=None, decimal_places=18, normalize_output=True, allow_null=True
+    )
     billed_cost_usd = UsdField(source="trace.billed_cost_usd", allow_null=True)
-    credits_before_limits = serializers.DecimalField(max_digits=None, decimal_places=24, normalize_output=True, allow_null=True)
+    credits_before_limits = serializers.DecimalField(
+        max_digits=None, decimal_places=24, normalize_output=True, allow_null=True
+    )
     limit = serializers.ChoiceField(choices=["", "minimum", "maximum"])
     credits = CreditsField(source="trace.credits", allow_null=True)
     why_no_credits = serializers.CharField()
@@ -305,10 +318,13 @@ class SyncStatusAnswer(serializers.Serializer[Any]):
 
 
 class AnomalyAnswer(serializers.Serializer[Any]):
-    """A day or an hour that stands out: ``value`` was used, ``usual`` is usual, and ``score`` says how far apart they are."""
+    """A day or an hour that stands out: ``value`` was used, ``usual`` is usual, and ``score`` says
+    how far apart they are.
+    """
 
     key = serializers.CharField()
-    label = serializers.CharField()  # type: ignore[assignment]  # an answer's field, not the serializer's label
+    # # an answer's field, not the serializer's label
+    label = serializers.CharField()  # type: ignore[assignment]
     period_start = serializers.DateTimeField()
     period_end = serializers.DateTimeField()
     value = serializers.CharField()
@@ -325,7 +341,8 @@ class AnomaliesAnswer(PeriodAnswer):
 
 class ShareAnswer(NumbersAnswer):
     key = serializers.CharField(allow_null=True)
-    label = serializers.CharField()  # type: ignore[assignment]  # an answer's field, not the serializer's label
+    # # an answer's field, not the serializer's label
+    label = serializers.CharField()  # type: ignore[assignment]
     share = serializers.FloatField(allow_null=True)
 
 

@@ -1,4 +1,6 @@
-"""Query parameters of the analytics API: read, checked, and turned into periods and filters (api.md, Conventions)."""
+"""Query parameters of the analytics API: read, checked, and turned into periods and filters
+(api.md, Conventions).
+"""
 
 from datetime import date, datetime
 from typing import Any
@@ -24,17 +26,26 @@ LARGEST_LIMIT = 1000
 DEFAULT_LIMIT = 10
 
 
-@extend_schema_field({"oneOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]})
+@extend_schema_field(
+    {"oneOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}
+)
 class DateOrDateTimeField(serializers.Field):
     """An ISO date or datetime."""
 
-    default_error_messages = {"invalid": "“{value}” is not an ISO date or datetime; write for example 2026-11-30 or 2026-11-30T12:00:00Z."}
+    default_error_messages = {
+        "invalid": (
+            "“{value}” is not an ISO date or datetime; write for example 2026-11-30 or"
+            " 2026-11-30T12:00:00Z."
+        )
+    }
 
     def to_internal_value(self, data: Any) -> date | datetime:
         text = str(data)
         try:
             # A "+" of an offset comes as a space when the caller did not escape it.
-            parsed = parse_date(text) or parse_datetime(text.replace(" ", "+") if "T" in text else text)
+            parsed = parse_date(text) or parse_datetime(
+                text.replace(" ", "+") if "T" in text else text
+            )
         except ValueError:
             parsed = None
         if parsed is None:
@@ -58,11 +69,21 @@ class TextField(serializers.CharField):
 
 
 class PeriodParameters(serializers.Serializer[Any]):
-    """The period. A date means that whole day in ``tz``; a datetime is exclusive at the end; the default is the last 30 days."""
+    """The period.
+
+    A date means that whole day in ``tz``; a datetime is exclusive at the end; the default is the
+    last 30 days.
+    """
 
     start_date = DateOrDateTimeField(required=False, help_text="First day, or first moment.")
-    end_date = DateOrDateTimeField(required=False, help_text="Last day (included), or the moment before which it ends.")
-    tz = serializers.CharField(required=False, validators=[validate_zone], help_text="IANA time zone; default the tenant's, else UTC.")
+    end_date = DateOrDateTimeField(
+        required=False, help_text="Last day (included), or the moment before which it ends."
+    )
+    tz = serializers.CharField(
+        required=False,
+        validators=[validate_zone],
+        help_text="IANA time zone; default the tenant's, else UTC.",
+    )
 
 
 class FilterParameters(PeriodParameters):
@@ -73,7 +94,11 @@ class FilterParameters(PeriodParameters):
     project_id = serializers.ListField(child=TextField(), required=False, max_length=100)
     flow_id = serializers.ListField(child=TextField(), required=False, max_length=100)
     model = serializers.ListField(child=TextField(), required=False, max_length=100)
-    status = serializers.ListField(child=serializers.ChoiceField(choices=[one.value for one in Status]), required=False, max_length=2)
+    status = serializers.ListField(
+        child=serializers.ChoiceField(choices=[one.value for one in Status]),
+        required=False,
+        max_length=2,
+    )
 
 
 class SeriesParameters(FilterParameters):
@@ -81,25 +106,38 @@ class SeriesParameters(FilterParameters):
 
 
 class TopParameters(FilterParameters):
-    metric = serializers.ChoiceField(choices=[one.value for one in Metric], default=Metric.CREDITS.value)
+    metric = serializers.ChoiceField(
+        choices=[one.value for one in Metric], default=Metric.CREDITS.value
+    )
     limit = serializers.IntegerField(min_value=1, max_value=LARGEST_LIMIT, default=DEFAULT_LIMIT)
 
 
 class BreakdownParameters(FilterParameters):
-    group_by = serializers.ChoiceField(choices=[one.value for one in Dimension], default=Dimension.MODEL.value)
+    group_by = serializers.ChoiceField(
+        choices=[one.value for one in Dimension], default=Dimension.MODEL.value
+    )
     limit = serializers.IntegerField(min_value=1, max_value=LARGEST_LIMIT, default=LARGEST_LIMIT)
 
 
 class AnomalyParameters(FilterParameters):
-    granularity = serializers.ChoiceField(choices=[Granularity.HOUR.value, Granularity.DAY.value], default=Granularity.DAY.value)
-    group_by = serializers.ChoiceField(
-        choices=[one.value for one in (Dimension.TENANT, Dimension.USER, Dimension.FLOW, Dimension.MODEL)], default=Dimension.FLOW.value
+    granularity = serializers.ChoiceField(
+        choices=[Granularity.HOUR.value, Granularity.DAY.value], default=Granularity.DAY.value
     )
-    metric = serializers.ChoiceField(choices=[one.value for one in Metric], default=Metric.COST.value)
+    group_by = serializers.ChoiceField(
+        choices=[
+            one.value for one in (Dimension.TENANT, Dimension.USER, Dimension.FLOW, Dimension.MODEL)
+        ],
+        default=Dimension.FLOW.value,
+    )
+    metric = serializers.ChoiceField(
+        choices=[one.value for one in Metric], default=Metric.COST.value
+    )
     limit = serializers.IntegerField(min_value=1, max_value=LARGEST_LIMIT, default=DEFAULT_LIMIT)
 
 
-def read_parameters(request: Request, serializer_class: type[serializers.Serializer[Any]]) -> dict[str, Any]:
+def read_parameters(
+    request: Request, serializer_class: type[serializers.Serializer[Any]]
+) -> dict[str, Any]:
     """The checked parameters. Raises ValidationError naming the parameter and what it takes."""
     serializer = serializer_class(data=request.query_params)
     serializer.is_valid(raise_exception=True)
@@ -110,7 +148,9 @@ def period_of(parameters: dict[str, Any], default_zone: ZoneInfo) -> Period:
     """The period that the parameters ask for. Raises ValidationError."""
     zone = ZoneInfo(parameters["tz"]) if "tz" in parameters else default_zone
     try:
-        return asked_period(parameters.get("start_date"), parameters.get("end_date"), zone, timezone.now())
+        return asked_period(
+            parameters.get("start_date"), parameters.get("end_date"), zone, timezone.now()
+        )
     except PeriodError as error:
         raise as_validation_error(error) from error
 

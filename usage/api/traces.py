@@ -1,4 +1,6 @@
-"""Runs over HTTP: a list in the caller's scope, page by page or as a download, and their costs, and one with its steps."""
+"""Runs over HTTP: a list in the caller's scope, page by page or as a download, and their costs, and
+one with its steps.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -39,7 +41,9 @@ class TracesParameters(parameters.FilterParameters):
 class Traces(ListView):
     file_name = "traces"
 
-    @extend_schema(parameters=[TracesParameters], responses=answers.TracesAnswer, operation_id="traces")
+    @extend_schema(
+        parameters=[TracesParameters], responses=answers.TracesAnswer, operation_id="traces"
+    )
     def get(self, request: Request) -> Response | StreamingHttpResponse:
         """Runs, newest first."""
         asked = parameters.read_parameters(request, TracesParameters)
@@ -47,7 +51,10 @@ class Traces(ListView):
         found = traces_in(scope_of(self.viewer), period, filters)
         if isinstance(request.accepted_renderer, RowsRenderer):
             # One serializer for all: making its fields anew takes longer than a row.
-            row_of, runs = answers.TraceAnswer().to_representation, found.order_by("-start_time", "-pk").iterator(chunk_size=2000)
+            row_of, runs = (
+                answers.TraceAnswer().to_representation,
+                found.order_by("-start_time", "-pk").iterator(chunk_size=2000),
+            )
             return streamed(map(row_of, runs), request.accepted_renderer, self.file_name)
         pages = TracePages()
         page = pages.paginate_queryset(found, request, self) or []
@@ -60,11 +67,16 @@ class Costs(AnalyticsView):
 
     @extend_schema(
         parameters=[parameters.FilterParameters],
-        responses={(200, "text/csv"): OpenApiTypes.STR, (200, "application/x-ndjson"): OpenApiTypes.STR},
+        responses={
+            (200, "text/csv"): OpenApiTypes.STR,
+            (200, "application/x-ndjson"): OpenApiTypes.STR,
+        },
         operation_id="costs",
     )
     def get(self, request: Request) -> StreamingHttpResponse:
-        """What was charged, call by call, oldest first, in the columns of FOCUS: CSV, or JSON Lines with ``format=jsonl``."""
+        """What was charged, call by call, oldest first, in the columns of FOCUS: CSV, or JSON Lines
+        with ``format=jsonl``.
+        """
         asked = parameters.read_parameters(request, parameters.FilterParameters)
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
         rows = focus_rows(scope_of(self.viewer), period, filters)

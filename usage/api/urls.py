@@ -17,7 +17,11 @@ urlpatterns = [
     path("traces/<uuid:trace_id>", traces.TraceDetail.as_view(), name="trace-detail"),
     path("costs", traces.Costs.as_view(), name="costs"),
     path("sync/status", views.SyncStatus.as_view(), name="sync-status"),
-    path("traces/<uuid:trace_id>/explanation", views.TraceExplanation.as_view(), name="trace-explanation"),
+    path(
+        "traces/<uuid:trace_id>/explanation",
+        views.TraceExplanation.as_view(),
+        name="trace-explanation",
+    ),
     path("anomalies", views.Anomalies.as_view(), name="anomalies"),
     path("unpriced", views.Unpriced.as_view(), name="unpriced"),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),

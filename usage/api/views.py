@@ -19,7 +19,14 @@ from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.tiers import default_tiers_of
-from usage.access import NotVisible, platform_scope, scope_of, tenant_scope, user_scope, visible_trace
+from usage.access import (
+    NotVisible,
+    platform_scope,
+    scope_of,
+    tenant_scope,
+    user_scope,
+    visible_trace,
+)
 from usage.analytics import names, queries
 from usage.analytics.anomalies import find_anomalies
 from usage.analytics.calendar import Period, PeriodError
@@ -36,7 +43,9 @@ from usage.models import Granularity
 
 
 class AnalyticsView(APIView):
-    """What every analytics endpoint does alike: the caller, the zone, the period's fields of the answer."""
+    """What every analytics endpoint does alike: the caller, the zone, the period's fields of the
+    answer.
+    """
 
     renderer_classes = [JSONRenderer]
 
@@ -57,7 +66,12 @@ class AnalyticsView(APIView):
 
     def framed(self, period: Period, body: dict[str, Any]) -> dict[str, Any]:
         """The body, with the period that it is for and up to when that is complete."""
-        return {"period_start": period.start, "period_end": period.end, "complete_through": complete_through_all(), **body}
+        return {
+            "period_start": period.start,
+            "period_end": period.end,
+            "complete_through": complete_through_all(),
+            **body,
+        }
 
 
 class ListView(AnalyticsView):
@@ -68,7 +82,11 @@ class ListView(AnalyticsView):
 
 
 class PlatformStats(AnalyticsView):
-    @extend_schema(parameters=[parameters.PeriodParameters], responses=answers.PlatformAnswer, operation_id="platform_stats")
+    @extend_schema(
+        parameters=[parameters.PeriodParameters],
+        responses=answers.PlatformAnswer,
+        operation_id="platform_stats",
+    )
     def get(self, request: Request) -> Response:
         """The whole platform's summary, and what has no owner yet."""
         scope = platform_scope(self.viewer)
@@ -83,23 +101,39 @@ class PlatformStats(AnalyticsView):
 
 
 class TenantStats(AnalyticsView):
-    @extend_schema(parameters=[parameters.PeriodParameters], responses=answers.TenantAnswer, operation_id="tenant_stats")
+    @extend_schema(
+        parameters=[parameters.PeriodParameters],
+        responses=answers.TenantAnswer,
+        operation_id="tenant_stats",
+    )
     def get(self, request: Request, tenant_id: UUID) -> Response:
         """A tenant's summary."""
         scope = tenant_scope(self.viewer, tenant_id)
         tenant = Tenant.objects.get(pk=tenant_id)
-        period = self.period(parameters.read_parameters(request, parameters.PeriodParameters), tenant)
-        body = {"tenant_id": tenant.pk, "name": tenant.name, **summary_body(queries.summary(scope, period))}
+        period = self.period(
+            parameters.read_parameters(request, parameters.PeriodParameters), tenant
+        )
+        body = {
+            "tenant_id": tenant.pk,
+            "name": tenant.name,
+            **summary_body(queries.summary(scope, period)),
+        }
         return Response(answers.TenantAnswer(self.framed(period, body)).data)
 
 
 class UserStats(AnalyticsView):
-    @extend_schema(parameters=[parameters.PeriodParameters], responses=answers.UserAnswer, operation_id="user_stats")
+    @extend_schema(
+        parameters=[parameters.PeriodParameters],
+        responses=answers.UserAnswer,
+        operation_id="user_stats",
+    )
     def get(self, request: Request, user_id: UUID) -> Response:
         """A user's summary, and what it comes to at the month's end."""
         scope = user_scope(self.viewer, user_id)
         user, now = User.objects.select_related("tenant").get(pk=user_id), timezone.now()
-        period = self.period(parameters.read_parameters(request, parameters.PeriodParameters), user.tenant)
+        period = self.period(
+            parameters.read_parameters(request, parameters.PeriodParameters), user.tenant
+        )
         body = {
             "user_id": user.pk,
             "username": user.username,
@@ -113,7 +147,11 @@ class UserStats(AnalyticsView):
 
 
 class MyStats(UserStats):
-    @extend_schema(parameters=[parameters.PeriodParameters], responses=answers.UserAnswer, operation_id="my_stats")
+    @extend_schema(
+        parameters=[parameters.PeriodParameters],
+        responses=answers.UserAnswer,
+        operation_id="my_stats",
+    )
     def get(self, request: Request) -> Response:  # type: ignore[override]
         """The caller's own summary."""
         return super().get(request, self.viewer.pk)
@@ -122,7 +160,11 @@ class MyStats(UserStats):
 class TimeSeries(ListView):
     file_name = "time-series"
 
-    @extend_schema(parameters=[parameters.SeriesParameters], responses=answers.SeriesAnswer, operation_id="time_series")
+    @extend_schema(
+        parameters=[parameters.SeriesParameters],
+        responses=answers.SeriesAnswer,
+        operation_id="time_series",
+    )
     def get(self, request: Request) -> Response:
         """Numbers for each hour, day, week or month; empty ones are zeros."""
         asked = parameters.read_parameters(request, parameters.SeriesParameters)
@@ -132,14 +174,25 @@ class TimeSeries(ListView):
             series = queries.time_series(scope_of(self.viewer), period, granularity, filters)
         except PeriodError as error:
             raise parameters.as_validation_error(error) from error
-        points = [{"period_start": start, "period_end": end, **numbers.as_dict()} for start, end, numbers in series]
-        return Response(answers.SeriesAnswer(self.framed(period, {"granularity": granularity.value, "series": points})).data)
+        points = [
+            {"period_start": start, "period_end": end, **numbers.as_dict()}
+            for start, end, numbers in series
+        ]
+        return Response(
+            answers.SeriesAnswer(
+                self.framed(period, {"granularity": granularity.value, "series": points})
+            ).data
+        )
 
 
 class TopUsers(ListView):
     file_name = "top-users"
 
-    @extend_schema(parameters=[parameters.TopParameters], responses=answers.TopUsersAnswer, operation_id="top_users")
+    @extend_schema(
+        parameters=[parameters.TopParameters],
+        responses=answers.TopUsersAnswer,
+        operation_id="top_users",
+    )
     def get(self, request: Request) -> Response:
         """The users with the most usage."""
         period, rows = top_rows(self, request, Dimension.USER)
@@ -160,7 +213,11 @@ class TopUsers(ListView):
 class TopFlows(ListView):
     file_name = "top-flows"
 
-    @extend_schema(parameters=[parameters.TopParameters], responses=answers.TopFlowsAnswer, operation_id="top_flows")
+    @extend_schema(
+        parameters=[parameters.TopParameters],
+        responses=answers.TopFlowsAnswer,
+        operation_id="top_flows",
+    )
     def get(self, request: Request) -> Response:
         """The flows with the most usage; a flow that nobody has named is shown by its id."""
         period, rows = top_rows(self, request, Dimension.FLOW)
@@ -181,9 +238,16 @@ class TopFlows(ListView):
 class TopTenants(ListView):
     file_name = "top-tenants"
 
-    @extend_schema(parameters=[parameters.TopParameters], responses=answers.TopTenantsAnswer, operation_id="top_tenants")
+    @extend_schema(
+        parameters=[parameters.TopParameters],
+        responses=answers.TopTenantsAnswer,
+        operation_id="top_tenants",
+    )
     def get(self, request: Request) -> Response:
-        """The tenants with the most usage: for platform admins. ``tier`` is the tenant's default."""
+        """The tenants with the most usage: for platform admins.
+
+        ``tier`` is the tenant's default.
+        """
         platform_scope(self.viewer)
         period, rows = top_rows(self, request, Dimension.TENANT)
         rows = [row for row in rows if row.key is not None]
@@ -209,16 +273,26 @@ class TopTenants(ListView):
 class SyncStatus(AnalyticsView):
     @extend_schema(responses=answers.SyncStatusAnswer, operation_id="sync_status")
     def get(self, request: Request) -> Response:
-        """How far each connection is read, its last run and error, and what had drifted: for platform admins."""
+        """How far each connection is read, its last run and error, and what had drifted: for
+        platform admins.
+        """
         platform_scope(self.viewer)
         found = sync_status(timezone.now())
-        return Response(answers.SyncStatusAnswer({"complete_through": complete_through_all(), "connections": found}).data)
+        return Response(
+            answers.SyncStatusAnswer(
+                {"complete_through": complete_through_all(), "connections": found}
+            ).data
+        )
 
 
 class CostBreakdown(ListView):
     file_name = "cost-breakdown"
 
-    @extend_schema(parameters=[parameters.BreakdownParameters], responses=answers.BreakdownAnswer, operation_id="cost_breakdown")
+    @extend_schema(
+        parameters=[parameters.BreakdownParameters],
+        responses=answers.BreakdownAnswer,
+        operation_id="cost_breakdown",
+    )
     def get(self, request: Request) -> Response:
         """All usage by a dimension, with each one's share of the cost; the shares sum to 1."""
         asked = parameters.read_parameters(request, parameters.BreakdownParameters)
@@ -226,30 +300,67 @@ class CostBreakdown(ListView):
         dimension = Dimension(asked["group_by"])
         rows = queries.breakdown(dimension, scope_of(self.viewer), period, filters, asked["limit"])
         results = [
-            {"key": None if row.key in (None, "") else str(row.key), "label": row.label, "share": row.share, **row.numbers.as_dict()}
+            {
+                "key": None if row.key in (None, "") else str(row.key),
+                "label": row.label,
+                "share": row.share,
+                **row.numbers.as_dict(),
+            }
             for row in rows
         ]
-        return Response(answers.BreakdownAnswer(self.framed(period, {"group_by": dimension.value, "results": results})).data)
+        return Response(
+            answers.BreakdownAnswer(
+                self.framed(period, {"group_by": dimension.value, "results": results})
+            ).data
+        )
 
 
 class Anomalies(ListView):
     file_name = "anomalies"
 
-    @extend_schema(parameters=[parameters.AnomalyParameters], responses=answers.AnomaliesAnswer, operation_id="anomalies")
+    @extend_schema(
+        parameters=[parameters.AnomalyParameters],
+        responses=answers.AnomaliesAnswer,
+        operation_id="anomalies",
+    )
     def get(self, request: Request) -> Response:
-        """Days or hours that stand out of a tenant's, a user's, a flow's or a model's own pattern, the farthest out first."""
+        """Days or hours that stand out of a tenant's, a user's, a flow's or a model's own pattern,
+        the farthest out first.
+        """
         asked = parameters.read_parameters(request, parameters.AnomalyParameters)
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
-        granularity, by, metric = Granularity(asked["granularity"]), Dimension(asked["group_by"]), Metric(asked["metric"])
+        granularity, by, metric = (
+            Granularity(asked["granularity"]),
+            Dimension(asked["group_by"]),
+            Metric(asked["metric"]),
+        )
         try:
-            found = find_anomalies(scope_of(self.viewer), period, granularity, by, METRIC_COLUMN[metric], filters, asked["limit"])
+            found = find_anomalies(
+                scope_of(self.viewer),
+                period,
+                granularity,
+                by,
+                METRIC_COLUMN[metric],
+                filters,
+                asked["limit"],
+            )
         except PeriodError as error:
             raise parameters.as_validation_error(error) from error
         results = [
-            {**asdict(one), "key": str(one.key), "value": shown_amount(metric, one.value), "usual": shown_amount(metric, one.usual)}
+            {
+                **asdict(one),
+                "key": str(one.key),
+                "value": shown_amount(metric, one.value),
+                "usual": shown_amount(metric, one.usual),
+            }
             for one in found
         ]
-        body = {"granularity": granularity.value, "group_by": by.value, "metric": metric.value, "results": results}
+        body = {
+            "granularity": granularity.value,
+            "group_by": by.value,
+            "metric": metric.value,
+            "results": results,
+        }
         return Response(answers.AnomaliesAnswer(self.framed(period, body)).data)
 
 
@@ -257,7 +368,11 @@ class TraceExplanation(AnalyticsView):
     @extend_schema(responses=answers.ExplanationAnswer, operation_id="trace_explanation")
     def get(self, request: Request, trace_id: UUID) -> Response:
         """Why a run was charged what it was: every figure between its units and its credits."""
-        return Response(answers.ExplanationAnswer(explain(visible_trace(self.viewer, trace_id), self.viewer)).data)
+        return Response(
+            answers.ExplanationAnswer(
+                explain(visible_trace(self.viewer, trace_id), self.viewer)
+            ).data
+        )
 
 
 class Unpriced(ListView):
@@ -267,24 +382,44 @@ class Unpriced(ListView):
     def get(self, request: Request) -> Response:
         """Models without a price, with what they used, the most used first: for platform admins."""
         platform_scope(self.viewer)
-        body = {"complete_through": complete_through_all(), "results": [asdict(one) for one in unpriced_models()]}
+        body = {
+            "complete_through": complete_through_all(),
+            "results": [asdict(one) for one in unpriced_models()],
+        }
         return Response(answers.UnpricedAnswer(body).data)
 
 
 def top_rows(view: ListView, request: Request, dimension: Dimension) -> tuple[Period, list[Ranked]]:
     asked = parameters.read_parameters(request, parameters.TopParameters)
     period, filters = view.period(asked), parameters.filters_of(asked, view.viewer)
-    return period, queries.top(dimension, scope_of(view.viewer), period, Metric(asked["metric"]), asked["limit"], filters)
+    return period, queries.top(
+        dimension, scope_of(view.viewer), period, Metric(asked["metric"]), asked["limit"], filters
+    )
 
 
-PLACES = {Metric.CREDITS: CREDIT_PLACES, Metric.COST: USD_PLACES, Metric.TOKENS: 0, Metric.TRACES: 0}
+PLACES = {
+    Metric.CREDITS: CREDIT_PLACES,
+    Metric.COST: USD_PLACES,
+    Metric.TOKENS: 0,
+    Metric.TRACES: 0,
+}
 
 
 def shown_amount(metric: Metric, amount: float) -> str:
     """An amount of the metric, exact text; counts that are a median may end in a half."""
     places = PLACES[metric]
-    return f"{from_scaled(round(amount), places):f}" if places else f"{amount:g}" if amount % 1 else f"{amount:.0f}"
+    return (
+        f"{from_scaled(round(amount), places):f}"
+        if places
+        else f"{amount:g}"
+        if amount % 1
+        else f"{amount:.0f}"
+    )
 
 
 def summary_body(summary: Summary) -> dict[str, Numbers | Any]:
-    return {**summary.numbers.as_dict(), "previous_period": summary.previous, "change": summary.change}
+    return {
+        **summary.numbers.as_dict(),
+        "previous_period": summary.previous,
+        "change": summary.change,
+    }

@@ -1,1 +1,3 @@
-"""The rendered pages: platform, tenant and user, each from the queries that the API answers with."""
+"""The rendered pages: platform, tenant and user, each from the queries that the API answers
+with.
+"""

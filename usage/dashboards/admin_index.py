@@ -17,4 +17,9 @@ def add_platform_view(request: HttpRequest, context: dict[str, Any]) -> dict[str
     if not form.is_valid():
         form = PeriodForm({}, zone=ZoneInfo("UTC"))
         form.full_clean()
-    return {**context, "title": "Platform", "dashboard": pages.platform_dashboard(form.period), "period_form": form}
+    return {
+        **context,
+        "title": "Platform",
+        "dashboard": pages.platform_dashboard(form.period),
+        "period_form": form,
+    }

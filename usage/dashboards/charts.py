@@ -12,7 +12,17 @@ from usage.analytics.numbers import Numbers
 from usage.analytics.queries import Ranked
 
 TEAL = "#0d9488"
-PALETTE = ["#0d9488", "#6366f1", "#f59e0b", "#ec4899", "#0ea5e9", "#84cc16", "#8b5cf6", "#f97316", "#64748b"]
+PALETTE = [
+    "#0d9488",
+    "#6366f1",
+    "#f59e0b",
+    "#ec4899",
+    "#0ea5e9",
+    "#84cc16",
+    "#8b5cf6",
+    "#f97316",
+    "#64748b",
+]
 INK = "#64748b"
 GRID = "rgba(100, 116, 139, 0.18)"
 FONT = "Inter, system-ui, sans-serif"
@@ -30,7 +40,9 @@ MEASURES = (
 def usage_over_time(series: Series, period: Period) -> dict[str, Any]:
     """Bars for each period, with buttons that choose the measure. Drawn in the period's zone."""
     figure = go.Figure()
-    starts = [start.astimezone(period.zone).replace(tzinfo=None).isoformat() for start, _, _ in series]
+    starts = [
+        start.astimezone(period.zone).replace(tzinfo=None).isoformat() for start, _, _ in series
+    ]
     for number, (name, field, hover) in enumerate(MEASURES):
         values = [_plain(getattr(numbers, field)) for _, _, numbers in series]
         figure.add_bar(
@@ -42,15 +54,35 @@ def usage_over_time(series: Series, period: Period) -> dict[str, Any]:
             hovertemplate=f"{hover}<extra></extra>",
         )
     buttons = [
-        {"label": name, "method": "update", "args": [{"visible": [place == number for place in range(len(MEASURES))]}]}
+        {
+            "label": name,
+            "method": "update",
+            "args": [{"visible": [place == number for place in range(len(MEASURES))]}],
+        }
         for number, (name, _, _) in enumerate(MEASURES)
     ]
     menu = {
-        "type": "buttons", "direction": "right", "buttons": buttons, "x": 1, "xanchor": "right", "y": 1.22, "yanchor": "top",
-        "showactive": True, "bgcolor": "rgba(0,0,0,0)", "bordercolor": GRID, "font": {"size": 11}, "pad": {"t": 0, "b": 0},
-    }  # fmt: skip
-    figure.update_layout(**_layout(310), updatemenus=[menu], showlegend=False, bargap=0.25, hovermode="x unified")
-    figure.update_xaxes(showgrid=False, tickformat="%-d %b", hoverformat="%a %-d %b %Y %H:%M" if _is_hourly(series) else "%a %-d %b %Y")
+        "type": "buttons",
+        "direction": "right",
+        "buttons": buttons,
+        "x": 1,
+        "xanchor": "right",
+        "y": 1.22,
+        "yanchor": "top",
+        "showactive": True,
+        "bgcolor": "rgba(0,0,0,0)",
+        "bordercolor": GRID,
+        "font": {"size": 11},
+        "pad": {"t": 0, "b": 0},
+    }
+    figure.update_layout(
+        **_layout(310), updatemenus=[menu], showlegend=False, bargap=0.25, hovermode="x unified"
+    )
+    figure.update_xaxes(
+        showgrid=False,
+        tickformat="%-d %b",
+        hoverformat="%a %-d %b %Y %H:%M" if _is_hourly(series) else "%a %-d %b %Y",
+    )
     figure.update_yaxes(gridcolor=GRID, zeroline=False, rangemode="tozero", separatethousands=True)
     return _as_dict(figure)
 
@@ -77,7 +109,9 @@ def cost_by_model(rows: Sequence[Ranked]) -> dict[str, Any]:
         )
     )
     legend = {"orientation": "h", "y": -0.04, "x": 0.5, "xanchor": "center"}
-    figure.update_layout(**_layout(310) | {"margin": {"l": 8, "r": 8, "t": 6, "b": 8}}, legend=legend)
+    figure.update_layout(
+        **_layout(310) | {"margin": {"l": 8, "r": 8, "t": 6, "b": 8}}, legend=legend
+    )
     return _as_dict(figure)
 
 

@@ -30,7 +30,9 @@ HOURLY_UP_TO = timedelta(days=2, hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a top list: with an address, if the viewer may go there, and how long its bar is (0 to 1)."""
+    """A line of a top list: with an address, if the viewer may go there, and how long its bar is (0
+    to 1).
+    """
 
     label: str
     numbers: Numbers
@@ -154,7 +156,9 @@ def _common(scope: Scope, period: Period) -> dict[str, Any]:
     return {
         "period": period,
         "summary": queries.summary(scope, period),
-        "over_time": charts.usage_over_time(queries.time_series(scope, period, granularity), period),
+        "over_time": charts.usage_over_time(
+            queries.time_series(scope, period, granularity), period
+        ),
         "by_model": charts.cost_by_model(models),
         "models": models,
         "runs": recent_traces(scope, period, ROWS),
@@ -173,7 +177,10 @@ def _top_tenants(scope: Scope, period: Period) -> TopList:
         "tenants",
         _rows(
             rows,
-            urls={key: reverse("tenant-dashboard", args=[tenant.slug]) for key, tenant in tenants.items()},
+            urls={
+                key: reverse("tenant-dashboard", args=[tenant.slug])
+                for key, tenant in tenants.items()
+            },
             details={key: f"{amount:,.0f} credits left" for key, amount in remaining.items()},
         ),
     )
@@ -188,7 +195,9 @@ def _top_users(scope: Scope, period: Period) -> TopList:
         _rows(
             rows,
             urls={key: reverse("user-dashboard", args=[key]) for key in users},
-            details={key: user.tenant.name for key, user in users.items()} if scope.is_platform else {},
+            details=(
+                {key: user.tenant.name for key, user in users.items()} if scope.is_platform else {}
+            ),
         ),
     )
 
@@ -196,10 +205,16 @@ def _top_users(scope: Scope, period: Period) -> TopList:
 def _top_flows(scope: Scope, period: Period) -> TopList:
     rows = queries.top(Dimension.FLOW, scope, period, limit=ROWS)
     flows = names.flows_by_id([row.key for row in rows], scope)
-    return TopList("Flows", "flows", _rows(rows, details={key: flow.project.name for key, flow in flows.items()}))
+    return TopList(
+        "Flows",
+        "flows",
+        _rows(rows, details={key: flow.project.name for key, flow in flows.items()}),
+    )
 
 
-def _rows(ranked: list[Ranked], urls: dict[Any, str] | None = None, details: dict[Any, str] | None = None) -> list[Row]:
+def _rows(
+    ranked: list[Ranked], urls: dict[Any, str] | None = None, details: dict[Any, str] | None = None
+) -> list[Row]:
     most = max((row.numbers.credits_exact or Decimal(0) for row in ranked), default=Decimal(0))
     return [
         Row(

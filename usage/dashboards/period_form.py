@@ -18,8 +18,12 @@ class PeriodForm(forms.Form):
     """A number of days up to today, or two dates (both included), in the page's zone."""
 
     days = forms.ChoiceField(choices=list(PRESETS.items()), required=False)
-    start_date = forms.DateField(required=False, widget=forms.DateInput(attrs={"type": "date", "aria-label": "First day"}))
-    end_date = forms.DateField(required=False, widget=forms.DateInput(attrs={"type": "date", "aria-label": "Last day"}))
+    start_date = forms.DateField(
+        required=False, widget=forms.DateInput(attrs={"type": "date", "aria-label": "First day"})
+    )
+    end_date = forms.DateField(
+        required=False, widget=forms.DateInput(attrs={"type": "date", "aria-label": "Last day"})
+    )
 
     def __init__(self, *args: Any, zone: ZoneInfo, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

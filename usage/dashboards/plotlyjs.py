@@ -1,4 +1,6 @@
-"""Serves the plotly.js that the plotly package ships, so that charts and their library are always of one version."""
+"""Serves the plotly.js that the plotly package ships, so that charts and their library are always
+of one version.
+"""
 
 from collections.abc import Iterator
 from importlib.resources import files

@@ -10,7 +10,14 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
 from kluisz_analytics.tenants.models import Tenant, User
-from usage.access import NotVisible, platform_scope, scope_of, tenant_scope, user_scope, visible_trace
+from usage.access import (
+    NotVisible,
+    platform_scope,
+    scope_of,
+    tenant_scope,
+    user_scope,
+    visible_trace,
+)
 from usage.analytics.calendar import Period
 from usage.analytics.explain import explain
 from usage.analytics.traces import labelled
@@ -71,13 +78,19 @@ def trace_page(request: HttpRequest, trace_id: UUID) -> HttpResponse:
     except NotVisible as error:
         raise Http404(str(error)) from error
     (run,) = labelled([trace], scope_of(viewer))
-    context = {"explanation": explain(trace, viewer), "title": run.label, "crumbs": pages.crumbs_of(trace, viewer)}
+    context = {
+        "explanation": explain(trace, viewer),
+        "title": run.label,
+        "crumbs": pages.crumbs_of(trace, viewer),
+    }
     return render(request, "traces/trace.html", context)
 
 
 def _period(form: PeriodForm) -> Period:
     if not form.is_valid():
-        raise BadRequest(" ".join(str(message) for messages in form.errors.values() for message in messages))
+        raise BadRequest(
+            " ".join(str(message) for messages in form.errors.values() for message in messages)
+        )
     return form.period
 
 

@@ -1,4 +1,6 @@
-"""The demo's directory: 8 tenants, 120 users, 30 projects, 90 flows and three tiers, always the same ones."""
+"""The demo's directory: 8 tenants, 120 users, 30 projects, 90 flows and three tiers, always the
+same ones.
+"""
 
 import json
 import random
@@ -41,20 +43,68 @@ TENANTS = [
 ]
 PROJECTS = ["Customer care", "Sales", "Operations", "Engineering", "Compliance", "Research"]
 FLOWS = [
-    "Support triage", "Contract review", "Code assistant", "Release notes", "Knowledge search", "Claims intake", "Meeting notes",
-    "Product copy", "Lead scoring", "Invoice matching", "Incident summary", "Policy check", "Onboarding guide", "Test writer",
-    "Translation desk", "Market brief", "Risk memo", "Field report",
-]  # fmt: skip
+    "Support triage",
+    "Contract review",
+    "Code assistant",
+    "Release notes",
+    "Knowledge search",
+    "Claims intake",
+    "Meeting notes",
+    "Product copy",
+    "Lead scoring",
+    "Invoice matching",
+    "Incident summary",
+    "Policy check",
+    "Onboarding guide",
+    "Test writer",
+    "Translation desk",
+    "Market brief",
+    "Risk memo",
+    "Field report",
+]
 FIRST_NAMES = [
-    "ada", "ben", "chloe", "dario", "elif", "farid", "grace", "hugo", "ines", "jonas", "kavya", "liam", "mira", "noah", "olga", "priya",
-    "quinn", "rosa", "sven", "tara", "umar", "vera", "wei", "xenia", "yusuf", "zoe",
-]  # fmt: skip
+    "ada",
+    "ben",
+    "chloe",
+    "dario",
+    "elif",
+    "farid",
+    "grace",
+    "hugo",
+    "ines",
+    "jonas",
+    "kavya",
+    "liam",
+    "mira",
+    "noah",
+    "olga",
+    "priya",
+    "quinn",
+    "rosa",
+    "sven",
+    "tara",
+    "umar",
+    "vera",
+    "wei",
+    "xenia",
+    "yusuf",
+    "zoe",
+]
 
 
 def demo_directory() -> dict[str, Any]:
-    """The directory document (docs/directory.md). The first user of a tenant is its admin; platform-admin is the platform's."""
+    """The directory document (docs/directory.md).
+
+    The first user of a tenant is its admin; platform-admin is the platform's.
+    """
     chance = random.Random(SEED)
-    document: dict[str, Any] = {"tiers": [_tier(*tier) for tier in TIERS], "tenants": [], "projects": [], "flows": [], "users": []}
+    document: dict[str, Any] = {
+        "tiers": [_tier(*tier) for tier in TIERS],
+        "tenants": [],
+        "projects": [],
+        "flows": [],
+        "users": [],
+    }
     for tenant in TENANTS:
         document["tenants"].append(
             {
@@ -65,13 +115,25 @@ def demo_directory() -> dict[str, Any]:
                 "default_tier": tenant.tier,
             }
         )
-        projects = [{"id": _id("project", tenant.slug, name), "name": name, "tenant": tenant.slug} for name in PROJECTS[: tenant.projects]]
+        projects = [
+            {"id": _id("project", tenant.slug, name), "name": name, "tenant": tenant.slug}
+            for name in PROJECTS[: tenant.projects]
+        ]
         document["projects"] += projects
         for number, name in enumerate(chance.sample(FLOWS, tenant.flows)):
             project = projects[number % len(projects)]
-            document["flows"].append({"id": _id("flow", tenant.slug, name), "name": name, "project": project["id"]})
-        document["users"] += [_user(tenant, number, name) for number, name in enumerate(chance.sample(FIRST_NAMES * 2, tenant.users))]
-    document["users"][-1] |= {"username": "platform-admin", "email": "admin@kluisz.example", "is_superuser": True}
+            document["flows"].append(
+                {"id": _id("flow", tenant.slug, name), "name": name, "project": project["id"]}
+            )
+        document["users"] += [
+            _user(tenant, number, name)
+            for number, name in enumerate(chance.sample(FIRST_NAMES * 2, tenant.users))
+        ]
+    document["users"][-1] |= {
+        "username": "platform-admin",
+        "email": "admin@kluisz.example",
+        "is_superuser": True,
+    }
     return document
 
 
@@ -80,7 +142,9 @@ def write_demo_directory(path: Path) -> None:
     path.write_text(json.dumps(demo_directory(), indent=1))
 
 
-def _tier(name: str, credits_per_usd: str, multiplier: str, default_credits: str, monthly: str) -> dict[str, Any]:
+def _tier(
+    name: str, credits_per_usd: str, multiplier: str, default_credits: str, monthly: str
+) -> dict[str, Any]:
     return {
         "name": name,
         "credits_per_usd": credits_per_usd,

@@ -7,13 +7,16 @@ from usage.demo.traffic import DemoRun
 from usage.langfuse.tracer import LangfuseTracer
 from usage.langfuse.tracing_client import TracingClient
 
-# The SDK's queue holds 2,048 spans and drops what is over; a live engine never fills it, a replay would.
+# The SDK's queue holds 2,048 spans and drops what is over; a live engine never fills it, a replay
+# would.
 RUNS_A_FLUSH = 500
 PROMPT_TIME = timedelta(milliseconds=40)
 
 
 def replay(runs: Sequence[DemoRun], client: TracingClient, progress: Callable[[int], None]) -> None:
-    """Trace every run, three spans each (flow, prompt, model call); ``progress`` gets the number of runs sent so far."""
+    """Trace every run, three spans each (flow, prompt, model call); ``progress`` gets the number of
+    runs sent so far.
+    """
     for number, run in enumerate(runs, start=1):
         _trace(run, client)
         if number % RUNS_A_FLUSH == 0 or number == len(runs):
@@ -40,5 +43,7 @@ def _trace(run: DemoRun, client: TracingClient) -> None:
     tracer.add_trace("prompt", "Prompt", "prompt", start_time=run.start_time)
     tracer.end_trace("prompt", "Prompt", end_time=asked)
     usage = {"input": run.input_tokens, "output": run.output_tokens}
-    tracer.add_generation("Model call", run.model, usage, error=error, start_time=asked, end_time=run.end_time)
+    tracer.add_generation(
+        "Model call", run.model, usage, error=error, start_time=asked, end_time=run.end_time
+    )
     tracer.end(error=error, end_time=run.end_time)

@@ -14,11 +14,17 @@ STOP_SECONDS = 10
 
 
 class ServiceFailed(RuntimeError):
-    """A process of the demo ended by itself. The message says which, and shows the end of its log."""
+    """A process of the demo ended by itself.
+
+    The message says which, and shows the end of its log.
+    """
 
 
 class Services:
-    """Starts processes, watches them, and stops them in the end. Each writes to a log of its own in the var folder."""
+    """Starts processes, watches them, and stops them in the end.
+
+    Each writes to a log of its own in the var folder.
+    """
 
     def __init__(self) -> None:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -42,7 +48,10 @@ class Services:
         for name, process in self._running.items():
             if process.poll() is not None:
                 tail = self.log(name).read_text(errors="replace")[-2000:]
-                raise ServiceFailed(f"The {name} ended (status {process.returncode}). The end of {self.log(name)}:\n{tail}")
+                raise ServiceFailed(
+                    f"The {name} ended (status {process.returncode}). The end of"
+                    f" {self.log(name)}:\n{tail}"
+                )
 
     def wait(self) -> None:
         """Until one ends by itself (raises ServiceFailed) or Ctrl-C."""

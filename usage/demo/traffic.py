@@ -1,11 +1,14 @@
-"""The real traffic (usage/demo/azure-llm-2023), and the seeded rule by which it gets tenants, users, flows, models and dates.
+"""The real traffic (usage/demo/azure-llm-2023), and the seeded rule by which it gets tenants,
+users, flows, models and dates.
 
 The data has arrival times within one hour and token counts, nothing else. The rule (docs/demo.md):
 
-- *When*: an arrival's place in its hour becomes the same place in the last 30 days (UTC, today included),
-  along a clock that runs faster at night and on weekends, so the order and the bursts of the real arrivals stay.
-- *Who and what*: tenant, user and flow are drawn with the seed; a few of each make most of the calls (weights 1/rank). A flow belongs to
-  one service (conversation or code) and always calls one model.
+- *When*: an arrival's place in its hour becomes the same place in the last 30 days (UTC, today
+  included), along a clock that runs faster at night and on weekends, so the order and the bursts of
+  the real arrivals stay.
+- *Who and what*: tenant, user and flow are drawn with the seed; a few of each make most of the
+  calls (weights 1/rank). A flow belongs to one service (conversation or code) and always calls one
+  model.
 - *How long*: 0.25 s, 12 ms for each token out, 0.05 ms for each token in.
 - *Failures*: one run in 80, by the seed.
 """
@@ -67,11 +70,21 @@ class DemoRun:
 def read_requests(paths: Sequence[Path] = ()) -> list[Request]:
     """All requests of the files (the shipped ones unless given), in the order of their arrival."""
     paths = paths or [FOLDER / f"{service}.csv.gz" for service in SERVICES]
-    arrivals = [(moment, path.name.split(".")[0], number, row) for path in paths for number, (moment, row) in enumerate(_rows(path))]
+    arrivals = [
+        (moment, path.name.split(".")[0], number, row)
+        for path in paths
+        for number, (moment, row) in enumerate(_rows(path))
+    ]
     first, last = min(arrivals)[0], max(arrivals)[0]
     length = (last - first).total_seconds() or 1.0
     requests = [
-        Request(service, number, (moment - first).total_seconds() / length, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+        Request(
+            service,
+            number,
+            (moment - first).total_seconds() / length,
+            int(row["ContextTokens"]),
+            int(row["GeneratedTokens"]),
+        )
         for moment, service, number, row in arrivals
     ]
     return sorted(requests, key=lambda request: (request.place, request.service, request.row))
@@ -84,8 +97,12 @@ def _rows(path: Path) -> Iterator[tuple[datetime, dict[str, str]]]:
             yield datetime.fromisoformat(row["TIMESTAMP"][:26]).replace(tzinfo=UTC), row
 
 
-def demo_runs(requests: Sequence[Request], directory: dict[str, Any], end: datetime) -> Iterator[DemoRun]:
-    """The requests as runs of the directory's users over the 30 days up to ``end``; the same ones for the same input."""
+def demo_runs(
+    requests: Sequence[Request], directory: dict[str, Any], end: datetime
+) -> Iterator[DemoRun]:
+    """The requests as runs of the directory's users over the 30 days up to ``end``; the same ones
+    for the same input.
+    """
     chance = random.Random(SEED)
     cast = Cast(directory, chance)
     first_day = end.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
@@ -93,7 +110,9 @@ def demo_runs(requests: Sequence[Request], directory: dict[str, Any], end: datet
     for request in requests:
         owner = cast.draw(request.service)
         start = clock.at(request.place)
-        length = timedelta(milliseconds=250 + 12 * request.output_tokens + request.input_tokens // 20)
+        length = timedelta(
+            milliseconds=250 + 12 * request.output_tokens + request.input_tokens // 20
+        )
         yield DemoRun(
             run_id=uuid.uuid5(NAMESPACE, f"run/{request.service}/{request.row}"),
             **owner,
@@ -106,7 +125,9 @@ def demo_runs(requests: Sequence[Request], directory: dict[str, Any], end: datet
 
 
 class Clock:
-    """Places from 0 to 1 along the hours of a stretch of time, each as long as people are busy in it."""
+    """Places from 0 to 1 along the hours of a stretch of time, each as long as people are busy in
+    it.
+    """
 
     def __init__(self, start: datetime, end: datetime) -> None:
         self._start = start
@@ -114,7 +135,9 @@ class Clock:
         hours = [start + timedelta(hours=number) for number in range(ceil(length))]
         # The last hour is as long as it has been running.
         self._lengths = [min(1.0, length - number) for number in range(len(hours))]
-        self._reached = list(accumulate(_busy(hour) * part for hour, part in zip(hours, self._lengths, strict=True)))
+        self._reached = list(
+            accumulate(_busy(hour) * part for hour, part in zip(hours, self._lengths, strict=True))
+        )
 
     def at(self, place: float) -> datetime:
         wanted = min(place, 0.999999) * self._reached[-1]
@@ -131,12 +154,16 @@ def _busy(hour: datetime) -> float:
 
 
 class Cast:
-    """Who runs what: draws a tenant, one of its users and one of its flows, the first of each most often."""
+    """Who runs what: draws a tenant, one of its users and one of its flows, the first of each most
+    often.
+    """
 
     def __init__(self, directory: dict[str, Any], chance: random.Random) -> None:
         self._chance = chance
         self._tenants = directory["tenants"]
-        self._users: dict[str, list[dict[str, Any]]] = {tenant["slug"]: [] for tenant in self._tenants}
+        self._users: dict[str, list[dict[str, Any]]] = {
+            tenant["slug"]: [] for tenant in self._tenants
+        }
         for user in directory["users"]:
             self._users[user["tenant"]].append(user)
         tenant_of_project = {project["id"]: project["tenant"] for project in directory["projects"]}

@@ -1,1 +1,3 @@
-"""Takes over what the host application knows: tiers, tenants, projects, flows and users (docs/directory.md)."""
+"""Takes over what the host application knows: tiers, tenants, projects, flows and users
+(docs/directory.md).
+"""

@@ -17,7 +17,10 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 class DirectoryError(ValueError):
-    """The file can't be taken over. The message names the value and the way out; nothing was changed."""
+    """The file can't be taken over.
+
+    The message names the value and the way out; nothing was changed.
+    """
 
 
 class TierEntry(Struct, forbid_unknown_fields=True):
@@ -101,7 +104,9 @@ def _check(document: DirectoryDocument) -> None:
         try:
             validate_timezone(tenant.timezone)
         except Exception as error:
-            raise DirectoryError(f"Tenant “{tenant.slug}”: “{tenant.timezone}” is not an IANA time zone.") from error
+            raise DirectoryError(
+                f"Tenant “{tenant.slug}”: “{tenant.timezone}” is not an IANA time zone."
+            ) from error
     for user in document.users:
         _check_zone(user.tier_valid_from, f"user “{user.username}”")
 
@@ -112,9 +117,14 @@ def _check_amount(tier: str, name: str, amount: Decimal | None, *, above_zero: b
     is_fine = amount.is_finite() and (amount > 0 if above_zero else amount >= 0)
     if not is_fine or amount != amount.quantize(Decimal("0.000001")):
         wanted = "a number above 0" if above_zero else "0 or a number above it"
-        raise DirectoryError(f"Tier “{tier}”: {name} is {amount}; write {wanted}, with at most six decimals.")
+        raise DirectoryError(
+            f"Tier “{tier}”: {name} is {amount}; write {wanted}, with at most six decimals."
+        )
 
 
 def _check_zone(moment: datetime, where: str) -> None:
     if moment.tzinfo is None:
-        raise DirectoryError(f"The time {moment.isoformat()} of {where} has no zone; write for example {moment.isoformat()}Z.")
+        raise DirectoryError(
+            f"The time {moment.isoformat()} of {where} has no zone; write for example"
+            f" {moment.isoformat()}Z."
+        )

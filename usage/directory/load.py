@@ -1,4 +1,6 @@
-"""Upserts a directory document in one transaction, then attributes the usage that was waiting for it."""
+"""Upserts a directory document in one transaction, then attributes the usage that was waiting for
+it.
+"""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,7 +19,13 @@ from usage.sync.attribution import attribute_all
 
 K = TypeVar("K")
 V = TypeVar("V")
-RATE_TERMS = ("credits_per_usd", "pricing_multiplier", "minimum_credits_per_trace", "maximum_credits_per_trace", "grace_credits")
+RATE_TERMS = (
+    "credits_per_usd",
+    "pricing_multiplier",
+    "minimum_credits_per_trace",
+    "maximum_credits_per_trace",
+    "grace_credits",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,8 @@ class Loaded:
 def load_directory(document: DirectoryDocument) -> Loaded:
     """Make the database know everything in the document; loading it again changes nothing.
 
-    Raises DirectoryError for a reference to something unknown or a name that is taken; nothing is changed then.
+    Raises DirectoryError for a reference to something unknown or a name that is taken; nothing is
+    changed then.
     """
     try:
         with transaction.atomic():
@@ -43,7 +52,9 @@ def load_directory(document: DirectoryDocument) -> Loaded:
     except ValidationError as error:
         raise DirectoryError(f"{' '.join(error.messages)} Nothing was changed.") from error
     except IntegrityError as error:
-        raise DirectoryError(f"The directory contradicts what is stored: {error}. Nothing was changed.") from error
+        raise DirectoryError(
+            f"The directory contradicts what is stored: {error}. Nothing was changed."
+        ) from error
     attributed: Applied = attribute_all()
     return Loaded(
         tiers=len(document.tiers),
@@ -61,16 +72,30 @@ def _load(document: DirectoryDocument) -> None:
     _load_tenants(document, tiers)
     tenants = dict(Tenant.objects.values_list("slug", "pk"))
     projects = [
-        Project(pk=entry.id, name=entry.name, tenant_id=_known(tenants, entry.tenant, f"project “{entry.name}”", "tenant"))
+        Project(
+            pk=entry.id,
+            name=entry.name,
+            tenant_id=_known(tenants, entry.tenant, f"project “{entry.name}”", "tenant"),
+        )
         for entry in document.projects
     ]
-    Project.objects.bulk_create(projects, update_conflicts=True, unique_fields=["id"], update_fields=["name", "tenant"])
-    known_projects: dict[UUID, UUID] = {pk: pk for pk in Project.objects.values_list("pk", flat=True)}
+    Project.objects.bulk_create(
+        projects, update_conflicts=True, unique_fields=["id"], update_fields=["name", "tenant"]
+    )
+    known_projects: dict[UUID, UUID] = {
+        pk: pk for pk in Project.objects.values_list("pk", flat=True)
+    }
     flows = [
-        Flow(pk=entry.id, name=entry.name, project_id=_known(known_projects, entry.project, f"flow “{entry.name}”", "project"))
+        Flow(
+            pk=entry.id,
+            name=entry.name,
+            project_id=_known(known_projects, entry.project, f"flow “{entry.name}”", "project"),
+        )
         for entry in document.flows
     ]
-    Flow.objects.bulk_create(flows, update_conflicts=True, unique_fields=["id"], update_fields=["name", "project"])
+    Flow.objects.bulk_create(
+        flows, update_conflicts=True, unique_fields=["id"], update_fields=["name", "project"]
+    )
     _load_users(document, tenants, tiers)
 
 
@@ -78,16 +103,29 @@ def _load_tiers(document: DirectoryDocument) -> None:
     for entry in document.tiers:
         tier, _ = PricingTier.objects.update_or_create(
             name=entry.name,
-            defaults={"default_credits": entry.default_credits, "default_credits_per_month": entry.default_credits_per_month},
+            defaults={
+                "default_credits": entry.default_credits,
+                "default_credits_per_month": entry.default_credits_per_month,
+            },
         )
         terms = {name: getattr(entry, name) for name in RATE_TERMS}
-        if not TierRate.objects.filter(IN_LIST, tier=tier, valid_from=entry.valid_from, **terms).exists():
+        if not TierRate.objects.filter(
+            IN_LIST, tier=tier, valid_from=entry.valid_from, **terms
+        ).exists():
             lists.enter_rate(TierRate(tier=tier, valid_from=entry.valid_from, **terms), None)
 
 
 def _load_tenants(document: DirectoryDocument, tiers: dict[str, PricingTier]) -> None:
-    rows = [Tenant(pk=entry.id, name=entry.name, slug=entry.slug, timezone=entry.timezone) for entry in document.tenants]
-    Tenant.objects.bulk_create(rows, update_conflicts=True, unique_fields=["id"], update_fields=["name", "slug", "timezone"])
+    rows = [
+        Tenant(pk=entry.id, name=entry.name, slug=entry.slug, timezone=entry.timezone)
+        for entry in document.tenants
+    ]
+    Tenant.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["id"],
+        update_fields=["name", "slug", "timezone"],
+    )
     for entry in document.tenants:
         if entry.default_tier is None:
             continue
@@ -96,11 +134,19 @@ def _load_tenants(document: DirectoryDocument, tiers: dict[str, PricingTier]) ->
         if rate is None:
             raise DirectoryError(f"Tier “{tier.name}” has no rate; add it to the file's tiers.")
         if not TierAssignment.objects.filter(IN_LIST, tenant_id=entry.id, tier=tier).exists():
-            lists.assign_tier(TierAssignment(tenant_id=entry.id, tier=tier, valid_from=rate.valid_from), None)
+            lists.assign_tier(
+                TierAssignment(tenant_id=entry.id, tier=tier, valid_from=rate.valid_from), None
+            )
 
 
-def _load_users(document: DirectoryDocument, tenants: dict[str, UUID], tiers: dict[str, PricingTier]) -> None:
-    existing = set(User.objects.filter(pk__in=[entry.id for entry in document.users]).values_list("pk", flat=True))
+def _load_users(
+    document: DirectoryDocument, tenants: dict[str, UUID], tiers: dict[str, PricingTier]
+) -> None:
+    existing = set(
+        User.objects.filter(pk__in=[entry.id for entry in document.users]).values_list(
+            "pk", flat=True
+        )
+    )
     rows = []
     for entry in document.users:
         user = User(
@@ -120,7 +166,15 @@ def _load_users(document: DirectoryDocument, tenants: dict[str, UUID], tiers: di
         rows,
         update_conflicts=True,
         unique_fields=["id"],
-        update_fields=["username", "email", "tenant", "is_tenant_admin", "is_superuser", "is_staff", "is_active"],
+        update_fields=[
+            "username",
+            "email",
+            "tenant",
+            "is_tenant_admin",
+            "is_superuser",
+            "is_staff",
+            "is_active",
+        ],
     )
     _assign_tiers(document, tiers)
 
@@ -142,4 +196,6 @@ def _known(known: dict[K, V], key: K, where: str, kind: str) -> V:
     try:
         return known[key]
     except KeyError:
-        raise DirectoryError(f"The {kind} “{key}” of {where} is unknown; add it to the file's {kind}s.") from None
+        raise DirectoryError(
+            f"The {kind} “{key}” of {where} is unknown; add it to the file's {kind}s."
+        ) from None

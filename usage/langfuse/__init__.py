@@ -1,1 +1,3 @@
-"""Everything that knows Langfuse's names: the wire types, the client, the tracer and the sandbox server."""
+"""Everything that knows Langfuse's names: the wire types, the client, the tracer and the sandbox
+server.
+"""

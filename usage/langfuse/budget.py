@@ -1,7 +1,8 @@
 """How many requests may be made of a Langfuse, by all workers together (langfuse.md, Rate limits).
 
-Counted in Django's cache: in Redis every worker on every machine counts in one place, in the embedded size every process for itself. When
-the server asks one worker to slow down, all of them do.
+Counted in Django's cache: in Redis every worker on every machine counts in one place, in the
+embedded size every process for itself. When the server asks one worker to slow down, all of them
+do.
 """
 
 import time
@@ -35,16 +36,32 @@ Limits = Mapping[Kind, Limit]
 NO_LIMITS: Limits = {}
 LIMITS_OF_PLAN: Mapping[str, Limits] = {
     "self_hosted": NO_LIMITS,
-    "hobby": {Kind.OBSERVATIONS: Limit(30, MINUTE), Kind.METRICS: Limit(100, DAY), Kind.LEGACY: Limit(15, MINUTE)},
-    "core": {Kind.OBSERVATIONS: Limit(1000, MINUTE), Kind.METRICS: Limit(100, HOUR), Kind.LEGACY: Limit(30, MINUTE)},
-    "pro": {Kind.OBSERVATIONS: Limit(1000, MINUTE), Kind.METRICS: Limit(500, HOUR), Kind.LEGACY: Limit(100, MINUTE)},
+    "hobby": {
+        Kind.OBSERVATIONS: Limit(30, MINUTE),
+        Kind.METRICS: Limit(100, DAY),
+        Kind.LEGACY: Limit(15, MINUTE),
+    },
+    "core": {
+        Kind.OBSERVATIONS: Limit(1000, MINUTE),
+        Kind.METRICS: Limit(100, HOUR),
+        Kind.LEGACY: Limit(30, MINUTE),
+    },
+    "pro": {
+        Kind.OBSERVATIONS: Limit(1000, MINUTE),
+        Kind.METRICS: Limit(500, HOUR),
+        Kind.LEGACY: Limit(100, MINUTE),
+    },
 }
 
 
 class RequestBudget:
-    """The requests that may still be made under one name; the same name is the same budget, in whatever process."""
+    """The requests that may still be made under one name; the same name is the same budget, in
+    whatever process.
+    """
 
-    def __init__(self, name: str, limits: Limits = NO_LIMITS, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, name: str, limits: Limits = NO_LIMITS, clock: Callable[[], float] = time.time
+    ) -> None:
         self._name, self._limits, self._clock = name, limits, clock
 
     def limit_of(self, kind: Kind) -> Limit | None:

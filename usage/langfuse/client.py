@@ -1,4 +1,6 @@
-"""Reads a Langfuse project: observations page by page, metrics, health and projects (langfuse.md)."""
+"""Reads a Langfuse project: observations page by page, metrics, health and projects
+(langfuse.md).
+"""
 
 import json
 import math
@@ -48,7 +50,9 @@ class Figures:
     cost_usd: float
 
     def differ(self, other: "Figures") -> bool:
-        """Whether the two say different things; a float sum may differ in its last digits with the order of its parts."""
+        """Whether the two say different things; a float sum may differ in its last digits with the
+        order of its parts.
+        """
         same_cost = math.isclose(self.cost_usd, other.cost_usd, rel_tol=1e-9, abs_tol=1e-9)
         return (self.count, self.tokens) != (other.count, other.tokens) or not same_cost
 
@@ -56,8 +60,8 @@ class Figures:
 class LangfuseClientService:
     """A client for one Langfuse project.
 
-    ``api`` says how the server is read, "v2" (Langfuse 4) or "v1" (2 and 3); "" finds it out at the first reading. Every call raises
-    a LangfuseError with the way out (usage.langfuse.errors).
+    ``api`` says how the server is read, "v2" (Langfuse 4) or "v1" (2 and 3); "" finds it out at the
+    first reading. Every call raises a LangfuseError with the way out (usage.langfuse.errors).
     """
 
     def __init__(
@@ -70,9 +74,12 @@ class LangfuseClientService:
         budget: RequestBudget | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
-        self._http = LangfuseHttp(host, public_key, secret_key, budget or RequestBudget(public_key), sleep)
+        self._http = LangfuseHttp(
+            host, public_key, secret_key, budget or RequestBudget(public_key), sleep
+        )
         self.host, self.api = self._http.host, api
-        # Decoding is the interpreter's work: threads that compete for it make all others wait, the one that stores most of all.
+        # Decoding is the interpreter's work: threads that compete for it make all others wait, the
+        # one that stores most of all.
         self.computing = RLock()
         self._finding_out = RLock()
 
@@ -93,24 +100,35 @@ class LangfuseClientService:
         """The server's health; needs no key."""
         body = self._http.get_json("/api/public/health")
         if not isinstance(body, dict) or "status" not in body:
-            raise NotLangfuse(f"{self.host} answers, but not as Langfuse does. Check the host's address.")
+            raise NotLangfuse(
+                f"{self.host} answers, but not as Langfuse does. Check the host's address."
+            )
         return Health(str(body["status"]), str(body.get("version", "")))
 
     def projects(self) -> list[LangfuseProject]:
         """The projects that the keys are for; in practice one."""
         body = self._http.get_json("/api/public/projects")
         if not isinstance(body, dict) or not isinstance(body.get("data"), list):
-            raise NotLangfuse(f"{self.host} answers, but not as Langfuse does. Check the host's address.")
+            raise NotLangfuse(
+                f"{self.host} answers, but not as Langfuse does. Check the host's address."
+            )
         return [LangfuseProject(str(one["id"]), str(one["name"])) for one in body["data"]]
 
     def find_api(self) -> str:
         """How the server is read; asks it once."""
         with self._finding_out:
             if not self.api:
-                self.api = V2 if self._has(OBSERVATIONS, Kind.OBSERVATIONS) else V1 if self._has(LEGACY_OBSERVATIONS, Kind.LEGACY) else ""
+                self.api = (
+                    V2
+                    if self._has(OBSERVATIONS, Kind.OBSERVATIONS)
+                    else V1
+                    if self._has(LEGACY_OBSERVATIONS, Kind.LEGACY)
+                    else ""
+                )
             if not self.api:
                 raise NotLangfuse(
-                    f"{self.host} has neither {OBSERVATIONS} nor {LEGACY_OBSERVATIONS}, so it isn't a Langfuse server. Check the address."
+                    f"{self.host} has neither {OBSERVATIONS} nor {LEGACY_OBSERVATIONS}, so it isn't"
+                    " a Langfuse server. Check the address."
                 )
             return self.api
 
@@ -122,12 +140,16 @@ class LangfuseClientService:
         return True
 
     def observations(self, start: datetime, end: datetime) -> Iterator[ReceivedObservation]:
-        """Every version of every observation that starts in [start, end), newest first; rows that break the contract are left out."""
+        """Every version of every observation that starts in [start, end), newest first; rows that
+        break the contract are left out.
+        """
         for page in self.pages(start, end):
             yield from page.observations
 
     def pages(self, start: datetime, end: datetime) -> Iterator[Page]:
-        """The same page by page, with the rows that break the contract; a page is fetched when it is asked for."""
+        """The same page by page, with the rows that break the contract; a page is fetched when it
+        is asked for.
+        """
         if self.api != V1:
             try:
                 yield from self._v2_pages(start, end)
@@ -154,17 +176,24 @@ class LangfuseClientService:
             if page.cursor is None:
                 return
             if page.cursor == cursor:
-                raise NotLangfuse(f"{self.host} gave the same cursor twice, so its pages would never end. Report it to its operator.")
+                raise NotLangfuse(
+                    f"{self.host} gave the same cursor twice, so its pages would never end. Report"
+                    " it to its operator."
+                )
             cursor = page.cursor
 
     def count_observations(self, start: datetime, end: datetime) -> int:
         """How many observations a v1 server has in [start, end); one request."""
         return V1Reader(self._http, self.computing).count(start, end)
 
-    def figures(self, start: datetime, end: datetime, granularity: Literal["hour", "day"]) -> dict[datetime, Figures]:
-        """What Langfuse counts in each hour or day of [start, end), at most 1,000 of them; one request, v2 only.
+    def figures(
+        self, start: datetime, end: datetime, granularity: Literal["hour", "day"]
+    ) -> dict[datetime, Figures]:
+        """What Langfuse counts in each hour or day of [start, end), at most 1,000 of them; one
+        request, v2 only.
 
-        Every version of a re-sent row counts until Langfuse merges it away, so it is a change that tells, not a difference from ours.
+        Every version of a re-sent row counts until Langfuse merges it away, so it is a change that
+        tells, not a difference from ours.
         """
         query = {
             "view": "observations",
@@ -184,7 +213,10 @@ class LangfuseClientService:
         try:
             return {_moment(row["time_dimension"]): _figures(row) for row in body["data"]}
         except (TypeError, KeyError, ValueError) as error:
-            raise NotLangfuse(f"{self.host} answers {METRICS}, but not with metrics ({error!r}). Check the host's version.") from error
+            raise NotLangfuse(
+                f"{self.host} answers {METRICS}, but not with metrics ({error!r}). Check the host's"
+                " version."
+            ) from error
 
     def _page(self, query: Mapping[str, Any]) -> Page:
         try:
@@ -193,12 +225,17 @@ class LangfuseClientService:
                 return decode_page(body)
         except NotAPage as error:
             raise NotLangfuse(
-                f"{self.host} answers {OBSERVATIONS}, but not with a page of observations ({error}). Check the host's address."
+                f"{self.host} answers {OBSERVATIONS}, but not with a page of observations"
+                f" ({error}). Check the host's address."
             ) from error
 
 
 def _figures(row: Mapping[str, Any]) -> Figures:
-    return Figures(int(row["count_count"] or 0), int(row["sum_totalTokens"] or 0), float(row["sum_totalCost"] or 0))
+    return Figures(
+        int(row["count_count"] or 0),
+        int(row["sum_totalTokens"] or 0),
+        float(row["sum_totalCost"] or 0),
+    )
 
 
 def _moment(text: str) -> datetime:

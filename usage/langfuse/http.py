@@ -1,4 +1,6 @@
-"""Asks a Langfuse server over HTTP: within its budget, patiently, and with a clear error for everything that can go wrong."""
+"""Asks a Langfuse server over HTTP: within its budget, patiently, and with a clear error for
+everything that can go wrong.
+"""
 
 import logging
 from base64 import b64encode
@@ -10,10 +12,24 @@ from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import urllib3
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from usage.langfuse.budget import Kind, RequestBudget
-from usage.langfuse.errors import BudgetSpent, NotFound, NotLangfuse, RequestRefused, ServerTrouble, Unreachable, WrongKey
+from usage.langfuse.errors import (
+    BudgetSpent,
+    NotFound,
+    NotLangfuse,
+    RequestRefused,
+    ServerTrouble,
+    Unreachable,
+    WrongKey,
+)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -41,15 +57,24 @@ class Retryable(Exception):
 class LangfuseHttp:
     """GET requests to one server, as one project. Safe for several threads.
 
-    By urllib3: a page is some megabytes, of which httpx makes a hundred pieces, and with that five times the work.
+    By urllib3: a page is some megabytes, of which httpx makes a hundred pieces, and with that five
+    times the work.
     """
 
     def __init__(
-        self, host: str, public_key: str, secret_key: str, budget: RequestBudget, sleep: Callable[[float], object] | None = None
+        self,
+        host: str,
+        public_key: str,
+        secret_key: str,
+        budget: RequestBudget,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.host = host.rstrip("/")
         self._http = _pool(self.host)
-        self._headers = {"Authorization": f"Basic {b64encode(f'{public_key}:{secret_key}'.encode()).decode()}", "Accept-Encoding": "gzip"}
+        self._headers = {
+            "Authorization": f"Basic {b64encode(f'{public_key}:{secret_key}'.encode()).decode()}",
+            "Accept-Encoding": "gzip",
+        }
         self._budget = budget
         self._interrupted = Event()
         self._wait = sleep or self._interrupted.wait
@@ -62,16 +87,20 @@ class LangfuseHttp:
         """Wake up whoever waits for the server in another thread; from now on nobody waits."""
         self._interrupted.set()
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None, kind: Kind = Kind.OTHER) -> bytes:
+    def get(
+        self, path: str, query: Mapping[str, Any] | None = None, kind: Kind = Kind.OTHER
+    ) -> bytes:
         """The body of the answer with status 200.
 
-        Waits as the server or the budget asks, and tries again, with backoff and jitter, after what may be better the next time. Raises
-        a LangfuseError: WrongKey, NotFound (404), NotLangfuse, RequestRefused, BudgetSpent, Unreachable, or ServerTrouble once the
-        retries are used up.
+        Waits as the server or the budget asks, and tries again, with backoff and jitter, after what
+        may be better the next time. Raises a LangfuseError: WrongKey, NotFound (404), NotLangfuse,
+        RequestRefused, BudgetSpent, Unreachable, or ServerTrouble once the retries are used up.
         """
         return self._patiently(lambda: self._answer(path, query or {}, kind).data)
 
-    def get_json(self, path: str, query: Mapping[str, Any] | None = None, kind: Kind = Kind.OTHER) -> Any:
+    def get_json(
+        self, path: str, query: Mapping[str, Any] | None = None, kind: Kind = Kind.OTHER
+    ) -> Any:
         """The same as JSON."""
 
         def fetch() -> Any:
@@ -79,7 +108,9 @@ class LangfuseHttp:
             try:
                 return answer.json()
             except ValueError as error:
-                raise NotLangfuse(f"{self.host} answers {path}, but not with JSON. Check the host's address.") from error
+                raise NotLangfuse(
+                    f"{self.host} answers {path}, but not with JSON. Check the host's address."
+                ) from error
 
         return self._patiently(fetch)
 
@@ -92,14 +123,18 @@ class LangfuseHttp:
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.5, max=30),
             sleep=self._sleep,
-            before_sleep=lambda state: logger.warning("%s; trying again in %.1f s", _failure(state), state.upcoming_sleep),
+            before_sleep=lambda state: logger.warning(
+                "%s; trying again in %.1f s", _failure(state), state.upcoming_sleep
+            ),
             retry_error_callback=lambda state: self._give_up(_failure(state)),
         )
         return retrying(fetch)
 
     def _give_up(self, failure: BaseException) -> Any:
         if isinstance(failure.__cause__, NO_CONNECTION):
-            raise Unreachable(f"{failure}. Check the host's address and that it can be reached from here.") from failure
+            raise Unreachable(
+                f"{failure}. Check the host's address and that it can be reached from here."
+            ) from failure
         raise ServerTrouble(f"{failure}, {ATTEMPTS} times. Try again later.") from failure
 
     def _answer(self, path: str, query: Mapping[str, Any], kind: Kind) -> urllib3.BaseHTTPResponse:
@@ -123,8 +158,9 @@ class LangfuseHttp:
             limit = self._budget.limit_of(kind)
             if seconds > LONGEST_WAIT_SECONDS and limit is not None:
                 raise BudgetSpent(
-                    f"{self.host} allows {limit.requests} requests of this kind ({kind.value}) in {limit.seconds // 3600} h on this plan, "
-                    f"and they are used up. It goes on by itself in {seconds / 3600:.1f} h; a larger plan is set at the connection."
+                    f"{self.host} allows {limit.requests} requests of this kind ({kind.value}) in"
+                    f" {limit.seconds // 3600} h on this plan, and they are used up. It goes on by"
+                    f" itself in {seconds / 3600:.1f} h; a larger plan is set at the connection."
                 )
             if self._interrupted.is_set():
                 raise Unreachable("Interrupted.")
@@ -133,10 +169,18 @@ class LangfuseHttp:
     def _ask(self, path: str, query: Mapping[str, Any]) -> urllib3.BaseHTTPResponse:
         try:
             return self._http.request(
-                "GET", self.host + path, fields=query, headers=self._headers, timeout=TIMEOUT, retries=False, redirect=False
+                "GET",
+                self.host + path,
+                fields=query,
+                headers=self._headers,
+                timeout=TIMEOUT,
+                retries=False,
+                redirect=False,
             )
         except urllib3.exceptions.LocationValueError as error:
-            raise Unreachable(f"“{self.host}” is not an address. Write for example https://cloud.langfuse.com.") from error
+            raise Unreachable(
+                f"“{self.host}” is not an address. Write for example https://cloud.langfuse.com."
+            ) from error
         except urllib3.exceptions.HTTPError as error:
             raise Retryable(f"No whole answer from {self.host} ({type(error).__name__})") from error
 
@@ -144,21 +188,31 @@ class LangfuseHttp:
         status = answer.status
         if status == TOO_MANY:
             return ServerTrouble(
-                f"{self.host} asks to slow down (429), for longer than {LONGEST_WAIT_SECONDS // 60} minutes. Try again later."
+                f"{self.host} asks to slow down (429), for longer than {LONGEST_WAIT_SECONDS // 60}"
+                " minutes. Try again later."
             )
         if status in TROUBLE:
             return Retryable(f"{self.host} answered {status}")
         if status in (401, 403):
-            return WrongKey(f"{self.host} refused the keys ({status}). Check the public and the secret key, and that they are this host's.")
+            return WrongKey(
+                f"{self.host} refused the keys ({status}). Check the public and the secret key, and"
+                " that they are this host's."
+            )
         if status == 404:
             return NotFound(f"{self.host} answered 404 for {path}. Check the host's address.")
         if 300 <= status < 400:
-            return NotLangfuse(f"{self.host} answered {status} for {path}. Check the host's address.")
-        return RequestRefused(f"{self.host} refused {path} ({status}): {answer.data[:300].decode(errors='replace')}")
+            return NotLangfuse(
+                f"{self.host} answered {status} for {path}. Check the host's address."
+            )
+        return RequestRefused(
+            f"{self.host} refused {path} ({status}): {answer.data[:300].decode(errors='replace')}"
+        )
 
 
 def _pool(host: str) -> urllib3.PoolManager:
-    """Connections to the host, by the environment's proxy if it has one for it (HTTPS_PROXY, NO_PROXY)."""
+    """Connections to the host, by the environment's proxy if it has one for it (HTTPS_PROXY,
+    NO_PROXY).
+    """
     settings: dict[str, Any] = {"maxsize": CONNECTIONS, "ca_certs": certifi.where()}
     address = urlsplit(host)
     proxy = getproxies().get(address.scheme)

@@ -1,7 +1,8 @@
 """LangfuseTracer: what a flow engine calls to trace a run (langfuse.md, Writing).
 
-A tracer belongs to one run. It opens the run's root span when it is made, component spans as the flow goes on, and generations for LLM
-calls; the SDK sends them from a thread of its own. Nothing in here raises or waits: a Langfuse that is down costs a flow run nothing.
+A tracer belongs to one run. It opens the run's root span when it is made, component spans as the
+flow goes on, and generations for LLM calls; the SDK sends them from a thread of its own. Nothing in
+here raises or waits: a Langfuse that is down costs a flow run nothing.
 """
 
 import functools
@@ -19,7 +20,12 @@ from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
 from kluisz_analytics.tenants.models import User
-from usage.langfuse.tracing_client import TracingClient, configured_tracing_client, next_trace_id, run_attributes
+from usage.langfuse.tracing_client import (
+    TracingClient,
+    configured_tracing_client,
+    next_trace_id,
+    run_attributes,
+)
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -30,14 +36,20 @@ NANOSECONDS = 1_000_000_000
 
 
 def harmless(method: Callable[P, T]) -> Callable[P, T | None]:
-    """The method, with any failure logged by its kind and place only: messages and values may hold keys or content of the flow."""
+    """The method, with any failure logged by its kind and place only: messages and values may hold
+    keys or content of the flow.
+    """
 
     @functools.wraps(method)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
             return method(*args, **kwargs)
         except Exception as error:
-            logger.warning("Tracing failed in %s (%s); the flow run goes on.", method.__name__, type(error).__name__)
+            logger.warning(
+                "Tracing failed in %s (%s); the flow run goes on.",
+                method.__name__,
+                type(error).__name__,
+            )
             return None
 
     return guarded
@@ -46,8 +58,9 @@ def harmless(method: Callable[P, T]) -> Callable[P, T | None]:
 class LangfuseTracer:
     """Traces one flow run into Langfuse.
 
-    ``trace_id`` is the run's id; a UUID becomes the Langfuse trace id as it is, anything else is hashed. The tenant is looked up from
-    the user where it isn't given. The trace is named by the flow id where there is one, else by ``trace_name``.
+    ``trace_id`` is the run's id; a UUID becomes the Langfuse trace id as it is, anything else is
+    hashed. The tenant is looked up from the user where it isn't given. The trace is named by the
+    flow id where there is one, else by ``trace_name``.
     """
 
     def __init__(
@@ -86,7 +99,12 @@ class LangfuseTracer:
         return self._root is not None
 
     @harmless
-    def _start(self, inputs: Mapping[str, Any] | None, start_time: datetime | None, client: TracingClient | None) -> None:
+    def _start(
+        self,
+        inputs: Mapping[str, Any] | None,
+        start_time: datetime | None,
+        client: TracingClient | None,
+    ) -> None:
         self._client = client or configured_tracing_client()
         self.tenant_id = self.tenant_id or tenant_of(self.user_id)
         metadata = {
@@ -98,14 +116,21 @@ class LangfuseTracer:
         }
         trace_id = int(self.langfuse_trace_id, 16)
         name = self.kluisz_flow_id or self.trace_name
-        self._client.identity.remember(trace_id, run_attributes(self.user_id, self.session_id, name, metadata))
+        self._client.identity.remember(
+            trace_id, run_attributes(self.user_id, self.session_id, name, metadata)
+        )
         token = next_trace_id.set(trace_id)
         try:
-            # An empty context: the run is a trace of its own, whatever the host application is tracing around it.
-            span = self._client.tracer.start_span(self.trace_name, context=Context(), start_time=_nanoseconds(start_time))
+            # An empty context: the run is a trace of its own, whatever the host application is
+            # tracing around it.
+            span = self._client.tracer.start_span(
+                self.trace_name, context=Context(), start_time=_nanoseconds(start_time)
+            )
         finally:
             next_trace_id.reset(token)
-        self._root = LangfuseSpan(otel_span=span, langfuse_client=self._client.langfuse, input=inputs)
+        self._root = LangfuseSpan(
+            otel_span=span, langfuse_client=self._client.langfuse, input=inputs
+        )
 
     @harmless
     def add_trace(
@@ -120,7 +145,10 @@ class LangfuseTracer:
         parent_id: str | None = None,
         start_time: datetime | None = None,
     ) -> None:
-        """Open the span of a component. ``trace_id`` is the component's id; ``parent_id`` that of the open component it runs in."""
+        """Open the span of a component.
+
+        ``trace_id`` is the component's id; ``parent_id`` that of the open component it runs in.
+        """
         if self._root is None:
             return
         parent = self._innermost(parent_id) or self._root
@@ -168,7 +196,9 @@ class LangfuseTracer:
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> None:
-        """Record an LLM call: its model, its usage (unit → count) and, where the engine knows it, its cost (unit → USD)."""
+        """Record an LLM call: its model, its usage (unit → count) and, where the engine knows it,
+        its cost (unit → USD).
+        """
         if self._root is None:
             return
         generation = LangfuseGeneration(
@@ -191,7 +221,9 @@ class LangfuseTracer:
         *,
         end_time: datetime | None = None,
     ) -> None:
-        """Close the run with its outputs or its error; components that are still open are closed with it."""
+        """Close the run with its outputs or its error; components that are still open are closed
+        with it.
+        """
         if self._root is None:
             return
         with self._lock:
@@ -206,7 +238,9 @@ class LangfuseTracer:
 
     @harmless
     def get_langchain_callback(self) -> Any:
-        """A LangChain callback handler that traces into this run, or None when LangChain isn't installed or the run isn't traced."""
+        """A LangChain callback handler that traces into this run, or None when LangChain isn't
+        installed or the run isn't traced.
+        """
         if self._root is None:
             return None
         try:
@@ -225,14 +259,25 @@ class LangfuseTracer:
             opened = self._open.get(component_id) if component_id else None
             return opened[-1] if opened else None
 
-    def _start_span(self, name: str, parent: LangfuseSpan, start_time: datetime | None) -> otel.Span:
+    def _start_span(
+        self, name: str, parent: LangfuseSpan, start_time: datetime | None
+    ) -> otel.Span:
         context = otel.set_span_in_context(parent._otel_span, Context())
-        return self._client.tracer.start_span(name, context=context, start_time=_nanoseconds(start_time))
+        return self._client.tracer.start_span(
+            name, context=context, start_time=_nanoseconds(start_time)
+        )
 
 
-def _close(span: LangfuseSpan | LangfuseGeneration, outputs: Any, error: BaseException | None, end_time: datetime | None) -> None:
+def _close(
+    span: LangfuseSpan | LangfuseGeneration,
+    outputs: Any,
+    error: BaseException | None,
+    end_time: datetime | None,
+) -> None:
     if error is not None:
-        span.update(output=outputs or None, level="ERROR", status_message=f"{type(error).__name__}: {error}")
+        span.update(
+            output=outputs or None, level="ERROR", status_message=f"{type(error).__name__}: {error}"
+        )
     elif outputs:
         span.update(output=outputs)
     span.end(end_time=_nanoseconds(end_time))
@@ -252,7 +297,9 @@ def tenant_of(user_id: str | None) -> str | None:
     """The user's tenant, from the cache or the database; None for an unknown user."""
     if not user_id:
         return None
-    return cache.get_or_set(f"tenant-of-user:{user_id}", lambda: _stored_tenant_of(user_id), TENANT_CACHE_SECONDS)
+    return cache.get_or_set(
+        f"tenant-of-user:{user_id}", lambda: _stored_tenant_of(user_id), TENANT_CACHE_SECONDS
+    )
 
 
 def _stored_tenant_of(user_id: str) -> str | None:

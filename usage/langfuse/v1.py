@@ -1,8 +1,10 @@
-"""Reads a Langfuse 2 or 3, which has the v1 reads only, into the same observations (langfuse.md, Which API).
+"""Reads a Langfuse 2 or 3, which has the v1 reads only, into the same observations (langfuse.md,
+Which API).
 
-There an observation doesn't carry its trace's user and metadata, so the traces are read beside it and what they say is put onto each of
-their observations, as a Langfuse 4 does itself. An observation is as new as the newer of the two. A version 2 counts usage in a form of
-its own, which is translated.
+There an observation doesn't carry its trace's user and metadata, so the traces are read beside it
+and what they say is put onto each of their observations, as a Langfuse 4 does itself. An
+observation is as new as the newer of the two. A version 2 counts usage in a form of its own, which
+is translated.
 """
 
 from collections.abc import Iterator
@@ -87,36 +89,57 @@ class V1Reader:
         number, pages = 1, 1
         self._load_traces(start - TRACE_MARGIN, end)
         while number <= pages:
-            body = self._get(LEGACY_OBSERVATIONS, page=number, fromStartTime=iso(start), toStartTime=iso(end))
+            body = self._get(
+                LEGACY_OBSERVATIONS, page=number, fromStartTime=iso(start), toStartTime=iso(end)
+            )
             rows = self._decoded(body, V1Rows, LEGACY_OBSERVATIONS)
             pages = rows.meta.totalPages
             self._load_missing_traces(rows.data)
             with self._computing:
                 observations, rejected = decode_rows(rows.data, V1Row, self._complete)
-            yield Page(observations, rejected, str(number + 1) if number < pages else None, is_ordered=False)
+            yield Page(
+                observations,
+                rejected,
+                str(number + 1) if number < pages else None,
+                is_ordered=False,
+            )
             number += 1
 
     def count(self, start: datetime, end: datetime) -> int:
         """How many observations start in [start, end)."""
-        body = self._get(LEGACY_OBSERVATIONS, limit=1, fromStartTime=iso(start), toStartTime=iso(end))
+        body = self._get(
+            LEGACY_OBSERVATIONS, limit=1, fromStartTime=iso(start), toStartTime=iso(end)
+        )
         return self._decoded(body, V1Rows, LEGACY_OBSERVATIONS).meta.totalItems
 
     def _load_traces(self, start: datetime, end: datetime) -> None:
         number, pages = 1, 1
         while number <= pages:
-            body = self._get(LEGACY_TRACES, page=number, fromTimestamp=iso(start), toTimestamp=iso(end), fields="core")
+            body = self._get(
+                LEGACY_TRACES,
+                page=number,
+                fromTimestamp=iso(start),
+                toTimestamp=iso(end),
+                fields="core",
+            )
             traces = self._decoded(body, V1Traces, LEGACY_TRACES)
             pages = traces.meta.totalPages
             self._traces |= {trace.id: trace for trace in traces.data}
             number += 1
 
     def _load_missing_traces(self, rows: list[msgspec.Raw]) -> None:
-        """Traces that began long before their observations; one that has been deleted says nothing."""
+        """Traces that began long before their observations; one that has been deleted says
+        nothing.
+        """
         named = {msgspec.json.decode(row, type=V1TraceId).traceId for row in rows}
-        for trace_id in sorted(one for one in named if isinstance(one, str) and one and one not in self._traces):
+        for trace_id in sorted(
+            one for one in named if isinstance(one, str) and one and one not in self._traces
+        ):
             path = f"{LEGACY_TRACES}/{quote(trace_id, safe='')}"
             try:
-                self._traces[trace_id] = self._decoded(self._get(path, fields="core"), V1Trace, path)
+                self._traces[trace_id] = self._decoded(
+                    self._get(path, fields="core"), V1Trace, path
+                )
             except NotFound:
                 self._traces[trace_id] = V1Trace(trace_id)
 
@@ -128,12 +151,22 @@ class V1Reader:
             row.metadata = (trace.metadata if isinstance(trace.metadata, dict) else {}) | (
                 row.metadata if isinstance(row.metadata, dict) else {}
             )
-            row.updatedAt = max(filter(None, (row.updatedAt or row.createdAt, trace.updatedAt)), default=None)
+            row.updatedAt = max(
+                filter(None, (row.updatedAt or row.createdAt, trace.updatedAt)), default=None
+            )
         if row.usageDetails is None and row.usage is not None:
-            counts = {"input": row.usage.input, "output": row.usage.output, "total": row.usage.total}
+            counts = {
+                "input": row.usage.input,
+                "output": row.usage.output,
+                "total": row.usage.total,
+            }
             row.usageDetails = {unit: count for unit, count in counts.items() if count}
         if row.costDetails is None and row.calculatedTotalCost is not None:
-            parts = {"input": row.calculatedInputCost, "output": row.calculatedOutputCost, "total": row.calculatedTotalCost}
+            parts = {
+                "input": row.calculatedInputCost,
+                "output": row.calculatedOutputCost,
+                "total": row.calculatedTotalCost,
+            }
             row.costDetails = {unit: cost for unit, cost in parts.items() if cost is not None}
 
     def _get(self, path: str, **query: Any) -> bytes:
@@ -143,4 +176,7 @@ class V1Reader:
         try:
             return msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise NotLangfuse(f"{self._http.host} answers {path}, but not as Langfuse does ({error}). Check the host's version.") from error
+            raise NotLangfuse(
+                f"{self._http.host} answers {path}, but not as Langfuse does ({error}). Check the"
+                " host's version."
+            ) from error

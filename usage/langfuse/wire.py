@@ -1,7 +1,7 @@
 """Langfuse's rows as they come, and the observations they mean (langfuse.md, v2 observations).
 
-A page is decoded in one go. A page with a row that breaks the contract is decoded again row by row, so that the bad row is set
-aside with its reason and the others are kept.
+A page is decoded in one go. A page with a row that breaks the contract is decoded again row by row,
+so that the bad row is set aside with its reason and the others are kept.
 """
 
 import contextlib
@@ -19,12 +19,24 @@ from usage.identifiers import canonical_id
 
 TEXT_LENGTH = 200
 ROW_EXCERPT_LENGTH = 100_000
-# Beyond these a row is a mistake, and sums of such rows would overflow: no call uses a thousand million tokens or costs 10,000 dollars.
+# Beyond these a row is a mistake, and sums of such rows would overflow: no call uses a thousand
+# million tokens or costs 10,000 dollars.
 LARGEST_COUNT = 10**9
 LARGEST_COST_USD = Decimal(10_000)
 # How far costDetails' own total may be from the sum of its parts: the store truncates it.
 TOTAL_TOLERANCE_USD = Decimal("1e-9")
-Type = Literal["SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL"]
+Type = Literal[
+    "SPAN",
+    "GENERATION",
+    "EVENT",
+    "AGENT",
+    "TOOL",
+    "CHAIN",
+    "RETRIEVER",
+    "EVALUATOR",
+    "EMBEDDING",
+    "GUARDRAIL",
+]
 Level = Literal["", "DEBUG", "DEFAULT", "WARNING", "ERROR"]
 TYPES, LEVELS = frozenset(get_args(Type)), frozenset(get_args(Level))
 Named = Annotated[str, msgspec.Meta(min_length=1)]
@@ -36,7 +48,9 @@ class NotAPage(ValueError):
 
 
 class SaidOfTrace(NamedTuple):
-    """What an observation says of its trace: whose it is, what it is part of and what it is called; "" for what it doesn't say."""
+    """What an observation says of its trace: whose it is, what it is part of and what it is called;
+    "" for what it doesn't say.
+    """
 
     tenant_reference: str = ""
     user_reference: str = ""
@@ -46,7 +60,10 @@ class SaidOfTrace(NamedTuple):
 
 
 class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What one version of an observation says of itself. Absent texts are "", absent numbers None."""
+    """What one version of an observation says of itself.
+
+    Absent texts are "", absent numbers None.
+    """
 
     observation_id: str
     type: str
@@ -95,11 +112,18 @@ class Page:
     @property
     def oldest(self) -> datetime | None:
         """How far back the walk has come with it; None where that can't be told."""
-        return self.observations[-1].step.start_time if self.observations and self.is_ordered else None
+        return (
+            self.observations[-1].step.start_time if self.observations and self.is_ordered else None
+        )
 
     def since(self, start: datetime) -> "Page":
         """Without what is older than ``start``."""
-        return Page([one for one in self.observations if one.step.start_time >= start], self.rejected, self.cursor, self.is_ordered)
+        return Page(
+            [one for one in self.observations if one.step.start_time >= start],
+            self.rejected,
+            self.cursor,
+            self.is_ordered,
+        )
 
 
 class WireMetadata(msgspec.Struct, gc=False):
@@ -134,13 +158,16 @@ class WireRow(msgspec.Struct, gc=False):
 
 
 class GoodRow(WireRow, gc=False):
-    """As WireRow, with all of the contract that the decoder can see to; costs are looked at by :func:`_broken_cost`."""
+    """As WireRow, with all of the contract that the decoder can see to; costs are looked at by
+    :func:`_broken_cost`.
+    """
 
     id: Named
     traceId: Named
     type: Type
     level: Level | None = None
-    usageDetails: dict[str, Count | None] | None = None  # type: ignore[assignment]  # fewer counts than any
+    # # fewer counts than any
+    usageDetails: dict[str, Count | None] | None = None  # type: ignore[assignment]
 
 
 class LenientRow(WireRow, gc=False):
@@ -187,11 +214,14 @@ def _decode_row_by_row(body: bytes) -> Page:
 
 
 def decode_rows(
-    raw_rows: Iterable[msgspec.Raw], kind: "type[LenientRow] | None" = None, amend: Callable[[Any], None] | None = None
+    raw_rows: Iterable[msgspec.Raw],
+    kind: "type[LenientRow] | None" = None,
+    amend: Callable[[Any], None] | None = None,
 ) -> tuple[list[ReceivedObservation], list[RejectedRow]]:
     """Rows one by one: those that mean something, and those that break the contract.
 
-    ``kind`` is a LenientRow with more fields, for another form of the API, and ``amend`` puts what they say into the usual ones.
+    ``kind`` is a LenientRow with more fields, for another form of the API, and ``amend`` puts what
+    they say into the usual ones.
     """
     observations, rejected = [], []
     for raw_row in raw_rows:
@@ -199,7 +229,11 @@ def decode_rows(
             row = msgspec.json.decode(raw_row, type=kind or LenientRow)
             if amend is not None:
                 amend(row)
-            row.metadata = msgspec.convert(row.metadata, WireMetadata) if isinstance(row.metadata, dict) else None
+            row.metadata = (
+                msgspec.convert(row.metadata, WireMetadata)
+                if isinstance(row.metadata, dict)
+                else None
+            )
             reason = _broken_rule(row)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             reason = str(error)
@@ -237,14 +271,37 @@ def _broken_cost(details: Mapping[str, Decimal | None]) -> str | None:
 def _observation(row: WireRow) -> ReceivedObservation:
     start_time, end_time = row.startTime, row.endTime
     received_at = row.updatedAt or row.createdAt or start_time
-    if start_time.tzinfo is not UTC or received_at.tzinfo is not UTC or (end_time and end_time.tzinfo is not UTC):
-        start_time, end_time, received_at = _utc(start_time), end_time and _utc(end_time), _utc(received_at)
+    if (
+        start_time.tzinfo is not UTC
+        or received_at.tzinfo is not UTC
+        or (end_time and end_time.tzinfo is not UTC)
+    ):
+        start_time, end_time, received_at = (
+            _utc(start_time),
+            end_time and _utc(end_time),
+            _utc(received_at),
+        )
     metadata = row.metadata or NO_METADATA
     try:
-        said = _said(metadata.tenant_id, row.userId, metadata.kluisz_project_id, metadata.kluisz_flow_id, row.traceName)
+        said = _said(
+            metadata.tenant_id,
+            row.userId,
+            metadata.kluisz_project_id,
+            metadata.kluisz_flow_id,
+            row.traceName,
+        )
     except TypeError:
         said = _said(
-            *map(_rememberable, (metadata.tenant_id, row.userId, metadata.kluisz_project_id, metadata.kluisz_flow_id, row.traceName))
+            *map(
+                _rememberable,
+                (
+                    metadata.tenant_id,
+                    row.userId,
+                    metadata.kluisz_project_id,
+                    metadata.kluisz_flow_id,
+                    row.traceName,
+                ),
+            )
         )
     # In the order of the fields: by name takes three times as long, and there are millions.
     return ReceivedObservation(
@@ -260,7 +317,11 @@ def _observation(row: WireRow) -> ReceivedObservation:
             end_time,
             received_at,
             _text(row.model or row.providedModelName),
-            {unit: count for unit, count in row.usageDetails.items() if count is not None} if row.usageDetails else {},
+            (
+                {unit: count for unit, count in row.usageDetails.items() if count is not None}
+                if row.usageDetails
+                else {}
+            ),
             _cost_usd(row.costDetails) if row.costDetails else None,
         ),
     )
@@ -270,7 +331,9 @@ NO_METADATA = WireMetadata()
 
 
 def _cost_usd(details: Mapping[str, Decimal | None]) -> Decimal | None:
-    """The sum of the parts where it agrees with ``total``, else ``total``; None where no part is known (langfuse.md)."""
+    """The sum of the parts where it agrees with ``total``, else ``total``; None where no part is
+    known (langfuse.md).
+    """
     parts = [cost for unit, cost in details.items() if unit != "total" and cost is not None]
     total = details.get("total")
     if parts:
@@ -286,7 +349,11 @@ def _utc(moment: datetime) -> datetime:
 
 def _cut(value: str) -> str:
     # PostgreSQL stores no NUL in a text.
-    return value.replace("\x00", "")[:TEXT_LENGTH] if len(value) > TEXT_LENGTH or "\x00" in value else value
+    return (
+        value.replace("\x00", "")[:TEXT_LENGTH]
+        if len(value) > TEXT_LENGTH or "\x00" in value
+        else value
+    )
 
 
 @lru_cache(maxsize=65_536)
@@ -303,7 +370,13 @@ def _rememberable(value: Any) -> str | None:
 @lru_cache(maxsize=16_384, typed=True)
 def _said(tenant: Any, user: str | None, project: Any, flow: Any, name: str | None) -> SaidOfTrace:
     """The steps of a trace say the same of it, and so do most runs of a flow by a user."""
-    return SaidOfTrace(_metadata_id(tenant), canonical_id(_text(user)), _metadata_id(project), _metadata_id(flow), _text(name))
+    return SaidOfTrace(
+        _metadata_id(tenant),
+        canonical_id(_text(user)),
+        _metadata_id(project),
+        _metadata_id(flow),
+        _text(name),
+    )
 
 
 def _metadata_id(value: Any) -> str:

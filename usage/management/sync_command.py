@@ -7,7 +7,14 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from usage import connections
 from usage.models import LangfuseConnection
@@ -20,7 +27,10 @@ def moment(text: str) -> datetime:
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
-        raise ArgumentTypeError(f"“{text}” is not an ISO date or time; write for example 2026-11-01 or 2026-11-01T12:00Z.") from None
+        raise ArgumentTypeError(
+            f"“{text}” is not an ISO date or time; write for example 2026-11-01 or"
+            " 2026-11-01T12:00Z."
+        ) from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
@@ -29,22 +39,44 @@ class SyncCommand(BaseCommand):
 
     verb: str
 
-    def run(self, connection: LangfuseConnection, start: datetime | None, end: datetime | None, report: Report) -> SyncResult:
+    def run(
+        self,
+        connection: LangfuseConnection,
+        start: datetime | None,
+        end: datetime | None,
+        report: Report,
+    ) -> SyncResult:
         raise NotImplementedError
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--from", dest="start", type=moment, metavar="T", help="everything from then on")
-        parser.add_argument("--to", dest="end", type=moment, metavar="T", help="up to then, not including it")
+        parser.add_argument(
+            "--from", dest="start", type=moment, metavar="T", help="everything from then on"
+        )
+        parser.add_argument(
+            "--to", dest="end", type=moment, metavar="T", help="up to then, not including it"
+        )
         parser.add_argument("--connection", metavar="NAME", help="only this connection")
-        parser.add_argument("--json", action="store_true", help="print one JSON summary, and nothing else")
+        parser.add_argument(
+            "--json", action="store_true", help="print one JSON summary, and nothing else"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         start, end = options["start"], options["end"]
         if start and end and end <= start:
             raise CommandError(f"--to {end.isoformat()} is not after --from {start.isoformat()}.")
-        results = [self._one(connection, options) for connection in self._connections(options["connection"])]
+        results = [
+            self._one(connection, options)
+            for connection in self._connections(options["connection"])
+        ]
         if options["json"]:
-            self.stdout.write(json.dumps({"complete": all(one.is_complete for one in results), "runs": [one.as_json() for one in results]}))
+            self.stdout.write(
+                json.dumps(
+                    {
+                        "complete": all(one.is_complete for one in results),
+                        "runs": [one.as_json() for one in results],
+                    }
+                )
+            )
         if not all(result.is_complete for result in results):
             raise SystemExit(1)
 
@@ -71,13 +103,17 @@ class SyncCommand(BaseCommand):
 
     def _tell(self, result: SyncResult) -> None:
         self.stdout.write(
-            f"{result.connection}: {result.observations_read:,} observations read, {result.observations_stored:,} new or changed, "
-            f"{result.traces_changed:,} traces changed, {result.transactions_posted:,} ledger entries, "
-            f"{result.observations_rejected:,} rows set aside, {result.windows_drifted:,} hours drifted; "
-            f"complete through {result.complete_through}."
+            f"{result.connection}: {result.observations_read:,} observations read,"
+            f" {result.observations_stored:,} new or changed, {result.traces_changed:,} traces"
+            f" changed, {result.transactions_posted:,} ledger entries,"
+            f" {result.observations_rejected:,} rows set aside, {result.windows_drifted:,} hours"
+            f" drifted; complete through {result.complete_through}."
         )
         if result.windows_elsewhere:
-            self.stderr.write(f"{result.windows_elsewhere} windows are being read by another worker; run it again.")
+            self.stderr.write(
+                f"{result.windows_elsewhere} windows are being read by another worker; run it"
+                " again."
+            )
         if result.error:
             self.stderr.write(result.error)
 

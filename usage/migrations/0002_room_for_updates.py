@@ -1,4 +1,6 @@
-"""Users' stats are added to again and again: with room on their pages, PostgreSQL updates a row without touching an index."""
+"""Users' stats are added to again and again: with room on their pages, PostgreSQL updates a row
+without touching an index.
+"""
 
 from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor

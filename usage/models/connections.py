@@ -16,7 +16,9 @@ class LangfuseConnection(models.Model):
         ROW = "row", "Entered here"
 
     name = models.SlugField(max_length=100, unique=True)
-    source = models.CharField(max_length=20, choices=Source.choices, default=Source.ROW, editable=False)
+    source = models.CharField(
+        max_length=20, choices=Source.choices, default=Source.ROW, editable=False
+    )
     host = models.URLField(max_length=500, help_text="For example https://cloud.langfuse.com")
     public_key = models.CharField(max_length=200)
     encrypted_secret_key = models.TextField(blank=True, editable=False)
@@ -40,9 +42,18 @@ class LangfuseConnection(models.Model):
         V1 = "v1", "v1 (Langfuse 2 and 3)"
 
     plan = models.CharField(
-        max_length=20, choices=Plan.choices, default=Plan.SELF_HOSTED, help_text="Sets how many requests all workers together may make."
+        max_length=20,
+        choices=Plan.choices,
+        default=Plan.SELF_HOSTED,
+        help_text="Sets how many requests all workers together may make.",
     )
-    api = models.CharField(max_length=2, choices=Api.choices, blank=True, editable=False, help_text="Found out at the first sync.")
+    api = models.CharField(
+        max_length=2,
+        choices=Api.choices,
+        blank=True,
+        editable=False,
+        help_text="Found out at the first sync.",
+    )
     is_enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -55,7 +66,10 @@ class LangfuseConnection(models.Model):
 
     @property
     def secret_key(self) -> str:
-        """The secret key in clear. Raises ImproperlyConfigured when no configured key can decrypt it."""
+        """The secret key in clear.
+
+        Raises ImproperlyConfigured when no configured key can decrypt it.
+        """
         return decrypt(self.encrypted_secret_key)
 
     @secret_key.setter
@@ -71,7 +85,9 @@ class SyncWindow(models.Model):
         LEASED = "leased", "Leased"
         DONE = "done", "Done"
 
-    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="windows")
+    connection = models.ForeignKey(
+        LangfuseConnection, on_delete=models.CASCADE, related_name="windows"
+    )
     start = models.DateTimeField()
     end = models.DateTimeField()
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
@@ -79,13 +95,18 @@ class SyncWindow(models.Model):
     leased_until = models.DateTimeField(null=True, blank=True)
     read_at = models.DateTimeField(null=True, blank=True, help_text="When it was last read.")
     complete_through = models.DateTimeField(
-        null=True, blank=True, help_text="Everything that Langfuse had received of this hour up to then is stored."
+        null=True,
+        blank=True,
+        help_text="Everything that Langfuse had received of this hour up to then is stored.",
     )
     observations = models.PositiveIntegerField(default=0)
-    # What Langfuse's metrics said of the hour before it was last read; unknown where nobody asked. A change means: read it again.
+    # What Langfuse's metrics said of the hour before it was last read; unknown where nobody asked.
+    # A change means: read it again.
     langfuse_count = models.BigIntegerField(null=True)
     langfuse_tokens = models.BigIntegerField(null=True)
-    langfuse_cost_usd = models.FloatField(null=True, help_text="A float sum of Langfuse's; compared, never billed.")
+    langfuse_cost_usd = models.FloatField(
+        null=True, help_text="A float sum of Langfuse's; compared, never billed."
+    )
     error = models.TextField(blank=True)
 
     class Meta:
@@ -93,7 +114,9 @@ class SyncWindow(models.Model):
         ordering = ["-start"]
         constraints = [
             models.UniqueConstraint(fields=["connection", "start"], name="one_window_an_hour"),
-            models.CheckConstraint(condition=Q(end__gt=F("start")), name="window_ends_after_it_starts"),
+            models.CheckConstraint(
+                condition=Q(end__gt=F("start")), name="window_ends_after_it_starts"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -112,18 +135,24 @@ class SyncRun(models.Model):
         COMPLETE = "complete", "Complete"
         FAILED = "failed", "Failed"
 
-    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="runs")
+    connection = models.ForeignKey(
+        LangfuseConnection, on_delete=models.CASCADE, related_name="runs"
+    )
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.RUNNING)
     kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.SYNC)
     windows = models.PositiveIntegerField(default=0)
-    windows_drifted = models.PositiveIntegerField(default=0, help_text="Hours that had changed in Langfuse since they were read.")
+    windows_drifted = models.PositiveIntegerField(
+        default=0, help_text="Hours that had changed in Langfuse since they were read."
+    )
     observations_read = models.PositiveBigIntegerField(default=0)
     observations_stored = models.PositiveBigIntegerField(default=0)
     observations_rejected = models.PositiveBigIntegerField(default=0)
     traces_changed = models.PositiveBigIntegerField(default=0)
-    observations_gone = models.PositiveBigIntegerField(default=0, help_text="Found to be deleted in Langfuse. They stay billed.")
+    observations_gone = models.PositiveBigIntegerField(
+        default=0, help_text="Found to be deleted in Langfuse. They stay billed."
+    )
     transactions_posted = models.PositiveBigIntegerField(default=0)
     error = models.TextField(blank=True)
 
@@ -137,7 +166,9 @@ class SyncRun(models.Model):
 
 
 class SyncDrift(models.Model):
-    """An hour of which Langfuse said something else than before it was last read; read again, it changed this in our facts."""
+    """An hour of which Langfuse said something else than before it was last read; read again, it
+    changed this in our facts.
+    """
 
     run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="drifts")
     start = models.DateTimeField(help_text="The hour.")
@@ -155,7 +186,9 @@ class SyncDrift(models.Model):
     class Meta:
         db_table = "sync_drift"
         ordering = ["-run", "-start"]
-        constraints = [models.UniqueConstraint(fields=["run", "start"], name="one_drift_a_run_and_hour")]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "start"], name="one_drift_a_run_and_hour")
+        ]
 
     def __str__(self) -> str:
         return f"{self.run.connection} {self.start:%Y-%m-%d %H:00}"

@@ -1,7 +1,8 @@
-"""Facts: what Langfuse last said of each trace's steps, each trace as decided and priced from them, and each step that is billed.
+"""Facts: what Langfuse last said of each trace's steps, each trace as decided and priced from them,
+and each step that is billed.
 
-A trace's key is a digest of (connection, trace id): the sync knows it before it has seen the database, and one unique index serves both
-identity and joins.
+A trace's key is a digest of (connection, trace id): the sync knows it before it has seen the
+database, and one unique index serves both identity and joins.
 """
 
 from django.db import models
@@ -29,37 +30,79 @@ class TokenColumns(models.Model):
 
 
 class Trace(TokenColumns):
-    """One flow run (domain.md, What is counted). ``hour`` is the hour of its own time; all its usage counts there."""
+    """One flow run (domain.md, What is counted).
+
+    ``hour`` is the hour of its own time; all its usage counts there.
+    """
 
     id = models.UUIDField(primary_key=True)
-    # What these name can't go away: its windows keep the connection, its user's number the user, and the tenant as UserUsageStats says. So
-    # that is not checked for each trace as it is stored, a tenth of the work of PostgreSQL in a sync; verify_books does.
-    connection = models.ForeignKey(LangfuseConnection, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False)
+    # What these name can't go away: its windows keep the connection, its user's number the user,
+    # and the tenant as UserUsageStats says. So that is not checked for each trace as it is stored,
+    # a tenth of the work of PostgreSQL in a sync; verify_books does.
+    connection = models.ForeignKey(
+        LangfuseConnection,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
     langfuse_trace_id = models.CharField(max_length=200)
     name = models.CharField(max_length=200, blank=True)
     start_time = models.DateTimeField()
     hour = models.DateTimeField()
-    last_step_hour = models.DateTimeField(null=True, help_text="The hour of its last step, where that began in a later one than its own.")
+    last_step_hour = models.DateTimeField(
+        null=True,
+        help_text="The hour of its last step, where that began in a later one than its own.",
+    )
     latency_ms = models.BigIntegerField(null=True)
     is_failed = models.BooleanField()
-    tenant = models.ForeignKey(Tenant, null=True, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False)
-    user = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False)
-    tenant_reference = models.CharField(max_length=200, blank=True, help_text="The tenant as the trace names it.")
-    user_reference = models.CharField(max_length=200, blank=True, help_text="The user as the trace names it.")
+    tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
+    user = models.ForeignKey(
+        User,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
+    tenant_reference = models.CharField(
+        max_length=200, blank=True, help_text="The tenant as the trace names it."
+    )
+    user_reference = models.CharField(
+        max_length=200, blank=True, help_text="The user as the trace names it."
+    )
     project_id = models.CharField(max_length=200, blank=True)
     flow_id = models.CharField(max_length=200, blank=True)
     # Most traces use one model; of these, usage by model is read without their steps.
-    model = models.CharField(max_length=200, blank=True, null=True, help_text="The model of all its usage. Null: of several.")
+    model = models.CharField(
+        max_length=200,
+        blank=True,
+        null=True,
+        help_text="The model of all its usage. Null: of several.",
+    )
     observations = models.IntegerField()
-    gone_observations = models.IntegerField(default=0, help_text="Deleted in Langfuse since they were read; still billed unless voided.")
+    gone_observations = models.IntegerField(
+        default=0, help_text="Deleted in Langfuse since they were read; still billed unless voided."
+    )
     priced_observations = models.IntegerField()
     unpriced_observations = models.IntegerField()
     cost_usd = UsdField(null=True, help_text="Unknown when nothing of its usage has a price.")
     billed_cost_usd = UsdField(null=True)
     credits = CreditsField(null=True)
     rate_id = models.BigIntegerField(null=True, help_text="The tier's rate that priced it.")
-    priced_as_of = models.DateTimeField(help_text="It is priced with the lists as they were then, unless its period was repriced.")
-    is_voided = models.BooleanField(default=False, help_text="Taken out of all numbers and of the ledger by an operator.")
+    priced_as_of = models.DateTimeField(
+        help_text="It is priced with the lists as they were then, unless its period was repriced."
+    )
+    is_voided = models.BooleanField(
+        default=False, help_text="Taken out of all numbers and of the ledger by an operator."
+    )
 
     class Meta:
         db_table = "usage_trace"
@@ -68,7 +111,11 @@ class Trace(TokenColumns):
             models.Index(fields=["start_time"], name="trace_by_start"),
             models.Index(fields=["tenant", "start_time"], name="trace_by_tenant"),
             # How long a user's runs took is read from this alone.
-            models.Index(fields=["user", "start_time"], include=["tenant", "latency_ms", "is_voided"], name="trace_by_user"),
+            models.Index(
+                fields=["user", "start_time"],
+                include=["tenant", "latency_ms", "is_voided"],
+                name="trace_by_user",
+            ),
             models.Index(fields=["flow_id", "start_time"], name="trace_by_flow"),
             # load_directory looks here for usage whose tenant or user has become known.
             models.Index(
@@ -76,9 +123,15 @@ class Trace(TokenColumns):
                 condition=Q(user__isnull=True) | Q(tenant__isnull=True),
                 name="trace_unattributed",
             ),
-            models.Index(fields=["start_time"], condition=Q(gone_observations__gt=0), name="trace_gone"),
+            models.Index(
+                fields=["start_time"], condition=Q(gone_observations__gt=0), name="trace_gone"
+            ),
             # Whoever reads an hour again looks here for the traces that run into it.
-            models.Index(fields=["last_step_hour", "start_time"], condition=Q(last_step_hour__isnull=False), name="trace_by_last_step"),
+            models.Index(
+                fields=["last_step_hour", "start_time"],
+                condition=Q(last_step_hour__isnull=False),
+                name="trace_by_last_step",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -90,11 +143,25 @@ class Trace(TokenColumns):
 
 
 class ReceivedTrace(models.Model):
-    """What Langfuse last said of each step of a trace, in one row (``usage.received`` reads and writes it)."""
+    """What Langfuse last said of each step of a trace, in one row (``usage.received`` reads and
+    writes it).
+    """
 
-    trace = models.OneToOneField(Trace, primary_key=True, on_delete=models.PROTECT, related_name="received", db_constraint=False)
-    steps = models.TextField(help_text="JSON: the newest version of each step, with what it says of its trace.")
-    gone = models.TextField(default="", db_default="", help_text="JSON: step → since when it is gone from Langfuse. It stays billed.")
+    trace = models.OneToOneField(
+        Trace,
+        primary_key=True,
+        on_delete=models.PROTECT,
+        related_name="received",
+        db_constraint=False,
+    )
+    steps = models.TextField(
+        help_text="JSON: the newest version of each step, with what it says of its trace."
+    )
+    gone = models.TextField(
+        default="",
+        db_default="",
+        help_text="JSON: step → since when it is gone from Langfuse. It stays billed.",
+    )
 
     class Meta:
         db_table = "usage_received_trace"
@@ -107,7 +174,10 @@ class ReceivedTrace(models.Model):
 
 
 class Observation(TokenColumns):
-    """A step that is billed: it used something, or a tier's minimum is charged for it. Of all others, ReceivedTrace knows."""
+    """A step that is billed: it used something, or a tier's minimum is charged for it.
+
+    Of all others, ReceivedTrace knows.
+    """
 
     class Type(models.TextChoices):
         SPAN = "SPAN"
@@ -137,8 +207,11 @@ class Observation(TokenColumns):
         NO_USAGE = CostSource.NO_USAGE.value, "No usage"
 
     id = models.BigAutoField(primary_key=True)
-    # Written in one transaction with its trace; verify_books checks what a constraint would check millions of times.
-    trace = models.ForeignKey(Trace, on_delete=models.PROTECT, related_name="billed_observations", db_constraint=False)
+    # Written in one transaction with its trace; verify_books checks what a constraint would check
+    # millions of times.
+    trace = models.ForeignKey(
+        Trace, on_delete=models.PROTECT, related_name="billed_observations", db_constraint=False
+    )
     langfuse_observation_id = models.CharField(max_length=200)
     type = models.CharField(max_length=12, choices=Type.choices)
     name = models.CharField(max_length=200, blank=True)
@@ -147,7 +220,9 @@ class Observation(TokenColumns):
     model = models.CharField(max_length=200, blank=True)
     start_time = models.DateTimeField()
     end_time = models.DateTimeField(null=True)
-    usage_details = models.TextField(blank=True, help_text="JSON: unit → count, as the provider named them.")
+    usage_details = models.TextField(
+        blank=True, help_text="JSON: unit → count, as the provider named them."
+    )
     langfuse_cost_usd = UsdField(null=True)
     cost_usd = UsdField(null=True)
     cost_source = models.CharField(max_length=20, choices=Source.choices)
@@ -161,7 +236,11 @@ class Observation(TokenColumns):
         indexes = [
             # The list of the admin.
             models.Index(fields=["start_time"], name="observation_by_start"),
-            models.Index(fields=["model"], condition=Q(cost_source=CostSource.UNPRICED.value), name="observation_unpriced"),
+            models.Index(
+                fields=["model"],
+                condition=Q(cost_source=CostSource.UNPRICED.value),
+                name="observation_unpriced",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -169,9 +248,14 @@ class Observation(TokenColumns):
 
 
 class TraceVoid(models.Model):
-    """Who voided a trace that is gone from Langfuse, and why. Without it, the trace stays billed."""
+    """Who voided a trace that is gone from Langfuse, and why.
 
-    trace = models.OneToOneField(Trace, primary_key=True, on_delete=models.PROTECT, related_name="void")
+    Without it, the trace stays billed.
+    """
+
+    trace = models.OneToOneField(
+        Trace, primary_key=True, on_delete=models.PROTECT, related_name="void"
+    )
     reason = models.CharField(max_length=500)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
@@ -185,20 +269,26 @@ class TraceVoid(models.Model):
 
 
 class RejectedObservation(models.Model):
-    """A row that is not what Langfuse's contract says: set aside with its reason, billed to nobody, and tried again."""
+    """A row that is not what Langfuse's contract says: set aside with its reason, billed to nobody,
+    and tried again.
+    """
 
     class Resolution(models.TextChoices):
         READ = "read", "Read after all"
         SUPERSEDED = "superseded", "A later version was read"
 
-    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="rejected")
+    connection = models.ForeignKey(
+        LangfuseConnection, on_delete=models.CASCADE, related_name="rejected"
+    )
     langfuse_observation_id = models.CharField(max_length=200)
     langfuse_trace_id = models.CharField(max_length=200, blank=True)
     received_at = models.CharField(max_length=40, blank=True)
     reason = models.CharField(max_length=500)
     row = models.TextField(help_text="The row as Langfuse sent it, cut at 100,000 characters.")
     first_seen_at = models.DateTimeField(auto_now_add=True)
-    tried_at = models.DateTimeField(null=True, blank=True, help_text="When it was last tried again.")
+    tried_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it was last tried again."
+    )
     resolution = models.CharField(max_length=10, choices=Resolution.choices, blank=True)
 
     class Meta:
@@ -208,7 +298,12 @@ class RejectedObservation(models.Model):
         verbose_name_plural = "observations set aside"
         constraints = [
             models.UniqueConstraint(
-                fields=["connection", "langfuse_trace_id", "langfuse_observation_id", "received_at"],
+                fields=[
+                    "connection",
+                    "langfuse_trace_id",
+                    "langfuse_observation_id",
+                    "received_at",
+                ],
                 name="one_rejection_a_version",
             ),
         ]

@@ -1,11 +1,12 @@
 """Rollups: sums of facts by period. Every one has the same numbers and differs in its dimensions.
 
-A user's stats are added to in the transaction that writes the facts, since the ledger is charged from them. The others are *built* from
-the facts soon after it (usage.rollups): until then their periods are stale, which is written down in that transaction, and a question
-about a stale period is answered from the facts. So an answer never depends on whether they are built.
+A user's stats are added to in the transaction that writes the facts, since the ledger is charged
+from them. The others are *built* from the facts soon after it (usage.rollups): until then their
+periods are stale, which is written down in that transaction, and a question about a stale period is
+answered from the facts. So an answer never depends on whether they are built.
 
-Usage belongs to a tenant and a user only when both are known. Usage without has the nil UUID for its tenant; a missing project, flow or
-model is "".
+Usage belongs to a tenant and a user only when both are known. Usage without has the nil UUID for
+its tenant; a missing project, flow or model is "".
 """
 
 from typing import ClassVar
@@ -39,7 +40,9 @@ class NumberColumns(TokenColumns):
     latency_ms_sum = models.BigIntegerField(default=0)
     priced_observations = models.BigIntegerField(default=0)
     unpriced_observations = models.BigIntegerField(default=0)
-    rated_traces = models.BigIntegerField(default=0, help_text="Traces with credits: their cost and their tier are known.")
+    rated_traces = models.BigIntegerField(
+        default=0, help_text="Traces with credits: their cost and their tier are known."
+    )
     total_cost_usd = UsdField(default=0)
     billed_cost_usd = UsdField(default=0)
     credits_exact = CreditsField(default=0)
@@ -63,7 +66,10 @@ class Rollup(NumberColumns):
 
 
 class WholeCredits(Func):
-    """The exact credits as an integer, rounded once, half up. Credits are stored in millionths and never negative."""
+    """The exact credits as an integer, rounded once, half up.
+
+    Credits are stored in millionths and never negative.
+    """
 
     template = "((%(expressions)s + 500000) / 1000000)"
     output_field = models.BigIntegerField()
@@ -80,14 +86,18 @@ LONGER = ~models.Q(granularity=Granularity.HOUR)
 
 
 class BuiltRollup(Rollup):
-    """Numbers that are built from the facts, with what can be merged over periods where a count or a percentile can't."""
+    """Numbers that are built from the facts, with what can be merged over periods where a count or
+    a percentile can't.
+    """
 
     DIMENSIONS: ClassVar[tuple[str, ...]]
 
     last_activity = models.DateTimeField(help_text="When its latest trace began.")
     active_users_count = models.BigIntegerField(default=0)
     users = models.BinaryField(help_text="Who: a set of user numbers (usage.rollups.sketches).")
-    latencies = models.BinaryField(help_text="How many traces took how long (usage.rollups.sketches).")
+    latencies = models.BinaryField(
+        help_text="How many traces took how long (usage.rollups.sketches)."
+    )
 
     class Meta:
         abstract = True
@@ -98,9 +108,13 @@ class TenantUsageStats(BuiltRollup):
 
     DIMENSIONS = ("tenant_id",)
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="usage_stats", db_index=False)
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.PROTECT, related_name="usage_stats", db_index=False
+    )
     total_credits_used = models.GeneratedField(
-        expression=WholeCredits(F("credits_exact")), output_field=models.BigIntegerField(), db_persist=True
+        expression=WholeCredits(F("credits_exact")),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
     )
 
     class Meta:
@@ -108,11 +122,16 @@ class TenantUsageStats(BuiltRollup):
         ordering = ["-period_start"]
         verbose_name = verbose_name_plural = "tenant usage stats"
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "period_start", "period_end"], name="one_stats_row_a_tenant_and_period"),
+            models.UniqueConstraint(
+                fields=["tenant", "period_start", "period_end"],
+                name="one_stats_row_a_tenant_and_period",
+            ),
         ]
         indexes = [
             models.Index(fields=["granularity", "period_start"], name="tenant_stats_by_period"),
-            models.Index(fields=["tenant", "granularity", "period_start"], name="tenant_stats_by_tenant"),
+            models.Index(
+                fields=["tenant", "granularity", "period_start"], name="tenant_stats_by_tenant"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -122,29 +141,55 @@ class TenantUsageStats(BuiltRollup):
 class UserUsageStats(Rollup):
     """A user's usage in a period, in a tenant: its own, unless a run named another one."""
 
-    # There are millions of rows, so the database checks neither: a user's number keeps the user, and that its tenant; the tenant's own
-    # stats keep any other.
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False)
-    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="usage_stats", db_index=False, db_constraint=False)
+    # There are millions of rows, so the database checks neither: a user's number keeps the user,
+    # and that its tenant; the tenant's own stats keep any other.
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
+    user = models.ForeignKey(
+        User,
+        on_delete=models.PROTECT,
+        related_name="usage_stats",
+        db_index=False,
+        db_constraint=False,
+    )
     credits_used = models.GeneratedField(
-        expression=WholeCredits(F("credits_exact")), output_field=models.BigIntegerField(), db_persist=True
+        expression=WholeCredits(F("credits_exact")),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
     )
     # The names that domain.md gives a user's numbers; readable in queries, never written.
-    traces_count = models.GeneratedField(expression=Same("total_traces"), output_field=models.BigIntegerField(), db_persist=True)
-    cost_usd = models.GeneratedField(expression=Same("total_cost_usd"), output_field=UsdField(), db_persist=True)
+    traces_count = models.GeneratedField(
+        expression=Same("total_traces"), output_field=models.BigIntegerField(), db_persist=True
+    )
+    cost_usd = models.GeneratedField(
+        expression=Same("total_cost_usd"), output_field=UsdField(), db_persist=True
+    )
 
     class Meta:
         db_table = "user_usage_stats"
         ordering = ["-period_start"]
         verbose_name = verbose_name_plural = "user usage stats"
         constraints = [
-            models.UniqueConstraint(fields=["user", "period_start", "period_end", "tenant"], name="one_stats_row_a_user_and_period"),
+            models.UniqueConstraint(
+                fields=["user", "period_start", "period_end", "tenant"],
+                name="one_stats_row_a_user_and_period",
+            ),
         ]
         indexes = [
-            # Lists of users are ordered from these alone, by the day and longer; an hour's row has no part in them.
-            models.Index(fields=["granularity", "period_start", "user"], include=METRICS, condition=LONGER, name="user_stats_by_period"),
+            # Lists of users are ordered from these alone, by the day and longer; an hour's row has
+            # no part in them.
             models.Index(
-                fields=["tenant", "granularity", "period_start", "user"], include=METRICS, condition=LONGER, name="user_stats_by_tenant"
+                fields=["granularity", "period_start", "user"],
+                include=METRICS,
+                condition=LONGER,
+                name="user_stats_by_period",
+            ),
+            models.Index(
+                fields=["tenant", "granularity", "period_start", "user"],
+                include=METRICS,
+                condition=LONGER,
+                name="user_stats_by_tenant",
             ),
         ]
 
@@ -163,7 +208,12 @@ class PlatformUsage(BuiltRollup):
         db_table = "platform_usage"
         ordering = ["-period_start"]
         verbose_name_plural = "platform usage"
-        constraints = [models.UniqueConstraint(fields=["granularity", "period_start", "is_attributed"], name="one_platform_usage_row")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["granularity", "period_start", "is_attributed"],
+                name="one_platform_usage_row",
+            )
+        ]
 
 
 class PlatformModelUsage(BuiltRollup):
@@ -177,7 +227,11 @@ class PlatformModelUsage(BuiltRollup):
         db_table = "platform_model_usage"
         ordering = ["-period_start"]
         verbose_name_plural = "platform model usage"
-        constraints = [models.UniqueConstraint(fields=["granularity", "period_start", "model"], name="one_platform_model_usage_row")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["granularity", "period_start", "model"], name="one_platform_model_usage_row"
+            )
+        ]
 
 
 class FlowUsage(BuiltRollup):
@@ -195,12 +249,17 @@ class FlowUsage(BuiltRollup):
         verbose_name_plural = "flow usage"
         constraints = [
             models.UniqueConstraint(
-                fields=["granularity", "period_start", "tenant_key", "project_id", "flow_id"], name="one_flow_usage_row"
+                fields=["granularity", "period_start", "tenant_key", "project_id", "flow_id"],
+                name="one_flow_usage_row",
             ),
         ]
         indexes = [
-            models.Index(fields=["tenant_key", "granularity", "period_start"], name="flow_usage_by_tenant"),
-            models.Index(fields=["flow_id", "granularity", "period_start"], name="flow_usage_by_flow"),
+            models.Index(
+                fields=["tenant_key", "granularity", "period_start"], name="flow_usage_by_tenant"
+            ),
+            models.Index(
+                fields=["flow_id", "granularity", "period_start"], name="flow_usage_by_flow"
+            ),
             # Lists of flows and projects are ordered from this alone.
             models.Index(
                 fields=["granularity", "period_start", "project_id", "flow_id"],
@@ -222,14 +281,25 @@ class ModelUsage(BuiltRollup):
         db_table = "model_usage"
         ordering = ["-period_start"]
         verbose_name_plural = "model usage"
-        constraints = [models.UniqueConstraint(fields=["granularity", "period_start", "tenant_key", "model"], name="one_model_usage_row")]
-        indexes = [models.Index(fields=["tenant_key", "granularity", "period_start"], name="model_usage_by_tenant")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["granularity", "period_start", "tenant_key", "model"],
+                name="one_model_usage_row",
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["tenant_key", "granularity", "period_start"], name="model_usage_by_tenant"
+            )
+        ]
 
 
 class StalePeriod(models.Model):
-    """A period of the built rollups that the facts have left behind. Added by whoever changes facts, in the same transaction.
+    """A period of the built rollups that the facts have left behind. Added by whoever changes
+    facts, in the same transaction.
 
-    Of an hour there may be several: nobody waits for anybody to add one, and building takes away only those that it can see.
+    Of an hour there may be several: nobody waits for anybody to add one, and building takes away
+    only those that it can see.
     """
 
     granularity = models.CharField(max_length=5, choices=Granularity.choices)
@@ -244,7 +314,10 @@ class StalePeriod(models.Model):
 
 
 class UserNumber(models.Model):
-    """A small number for a user with usage, for sets of users to be made of. Written with its first usage, it keeps the user."""
+    """A small number for a user with usage, for sets of users to be made of.
+
+    Written with its first usage, it keeps the user.
+    """
 
     user = models.OneToOneField(User, on_delete=models.PROTECT, related_name="+")
 
@@ -256,7 +329,9 @@ class UserNumber(models.Model):
 
 
 class FlowEstimate(models.Model):
-    """What a flow's runs of the last month cost, in credits; computed once an hour (usage.analytics.estimates)."""
+    """What a flow's runs of the last month cost, in credits; computed once an hour
+    (usage.analytics.estimates).
+    """
 
     flow_id = models.CharField(max_length=200, primary_key=True)
     median = CreditsField()

@@ -25,4 +25,13 @@ def labelled(preview: Preview) -> list[LabelledDifference]:
         LabelledDifference(tenants[key.tenant_id], users[key.user_id], key.model or "No model", one)
         for key, one in preview.differences.items()
     ]
-    return sorted(rows, key=lambda row: (-abs(row.difference.credits), -abs(row.difference.cost_usd), row.tenant, row.user, row.model))
+    return sorted(
+        rows,
+        key=lambda row: (
+            -abs(row.difference.credits),
+            -abs(row.difference.cost_usd),
+            row.tenant,
+            row.user,
+            row.model,
+        ),
+    )

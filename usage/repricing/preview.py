@@ -24,7 +24,9 @@ class DifferenceKey(NamedTuple):
 
 @dataclass(slots=True)
 class Difference:
-    """What usage comes to now and would come to, in USD (picousd) and credits (microcredits); unknown counts as nothing."""
+    """What usage comes to now and would come to, in USD (picousd) and credits (microcredits);
+    unknown counts as nothing.
+    """
 
     observations: int = 0
     cost_before: int = 0
@@ -32,7 +34,9 @@ class Difference:
     credits_before: int = 0
     credits_after: int = 0
 
-    def add(self, cost_before: int, cost_after: int, credits_before: int, credits_after: int) -> None:
+    def add(
+        self, cost_before: int, cost_after: int, credits_before: int, credits_after: int
+    ) -> None:
         self.observations += 1
         self.cost_before += cost_before
         self.cost_after += cost_after
@@ -75,9 +79,13 @@ class Preview:
 
 
 def preview(start: datetime, end: datetime, tenant_id: UUID | None = None) -> Preview:
-    """What would change if the period, of one tenant or of all, were priced with the lists as they are now."""
+    """What would change if the period, of one tenant or of all, were priced with the lists as they
+    are now.
+    """
     book = load_price_book(load_repriced())
-    engine = PricingEngine(replace(book, repriced=[*book.repriced, Repriced(start, end, book.loaded_at, tenant_id)]))
+    engine = PricingEngine(
+        replace(book, repriced=[*book.repriced, Repriced(start, end, book.loaded_at, tenant_id)])
+    )
     differences: dict[DifferenceKey, Difference] = {}
     traces = changed = 0
     for stored in stored_traces(start, end, tenant_id):
@@ -86,24 +94,39 @@ def preview(start: datetime, end: datetime, tenant_id: UUID | None = None) -> Pr
         if _differs(stored, priced):
             changed += 1
             _add(differences, stored, priced)
-    return Preview(traces, changed, {key: one for key, one in differences.items() if one.cost_usd or one.credits})
+    return Preview(
+        traces,
+        changed,
+        {key: one for key, one in differences.items() if one.cost_usd or one.credits},
+    )
 
 
 def _differs(stored: StoredTrace, priced: PricedTrace) -> bool:
-    if (stored.cost_picousd, stored.microcredits) != (priced.cost_picousd, priced.charge.microcredits):
+    if (stored.cost_picousd, stored.microcredits) != (
+        priced.cost_picousd,
+        priced.charge.microcredits,
+    ):
         return True
-    return any(before != cost.picousd for before, cost in zip(stored.costs, priced.costs, strict=True))
+    return any(
+        before != cost.picousd for before, cost in zip(stored.costs, priced.costs, strict=True)
+    )
 
 
-def _add(differences: dict[DifferenceKey, Difference], stored: StoredTrace, priced: PricedTrace) -> None:
+def _add(
+    differences: dict[DifferenceKey, Difference], stored: StoredTrace, priced: PricedTrace
+) -> None:
     usage = stored.usage
     after = {at: credits for at, _, credits in priced.parts()}
     if not usage.observations:
         # A trace without usage has no model; a tier's minimum may charge it.
-        one = differences.setdefault(DifferenceKey(usage.tenant_id, usage.user_id, ""), Difference())
+        one = differences.setdefault(
+            DifferenceKey(usage.tenant_id, usage.user_id, ""), Difference()
+        )
         one.add(0, 0, stored.microcredits or 0, after.get(0, 0))
     for at, observation in enumerate(usage.observations):
         cost = priced.costs[at]
         cost_after = 0 if cost.source is CostSource.NO_USAGE else cost.picousd or 0
-        one = differences.setdefault(DifferenceKey(usage.tenant_id, usage.user_id, observation.model), Difference())
+        one = differences.setdefault(
+            DifferenceKey(usage.tenant_id, usage.user_id, observation.model), Difference()
+        )
         one.add(stored.costs[at] or 0, cost_after, stored.credits[at] or 0, after.get(at, 0))

@@ -18,7 +18,9 @@ TRACES_A_QUERY = 10_000
 
 
 class StoredTrace(NamedTuple):
-    """A trace's usage, and what it was priced at: picousd and microcredits, for each of its billed observations and in all."""
+    """A trace's usage, and what it was priced at: picousd and microcredits, for each of its billed
+    observations and in all.
+    """
 
     usage: TraceUsage
     costs: Sequence[int | None]
@@ -28,14 +30,21 @@ class StoredTrace(NamedTuple):
     microcredits: int | None
 
 
-def stored_traces(start: datetime, end: datetime, tenant_id: UUID | None = None) -> Iterator[StoredTrace]:
+def stored_traces(
+    start: datetime, end: datetime, tenant_id: UUID | None = None
+) -> Iterator[StoredTrace]:
     """The traces of a period, of one tenant or of all; voided ones are left out."""
     traces = traces_of(start, end, tenant_id).filter(is_voided=False)
     reached: tuple[datetime, UUID] | None = None
     while True:
         rows = list(
             after(traces, reached)[:TRACES_A_QUERY].values_list(
-                "pk", "tenant_id", "user_id", "start_time", "priced_as_of", *map(_scaled, ("cost_usd", "billed_cost_usd", "credits"))
+                "pk",
+                "tenant_id",
+                "user_id",
+                "start_time",
+                "priced_as_of",
+                *map(_scaled, ("cost_usd", "billed_cost_usd", "credits")),
             )
         )
         if not rows:
@@ -46,7 +55,9 @@ def stored_traces(start: datetime, end: datetime, tenant_id: UUID | None = None)
 
 def traces_of(start: datetime, end: datetime, tenant_id: UUID | None = None) -> QuerySet[Trace]:
     """The traces of a period, of one tenant or of all, in their order."""
-    found = Trace.objects.filter(start_time__gte=start, start_time__lt=end).order_by("start_time", "pk")
+    found = Trace.objects.filter(start_time__gte=start, start_time__lt=end).order_by(
+        "start_time", "pk"
+    )
     return found if tenant_id is None else found.filter(tenant_id=tenant_id)
 
 
@@ -55,7 +66,9 @@ def after(traces: QuerySet[Trace], reached: tuple[datetime, UUID] | None) -> Que
     if reached is None:
         return traces
     start_time, trace_id = reached
-    return traces.filter(start_time__gte=start_time).filter(Q(start_time__gt=start_time) | Q(pk__gt=trace_id))
+    return traces.filter(start_time__gte=start_time).filter(
+        Q(start_time__gt=start_time) | Q(pk__gt=trace_id)
+    )
 
 
 def _scaled(column: str) -> ExpressionWrapper:
@@ -65,18 +78,35 @@ def _scaled(column: str) -> ExpressionWrapper:
 
 def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
     observations: dict[UUID, list[tuple[Any, ...]]] = defaultdict(list)
-    billed = Observation.objects.filter(among("usage_observation.trace_id", [row[0].hex for row in rows])).order_by()
-    columns = "trace_id", "is_root", "start_time", "langfuse_observation_id", "model", "usage_details"
+    billed = Observation.objects.filter(
+        among("usage_observation.trace_id", [row[0].hex for row in rows])
+    ).order_by()
+    columns = (
+        "trace_id",
+        "is_root",
+        "start_time",
+        "langfuse_observation_id",
+        "model",
+        "usage_details",
+    )
     amounts = map(_scaled, ("langfuse_cost_usd", "cost_usd", "credits"))
-    for row in billed.exclude(cost_source=CostSource.NO_USAGE.value).values_list(*columns, *amounts).iterator(chunk_size=5000):
+    for row in (
+        billed.exclude(cost_source=CostSource.NO_USAGE.value)
+        .values_list(*columns, *amounts)
+        .iterator(chunk_size=5000)
+    ):
         observations[row[0]].append(row)
     decode = msgspec.json.Decoder(dict[str, int]).decode
     for trace_id, tenant_id, user_id, start_time, priced_as_of, cost, billed_cost, credits in rows:
         steps = observations.get(trace_id, [])
         if len(steps) > 1:
-            # The order in which the sync tells a trace's charge apart: roots first, then the earliest, then by id.
+            # The order in which the sync tells a trace's charge apart: roots first, then the
+            # earliest, then by id.
             steps.sort(key=lambda step: (not step[1], step[2], step[3]))
-        usages = [ObservationUsage(step[4], decode(step[5]) if step[5] else {}, step[6], step[2]) for step in steps]
+        usages = [
+            ObservationUsage(step[4], decode(step[5]) if step[5] else {}, step[6], step[2])
+            for step in steps
+        ]
         yield StoredTrace(
             TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages),
             list(map(itemgetter(7), steps)),

@@ -1,4 +1,7 @@
-"""What a period's real usage would have come to on other terms, for each tenant, side by side. Reads only."""
+"""What a period's real usage would have come to on other terms, for each tenant, side by side.
+
+Reads only.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +19,10 @@ from usage.sync.store import load_repriced
 
 @dataclass(slots=True)
 class Totals:
-    """A tenant's totals on some terms: picousd and microcredits. ``unpriced``: observations whose cost would be unknown."""
+    """A tenant's totals on some terms: picousd and microcredits.
+
+    ``unpriced``: observations whose cost would be unknown.
+    """
 
     cost_picousd: int = 0
     billed_picousd: int = 0
@@ -44,7 +50,10 @@ class Totals:
 
 @dataclass(slots=True)
 class Comparison:
-    """A tenant's usage as it was priced, and in each scenario in their order. ``tenant_id`` is None for usage of nobody known."""
+    """A tenant's usage as it was priced, and in each scenario in their order.
+
+    ``tenant_id`` is None for usage of nobody known.
+    """
 
     tenant_id: UUID | None
     traces: int = 0
@@ -58,7 +67,9 @@ class Comparison:
             mine.add(theirs)
 
 
-def what_if(start: datetime, end: datetime, scenarios: Sequence[Scenario], tenant_id: UUID | None = None) -> list[Comparison]:
+def what_if(
+    start: datetime, end: datetime, scenarios: Sequence[Scenario], tenant_id: UUID | None = None
+) -> list[Comparison]:
     """The tenants with usage in the period, those with the most credits first."""
     book = load_price_book(load_repriced())
     engines = [PricingEngine(scenario.book(book)) for scenario in scenarios]
@@ -68,17 +79,23 @@ def what_if(start: datetime, end: datetime, scenarios: Sequence[Scenario], tenan
         owner = usage.tenant_id if usage.user_id is not None else None
         comparison = comparisons.get(owner)
         if comparison is None:
-            comparison = comparisons[owner] = Comparison(owner, scenarios=[Totals() for _ in scenarios])
+            comparison = comparisons[owner] = Comparison(
+                owner, scenarios=[Totals() for _ in scenarios]
+            )
         comparison.traces += 1
         _add_stored(comparison.actual, stored)
         for totals, scenario, engine in zip(comparison.scenarios, scenarios, engines, strict=True):
             _add_priced(totals, engine.price(scenario.usage(usage)))
-    return sorted(comparisons.values(), key=lambda one: (-one.actual.microcredits, str(one.tenant_id)))
+    return sorted(
+        comparisons.values(), key=lambda one: (-one.actual.microcredits, str(one.tenant_id))
+    )
 
 
 def total_of(comparisons: Sequence[Comparison]) -> Comparison:
     """All tenants together."""
-    total = Comparison(None, scenarios=[Totals() for _ in (comparisons[0].scenarios if comparisons else [])])
+    total = Comparison(
+        None, scenarios=[Totals() for _ in (comparisons[0].scenarios if comparisons else [])]
+    )
     for comparison in comparisons:
         total.add(comparison)
     return total

@@ -1,7 +1,8 @@
 """Builds the rollups from the facts, a day at a time, where they are stale.
 
-A period's finest rows are sums of the facts, the others of the next finer rows. A period that is still running is left to the facts and to
-its finer periods, but for the tenants' stats, which people look at as they grow. Each step is one transaction; repeating it is harmless.
+A period's finest rows are sums of the facts, the others of the next finer rows. A period that is
+still running is left to the facts and to its finer periods, but for the tenants' stats, which
+people look at as they grow. Each step is one transaction; repeating it is harmless.
 """
 
 from collections import defaultdict
@@ -16,7 +17,15 @@ from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from kluisz_analytics.bulk import insert_rows, moment_of
-from usage.models import FlowUsage, Granularity, ModelUsage, PlatformModelUsage, PlatformUsage, StalePeriod, TenantUsageStats
+from usage.models import (
+    FlowUsage,
+    Granularity,
+    ModelUsage,
+    PlatformModelUsage,
+    PlatformUsage,
+    StalePeriod,
+    TenantUsageStats,
+)
 from usage.models.rollups import NUMBERS, BuiltRollup
 from usage.periods import DAY as AN_DAY
 from usage.periods import HOUR as AN_HOUR
@@ -31,9 +40,11 @@ LOCK = 7_302_211
 
 @dataclass(frozen=True, slots=True)
 class BuiltRule:
-    """What a rollup sums: by these dimensions (its columns, and the lines' columns that they are), for these periods, finest first.
+    """What a rollup sums: by these dimensions (its columns, and the lines' columns that they are),
+    for these periods, finest first.
 
-    ``while_running`` builds also days, weeks and months that are not over; ``hours_while_running`` has hours of a day until it is over.
+    ``while_running`` builds also days, weeks and months that are not over; ``hours_while_running``
+    has hours of a day until it is over.
     """
 
     model: type[BuiltRollup]
@@ -54,31 +65,58 @@ class BuiltRule:
 
     def lines(self, start: datetime, end: datetime) -> Sql:
         """The facts that it sums, of the traces in [start, end)."""
-        conditions = Sql(" AND t.tenant_id IS NOT NULL AND t.user_id IS NOT NULL") if self.only_attributed else None
+        conditions = (
+            Sql(" AND t.tenant_id IS NOT NULL AND t.user_id IS NOT NULL")
+            if self.only_attributed
+            else None
+        )
         return (model_lines if self.by_model else trace_lines)([(0, start, end)], conditions)
 
 
 RULES = (
     BuiltRule(PlatformUsage, {"is_attributed": "is_attributed"}, (HOUR, DAY, MONTH)),
     BuiltRule(PlatformModelUsage, {"model": "model"}, (HOUR, DAY, MONTH), by_model=True),
-    BuiltRule(TenantUsageStats, {"tenant_id": "tenant_key"}, (HOUR, DAY, WEEK, MONTH), only_attributed=True, while_running=True),
-    BuiltRule(FlowUsage, {name: name for name in FlowUsage.DIMENSIONS}, (DAY, WEEK, MONTH), hours_while_running=True),
-    BuiltRule(ModelUsage, {name: name for name in ModelUsage.DIMENSIONS}, (DAY, MONTH), by_model=True, hours_while_running=True),
+    BuiltRule(
+        TenantUsageStats,
+        {"tenant_id": "tenant_key"},
+        (HOUR, DAY, WEEK, MONTH),
+        only_attributed=True,
+        while_running=True,
+    ),
+    BuiltRule(
+        FlowUsage,
+        {name: name for name in FlowUsage.DIMENSIONS},
+        (DAY, WEEK, MONTH),
+        hours_while_running=True,
+    ),
+    BuiltRule(
+        ModelUsage,
+        {name: name for name in ModelUsage.DIMENSIONS},
+        (DAY, MONTH),
+        by_model=True,
+        hours_while_running=True,
+    ),
 )
 PARENTS = (WEEK, MONTH)
 
 
 DAYS_TOGETHER = 4
-"""So many days are built at once: most of a small day's time is what each statement takes, however little it reads."""
+"""So many days are built at once: most of a small day's time is what each statement takes, however
+little it reads.
+"""
 
 
 def build_rollups(now: datetime | None = None, built: Iterable[datetime] = ()) -> int:
-    """Build whatever is stale and can be built, and the weeks and months of days that were ``built`` before. Returns how many days were."""
+    """Build whatever is stale and can be built, and the weeks and months of days that were
+    ``built`` before. Returns how many days were.
+    """
     moment, days = now or timezone.now(), set(built)
     while found := _stale_days(moment):
         _build_days(found, moment)
         days.update(found)
-    touched = {(granularity, period_of(granularity, day)[0]) for granularity in PARENTS for day in days}
+    touched = {
+        (granularity, period_of(granularity, day)[0]) for granularity in PARENTS for day in days
+    }
     for granularity in PARENTS:
         waiting = StalePeriod.objects.filter(granularity=granularity).order_by("period_start")
         for start in waiting.values_list("period_start", flat=True).distinct():
@@ -88,19 +126,28 @@ def build_rollups(now: datetime | None = None, built: Iterable[datetime] = ()) -
 
 
 def build_days(days: Sequence[datetime], now: datetime) -> list[datetime]:
-    """Build those of the days, all over, of which any is stale, and return them. Weeks and months are left to :func:`build_rollups`."""
+    """Build those of the days, all over, of which any is stale, and return them.
+
+    Weeks and months are left to :func:`build_rollups`.
+    """
     marks = StalePeriod.objects.filter(granularity=HOUR, period_start__in=hours_of(days))
     marks |= StalePeriod.objects.filter(granularity=DAY, period_start__in=days)
-    stale = sorted({period_of(DAY, start)[0] for start in marks.values_list("period_start", flat=True)})
+    stale = sorted(
+        {period_of(DAY, start)[0] for start in marks.values_list("period_start", flat=True)}
+    )
     if stale:
         _build_days(stale, now)
     return stale
 
 
 def _stale_days(now: datetime) -> list[datetime]:
-    """The latest days with a stale hour, or that are over by now and not yet built; today by itself."""
+    """The latest days with a stale hour, or that are over by now and not yet built; today by
+    itself.
+    """
     today = period_of(DAY, now)[0]
-    marks = StalePeriod.objects.filter(granularity=HOUR) | StalePeriod.objects.filter(granularity=DAY, period_start__lt=today)
+    marks = StalePeriod.objects.filter(granularity=HOUR) | StalePeriod.objects.filter(
+        granularity=DAY, period_start__lt=today
+    )
     starts = marks.order_by("-period_start").values_list("period_start", flat=True).distinct()
     days = sorted({period_of(DAY, start)[0] for start in starts}, reverse=True)
     return days[:1] if days and days[0] + AN_DAY > now else days[:DAYS_TOGETHER]
@@ -112,7 +159,9 @@ def hours_of(days: Iterable[datetime]) -> list[datetime]:
 
 @transaction.atomic
 def _build_days(days: Sequence[datetime], now: datetime) -> None:
-    """Build the days' stale hours, and the days themselves: days that are over, or one that is not."""
+    """Build the days' stale hours, and the days themselves: days that are over, or one that is
+    not.
+    """
     is_over = days[-1] + AN_DAY <= now
     with connection.cursor() as cursor:
         _take_turns(cursor)
@@ -121,17 +170,29 @@ def _build_days(days: Sequence[datetime], now: datetime) -> None:
             # Whoever was building while this waited has built them.
             return
         if not _taken(cursor, DAY, days) and not is_over:
-            # The day's first building; or a clock that is behind, by another of which the day was over and its hours are gone.
+            # The day's first building; or a clock that is behind, by another of which the day was
+            # over and its hours are gone.
             hours = hours_of(days)
         # Of a day that is still running only the stale hours are built from the facts.
-        _load_lines(cursor, [period_of(DAY, day) for day in days] if is_over else [period_of(HOUR, hour) for hour in hours])
+        _load_lines(
+            cursor,
+            (
+                [period_of(DAY, day) for day in days]
+                if is_over
+                else [period_of(HOUR, hour) for hour in hours]
+            ),
+        )
         for rule in RULES:
             if hours and (rule.finest is HOUR or (rule.hours_while_running and not is_over)):
                 _replace(cursor, rule, HOUR, hours, _from_facts(cursor, rule, HOUR, hours))
             elif rule.hours_while_running:
                 _delete(cursor, rule, HOUR, hours_of(days))
             if is_over or rule.while_running:
-                rows = _from_facts(cursor, rule, DAY) if rule.finest is DAY else _from_finer(cursor, rule, DAY, days)
+                rows = (
+                    _from_facts(cursor, rule, DAY)
+                    if rule.finest is DAY
+                    else _from_finer(cursor, rule, DAY, days)
+                )
                 _replace(cursor, rule, DAY, days, rows)
     for granularity in PARENTS if is_over else (DAY, *PARENTS):
         for start in {period_of(granularity, day)[0] for day in days}:
@@ -149,7 +210,13 @@ def _build_parent(granularity: Granularity, start: datetime, now: datetime) -> N
             _taken(cursor, granularity, [start])
         for rule in RULES:
             if granularity in rule.granularities and (end <= now or rule.while_running):
-                _replace(cursor, rule, granularity, [start], _from_finer(cursor, rule, granularity, [start]))
+                _replace(
+                    cursor,
+                    rule,
+                    granularity,
+                    [start],
+                    _from_finer(cursor, rule, granularity, [start]),
+                )
 
 
 def _take_turns(cursor: CursorWrapper) -> None:
@@ -158,10 +225,15 @@ def _take_turns(cursor: CursorWrapper) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
 
 
-def _taken(cursor: CursorWrapper, granularity: Granularity, starts: Sequence[datetime]) -> list[datetime]:
-    """The periods of these whose marks are taken away herewith; what changes after that is marked anew."""
+def _taken(
+    cursor: CursorWrapper, granularity: Granularity, starts: Sequence[datetime]
+) -> list[datetime]:
+    """The periods of these whose marks are taken away herewith; what changes after that is marked
+    anew.
+    """
     cursor.execute(
-        f"DELETE FROM stale_period WHERE granularity = %s AND period_start IN ({_places(starts)}) RETURNING period_start",
+        f"DELETE FROM stale_period WHERE granularity = %s AND period_start IN ({_places(starts)})"
+        " RETURNING period_start",
         [granularity.value, *map(stored, starts)],
     )
     return sorted({_period(moment) for (moment,) in cursor.fetchall()})
@@ -179,7 +251,9 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """The rows of a rollup that is being built: their sums (NUMBERS, then the last activity), and their sketches."""
+    """The rows of a rollup that is being built: their sums (NUMBERS, then the last activity), and
+    their sketches.
+    """
 
     numbers: Mapping[Key, Sequence[Any]]
     sketches: Mapping[Key, Sketch]
@@ -192,25 +266,37 @@ DAYS_LINES = {False: "usage_day_lines", True: "usage_day_model_lines"}
 def _load_lines(cursor: CursorWrapper, periods: Sequence[tuple[datetime, datetime]]) -> None:
     """The facts of these periods as lines, read once for all rollups."""
     for by_model, table in DAYS_LINES.items():
-        lines = (model_lines if by_model else trace_lines)([(0, start, end) for start, end in periods])
+        lines = (model_lines if by_model else trace_lines)(
+            [(0, start, end) for start, end in periods]
+        )
         cursor.execute(f"DROP TABLE IF EXISTS {table}")
         cursor.execute(
-            f"CREATE TEMPORARY TABLE {table} AS SELECT s.*, {bucket_sql('s.latency_ms')} AS bucket FROM ({lines.text}) s", lines.parameters
+            f"CREATE TEMPORARY TABLE {table} AS SELECT s.*, {bucket_sql('s.latency_ms')} AS bucket"
+            f" FROM ({lines.text}) s",
+            lines.parameters,
         )
 
 
-def _from_facts(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, hours: Sequence[datetime] = ()) -> Sums:
+def _from_facts(
+    cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, hours: Sequence[datetime] = ()
+) -> Sums:
     """The finest rows: of these hours, or of whole days."""
     columns, width = [*rule.dimensions.values()], len(rule.dimensions) + 1
-    keys = ", ".join([_text("s.hour" if granularity is HOUR else _day_sql("s.hour")), *(f"s.{column}" for column in columns)])
+    keys = ", ".join(
+        [
+            _text("s.hour" if granularity is HOUR else _day_sql("s.hour")),
+            *(f"s.{column}" for column in columns),
+        ]
+    )
     conditions = [f"s.hour IN ({_places(hours)})"] if hours else []
     if rule.only_attributed:
         conditions.append("s.is_attributed")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     cursor.execute(
-        f"SELECT {keys}, {listed('n.id')}, {listed('s.bucket')}, {_sums('s')}, {_text('MAX(s.moment)')}"
-        f" FROM {DAYS_LINES[rule.by_model]} s LEFT JOIN usage_user_number n ON n.user_id = s.user_key"
-        f" {where} GROUP BY {', '.join(str(place + 1) for place in range(width))}",
+        f"SELECT {keys}, {listed('n.id')}, {listed('s.bucket')}, {_sums('s')},"
+        f" {_text('MAX(s.moment)')} FROM {DAYS_LINES[rule.by_model]} s LEFT JOIN usage_user_number"
+        f" n ON n.user_id = s.user_key {where} GROUP BY"
+        f" {', '.join(str(place + 1) for place in range(width))}",
         [*map(stored, hours)],
     )
     numbers: dict[Key, Sequence[Any]] = {}
@@ -225,7 +311,11 @@ def _from_facts(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity
 
 def _day_sql(hour: str) -> str:
     """The start of the hour's day."""
-    return f"date_trunc('day', {hour})" if connection.vendor == "postgresql" else f"substr({hour}, 1, 10) || ' 00:00:00'"
+    return (
+        f"date_trunc('day', {hour})"
+        if connection.vendor == "postgresql"
+        else f"substr({hour}, 1, 10) || ' 00:00:00'"
+    )
 
 
 def _text(expression: str) -> str:
@@ -233,16 +323,30 @@ def _text(expression: str) -> str:
     return f"({expression})::text" if connection.vendor == "postgresql" else expression
 
 
-def _from_finer(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]) -> Sums:
-    """Days' rows from those of their hours; a week's or a month's, one at a time, from those of its days."""
-    finer = hours_of(starts) if granularity is DAY else _days_between(*period_of(granularity, starts[0]))
+def _from_finer(
+    cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]
+) -> Sums:
+    """Days' rows from those of their hours; a week's or a month's, one at a time, from those of its
+    days.
+    """
+    finer = (
+        hours_of(starts)
+        if granularity is DAY
+        else _days_between(*period_of(granularity, starts[0]))
+    )
     period = _text(_day_sql("s.period_start")) if granularity is DAY else f"'{stored(starts[0])}'"
     width = len(rule.dimensions) + 1
     columns = ", ".join([period, *(f"s.{column}" for column in rule.dimensions)])
-    source = f"FROM {rule.table} s WHERE s.granularity = %s AND s.period_start IN ({_places(finer)})"
+    source = (
+        f"FROM {rule.table} s WHERE s.granularity = %s AND s.period_start IN ({_places(finer)})"
+    )
     parameters = [(HOUR if granularity is DAY else DAY).value, *map(stored, finer)]
     groups = ", ".join(str(place + 1) for place in range(width))
-    cursor.execute(f"SELECT {columns}, {_sums('s')}, {_text('MAX(s.last_activity)')} {source} GROUP BY {groups}", parameters)
+    cursor.execute(
+        f"SELECT {columns}, {_sums('s')}, {_text('MAX(s.last_activity)')} {source} GROUP BY"
+        f" {groups}",
+        parameters,
+    )
     numbers = {(_period(row[0]), *row[1:width]): row[width:] for row in cursor.fetchall()}
     cursor.execute(f"SELECT {columns}, s.users, s.latencies {source}", parameters)
     sketches: dict[Key, Sketch] = defaultdict(Sketch)
@@ -259,7 +363,13 @@ def _sums(alias: str) -> str:
     return ", ".join(f"CAST(SUM({alias}.{name}) AS bigint)" for name in NUMBERS)
 
 
-def _replace(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime], sums: Sums) -> None:
+def _replace(
+    cursor: CursorWrapper,
+    rule: BuiltRule,
+    granularity: Granularity,
+    starts: Sequence[datetime],
+    sums: Sums,
+) -> None:
     """The rows of these periods become those."""
     _delete(cursor, rule, granularity, starts)
     periods = {start: tuple(map(stored, period_of(granularity, start))) for start in starts}
@@ -276,7 +386,9 @@ def _replace(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, s
     insert_rows(cursor, rule.table, columns, rows)
 
 
-def _delete(cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]) -> None:
+def _delete(
+    cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]
+) -> None:
     cursor.execute(
         f"DELETE FROM {rule.table} WHERE granularity = %s AND period_start IN ({_places(starts)})",
         [granularity.value, *map(stored, starts)],

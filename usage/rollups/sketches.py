@@ -1,8 +1,10 @@
-"""What merges over periods where a count or a percentile can't: who was active, and how long traces took. Pure.
+"""What merges over periods where a count or a percentile can't: who was active, and how long traces
+took. Pure.
 
-A set of users is a Roaring bitmap of user numbers: exact, and small however many there are. Latencies are a histogram with 32 buckets for
-each doubling, so a percentile read from it is off by at most 1/64 (1.6%); below 64 ms it is exact. Every answer reads percentiles from
-such a histogram, also one from the facts, so that an answer does not depend on where it was read.
+A set of users is a Roaring bitmap of user numbers: exact, and small however many there are.
+Latencies are a histogram with 32 buckets for each doubling, so a percentile read from it is off by
+at most 1/64 (1.6%); below 64 ms it is exact. Every answer reads percentiles from such a histogram,
+also one from the facts, so that an answer does not depend on where it was read.
 """
 
 from array import array
@@ -27,9 +29,13 @@ def bucket_of(latency_ms: int) -> int:
 def bucket_sql(column: str) -> str:
     """The same in SQL, for PostgreSQL and SQLite alike: both divide integers as integers."""
     cases = " ".join(
-        f"WHEN {column} < {2 * HALF << shift} THEN {HALF * shift} + {column} / {1 << shift}" for shift in range(LARGEST_SHIFT + 1)
+        f"WHEN {column} < {2 * HALF << shift} THEN {HALF * shift} + {column} / {1 << shift}"
+        for shift in range(LARGEST_SHIFT + 1)
     )
-    return f"CASE WHEN {column} IS NULL THEN NULL {cases} ELSE {HALF * LARGEST_SHIFT + 2 * HALF - 1} END"
+    return (
+        f"CASE WHEN {column} IS NULL THEN NULL {cases} ELSE"
+        f" {HALF * LARGEST_SHIFT + 2 * HALF - 1} END"
+    )
 
 
 def latency_of(bucket: int) -> int:
@@ -67,7 +73,9 @@ def unpack_users(packed: bytes | memoryview) -> BitMap:
 
 
 class Sketch:
-    """Users and latencies of whatever was added to it; of latencies, how many are in each bucket."""
+    """Users and latencies of whatever was added to it; of latencies, how many are in each
+    bucket.
+    """
 
     __slots__ = ("latencies", "users")
 

@@ -1,7 +1,8 @@
 """Which periods the facts have left behind.
 
-Whoever changes facts marks their hours in the same transaction; building takes the marks away that it can see, and then reads the facts. A
-mark that is added meanwhile stays, so a change is never missed, and nobody waits for anybody.
+Whoever changes facts marks their hours in the same transaction; building takes the marks away that
+it can see, and then reads the facts. A mark that is added meanwhile stays, so a change is never
+missed, and nobody waits for anybody.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,14 +25,20 @@ HOLDS_BACK = {
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """``periods``: for each granularity, the starts of those that can't be relied on. ``unbuilt_days``: of days not yet built whole."""
+    """``periods``: for each granularity, the starts of those that can't be relied on.
+
+    ``unbuilt_days``: of days not yet built whole.
+    """
 
     periods: Mapping[Granularity, frozenset[datetime]]
     unbuilt_days: frozenset[datetime]
 
 
 def marks_of(hours: Collection[str]) -> list[Statement]:
-    """What marks hours (as they are stored). Execute it in the transaction that changes their facts."""
+    """What marks hours (as they are stored).
+
+    Execute it in the transaction that changes their facts.
+    """
     if not hours:
         return []
     rows = ", ".join(["(%s, %s)"] * len(hours))
@@ -51,4 +58,7 @@ def stale_periods(start: datetime | None = None, end: datetime | None = None) ->
             unbuilt_days.add(moment)
         for granularity in HOLDS_BACK[Granularity(name)]:
             found[granularity].add(period_of(granularity, moment)[0])
-    return Stale({granularity: frozenset(starts) for granularity, starts in found.items()}, frozenset(unbuilt_days))
+    return Stale(
+        {granularity: frozenset(starts) for granularity, starts in found.items()},
+        frozenset(unbuilt_days),
+    )

@@ -1,1 +1,3 @@
-"""From Langfuse's pages to facts, prices, rollups, stats and charges: always all of them together, or none."""
+"""From Langfuse's pages to facts, prices, rollups, stats and charges: always all of them together,
+or none.
+"""

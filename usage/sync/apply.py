@@ -1,8 +1,9 @@
 """Applies what was received to everything that depends on it, in one transaction (invariant 2).
 
-What is stored is a function of the newest version of each observation. A batch makes it so for the traces that it touches: traces that
-are stored are locked, decided and priced anew from all their steps, and the differences go into facts, rollups, stats and the ledger; the
-others are new. So the order, overlap and repetition of batches leave no trace of their own.
+What is stored is a function of the newest version of each observation. A batch makes it so for the
+traces that it touches: traces that are stored are locked, decided and priced anew from all their
+steps, and the differences go into facts, rollups, stats and the ledger; the others are new. So the
+order, overlap and repetition of batches leave no trace of their own.
 """
 
 import logging
@@ -34,11 +35,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# A conflict means that another worker has committed, so these come to an end; of three workers one met five in a row, all different.
+# A conflict means that another worker has committed, so these come to an end; of three workers one
+# met five in a row, all different.
 CONFLICTS = 25
 # A deadlock, or a lock that was not had in time: each may take many seconds.
 FAILURES = 5
-# One thing after the other for so many traces: what is asked for again is then still in the processor's cache, which saves an eighth.
+# One thing after the other for so many traces: what is asked for again is then still in the
+# processor's cache, which saves an eighth.
 TOGETHER = 250
 ByTrace = Mapping[str, Sequence[ReceivedObservation]]
 
@@ -72,7 +75,9 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Assembler:
-    """Decides and prices the traces of one connection, with the prices and the directory of a moment."""
+    """Decides and prices the traces of one connection, with the prices and the directory of a
+    moment.
+    """
 
     connection_id: int
     fixed_tenant_id: UUID | None
@@ -80,23 +85,41 @@ class Assembler:
     engine: PricingEngine
 
     def trace_of(
-        self, key: str, observations: Sequence[ReceivedObservation], stored: TraceFact | None = None, gone_observations: int = 0
+        self,
+        key: str,
+        observations: Sequence[ReceivedObservation],
+        stored: TraceFact | None = None,
+        gone_observations: int = 0,
     ) -> AssembledTrace:
         """The trace with this key, of all these steps (:func:`usage.sync.assemble.assemble`)."""
-        return assemble(self.connection_id, key, observations, self.directory, self.engine, self.fixed_tenant_id, stored, gone_observations)
+        return assemble(
+            self.connection_id,
+            key,
+            observations,
+            self.directory,
+            self.engine,
+            self.fixed_tenant_id,
+            stored,
+            gone_observations,
+        )
 
 
 def load_assembler(connection: LangfuseConnection) -> Assembler:
     """With everything that is known now."""
     return Assembler(
-        connection.pk, connection.tenant_id, store.load_directory_of_ids(), PricingEngine(load_price_book(store.load_repriced()))
+        connection.pk,
+        connection.tenant_id,
+        store.load_directory_of_ids(),
+        PricingEngine(load_price_book(store.load_repriced())),
     )
 
 
 def up_to_date(assembler: Assembler) -> Assembler:
-    """The assembler, or a new one where a repricing has begun or was undone since it was loaded. Call it in the transaction that stores.
+    """The assembler, or a new one where a repricing has begun or was undone since it was loaded.
+    Call it in the transaction that stores.
 
-    Until that transaction ends, no repricing begins or is undone: otherwise its walk could have passed a trace that this one stores.
+    Until that transaction ends, no repricing begins or is undone: otherwise its walk could have
+    passed a trace that this one stores.
     """
     store.keep_repricings()
     if store.load_repriced() == assembler.engine.book.repriced:
@@ -106,7 +129,9 @@ def up_to_date(assembler: Assembler) -> Assembler:
 
 @dataclass(slots=True)
 class NewTraces:
-    """Traces that are not stored, ready to be: their facts and rows, and what they add to the rollups."""
+    """Traces that are not stored, ready to be: their facts and rows, and what they add to the
+    rollups.
+    """
 
     facts: dict[str, TraceFact] = field(default_factory=dict)
     rows: dict[str, store.Row] = field(default_factory=dict)
@@ -119,7 +144,12 @@ class NewTraces:
         """Pure: so it can be made ahead, while the database is busy."""
         new, traces = cls(), list(by_trace.items())
         for at in range(0, len(traces), TOGETHER):
-            new._add({key: assembler.trace_of(key, observations) for key, observations in traces[at : at + TOGETHER]})
+            new._add(
+                {
+                    key: assembler.trace_of(key, observations)
+                    for key, observations in traces[at : at + TOGETHER]
+                }
+            )
         return new
 
     def _add(self, assembled: Mapping[str, AssembledTrace]) -> None:
@@ -127,7 +157,10 @@ class NewTraces:
         self.facts |= facts
         self.rows |= {key: store.trace_row(fact) for key, fact in facts.items()}
         self.received_rows |= {key: (key, one.received) for key, one in assembled.items()}
-        self.step_rows |= {key: [store.step_row(step, one.fact) for step in one.billed] for key, one in assembled.items()}
+        self.step_rows |= {
+            key: [store.step_row(step, one.fact) for step in one.billed]
+            for key, one in assembled.items()
+        }
         for fact in facts.values():
             self.change.add(fact)
 
@@ -143,11 +176,17 @@ class NewTraces:
 class Batch:
     """Observations to apply together: the newest version of each, by the key of its trace."""
 
-    def __init__(self, connection_id: int, received: Iterable[ReceivedObservation], rejected: Sequence[RejectedRow] = ()) -> None:
+    def __init__(
+        self,
+        connection_id: int,
+        received: Iterable[ReceivedObservation],
+        rejected: Sequence[RejectedRow] = (),
+    ) -> None:
         self.connection_id = connection_id
         self.rejected = rejected
         self.by_trace: dict[str, list[ReceivedObservation]] = {
-            trace_key(connection_id, trace_id): [*steps.values()] for trace_id, steps in newest_by_trace(received).items()
+            trace_key(connection_id, trace_id): [*steps.values()]
+            for trace_id, steps in newest_by_trace(received).items()
         }
         self.new: NewTraces | None = None
 
@@ -159,24 +198,38 @@ class Batch:
     def without(self, hours: Collection[datetime]) -> "Batch":
         """What does not start in these hours, with nothing decided ahead."""
         received = chain.from_iterable(self.by_trace.values())
-        return Batch(self.connection_id, (one for one in received if hour_of(one.step.start_time) not in hours), self.rejected)
+        return Batch(
+            self.connection_id,
+            (one for one in received if hour_of(one.step.start_time) not in hours),
+            self.rejected,
+        )
 
     def prepare(self, assembler: Assembler) -> None:
-        """Decide all traces as if none were stored, which in hours that were never read is nearly always so."""
+        """Decide all traces as if none were stored, which in hours that were never read is nearly
+        always so.
+        """
         self.new = NewTraces.of(assembler, self.by_trace)
 
 
 def apply_received(
-    connection: LangfuseConnection, received: Iterable[ReceivedObservation], rejected: Sequence[RejectedRow] = ()
+    connection: LangfuseConnection,
+    received: Iterable[ReceivedObservation],
+    rejected: Sequence[RejectedRow] = (),
 ) -> Applied:
-    """Store observations and all that follows from them. Call it in a transaction; :func:`committed` makes one."""
-    return apply_batch(connection, Batch(connection.pk, received, rejected), load_assembler(connection))
+    """Store observations and all that follows from them.
+
+    Call it in a transaction; :func:`committed` makes one.
+    """
+    return apply_batch(
+        connection, Batch(connection.pk, received, rejected), load_assembler(connection)
+    )
 
 
 def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembler) -> Applied:
     """Store a batch and all that follows from it. Call it in a transaction.
 
-    Raises IntegrityError where another worker has stored one of its new traces in the meantime: run it again then.
+    Raises IntegrityError where another worker has stored one of its new traces in the meantime: run
+    it again then.
     """
     is_known, current = batch.is_known, up_to_date(assembler)
     if current is not assembler:
@@ -186,20 +239,30 @@ def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembl
     before = store.load_received(stored) if stored else {}
     news = {key: fresh for key in stored if (fresh := _news(batch.by_trace[key], before[key]))}
     if batch.new is None:
-        new = NewTraces.of(assembler, {key: steps for key, steps in batch.by_trace.items() if key not in stored})
+        new = NewTraces.of(
+            assembler, {key: steps for key, steps in batch.by_trace.items() if key not in stored}
+        )
     else:
         new, batch.new = batch.new, None
         new.leave_out(stored)
     applied = _change_traces(assembler, news.keys(), news, new)
-    applied.observations_stored = sum(map(len, news.values())) + sum(fact.observations for fact in new.facts.values())
+    applied.observations_stored = sum(map(len, news.values())) + sum(
+        fact.observations for fact in new.facts.values()
+    )
     # Of what is new as a whole, nobody asks in which hour it was.
     changed = news.keys() | new.facts.keys() if is_known else news.keys()
-    applied.stored_by_hour.update(hour_of(one.step.start_time) for key in changed for one in news.get(key) or batch.by_trace[key])
+    applied.stored_by_hour.update(
+        hour_of(one.step.start_time)
+        for key in changed
+        for one in news.get(key) or batch.by_trace[key]
+    )
     applied.observations_rejected = store.set_aside(connection, batch.rejected)
     return applied
 
 
-def _news(observations: Sequence[ReceivedObservation], stored: Received) -> list[ReceivedObservation]:
+def _news(
+    observations: Sequence[ReceivedObservation], stored: Received
+) -> list[ReceivedObservation]:
     """Those that are not stored yet, are newer than what is, or had been gone."""
     return [
         one
@@ -211,7 +274,8 @@ def _news(observations: Sequence[ReceivedObservation], stored: Received) -> list
 
 
 def reassemble(assembler: Assembler, keys: Collection[str], adjustment: str = "") -> Applied:
-    """Decide and price stored traces anew, after a tenant, a user or a price became known. Call it in a transaction.
+    """Decide and price stored traces anew, after a tenant, a user or a price became known. Call it
+    in a transaction.
 
     What that changes is posted as usage, or with ``adjustment`` (a reason) as adjustments.
     """
@@ -219,7 +283,8 @@ def reassemble(assembler: Assembler, keys: Collection[str], adjustment: str = ""
 
 
 def committed(work: Callable[[], T]) -> T:
-    """Run ``work`` in a transaction of its own, again when another worker was faster with the same traces.
+    """Run ``work`` in a transaction of its own, again when another worker was faster with the same
+    traces.
 
     Raises IntegrityError after CONFLICTS of that kind, OperationalError after FAILURES.
     """
@@ -236,8 +301,16 @@ def committed(work: Callable[[], T]) -> T:
             logger.info("Another worker was faster with the same traces; trying again (%s)", error)
 
 
-def _change_traces(assembler: Assembler, stored_keys: Collection[str], news: ByTrace, new: NewTraces, adjustment: str = "") -> Applied:
-    """Write new traces, and stored ones as they are with their news; then what follows from both."""
+def _change_traces(
+    assembler: Assembler,
+    stored_keys: Collection[str],
+    news: ByTrace,
+    new: NewTraces,
+    adjustment: str = "",
+) -> Applied:
+    """Write new traces, and stored ones as they are with their news; then what follows from
+    both.
+    """
     change, changed_traces, changed_received, step_rows = new.change, [], [], []
     cost_picousd = microcredits = 0
     decided: list[TraceFact] = []
@@ -245,7 +318,9 @@ def _change_traces(assembler: Assembler, stored_keys: Collection[str], news: ByT
         change.take_away(old_trace)
         if old_trace.id in news:
             _merge(received, news[old_trace.id])
-        trace, billed, steps = assembler.trace_of(old_trace.id, [*received.observations.values()], old_trace, len(received.gone))
+        trace, billed, steps = assembler.trace_of(
+            old_trace.id, [*received.observations.values()], old_trace, len(received.gone)
+        )
         change.add(trace)
         cost_picousd += (trace.cost_picousd or 0) - (old_trace.cost_picousd or 0)
         microcredits += (trace.microcredits or 0) - (old_trace.microcredits or 0)
@@ -258,9 +333,17 @@ def _change_traces(assembler: Assembler, stored_keys: Collection[str], news: ByT
         step_rows += [store.step_row(step, trace) for step in billed]
     store.write_traces(new.rows.values(), changed_traces)
     store.write_received(new.received_rows.values(), changed_received)
-    store.write_steps(chain(step_rows, *new.step_rows.values()), instead_of=[trace.id for trace in decided])
+    store.write_steps(
+        chain(step_rows, *new.step_rows.values()), instead_of=[trace.id for trace in decided]
+    )
     posted = apply_change(change, adjustment)
-    holds.charged([trace.langfuse_trace_id for trace in (*new.facts.values(), *decided) if trace.microcredits is not None])
+    holds.charged(
+        [
+            trace.langfuse_trace_id
+            for trace in (*new.facts.values(), *decided)
+            if trace.microcredits is not None
+        ]
+    )
     return Applied(
         traces_changed=len(new.rows) + len(changed_traces),
         transactions_posted=posted.transactions,

@@ -1,4 +1,6 @@
-"""Decides a trace from all its steps: owner, time, outcome, cost and credits (domain.md, What is counted). Pure."""
+"""Decides a trace from all its steps: owner, time, outcome, cost and credits (domain.md, What is
+counted). Pure.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,7 +25,9 @@ def assemble(
     stored: TraceFact | None = None,
     gone_observations: int = 0,
 ) -> AssembledTrace:
-    """The trace of ``observations`` (the newest version of each of its steps, at least one), of which ``stored`` is the decision so far."""
+    """The trace of ``observations`` (the newest version of each of its steps, at least one), of
+    which ``stored`` is the decision so far.
+    """
     ordered = in_precedence(observations)
     steps = [one.step for one in ordered]
     said = _decided(ordered)
@@ -77,21 +81,32 @@ def assemble(
 
 
 def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:
-    """Of each text the first that any step says, in their order; a trace that nobody names is called as its first step is."""
+    """Of each text the first that any step says, in their order; a trace that nobody names is
+    called as its first step is.
+    """
     said, all_said = ordered[0].said, [one.said for one in ordered]
     if all_said.count(said) < len(all_said):
-        said = SaidOfTrace(*[next(filter(None, texts), "") for texts in zip(*all_said, strict=True)])
+        said = SaidOfTrace(
+            *[next(filter(None, texts), "") for texts in zip(*all_said, strict=True)]
+        )
     if said.trace_name:
         return said
     return said._replace(trace_name=next((one.step.name for one in ordered if one.step.name), ""))
 
 
-def _owner(said: SaidOfTrace, directory: Directory, fixed_tenant_id: UUID | None) -> tuple[UUID | None, UUID | None]:
-    """Tenant and user; None for one that is missing or unknown. With no tenant named, the user's tenant is it."""
+def _owner(
+    said: SaidOfTrace, directory: Directory, fixed_tenant_id: UUID | None
+) -> tuple[UUID | None, UUID | None]:
+    """Tenant and user; None for one that is missing or unknown.
+
+    With no tenant named, the user's tenant is it.
+    """
     user_id, users_tenant_id = directory.users.get(said.user_reference, (None, None))
     if fixed_tenant_id is not None:
         return fixed_tenant_id, user_id
-    return (directory.tenants.get(said.tenant_reference) if said.tenant_reference else users_tenant_id), user_id
+    return (
+        directory.tenants.get(said.tenant_reference) if said.tenant_reference else users_tenant_id
+    ), user_id
 
 
 def _usage(step: StepVersion) -> ObservationUsage:
@@ -99,12 +114,23 @@ def _usage(step: StepVersion) -> ObservationUsage:
     return ObservationUsage(step.model, step.usage_details, langfuse_picousd, step.start_time)
 
 
-def _billed(using: Sequence[StepVersion], usages: Sequence[ObservationUsage], priced: PricedTrace) -> list[BilledStep]:
+def _billed(
+    using: Sequence[StepVersion], usages: Sequence[ObservationUsage], priced: PricedTrace
+) -> list[BilledStep]:
     """The steps with what each costs and its part of the charge."""
     billed = [
-        BilledStep(step, NO_TOKENS, usage.langfuse_picousd, None, WITHOUT_USAGE)
-        if cost.source is WITHOUT_USAGE
-        else BilledStep(step, count_tokens(step.usage_details), usage.langfuse_picousd, cost.picousd, cost.source, cost.price_id)
+        (
+            BilledStep(step, NO_TOKENS, usage.langfuse_picousd, None, WITHOUT_USAGE)
+            if cost.source is WITHOUT_USAGE
+            else BilledStep(
+                step,
+                count_tokens(step.usage_details),
+                usage.langfuse_picousd,
+                cost.picousd,
+                cost.source,
+                cost.price_id,
+            )
+        )
         for step, usage, cost in zip(using, usages, priced.costs, strict=True)
     ]
     for at, billed_picousd, microcredits in priced.parts():
@@ -114,7 +140,10 @@ def _billed(using: Sequence[StepVersion], usages: Sequence[ObservationUsage], pr
 
 def _minimum(step: StepVersion, priced: PricedTrace) -> list[BilledStep]:
     """Of a trace that used nothing, its first step is charged, if anything is: a tier's minimum."""
-    return [BilledStep(step, NO_TOKENS, None, None, WITHOUT_USAGE, None, *charged) for _, *charged in priced.parts()]
+    return [
+        BilledStep(step, NO_TOKENS, None, None, WITHOUT_USAGE, None, *charged)
+        for _, *charged in priced.parts()
+    ]
 
 
 def _latency_ms(steps: Sequence[StepVersion], start_time: datetime) -> int | None:

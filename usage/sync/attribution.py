@@ -14,7 +14,9 @@ REFERENCES_A_QUERY = 5_000
 
 
 def attribute_known(connection: LangfuseConnection) -> Applied:
-    """Attribute, price and charge every trace of the connection whose missing tenant or user is known by now."""
+    """Attribute, price and charge every trace of the connection whose missing tenant or user is
+    known by now.
+    """
     applied = Applied()
     found = sorted(pk.hex for pk in _attributable(connection))
     if not found:
@@ -34,8 +36,15 @@ def attribute_all() -> Applied:
 
 
 def _attributable(connection: LangfuseConnection) -> set[UUID]:
-    """Traces without a tenant or a user that name one we know. Reads distinct references, not traces, to find out."""
-    unattributed = Trace.objects.filter(connection=connection).filter(Q(user__isnull=True) | Q(tenant__isnull=True)).order_by()
+    """Traces without a tenant or a user that name one we know.
+
+    Reads distinct references, not traces, to find out.
+    """
+    unattributed = (
+        Trace.objects.filter(connection=connection)
+        .filter(Q(user__isnull=True) | Q(tenant__isnull=True))
+        .order_by()
+    )
     found: set[UUID] = set()
     for column, model, is_missing in (
         ("user_reference", User, Q(user__isnull=True)),

@@ -1,7 +1,8 @@
 """Builds days that are wholly read while others are still being read, by this worker or by another.
 
-Reading keeps the interpreter busy, building mostly PostgreSQL. SQLite has one writer at a time, and inside a transaction nobody else sees
-what it stores: there, all is left to :func:`usage.rollups.build.build_rollups` at the end.
+Reading keeps the interpreter busy, building mostly PostgreSQL. SQLite has one writer at a time, and
+inside a transaction nobody else sees what it stores: there, all is left to
+:func:`usage.rollups.build.build_rollups` at the end.
 """
 
 import logging
@@ -24,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 class DaysBeside:
-    """Builds days of a Langfuse connection in a thread of its own. ``built`` are the days that were built."""
+    """Builds days of a Langfuse connection in a thread of its own.
+
+    ``built`` are the days that were built.
+    """
 
     def __init__(self, source: LangfuseConnection, hours: Iterable[datetime]) -> None:
         """With the hours that are due."""
@@ -40,20 +44,30 @@ class DaysBeside:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._is_abandoned = error is not None
-        # All connections of the thread that asks. (connection.close would be this thread's own, looked up here.)
+        # All connections of the thread that asks. (connection.close would be this thread's own,
+        # looked up here.)
         self._builder.submit(connections.close_all)
         self._builder.shutdown()
 
     def read(self, hours: Iterable[datetime]) -> None:
         """These hours are stored, or left to another worker.
 
-        A day is built when the one before it is read, too: a run that began there may have steps in this one. Of workers that have read
-        parts of both, the last one to store them finds all of them done.
+        A day is built when the one before it is read, too: a run that began there may have steps in
+        this one. Of workers that have read parts of both, the last one to store them finds all of
+        them done.
         """
         self._unread.subtract(map(_day_of, hours))
-        ready = sorted((day for day in self._waiting if not self._unread[day] and not self._unread[day - DAY]), reverse=True)
+        ready = sorted(
+            (day for day in self._waiting if not self._unread[day] and not self._unread[day - DAY]),
+            reverse=True,
+        )
         self._waiting.difference_update(ready)
         self._ready.extend(ready)
         for _ in ready:
@@ -67,10 +81,20 @@ class DaysBeside:
         if self._is_abandoned or not over:
             return
         try:
-            unread = {_day_of(hour) for hour in unread_hours(self._source, over[0] - DAY, over[-1] + DAY)}
-            self.built.update(build_days([day for day in over if day not in unread and day - DAY not in unread], now))
+            unread = {
+                _day_of(hour) for hour in unread_hours(self._source, over[0] - DAY, over[-1] + DAY)
+            }
+            self.built.update(
+                build_days(
+                    [day for day in over if day not in unread and day - DAY not in unread], now
+                )
+            )
         except DatabaseError:
-            logger.warning("The rollups of %s could not be built beside the sync; they are built at its end", _dates(over), exc_info=True)
+            logger.warning(
+                "The rollups of %s could not be built beside the sync; they are built at its end",
+                _dates(over),
+                exc_info=True,
+            )
 
 
 def _dates(days: Iterable[datetime]) -> str:

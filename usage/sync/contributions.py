@@ -1,6 +1,8 @@
-"""What traces add to their users' stats, and which hours of the built rollups they leave behind. Pure.
+"""What traces add to their users' stats, and which hours of the built rollups they leave behind.
+Pure.
 
-A change of a trace is its old numbers taken away and its new ones added; a stats row is the sum of all, whatever their order.
+A change of a trace is its old numbers taken away and its new ones added; a stats row is the sum of
+all, whatever their order.
 """
 
 from collections import Counter
@@ -27,10 +29,13 @@ class LineKey(NamedTuple):
 
 
 class Change:
-    """Traces added and taken away: their numbers by user and hour, and the hours that they were in."""
+    """Traces added and taken away: their numbers by user and hour, and the hours that they were
+    in.
+    """
 
     def __init__(self) -> None:
-        # By the hour, and by the tenant's and the user's key as integers: they are compared fastest.
+        # By the hour, and by the tenant's and the user's key as integers: they are compared
+        # fastest.
         self._sums: dict[tuple[datetime, int, int], Numbers] = {}
         self._hours: Counter[datetime] = Counter()
 

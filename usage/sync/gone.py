@@ -1,7 +1,9 @@
-"""What was deleted in Langfuse: a step that is stored and that a later reading of its hour didn't find.
+"""What was deleted in Langfuse: a step that is stored and that a later reading of its hour didn't
+find.
 
-It stays billed and is marked (domain.md; an operator can void its trace). While hours are read that had been read before, all that comes
-is remembered in a temporary table; when such an hour has been read, what is stored of it and didn't come is gone.
+It stays billed and is marked (domain.md; an operator can void its trace). While hours are read that
+had been read before, all that comes is remembered in a temporary table; when such an hour has been
+read, what is stored of it and didn't come is gone.
 """
 
 from collections import Counter
@@ -36,14 +38,22 @@ def forget_seen() -> None:
     """Begin anew. The table belongs to this database connection, so two workers have one each."""
     key = ReceivedTrace._meta.get_field("trace").db_type(database)
     with database.cursor() as cursor:
-        cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS sync_seen (trace_id {key}, observation_id varchar(200), is_stored bool)")
-        # A temporary table has no statistics; with the index, looking something up is quick whatever the database believes.
+        cursor.execute(
+            f"CREATE TEMPORARY TABLE IF NOT EXISTS sync_seen (trace_id {key}, observation_id"
+            " varchar(200), is_stored bool)"
+        )
+        # A temporary table has no statistics; with the index, looking something up is quick
+        # whatever the database believes.
         cursor.execute("CREATE INDEX IF NOT EXISTS sync_seen_trace ON sync_seen (trace_id)")
         cursor.execute("DELETE FROM sync_seen")
 
 
-def remember_seen(connection: LangfuseConnection, seen: Seen, not_stored: Collection[datetime]) -> None:
-    """Keep what came, all of which is stored but what was rejected and what starts in the hours ``not_stored``."""
+def remember_seen(
+    connection: LangfuseConnection, seen: Seen, not_stored: Collection[datetime]
+) -> None:
+    """Keep what came, all of which is stored but what was rejected and what starts in the hours
+    ``not_stored``.
+    """
     if not seen.observations and not seen.rejected:
         return
     observations = (
@@ -54,22 +64,32 @@ def remember_seen(connection: LangfuseConnection, seen: Seen, not_stored: Collec
         )
         for one in seen.observations
     )
-    rejected = ((trace_key(connection.pk, row.trace_id), row.observation_id, False) for row in seen.rejected)
+    rejected = (
+        (trace_key(connection.pk, row.trace_id), row.observation_id, False) for row in seen.rejected
+    )
     with database.cursor() as cursor:
-        insert_rows(cursor, "sync_seen", ["trace_id", "observation_id", "is_stored"], chain(observations, rejected))
+        insert_rows(
+            cursor,
+            "sync_seen",
+            ["trace_id", "observation_id", "is_stored"],
+            chain(observations, rejected),
+        )
 
 
 def mark_gone(connection: LangfuseConnection, windows: Sequence[SyncWindow]) -> Counter[datetime]:
     """Mark what is stored of the windows and has not been seen; how many by hour.
 
-    Call it in the transaction in which the windows are done: all that Langfuse has of them has been seen by then.
+    Call it in the transaction in which the windows are done: all that Langfuse has of them has been
+    seen by then.
     """
     counts: Counter[datetime] = Counter()
     spans = _spans(windows)
     if not spans:
         return counts
     with database.cursor() as cursor:
-        candidates = {key for start, end in spans for key in _with_unseen(cursor, connection, start, end)}
+        candidates = {
+            key for start, end in spans for key in _with_unseen(cursor, connection, start, end)
+        }
         seen = _seen_of(cursor, candidates) if candidates else set()
     now = timezone.now()
     changed: list[store.Row] = []
@@ -105,26 +125,46 @@ WITH_UNSEEN = """
             WHERE connection_id = %s AND start_time >= %s AND start_time < %s
         UNION ALL SELECT id, observations - gone_observations AS there FROM usage_trace
             WHERE connection_id = %s AND last_step_hour >= %s AND start_time < %s) t
-    WHERE t.there > (SELECT COUNT(DISTINCT s.observation_id) FROM sync_seen s WHERE s.trace_id = t.id AND s.is_stored)"""
+    WHERE t.there > (SELECT COUNT(DISTINCT s.observation_id) FROM sync_seen s
+        WHERE s.trace_id = t.id AND s.is_stored)"""
 
 
-def _with_unseen(cursor: CursorWrapper, connection: LangfuseConnection, start: datetime, end: datetime) -> list[str]:
-    """The traces with a step in the span of which fewer steps were seen than are stored and not gone."""
-    cursor.execute(WITH_UNSEEN, [connection.pk, stamp(start), stamp(end), connection.pk, stamp(start), stamp(start)])
+def _with_unseen(
+    cursor: CursorWrapper, connection: LangfuseConnection, start: datetime, end: datetime
+) -> list[str]:
+    """The traces with a step in the span of which fewer steps were seen than are stored and not
+    gone.
+    """
+    cursor.execute(
+        WITH_UNSEEN,
+        [connection.pk, stamp(start), stamp(end), connection.pk, stamp(start), stamp(start)],
+    )
     return [_hex(key) for (key,) in cursor.fetchall()]
 
 
 def _seen_of(cursor: CursorWrapper, keys: Collection[str]) -> set[tuple[str, str]]:
     """What has been seen of these traces."""
     condition = among("trace_id", keys)
-    cursor.execute(f"SELECT trace_id, observation_id FROM sync_seen WHERE {condition.sql}", condition.params)
+    cursor.execute(
+        f"SELECT trace_id, observation_id FROM sync_seen WHERE {condition.sql}", condition.params
+    )
     return {(_hex(key), step_id) for key, step_id in cursor.fetchall()}
 
 
 def _write(changed: Sequence[store.Row]) -> None:
     with database.cursor() as cursor:
-        update_rows(cursor, ReceivedTrace._meta.db_table, ("trace_id", "gone"), [(key, gone) for key, gone, _ in changed])
-        update_rows(cursor, Trace._meta.db_table, ("id", "gone_observations"), [(key, count) for key, _, count in changed])
+        update_rows(
+            cursor,
+            ReceivedTrace._meta.db_table,
+            ("trace_id", "gone"),
+            [(key, gone) for key, gone, _ in changed],
+        )
+        update_rows(
+            cursor,
+            Trace._meta.db_table,
+            ("id", "gone_observations"),
+            [(key, count) for key, _, count in changed],
+        )
 
 
 def _hex(key: object) -> str:

@@ -1,7 +1,8 @@
 """The key of a trace, from the ids that Langfuse gives.
 
-A trace id is unique within its Langfuse project, so the key is a digest of both. A trace that is read again has the same key. Keys are
-UUIDs, in the sync as 32 hex digits: the form that both databases take as it is.
+A trace id is unique within its Langfuse project, so the key is a digest of both. A trace that is
+read again has the same key. Keys are UUIDs, in the sync as 32 hex digits: the form that both
+databases take as it is.
 """
 
 from hashlib import blake2b

@@ -1,8 +1,10 @@
-"""Reads stretches of a connection's time with several requests under way at once, ahead of whoever stores them.
+"""Reads stretches of a connection's time with several requests under way at once, ahead of whoever
+stores them.
 
-Langfuse gives a stretch page by page, newest first, and each page names the next, so one walk is as fast as the server's answers are. A
-fetcher that has nothing to do therefore takes half of what another has left. Where the server gives up on a stretch, again and again,
-it is halved too: what takes too long as a whole often does not in parts (langfuse.md, Rate limits).
+Langfuse gives a stretch page by page, newest first, and each page names the next, so one walk is as
+fast as the server's answers are. A fetcher that has nothing to do therefore takes half of what
+another has left. Where the server gives up on a stretch, again and again, it is halved too: what
+takes too long as a whole often does not in parts (langfuse.md, Rate limits).
 """
 
 from collections import deque
@@ -28,9 +30,11 @@ PAGES_AHEAD = 24
 
 
 class Stretch:
-    """A part of the time to read, half-open. Of it, what is before ``unfetched_until`` has not been fetched yet; the rest has.
+    """A part of the time to read, half-open. Of it, what is before ``unfetched_until`` has not been
+    fetched yet; the rest has.
 
-    What is before ``unread_until`` has not been taken yet; the rest has, in ``pages``. ``a_page`` is how much came with the last one.
+    What is before ``unread_until`` has not been taken yet; the rest has, in ``pages``. ``a_page``
+    is how much came with the last one.
     """
 
     def __init__(self, start: datetime, end: datetime, label: object) -> None:
@@ -43,13 +47,17 @@ class Stretch:
         self.unfetched_until, self.a_page = reached, self.unfetched_until - reached
 
     def to_spare(self) -> timedelta:
-        """What is left beyond the page that is being fetched; nothing that anyone knows of while that is the first."""
+        """What is left beyond the page that is being fetched; nothing that anyone knows of while
+        that is the first.
+        """
         return NOTHING if self.a_page is None else self.unfetched_until - self.a_page - self.start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fetched(Generic[T]):
-    """A page, as what it was turned into; all of its stretch from ``reached`` on has come with it."""
+    """A page, as what it was turned into; all of its stretch from ``reached`` on has come with
+    it.
+    """
 
     stretch: Stretch
     content: T
@@ -57,13 +65,16 @@ class Fetched(Generic[T]):
 
 
 class Reader(Generic[T]):
-    """Fetches the stretches that are added and hands their pages out; of those that have come, the newest first.
+    """Fetches the stretches that are added and hands their pages out; of those that have come, the
+    newest first.
 
-    ``turn`` is called in the fetching threads, with a page and its stretch's label; it must not touch the database. What a fetcher
-    raises is raised by :meth:`take`.
+    ``turn`` is called in the fetching threads, with a page and its stretch's label; it must not
+    touch the database. What a fetcher raises is raised by :meth:`take`.
     """
 
-    def __init__(self, client: LangfuseClientService, turn: Callable[[Page, object], T], fetchers: int) -> None:
+    def __init__(
+        self, client: LangfuseClientService, turn: Callable[[Page, object], T], fetchers: int
+    ) -> None:
         self._client, self._turn = client, turn
         self._changed = Condition()
         self._waiting: deque[Stretch] = deque()
@@ -72,7 +83,10 @@ class Reader(Generic[T]):
         self._idle = fetchers
         self._failure: BaseException | None = None
         self._is_closed = False
-        self._threads = [Thread(target=self._fetch_until_closed, name=f"fetcher-{number}", daemon=True) for number in range(fetchers)]
+        self._threads = [
+            Thread(target=self._fetch_until_closed, name=f"fetcher-{number}", daemon=True)
+            for number in range(fetchers)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -96,7 +110,9 @@ class Reader(Generic[T]):
             self._add(Stretch(start, end, label))
 
     def is_hungry(self) -> bool:
-        """Whether a fetcher has nothing to do, or will not have in a moment: everything has been taken."""
+        """Whether a fetcher has nothing to do, or will not have in a moment: everything has been
+        taken.
+        """
         with self._changed:
             return self._idle > len(self._waiting) or not self._unfinished
 
@@ -116,14 +132,19 @@ class Reader(Generic[T]):
             return any(stretch.unfetched_until > stretch.start for stretch in self._unfinished)
 
     def take(self, timeout_seconds: float) -> Fetched[T] | None:
-        """The newest page that waits; None when none came in time, or when everything has been taken."""
+        """The newest page that waits; None when none came in time, or when everything has been
+        taken.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._failure or self._fetched or not self._unfinished, timeout_seconds)
+            self._changed.wait_for(
+                lambda: self._failure or self._fetched or not self._unfinished, timeout_seconds
+            )
             if self._failure is not None:
                 raise self._failure
             if not self._fetched:
                 return None
-            # The newest first, so that days are wholly read one after the other, and not all of them at the end.
+            # The newest first, so that days are wholly read one after the other, and not all of
+            # them at the end.
             fetched = max(self._fetched, key=lambda one: one.stretch.end)
             self._fetched.remove(fetched)
             stretch = fetched.stretch
@@ -158,7 +179,10 @@ class Reader(Generic[T]):
 
     def _next_stretch(self) -> Stretch | None:
         with self._changed:
-            while not self._changed.wait_for(lambda: self._is_closed or (self._waiting and self._failure is None), PATIENCE_SECONDS):
+            while not self._changed.wait_for(
+                lambda: self._is_closed or (self._waiting and self._failure is None),
+                PATIENCE_SECONDS,
+            ):
                 self._share()
             if self._is_closed:
                 return None
@@ -166,16 +190,25 @@ class Reader(Generic[T]):
             return self._waiting.popleft()
 
     def _share(self) -> None:
-        """Take from whoever has most to spare: half of it, or all when that is not more than a page."""
+        """Take from whoever has most to spare: half of it, or all when that is not more than a
+        page.
+        """
         stretch = max(self._unfinished, key=Stretch.to_spare, default=None)
         if stretch is None or stretch.a_page is None or self._failure is not None:
             return
         spare = stretch.to_spare()
         if spare > max(SHORTEST, stretch.a_page / 2):
-            self._split(stretch, _middle(stretch.start, stretch.start + (spare if spare > stretch.a_page else 2 * spare)))
+            self._split(
+                stretch,
+                _middle(
+                    stretch.start, stretch.start + (spare if spare > stretch.a_page else 2 * spare)
+                ),
+            )
 
     def _fetch(self, stretch: Stretch) -> None:
-        """All pages of the stretch; where the server gives up, of its newer half, and the older half by itself."""
+        """All pages of the stretch; where the server gives up, of its newer half, and the older
+        half by itself.
+        """
         for page, reached in self._pages(stretch):
             with self._client.computing:
                 content = self._turn(page, stretch.label)
@@ -190,7 +223,9 @@ class Reader(Generic[T]):
                     # Nobody may take from the stretch meanwhile.
                     with self._changed:
                         start = stretch.start
-                        is_last = page.cursor is None or (page.oldest is not None and page.oldest < start)
+                        is_last = page.cursor is None or (
+                            page.oldest is not None and page.oldest < start
+                        )
                         # More rows of the same millisecond may follow on the next page.
                         reached = start if is_last else page.oldest and page.oldest + MILLISECOND
                         if reached is not None:
@@ -214,7 +249,9 @@ class Reader(Generic[T]):
     def _hand_out(self, fetched: Fetched[T]) -> bool:
         """Wait for room as long as anyone wants the page."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._failure or len(self._fetched) < PAGES_AHEAD)
+            self._changed.wait_for(
+                lambda: self._is_closed or self._failure or len(self._fetched) < PAGES_AHEAD
+            )
             if self._is_closed or self._failure:
                 return False
             self._fetched.append(fetched)

@@ -1,12 +1,15 @@
-"""Finds data that came, changed or went after its hour was read: by asking Langfuse's metrics whether they have changed.
+"""Finds data that came, changed or went after its hour was read: by asking Langfuse's metrics
+whether they have changed.
 
-Metrics count every version of a re-sent row until Langfuse merges it away, so they need not equal our own figures. What tells is
-change: each window keeps what Langfuse said of it before it was last read, and is read again when Langfuse says something else now.
+Metrics count every version of a re-sent row until Langfuse merges it away, so they need not equal
+our own figures. What tells is change: each window keeps what Langfuse said of it before it was last
+read, and is read again when Langfuse says something else now.
 
-Requests are dear (100 a day on the smallest plan), so days are asked first, all in one request, and hours only of the days that differ.
+Requests are dear (100 a day on the smallest plan), so days are asked first, all in one request, and
+hours only of the days that differ.
 
-A v1 server has no such metrics, but gives each observation once and says how many it has: there a day is read again when that number
-is another than what was read.
+A v1 server has no such metrics, but gives each observation once and says how many it has: there a
+day is read again when that number is another than what was read.
 """
 
 from collections import defaultdict
@@ -31,21 +34,40 @@ DAYS_OF_HOURS = MOST_FIGURES // 24
 
 
 def reconcile_connection(
-    connection: LangfuseConnection, start: datetime | None = None, end: datetime | None = None, progress: Progress = no_progress
+    connection: LangfuseConnection,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    progress: Progress = no_progress,
 ) -> SyncResult:
-    """Compare the hours of the time (by default all that is synced, up to the running hour) with Langfuse, and read again what changed."""
+    """Compare the hours of the time (by default all that is synced, up to the running hour) with
+    Langfuse, and read again what changed.
+    """
     now = timezone.now()
-    span = Span.around(start or now - timedelta(days=settings.SYNC_BACKFILL_DAYS), min(end, hour_of(now)) if end else hour_of(now))
-    with recorded_run(connection, SyncRun.Kind.RECONCILIATION) as result, client_for(connection) as client:
+    span = Span.around(
+        start or now - timedelta(days=settings.SYNC_BACKFILL_DAYS),
+        min(end, hour_of(now)) if end else hour_of(now),
+    )
+    with (
+        recorded_run(connection, SyncRun.Kind.RECONCILIATION) as result,
+        client_for(connection) as client,
+    ):
         remember_api(connection, client.find_api())
         result.add(retry_rejected(connection))
         windows.open_windows(connection, span)
         find = _drifted if client.api == V2 else _miscounted
         drifted = list(find(connection, client, span))
-        drifts = [_drift(window, figures) for window, figures in drifted if window.langfuse_count is not None]
+        drifts = [
+            _drift(window, figures)
+            for window, figures in drifted
+            if window.langfuse_count is not None
+        ]
         result.windows_drifted = len(drifts)
         changed = [_with_figures(window, figures) for window, figures in drifted]
-        SyncWindow.objects.bulk_update(changed, ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"], batch_size=500)
+        SyncWindow.objects.bulk_update(
+            changed,
+            ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"],
+            batch_size=500,
+        )
         read_due(connection, client, changed[::-1], now, result, progress)
         result.record_drifts(drifts)
     return result
@@ -65,10 +87,16 @@ def _drift(window: SyncWindow, figures: Figures) -> SyncDrift:
     )
 
 
-def _miscounted(connection: LangfuseConnection, client: LangfuseClientService, span: Span) -> Iterator[tuple[SyncWindow, Figures]]:
-    """The windows, oldest first, of the days of which a v1 server has another number of observations than were read; and that number."""
+def _miscounted(
+    connection: LangfuseConnection, client: LangfuseClientService, span: Span
+) -> Iterator[tuple[SyncWindow, Figures]]:
+    """The windows, oldest first, of the days of which a v1 server has another number of
+    observations than were read; and that number.
+    """
     by_day: dict[date, list[SyncWindow]] = defaultdict(list)
-    stored = SyncWindow.objects.filter(connection=connection, start__gte=span.start, end__lte=span.end).order_by("start")
+    stored = SyncWindow.objects.filter(
+        connection=connection, start__gte=span.start, end__lte=span.end
+    ).order_by("start")
     for window in stored.filter(state=SyncWindow.State.DONE):
         by_day[window.start.date()].append(window)
     for of_a_day in by_day.values():
@@ -79,17 +107,27 @@ def _miscounted(connection: LangfuseConnection, client: LangfuseClientService, s
                 yield window, Figures(client.count_observations(window.start, window.end), 0, 0.0)
 
 
-def _drifted(connection: LangfuseConnection, client: LangfuseClientService, span: Span) -> Iterator[tuple[SyncWindow, Figures]]:
-    """The windows, oldest first, of which Langfuse says something else now, or of which nobody had asked; and what it says."""
+def _drifted(
+    connection: LangfuseConnection, client: LangfuseClientService, span: Span
+) -> Iterator[tuple[SyncWindow, Figures]]:
+    """The windows, oldest first, of which Langfuse says something else now, or of which nobody had
+    asked; and what it says.
+    """
     by_day: dict[date, list[SyncWindow]] = defaultdict(list)
-    stored = SyncWindow.objects.filter(connection=connection, start__gte=span.start, end__lte=span.end).order_by("start")
+    stored = SyncWindow.objects.filter(
+        connection=connection, start__gte=span.start, end__lte=span.end
+    ).order_by("start")
     for window in stored.exclude(state=SyncWindow.State.LEASED):
         by_day[window.start.date()].append(window)
     days = [day for day in sorted(by_day) if _is_unknown(by_day[day])]
     known = [day for day in sorted(by_day) if not _is_unknown(by_day[day])]
     for some in _neighbours(known, MOST_FIGURES):
         figures = client.figures(some[0], some[-1] + DAY, "day")
-        days += [day.date() for day in some if _summed(by_day[day.date()]).differ(figures.get(day, NOTHING))]
+        days += [
+            day.date()
+            for day in some
+            if _summed(by_day[day.date()]).differ(figures.get(day, NOTHING))
+        ]
     for some in _neighbours(sorted(days), DAYS_OF_HOURS):
         figures = client.figures(some[0], some[-1] + DAY, "hour")
         for day in some:
@@ -100,7 +138,9 @@ def _drifted(connection: LangfuseConnection, client: LangfuseClientService, span
 
 
 def _is_unknown(of_a_day: Iterable[SyncWindow]) -> bool:
-    """Whether the day can't be compared as a whole: nobody asked about one of its hours, or some are not of the span."""
+    """Whether the day can't be compared as a whole: nobody asked about one of its hours, or some
+    are not of the span.
+    """
     listed = list(of_a_day)
     return len(listed) < 24 or any(window.langfuse_count is None for window in listed)
 
@@ -120,15 +160,27 @@ def _neighbours(days: list[date], longest: int) -> Iterator[list[datetime]]:
 
 def _summed(of_a_day: Iterable[SyncWindow]) -> Figures:
     said = [_said_of(window) for window in of_a_day]
-    return Figures(sum(one.count for one in said), sum(one.tokens for one in said), sum(one.cost_usd for one in said))
+    return Figures(
+        sum(one.count for one in said),
+        sum(one.tokens for one in said),
+        sum(one.cost_usd for one in said),
+    )
 
 
 def _said_of(window: SyncWindow) -> Figures:
-    return Figures(window.langfuse_count or 0, window.langfuse_tokens or 0, window.langfuse_cost_usd or 0.0)
+    return Figures(
+        window.langfuse_count or 0, window.langfuse_tokens or 0, window.langfuse_cost_usd or 0.0
+    )
 
 
 def _with_figures(window: SyncWindow, figures: Figures) -> SyncWindow:
-    """The window, to be read again; the figures are older than that reading, so nothing that comes in between goes unnoticed."""
+    """The window, to be read again; the figures are older than that reading, so nothing that comes
+    in between goes unnoticed.
+    """
     window.state = SyncWindow.State.PENDING
-    window.langfuse_count, window.langfuse_tokens, window.langfuse_cost_usd = figures.count, figures.tokens, figures.cost_usd
+    window.langfuse_count, window.langfuse_tokens, window.langfuse_cost_usd = (
+        figures.count,
+        figures.tokens,
+        figures.cost_usd,
+    )
     return window

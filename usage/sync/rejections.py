@@ -15,7 +15,9 @@ Resolution = RejectedObservation.Resolution
 
 
 def retry_rejected(connection: LangfuseConnection) -> Applied:
-    """Try what is set aside again: it may be readable by now (to a newer release of this program), or have been sent again since."""
+    """Try what is set aside again: it may be readable by now (to a newer release of this program),
+    or have been sent again since.
+    """
     waiting = list(RejectedObservation.objects.filter(connection=connection, resolution=""))
     if not waiting:
         return Applied()
@@ -26,13 +28,17 @@ def retry_rejected(connection: LangfuseConnection) -> Applied:
         readable += good
         one.tried_at = timezone.now()
         one.reason = bad[0].reason if bad else one.reason
-        one.resolution = Resolution.READ if good else Resolution.SUPERSEDED if one.pk in superseded else ""
+        one.resolution = (
+            Resolution.READ if good else Resolution.SUPERSEDED if one.pk in superseded else ""
+        )
 
     def work() -> Applied:
         applied = Applied()
         if readable:
             applied += apply_received(connection, readable)
-        RejectedObservation.objects.bulk_update(waiting, ["tried_at", "reason", "resolution"], batch_size=500)
+        RejectedObservation.objects.bulk_update(
+            waiting, ["tried_at", "reason", "resolution"], batch_size=500
+        )
         return applied
 
     return committed(work)
@@ -45,6 +51,9 @@ def _superseded(connection: LangfuseConnection, waiting: Sequence[RejectedObserv
     for one in waiting:
         received = stored.get(trace_key(connection.pk, one.langfuse_trace_id))
         known = received.observations.get(one.langfuse_observation_id) if received else None
-        if known is not None and known.step.received_at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:23] > one.received_at[:23]:
+        if (
+            known is not None
+            and known.step.received_at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:23] > one.received_at[:23]
+        ):
             superseded.add(one.pk)
     return superseded

@@ -10,7 +10,14 @@ from usage.models import SyncDrift
 from usage.sync.apply import Applied
 
 COUNTS = (
-    *("windows", "windows_drifted", "windows_elsewhere", "observations_read", "observations_stored", "observations_rejected"),
+    *(
+        "windows",
+        "windows_drifted",
+        "windows_elsewhere",
+        "observations_read",
+        "observations_stored",
+        "observations_rejected",
+    ),
     *("traces_changed", "observations_gone", "transactions_posted"),
 )
 
@@ -55,7 +62,10 @@ class SyncResult:
     def record_drifts(self, drifts: Sequence[SyncDrift]) -> None:
         """Keep what had drifted, with what reading it again changed in our facts."""
         for drift in drifts:
-            drift.observations_stored, drift.observations_gone = self.stored_by_hour[drift.start], self.gone_by_hour[drift.start]
+            drift.observations_stored, drift.observations_gone = (
+                self.stored_by_hour[drift.start],
+                self.gone_by_hour[drift.start],
+            )
         self.drifts += drifts
 
     def add(self, applied: Applied) -> None:

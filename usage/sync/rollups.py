@@ -1,7 +1,9 @@
-"""Adds changes of traces to their users' stats and to the ledger, and marks the hours whose built rollups they leave behind.
+"""Adds changes of traces to their users' stats and to the ledger, and marks the hours whose built
+rollups they leave behind.
 
-Lines (usage.sync.contributions) are loaded into a temporary table, grouped by period, and added to what is there. The upsert runs in one
-order of keys, so that two workers never deadlock; amounts are integers, so that the sums are exact whatever the order of the changes.
+Lines (usage.sync.contributions) are loaded into a temporary table, grouped by period, and added to
+what is there. The upsert runs in one order of keys, so that two workers never deadlock; amounts are
+integers, so that the sums are exact whatever the order of the changes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,12 +28,14 @@ PERIOD_COLUMNS = ("hour", "granularity", "period_start", "period_end")
 
 NUMBER_USERS = """
     INSERT INTO usage_user_number (user_id) SELECT DISTINCT c.user_id FROM usage_change c
-    WHERE NOT EXISTS (SELECT 1 FROM usage_user_number n WHERE n.user_id = c.user_id) ORDER BY c.user_id
+    WHERE NOT EXISTS (SELECT 1 FROM usage_user_number n WHERE n.user_id = c.user_id)
+        ORDER BY c.user_id
     ON CONFLICT (user_id) DO NOTHING"""
 
 
 def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
-    """Add the change, and bring the ledger to what its users' hours come to. Call it inside the transaction that writes the facts.
+    """Add the change, and bring the ledger to what its users' hours come to. Call it inside the
+    transaction that writes the facts.
 
     What that changes is posted as usage, or with ``adjustment`` (a reason) as adjustments.
     """
@@ -42,26 +46,46 @@ def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
             return ledger.Posted(0, Decimal(0))
         _stage(cursor, marks, lines)
         is_taken_away = any(numbers[TOTAL_TRACES] < 0 for _, numbers in lines)
-        # A temporary table has no statistics of its own; without them PostgreSQL joins the two row by row.
-        analyze = ["ANALYZE usage_change (hour)", "ANALYZE usage_change_period"] if connection.vendor == "postgresql" else []
+        # A temporary table has no statistics of its own; without them PostgreSQL joins the two row
+        # by row.
+        analyze = (
+            ["ANALYZE usage_change (hour)", "ANALYZE usage_change_period"]
+            if connection.vendor == "postgresql"
+            else []
+        )
         drop_empty = [DROP_EMPTY] if is_taken_away else []
         add = [*analyze, NUMBER_USERS, ADD_HOURS, ADD_LONGER, *drop_empty, STAGE_CREDITS]
         return ledger.post_staged(cursor, timezone.now(), adjustment, before=add)
 
 
-def _stage(cursor: CursorWrapper, marks: Sequence[Statement], lines: Sequence[tuple[LineKey, Numbers]]) -> None:
+def _stage(
+    cursor: CursorWrapper, marks: Sequence[Statement], lines: Sequence[tuple[LineKey, Numbers]]
+) -> None:
     """Mark the hours, and load the lines and the periods that their hours are in."""
-    key, time = (UserUsageStats._meta.get_field(name).db_type(connection) for name in ("user", "period_start"))
+    key, time = (
+        UserUsageStats._meta.get_field(name).db_type(connection)
+        for name in ("user", "period_start")
+    )
     numbers = ", ".join(f"{name} bigint" for name in NUMBERS)
     execute_all(
         cursor,
         *marks,
         *empty_table("usage_change", f"hour {time}, tenant_id {key}, user_id {key}, {numbers}"),
-        *empty_table("usage_change_period", f"hour {time}, granularity varchar(5), period_start {time}, period_end {time}"),
+        *empty_table(
+            "usage_change_period",
+            f"hour {time}, granularity varchar(5), period_start {time}, period_end {time}",
+        ),
         *ledger.empty_staging(),
     )
-    insert_rows(cursor, "usage_change", [*LineKey._fields, *NUMBERS], ((*key, *numbers) for key, numbers in lines))
-    insert_rows(cursor, "usage_change_period", PERIOD_COLUMNS, _periods({key.hour for key, _ in lines}))
+    insert_rows(
+        cursor,
+        "usage_change",
+        [*LineKey._fields, *NUMBERS],
+        ((*key, *numbers) for key, numbers in lines),
+    )
+    insert_rows(
+        cursor, "usage_change_period", PERIOD_COLUMNS, _periods({key.hour for key, _ in lines})
+    )
 
 
 def _periods(hours: Iterable[str]) -> Iterable[tuple[str, str, str, str]]:
@@ -78,25 +102,26 @@ def _add(periods: str, numbers: Sequence[str], groups: str = "") -> str:
     keys = "p.granularity, c.user_id, p.period_start, p.period_end, c.tenant_id"
     additions = ", ".join(f"{name} = {TABLE}.{name} + EXCLUDED.{name}" for name in NUMBERS)
     return (
-        f"INSERT INTO {TABLE} ({columns}) SELECT {keys}, {', '.join(numbers)} "
-        f"FROM usage_change c JOIN usage_change_period p ON p.hour = c.hour WHERE {periods} "
-        f"{groups and groups + keys} ORDER BY {keys} ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {additions}"
+        f"INSERT INTO {TABLE} ({columns}) SELECT {keys}, {', '.join(numbers)} FROM usage_change c"
+        f" JOIN usage_change_period p ON p.hour = c.hour WHERE {periods} {groups and groups + keys}"
+        f" ORDER BY {keys} ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {additions}"
     )
 
 
-# There is one line a user's hour, so of hours there is nothing to sum; PostgreSQL's sums of integers are slow.
+# There is one line a user's hour, so of hours there is nothing to sum; PostgreSQL's sums of
+# integers are slow.
 ADD_HOURS = _add("p.granularity = 'hour'", [f"c.{name}" for name in NUMBERS])
 ADD_LONGER = _add("p.granularity <> 'hour'", [f"SUM(c.{name})" for name in NUMBERS], "GROUP BY ")
 # A period from which the last trace went has no row, as if it never had one.
 DROP_EMPTY = (
-    f"DELETE FROM {TABLE} WHERE total_traces = 0"
-    " AND user_id IN (SELECT user_id FROM usage_change) AND period_start IN (SELECT period_start FROM usage_change_period)"
+    f"DELETE FROM {TABLE} WHERE total_traces = 0 AND user_id IN (SELECT user_id FROM usage_change)"
+    " AND period_start IN (SELECT period_start FROM usage_change_period)"
 )
 # What the users' hours whose credits the lines changed come to now, as the stats say.
 STAGE_CREDITS = (
-    f"INSERT INTO {ledger.COMES_TO} (account_id, hour, credits)"
-    " SELECT c.user_id, c.hour, CAST(COALESCE(SUM(u.credits_exact), 0) AS bigint) FROM ("
-    " SELECT user_id, hour FROM usage_change GROUP BY user_id, hour HAVING SUM(credits_exact) <> 0) c"
-    f" LEFT JOIN {TABLE} u ON u.user_id = c.user_id AND u.period_start = c.hour AND u.granularity = 'hour'"
-    " GROUP BY c.user_id, c.hour"
+    f"INSERT INTO {ledger.COMES_TO} (account_id, hour, credits) SELECT c.user_id, c.hour,"
+    " CAST(COALESCE(SUM(u.credits_exact), 0) AS bigint) FROM ( SELECT user_id, hour FROM"
+    f" usage_change GROUP BY user_id, hour HAVING SUM(credits_exact) <> 0) c LEFT JOIN {TABLE} u ON"
+    " u.user_id = c.user_id AND u.period_start = c.hour AND u.granularity = 'hour' GROUP BY"
+    " c.user_id, c.hour"
 )

@@ -35,11 +35,16 @@ def no_progress(done: int, due: int, read: int) -> None:
 
 
 def sync_connection(
-    connection: LangfuseConnection, start: datetime | None = None, end: datetime | None = None, progress: Progress = no_progress
+    connection: LangfuseConnection,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    progress: Progress = no_progress,
 ) -> SyncResult:
-    """Sync one connection and record the run. A failure of Langfuse is in the result; nothing half done is left behind.
+    """Sync one connection and record the run. A failure of Langfuse is in the result; nothing half
+    done is left behind.
 
-    With ``start`` or ``end`` all of that time is read again; without, the recent past is, and whatever is not wholly read.
+    With ``start`` or ``end`` all of that time is read again; without, the recent past is, and
+    whatever is not wholly read.
     """
     now = timezone.now()
     span = Span.around(start or now - timedelta(days=settings.SYNC_BACKFILL_DAYS), end or now)
@@ -56,7 +61,10 @@ def sync_connection(
 
 @contextmanager
 def recorded_run(connection: LangfuseConnection, kind: SyncRun.Kind) -> Iterator[SyncResult]:
-    """A run that operators see, whatever becomes of it. A failure of Langfuse ends up in the result, any other goes on up."""
+    """A run that operators see, whatever becomes of it.
+
+    A failure of Langfuse ends up in the result, any other goes on up.
+    """
     run = SyncRun.objects.create(connection=connection, kind=kind, started_at=timezone.now())
     result = SyncResult(connection.name)
     try:
@@ -102,7 +110,9 @@ def read_due(
     progress: Progress = no_progress,
     on_read: HoursRead = lambda hours: None,
 ) -> None:
-    """Read the windows, newest first, after attributing what has found its owner and pricing what has found a price. Adds to ``result``."""
+    """Read the windows, newest first, after attributing what has found its owner and pricing what
+    has found a price. Adds to ``result``.
+    """
     result.add(attribute_known(connection))
     result.add(price_waiting_since(connection, _last_complete(connection)))
     worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

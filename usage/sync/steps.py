@@ -1,7 +1,8 @@
-"""A trace and its billed steps (observations) while they are being decided and priced. Pure: no database in here.
+"""A trace and its billed steps (observations) while they are being decided and priced. Pure: no
+database in here.
 
-Amounts are integers, as they are stored: a millionth of a millionth of a dollar (``picousd``) and a millionth of a credit
-(``microcredits``), so that sums are exact and fast.
+Amounts are integers, as they are stored: a millionth of a millionth of a dollar (``picousd``) and a
+millionth of a credit (``microcredits``), so that sums are exact and fast.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Loads and stores facts: whole batches, with the columns named once.
 
-A row is what insert_rows takes: primitives, in the order of the columns. Two facts with equal rows are the same.
+A row is what insert_rows takes: primitives, in the order of the columns. Two facts with equal rows
+are the same.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,7 +19,14 @@ from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.identifiers import parse_uuid
 from usage.langfuse.wire import RejectedRow, SaidOfTrace
-from usage.models import LangfuseConnection, Observation, ReceivedTrace, RejectedObservation, Repricing, Trace
+from usage.models import (
+    LangfuseConnection,
+    Observation,
+    ReceivedTrace,
+    RejectedObservation,
+    Repricing,
+    Trace,
+)
 from usage.received import SAID_COLUMNS, Received, unpacked
 from usage.sync.steps import BilledStep, Directory, TraceFact
 
@@ -27,16 +35,51 @@ Row = tuple[Any, ...]
 TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TokenCounts._fields)
 
 STEP_COLUMNS = (
-    *("trace_id", "langfuse_observation_id", "type", "name", "level", "is_root", "model", "start_time", "end_time"),
-    *("price_id", "langfuse_cost_usd", "cost_usd", "billed_cost_usd", "credits", "cost_source", *TOKEN_COLUMNS, "usage_details"),
+    *(
+        "trace_id",
+        "langfuse_observation_id",
+        "type",
+        "name",
+        "level",
+        "is_root",
+        "model",
+        "start_time",
+        "end_time",
+    ),
+    *(
+        "price_id",
+        "langfuse_cost_usd",
+        "cost_usd",
+        "billed_cost_usd",
+        "credits",
+        "cost_source",
+        *TOKEN_COLUMNS,
+        "usage_details",
+    ),
 )
 DECIDED = (
     *("connection_id", "langfuse_trace_id", "name", "latency_ms", "is_failed", "is_voided"),
     *("tenant_reference", "user_reference", "project_id", "flow_id", "model"),
-    *("observations", "gone_observations", "priced_observations", "unpriced_observations", "rate_id"),
+    *(
+        "observations",
+        "gone_observations",
+        "priced_observations",
+        "unpriced_observations",
+        "rate_id",
+    ),
 )
 TIMES = ("start_time", "hour", "last_step_hour", "priced_as_of")
-TRACE_COLUMNS = ("id", "cost_usd", "billed_cost_usd", "credits", *DECIDED, *TOKEN_COLUMNS, *TIMES, "tenant_id", "user_id")
+TRACE_COLUMNS = (
+    "id",
+    "cost_usd",
+    "billed_cost_usd",
+    "credits",
+    *DECIDED,
+    *TOKEN_COLUMNS,
+    *TIMES,
+    "tenant_id",
+    "user_id",
+)
 RECEIVED_COLUMNS = ("trace_id", "steps", "gone")
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -45,9 +88,23 @@ def step_row(step: BilledStep, trace: TraceFact) -> Row:
     """A billed step of the trace as it is stored, in the order of STEP_COLUMNS."""
     version = step.version
     return (
-        *(trace.id, version.observation_id, version.type, version.name, version.level, version.is_root, version.model),
+        *(
+            trace.id,
+            version.observation_id,
+            version.type,
+            version.name,
+            version.level,
+            version.is_root,
+            version.model,
+        ),
         *stamps((version.start_time, version.end_time)),
-        *(step.price_id, step.langfuse_cost_picousd, step.cost_picousd, step.billed_cost_picousd, step.microcredits),
+        *(
+            step.price_id,
+            step.langfuse_cost_picousd,
+            step.cost_picousd,
+            step.billed_cost_picousd,
+            step.microcredits,
+        ),
         step.cost_source.value,
         *step.tokens,
         _encoder.encode(version.usage_details).decode() if version.usage_details else "",
@@ -58,9 +115,28 @@ def trace_row(trace: TraceFact) -> Row:
     """The trace as it is stored, in the order of TRACE_COLUMNS."""
     return (
         *(trace.id, trace.cost_picousd, trace.billed_cost_picousd, trace.microcredits),
-        *(trace.connection_id, trace.langfuse_trace_id, trace.name, trace.latency_ms, trace.is_failed, trace.is_voided),
-        *(trace.tenant_reference, trace.user_reference, trace.project_id, trace.flow_id, trace.model),
-        *(trace.observations, trace.gone_observations, trace.priced_observations, trace.unpriced_observations, trace.rate_id),
+        *(
+            trace.connection_id,
+            trace.langfuse_trace_id,
+            trace.name,
+            trace.latency_ms,
+            trace.is_failed,
+            trace.is_voided,
+        ),
+        *(
+            trace.tenant_reference,
+            trace.user_reference,
+            trace.project_id,
+            trace.flow_id,
+            trace.model,
+        ),
+        *(
+            trace.observations,
+            trace.gone_observations,
+            trace.priced_observations,
+            trace.unpriced_observations,
+            trace.rate_id,
+        ),
         *trace.tokens,
         *stamps((trace.start_time, trace.hour, trace.last_step_hour, trace.priced_as_of)),
         trace.tenant_id.hex if trace.tenant_id else None,
@@ -70,16 +146,33 @@ def trace_row(trace: TraceFact) -> Row:
 
 def stored_traces(trace_ids: Collection[str]) -> set[str]:
     """Those of the traces that are stored."""
-    return {pk.hex for pk in Trace.objects.filter(among("usage_trace.id", trace_ids)).order_by().values_list("pk", flat=True)}
+    return {
+        pk.hex
+        for pk in (
+            Trace.objects.filter(among("usage_trace.id", trace_ids))
+            .order_by()
+            .values_list("pk", flat=True)
+        )
+    }
 
 
 def load_received(trace_keys: Collection[str]) -> dict[str, Received]:
     """What is stored of these traces (keys as 32 hex digits), by their keys; one query."""
-    stored = ReceivedTrace.objects.filter(among("usage_received_trace.trace_id", trace_keys)).order_by()
-    columns = "trace_id", "trace__langfuse_trace_id", "steps", "gone", *(f"trace__{name}" for name in SAID_COLUMNS)
+    stored = ReceivedTrace.objects.filter(
+        among("usage_received_trace.trace_id", trace_keys)
+    ).order_by()
+    columns = (
+        "trace_id",
+        "trace__langfuse_trace_id",
+        "steps",
+        "gone",
+        *(f"trace__{name}" for name in SAID_COLUMNS),
+    )
     return {
         key.hex: unpacked(trace_id, SaidOfTrace(*decided), steps, gone)
-        for key, trace_id, steps, gone, *decided in stored.values_list(*columns).iterator(chunk_size=5000)
+        for key, trace_id, steps, gone, *decided in stored.values_list(*columns).iterator(
+            chunk_size=5000
+        )
     }
 
 
@@ -90,7 +183,11 @@ def received_of(trace: Trace) -> Received:
 
 def lock_traces(trace_ids: Collection[str]) -> dict[str, TraceFact]:
     """The stored traces, locked in the order of their keys until the transaction ends."""
-    locked = Trace.objects.select_for_update(of=("self",)).filter(among("usage_trace.id", trace_ids)).order_by("pk")
+    locked = (
+        Trace.objects.select_for_update(of=("self",))
+        .filter(among("usage_trace.id", trace_ids))
+        .order_by("pk")
+    )
     facts = (_trace_fact(row) for row in locked.values(*TRACE_COLUMNS).iterator(chunk_size=2000))
     return {fact.id: fact for fact in facts}
 
@@ -115,14 +212,19 @@ def _scaled(value: Decimal | None, places: int) -> int | None:
 
 
 def write_traces(new: Iterable[Row], changed: Sequence[Row]) -> None:
-    """Insert the new rows and replace the changed ones. Raises IntegrityError when a new one is there already."""
+    """Insert the new rows and replace the changed ones.
+
+    Raises IntegrityError when a new one is there already.
+    """
     with database.cursor() as cursor:
         insert_rows(cursor, Trace._meta.db_table, TRACE_COLUMNS, new)
         update_rows(cursor, Trace._meta.db_table, TRACE_COLUMNS, changed)
 
 
 def write_received(new: Iterable[Row], changed: Sequence[Row]) -> None:
-    """The same of what Langfuse says of them: rows of RECEIVED_COLUMNS, new ones without the last, since nothing of them is gone."""
+    """The same of what Langfuse says of them: rows of RECEIVED_COLUMNS, new ones without the last,
+    since nothing of them is gone.
+    """
     with database.cursor() as cursor:
         insert_rows(cursor, ReceivedTrace._meta.db_table, RECEIVED_COLUMNS[:2], new)
         update_rows(cursor, ReceivedTrace._meta.db_table, RECEIVED_COLUMNS, changed)
@@ -139,7 +241,10 @@ def write_steps(rows: Iterable[Row], instead_of: Collection[str]) -> None:
 def load_directory_of_ids() -> Directory:
     """All tenants and users, by the ids that traces name them with."""
     tenants = {str(pk): pk for pk in Tenant.objects.order_by().values_list("pk", flat=True)}
-    users = {str(pk): (pk, tenant_id) for pk, tenant_id in User.objects.order_by().values_list("pk", "tenant_id")}
+    users = {
+        str(pk): (pk, tenant_id)
+        for pk, tenant_id in User.objects.order_by().values_list("pk", "tenant_id")
+    }
     return Directory(tenants, users)
 
 
@@ -148,7 +253,9 @@ REPRICINGS_LOCK = 4_711_201
 
 
 def keep_repricings() -> None:
-    """Let no repricing begin or be undone until this transaction ends; others may do the same at once."""
+    """Let no repricing begin or be undone until this transaction ends; others may do the same at
+    once.
+    """
     _lock_repricings("pg_advisory_xact_lock_shared")
 
 
@@ -166,7 +273,11 @@ def _lock_repricings(function: str) -> None:
 
 def load_repriced() -> list[Repriced]:
     """The periods whose repricing holds."""
-    rows = Repricing.objects.filter(state__in=Repricing.HOLDING).order_by("as_of").values_list("start", "end", "as_of", "tenant_id")
+    rows = (
+        Repricing.objects.filter(state__in=Repricing.HOLDING)
+        .order_by("as_of")
+        .values_list("start", "end", "as_of", "tenant_id")
+    )
     return [Repriced(*row) for row in rows]
 
 
@@ -174,11 +285,19 @@ def known_ids(model: type[Tenant] | type[User], references: Collection[str]) -> 
     """Those of the references (canonical ids) that are keys of the model."""
     parsed = [one.hex for text in references if (one := parse_uuid(text))]
     table = f'"{model._meta.db_table}"'
-    return [str(pk) for pk in model._default_manager.filter(among(f"{table}.id", parsed)).values_list("pk", flat=True)]
+    return [
+        str(pk)
+        for pk in model._default_manager.filter(among(f"{table}.id", parsed)).values_list(
+            "pk", flat=True
+        )
+    ]
 
 
 def set_aside(connection: LangfuseConnection, rejected: Sequence[RejectedRow]) -> int:
-    """Store rows that break the contract; one that is there already is not stored again. Returns how many are new."""
+    """Store rows that break the contract; one that is there already is not stored again.
+
+    Returns how many are new.
+    """
     if not rejected:
         return 0
     aside = RejectedObservation.objects.filter(connection=connection)

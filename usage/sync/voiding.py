@@ -1,4 +1,6 @@
-"""Takes traces that were deleted in Langfuse out of all numbers and of the ledger, and puts them back: for an operator to decide."""
+"""Takes traces that were deleted in Langfuse out of all numbers and of the ledger, and puts them
+back: for an operator to decide.
+"""
 
 from collections.abc import Collection, Sequence
 
@@ -18,20 +20,27 @@ class NotGone(ValueError):
 
 @transaction.atomic
 def void(trace_ids: Collection[str], reason: str, by: User) -> int:
-    """Void the traces (keys as 32 hex digits): what was charged for them is refunded. Returns how many; a voided one is left as it is.
+    """Void the traces (keys as 32 hex digits): what was charged for them is refunded. Returns how
+    many; a voided one is left as it is.
 
-    Raises NotGone, and voids nothing, when one of them has no observation that is gone from Langfuse; ValueError without a reason.
+    Raises NotGone, and voids nothing, when one of them has no observation that is gone from
+    Langfuse; ValueError without a reason.
     """
     if not reason.strip():
         raise ValueError("Say why: a reason is kept with each voided trace.")
     change, voided = Change(), []
     for trace in store.lock_traces(trace_ids).values():
         if not trace.gone_observations:
-            raise NotGone(f"Trace {trace.langfuse_trace_id} is still in Langfuse, so it stays billed. Delete it there first, and sync.")
+            raise NotGone(
+                f"Trace {trace.langfuse_trace_id} is still in Langfuse, so it stays billed. Delete"
+                " it there first, and sync."
+            )
         if not trace.is_voided:
             change.take_away(trace)
             voided.append(trace.id)
-    TraceVoid.objects.bulk_create([TraceVoid(trace_id=trace_id, reason=reason, created_by=by) for trace_id in voided])
+    TraceVoid.objects.bulk_create(
+        [TraceVoid(trace_id=trace_id, reason=reason, created_by=by) for trace_id in voided]
+    )
     _write(voided, change, is_voided=True)
     return len(voided)
 

@@ -1,4 +1,6 @@
-"""Usage without a price that one has been entered for (domain.md, Price: priced as soon as a price is entered)."""
+"""Usage without a price that one has been entered for (domain.md, Price: priced as soon as a price
+is entered).
+"""
 
 from datetime import datetime
 from uuid import UUID
@@ -15,16 +17,24 @@ TRACES_A_BATCH = 5_000
 
 
 def price_waiting(connection: LangfuseConnection, at_most: int | None = None) -> Applied:
-    """Price and charge the connection's unpriced usage as far as there are prices for it now; of at most so many traces."""
+    """Price and charge the connection's unpriced usage as far as there are prices for it now; of at
+    most so many traces.
+    """
     applied = Applied()
     assembler = load_assembler(connection)
-    unpriced = Observation.objects.filter(cost_source=CostSource.UNPRICED.value, trace__connection=connection).order_by()
+    unpriced = Observation.objects.filter(
+        cost_source=CostSource.UNPRICED.value, trace__connection=connection
+    ).order_by()
     found: set[UUID] = set()
     for model, tenant_id, since, until in unpriced.values_list("model", "trace__tenant").annotate(
         since=Min("start_time"), until=Max("start_time")
     ):
         if assembler.engine.is_priceable(tenant_id, model, since, until):
-            found.update(unpriced.filter(model=model, trace__tenant=tenant_id).values_list("trace_id", flat=True)[:at_most])
+            found.update(
+                unpriced.filter(model=model, trace__tenant=tenant_id).values_list(
+                    "trace_id", flat=True
+                )[:at_most]
+            )
     for trace_ids in store.chunks(sorted(pk.hex for pk in found)[:at_most], TRACES_A_BATCH):
         applied += committed(lambda ids=trace_ids: reassemble(assembler, ids))  # type: ignore[misc]
     return applied
@@ -32,7 +42,9 @@ def price_waiting(connection: LangfuseConnection, at_most: int | None = None) ->
 
 def price_waiting_since(connection: LangfuseConnection, moment: datetime | None) -> Applied:
     """The same if prices were entered after ``moment``; with None, whatever the moment."""
-    return price_waiting(connection) if moment is None or prices_entered_since(moment) else Applied()
+    return (
+        price_waiting(connection) if moment is None or prices_entered_since(moment) else Applied()
+    )
 
 
 def price_all_waiting(at_most: int | None = None) -> Applied:

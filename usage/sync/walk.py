@@ -1,7 +1,9 @@
-"""Walks through the windows that are due: leases them, reads them ahead, applies what comes in batches (architecture.md, Two sizes).
+"""Walks through the windows that are due: leases them, reads them ahead, applies what comes in
+batches (architecture.md, Two sizes).
 
-Three things go on at once: fetchers read and decode pages, a thread decides and prices the batch after, and the database takes the batch
-before. Windows become done in the transaction of the last batch that has rows of theirs.
+Three things go on at once: fetchers read and decode pages, a thread decides and prices the batch
+after, and the database takes the batch before. Windows become done in the transaction of the last
+batch that has rows of theirs.
 """
 
 import gc
@@ -34,20 +36,25 @@ logger = logging.getLogger(__name__)
 
 HoursRead = Callable[[Sequence[datetime]], None]
 """Called with hours when all of them is stored, or when another worker has them."""
-# How much is leased at once, and so how the work is shared between workers: a day; more where so much of the time comes on a page.
+# How much is leased at once, and so how the work is shared between workers: a day; more where so
+# much of the time comes on a page.
 HOURS_A_LEASE = 24
 MOST_HOURS_A_LEASE = 32 * 24
 # Prices and the directory are loaded anew when they are this old.
 ASSEMBLER_SECONDS = 30
-# Threads take turns so often, so that the one that stores does not wait long for its turn after each answer of the database.
+# Threads take turns so often, so that the one that stores does not wait long for its turn after
+# each answer of the database.
 TURN_SECONDS = 0.002
-# Rows refer to nothing that refers to them, so looking for cycles among them is for nothing; what HTTP leaves behind is small.
+# Rows refer to nothing that refers to them, so looking for cycles among them is for nothing; what
+# HTTP leaves behind is small.
 BATCHES_A_COLLECTION = 16
 # How many batches may be under way: one that is being prepared, and one that the database takes.
 BATCHES_AHEAD = 1
-# While nothing else is to be done, so large a part of a batch is stored, too. So batches are as large as the server is fast.
+# While nothing else is to be done, so large a part of a batch is stored, too. So batches are as
+# large as the server is fast.
 SMALLEST_PART = 8
-# And so large a part of it when everything has come: days are built beside what is stored, and should not all be left at the end.
+# And so large a part of it when everything has come: days are built beside what is stored, and
+# should not all be left at the end.
 LAST_PARTS = 4
 
 
@@ -90,7 +97,12 @@ class Walk:
         on_read: HoursRead,
         found_due_at: datetime,
     ) -> None:
-        self._connection, self._client, self._worker, self._result = connection, client, worker, result
+        self._connection, self._client, self._worker, self._result = (
+            connection,
+            client,
+            worker,
+            result,
+        )
         self._on_read = on_read
         self._due, self._found_due_at = deque(due), found_due_at
         self._hours_a_lease = HOURS_A_LEASE
@@ -105,7 +117,10 @@ class Walk:
         self._assembled_at = time.monotonic()
 
     def read(self, report: Callable[[], None]) -> None:
-        """Read everything. Raises what goes wrong, with the windows given back and nothing half done."""
+        """Read everything.
+
+        Raises what goes wrong, with the windows given back and nothing half done.
+        """
         gone.forget_seen()
         try:
             with (
@@ -132,7 +147,9 @@ class Walk:
         """How many observations make a batch."""
         if not reader.is_ahead():
             return settings.SYNC_BATCH_OBSERVATIONS // SMALLEST_PART
-        return settings.SYNC_BATCH_OBSERVATIONS // (1 if self._due or reader.is_fetching() else LAST_PARTS)
+        return settings.SYNC_BATCH_OBSERVATIONS // (
+            1 if self._due or reader.is_fetching() else LAST_PARTS
+        )
 
     def _lease_enough(self, reader: Reader[CountedPage]) -> bool:
         """Lease while a fetcher has nothing to do; whether there is anything left to take."""
@@ -145,7 +162,9 @@ class Walk:
         return bool(reader.unread())
 
     def _is_to_lease(self, reader: Reader[CountedPage]) -> bool:
-        """Near the end the fetchers share what is leased, and leave the rest to whoever is done first: so workers finish together."""
+        """Near the end the fetchers share what is leased, and leave the rest to whoever is done
+        first: so workers finish together.
+        """
         return bool(self._due) and reader.is_hungry() and len(self._due) * HOUR >= reader.to_spare()
 
     def _lease_while_hungry(self, reader: Reader[CountedPage]) -> None:
@@ -159,7 +178,13 @@ class Walk:
             for stretch in windows.neighbours(lease.windows):
                 reader.add(stretch[-1].start, stretch[0].end, label=windows.is_known(stretch[0]))
             if len(lease.windows) < len(run):
-                self._on_read(sorted({window.start for window in run}.difference(window.start for window in lease.windows)))
+                self._on_read(
+                    sorted(
+                        {window.start for window in run}.difference(
+                            window.start for window in lease.windows
+                        )
+                    )
+                )
 
     def _turned(self, page: Page, is_known: object) -> CountedPage:
         """Called by the fetchers."""
@@ -187,10 +212,14 @@ class Walk:
         self._go_on_with(held)
 
     def _go_on_with(self, held: list[SyncWindow]) -> None:
-        """What others have taken over is theirs to finish; this worker stood still for longer than its lease."""
+        """What others have taken over is theirs to finish; this worker stood still for longer than
+        its lease.
+        """
         lost = self._missing(held)
         if lost:
-            logger.warning("Other workers have taken over %d hours of %s", len(lost), self._connection.name)
+            logger.warning(
+                "Other workers have taken over %d hours of %s", len(lost), self._connection.name
+            )
             self._result.windows_elsewhere += len(lost)
             self._lost |= lost
             self._on_read(sorted(lost))
@@ -201,7 +230,9 @@ class Walk:
         return {window.start for window in self._leased}.difference(window.start for window in held)
 
     def _adapt_leases(self, stretch: Stretch) -> None:
-        """Lease twice as much at once after so much came on one page; where a page is not enough, as at first."""
+        """Lease twice as much at once after so much came on one page; where a page is not enough,
+        as at first.
+        """
         if stretch.pages > 1 or stretch.unread_until > stretch.start:
             self._hours_a_lease = HOURS_A_LEASE
         elif stretch.end - stretch.start >= self._hours_a_lease * HOUR:
@@ -214,12 +245,18 @@ class Walk:
         finished = [
             window
             for window in self._leased
-            if window.pk not in passed_on and not any(start < window.end and window.start < end for start, end in unread)
+            if window.pk not in passed_on
+            and not any(start < window.end and window.start < end for start, end in unread)
         ]
         pile, self._pile = self._pile, Pile()
-        # What was read before is mostly stored, so deciding it ahead as if it were not would be for nothing.
-        assembler = self._assembler if len(pile.seen.observations) < len(pile.observations) / 2 else None
-        self._work.append(Work(preparer.submit(self._batch_of, pile, assembler), pile.seen, finished))
+        # What was read before is mostly stored, so deciding it ahead as if it were not would be for
+        # nothing.
+        assembler = (
+            self._assembler if len(pile.seen.observations) < len(pile.observations) / 2 else None
+        )
+        self._work.append(
+            Work(preparer.submit(self._batch_of, pile, assembler), pile.seen, finished)
+        )
 
     def _batch_of(self, pile: Pile, assembler: Assembler | None) -> Batch:
         """Called by the preparer."""
@@ -239,11 +276,16 @@ class Walk:
         def stored() -> tuple[Applied, list[SyncWindow]]:
             held = windows.held(self._leased, self._worker)
             finished, left = _parted(held, work.finished)
-            # What was read of hours that others have is older than what they read: of what is deleted since, it would say that it is there.
+            # What was read of hours that others have is older than what they read: of what is
+            # deleted since, it would say that it is there.
             lost = self._lost | self._missing(held)
-            applied = apply_batch(self._connection, batch.without(lost) if lost else batch, self._assembler)
+            applied = apply_batch(
+                self._connection, batch.without(lost) if lost else batch, self._assembler
+            )
             gone.remember_seen(self._connection, work.seen, lost)
-            applied.gone_by_hour = gone.mark_gone(self._connection, [window for window in finished if windows.is_known(window)])
+            applied.gone_by_hour = gone.mark_gone(
+                self._connection, [window for window in finished if windows.is_known(window)]
+            )
             applied.observations_gone = applied.gone_by_hour.total()
             windows.complete(finished, self._read_at, self._counts)
             windows.renew(left, timezone.now())
@@ -260,15 +302,21 @@ class Walk:
         self._on_read([window.start for window in finished])
 
 
-def _parted(held: Sequence[SyncWindow], finished: Sequence[SyncWindow]) -> tuple[list[SyncWindow], list[SyncWindow]]:
+def _parted(
+    held: Sequence[SyncWindow], finished: Sequence[SyncWindow]
+) -> tuple[list[SyncWindow], list[SyncWindow]]:
     """Those that are finished, and the others."""
     ids = {window.pk for window in finished}
-    return [window for window in held if window.pk in ids], [window for window in held if window.pk not in ids]
+    return [window for window in held if window.pk in ids], [
+        window for window in held if window.pk not in ids
+    ]
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Short turns between threads; a collector that leaves alone what was there before, and comes only when it is called."""
+    """Short turns between threads; a collector that leaves alone what was there before, and comes
+    only when it is called.
+    """
     turn, was_collecting = sys.getswitchinterval(), gc.isenabled()
     sys.setswitchinterval(TURN_SECONDS)
     gc.freeze()

@@ -1,7 +1,7 @@
 """Windows: the hours of a connection, leased by workers, one worker an hour.
 
-A lease is a change of rows, locked for it in one order: whoever is first has them. It runs out by itself, so a dead worker's hours are
-taken over.
+A lease is a change of rows, locked for it in one order: whoever is first has them. It runs out by
+itself, so a dead worker's hours are taken over.
 """
 
 from collections import deque
@@ -17,7 +17,8 @@ from kluisz_analytics.bulk import stamp, update_rows
 from usage.models import LangfuseConnection, SyncWindow
 from usage.periods import HOUR, hour_of
 
-# What Langfuse has received becomes readable some seconds later (langfuse.md); what is younger is not yet complete.
+# What Langfuse has received becomes readable some seconds later (langfuse.md); what is younger is
+# not yet complete.
 SETTLING = timedelta(seconds=30)
 
 
@@ -41,7 +42,9 @@ class Span:
 def open_windows(connection: LangfuseConnection, span: Span) -> None:
     """Make sure that every hour of the span has its window."""
     SyncWindow.objects.bulk_create(
-        [SyncWindow(connection=connection, start=hour, end=hour + HOUR) for hour in span.hours()], ignore_conflicts=True, batch_size=1000
+        [SyncWindow(connection=connection, start=hour, end=hour + HOUR) for hour in span.hours()],
+        ignore_conflicts=True,
+        batch_size=1000,
     )
 
 
@@ -50,7 +53,9 @@ NOT_WHOLLY_READ = Q(complete_through__isnull=True) | Q(complete_through__lt=F("e
 
 
 def due(connection: LangfuseConnection, span: Span, again_from: datetime) -> list[SyncWindow]:
-    """The windows of the span to read now, newest first: those not wholly read, and those from ``again_from`` on once more."""
+    """The windows of the span to read now, newest first: those not wholly read, and those from
+    ``again_from`` on once more.
+    """
     return list(
         SyncWindow.objects.filter(connection=connection, start__gte=span.start, end__lte=span.end)
         .filter(~Q(state=SyncWindow.State.DONE) | NOT_WHOLLY_READ | Q(end__gt=again_from))
@@ -58,14 +63,18 @@ def due(connection: LangfuseConnection, span: Span, again_from: datetime) -> lis
     )
 
 
-def unread_hours(connection: LangfuseConnection, start: datetime, end: datetime) -> QuerySet[SyncWindow, datetime]:
+def unread_hours(
+    connection: LangfuseConnection, start: datetime, end: datetime
+) -> QuerySet[SyncWindow, datetime]:
     """The hours that are not read, or being read again."""
     within = SyncWindow.objects.filter(connection=connection, start__gte=start, start__lt=end)
     return within.exclude(state=SyncWindow.State.DONE).values_list("start", flat=True)
 
 
 def is_known(window: SyncWindow) -> bool:
-    """Whether it had been read before; what is stored of it and doesn't come again is then gone from Langfuse."""
+    """Whether it had been read before; what is stored of it and doesn't come again is then gone
+    from Langfuse.
+    """
     return window.complete_through is not None
 
 
@@ -76,10 +85,12 @@ A_DAY = 24
 
 
 def take_run(due: deque[SyncWindow], longest: int) -> list[SyncWindow]:
-    """Take neighbouring windows from the beginning of what is due, at most ``longest``, none that is known with one that isn't.
+    """Take neighbouring windows from the beginning of what is due, at most ``longest``, none that
+    is known with one that isn't.
 
-    A run that can be as long as a day ends with a day, since days are built when they are wholly read. The fewer windows are left, the
-    shorter the run: so workers that share them finish at nearly the same time.
+    A run that can be as long as a day ends with a day, since days are built when they are wholly
+    read. The fewer windows are left, the shorter the run: so workers that share them finish at
+    nearly the same time.
     """
     limit = min(longest, max(SHORTEST_RUN, len(due) // SHARES))
     run = [due.popleft()]
@@ -112,19 +123,27 @@ def lease_time() -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The windows that a worker has now, and how many of those that it asked for another worker has."""
+    """The windows that a worker has now, and how many of those that it asked for another worker
+    has.
+    """
 
     windows: Sequence[SyncWindow]
     elsewhere: int = 0
 
 
-def lease(windows: Sequence[SyncWindow], worker: str, now: datetime, found_due_at: datetime) -> Lease:
-    """Lease those of the windows that no other worker has, or has read since they were found to be due. Call it in a transaction."""
+def lease(
+    windows: Sequence[SyncWindow], worker: str, now: datetime, found_due_at: datetime
+) -> Lease:
+    """Lease those of the windows that no other worker has, or has read since they were found to be
+    due. Call it in a transaction.
+    """
     asked = SyncWindow.objects.filter(pk__in=[window.pk for window in windows])
     has_been_read = Q(state=SyncWindow.State.DONE, read_at__gte=found_due_at)
     is_elsewhere = Q(state=SyncWindow.State.LEASED, leased_until__gt=now) & ~Q(leased_by=worker)
     free = _locked(asked.exclude(has_been_read | is_elsewhere))
-    SyncWindow.objects.filter(pk__in=free).update(state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + lease_time())
+    SyncWindow.objects.filter(pk__in=free).update(
+        state=SyncWindow.State.LEASED, leased_by=worker, leased_until=now + lease_time()
+    )
     if len(free) == len(windows):
         return Lease(windows)
     elsewhere = asked.filter(state=SyncWindow.State.LEASED).exclude(leased_by=worker).count()
@@ -132,34 +151,59 @@ def lease(windows: Sequence[SyncWindow], worker: str, now: datetime, found_due_a
 
 
 def _locked(windows: QuerySet[SyncWindow]) -> set[int]:
-    """The keys of these, locked until the transaction ends; newest first, the order in which they are leased, so that nobody deadlocks."""
+    """The keys of these, locked until the transaction ends; newest first, the order in which they
+    are leased, so that nobody deadlocks.
+    """
     return set(windows.order_by("-start").select_for_update().values_list("pk", flat=True))
 
 
 def held(windows: Sequence[SyncWindow], worker: str) -> list[SyncWindow]:
-    """Those that no other worker has taken over. Nobody does until the transaction ends; call it in one."""
-    leased = SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED)
+    """Those that no other worker has taken over.
+
+    Nobody does until the transaction ends; call it in one.
+    """
+    leased = SyncWindow.objects.filter(
+        pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED
+    )
     still = _locked(leased)
     return [window for window in windows if window.pk in still]
 
 
 def renew(held: Sequence[SyncWindow], now: datetime) -> None:
     """Keep the leases for another while."""
-    SyncWindow.objects.filter(pk__in=[window.pk for window in held]).update(leased_until=now + lease_time())
+    SyncWindow.objects.filter(pk__in=[window.pk for window in held]).update(
+        leased_until=now + lease_time()
+    )
 
 
 def give_back(windows: Sequence[SyncWindow], worker: str, error: str = "") -> None:
     """Let the windows go, unfinished, with what went wrong."""
-    SyncWindow.objects.filter(pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED).update(
-        state=SyncWindow.State.PENDING, leased_by="", leased_until=None, error=error
-    )
+    SyncWindow.objects.filter(
+        pk__in=[window.pk for window in windows], leased_by=worker, state=SyncWindow.State.LEASED
+    ).update(state=SyncWindow.State.PENDING, leased_by="", leased_until=None, error=error)
 
 
-def complete(held: Sequence[SyncWindow], read_at: Mapping[int, datetime], observations: Mapping[datetime, int]) -> None:
-    """Mark windows as read: everything that Langfuse had at each one's ``read_at`` is stored. In the transaction of the last batch."""
+def complete(
+    held: Sequence[SyncWindow],
+    read_at: Mapping[int, datetime],
+    observations: Mapping[datetime, int],
+) -> None:
+    """Mark windows as read: everything that Langfuse had at each one's ``read_at`` is stored.
+
+    In the transaction of the last batch.
+    """
     if not held:
         return
-    columns = ("id", "state", "leased_by", "leased_until", "error", "read_at", "complete_through", "observations")
+    columns = (
+        "id",
+        "state",
+        "leased_by",
+        "leased_until",
+        "error",
+        "read_at",
+        "complete_through",
+        "observations",
+    )
     rows = [
         (
             window.pk,
@@ -178,7 +222,9 @@ def complete(held: Sequence[SyncWindow], read_at: Mapping[int, datetime], observ
 
 
 def complete_through(connection: LangfuseConnection) -> datetime | None:
-    """Up to when everything of the connection is stored: to the first window that isn't wholly read. None before the first sync."""
+    """Up to when everything of the connection is stored: to the first window that isn't wholly
+    read. None before the first sync.
+    """
     windows = SyncWindow.objects.filter(connection=connection)
     unfinished = windows.filter(NOT_WHOLLY_READ).order_by("start").first()
     if unfinished is None:

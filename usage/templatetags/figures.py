@@ -28,13 +28,19 @@ def compact(value: int | None) -> str:
         return UNKNOWN
     for scale, letter in SCALES:
         if abs(value) >= scale and abs(value) >= 10_000:
-            return f"{float(value) / scale:,.3g}{letter}" if abs(value) < 1000 * scale else f"{float(value) / scale:,.0f}{letter}"
+            return (
+                f"{float(value) / scale:,.3g}{letter}"
+                if abs(value) < 1000 * scale
+                else f"{float(value) / scale:,.0f}{letter}"
+            )
     return f"{value:,}"
 
 
 @register.filter
 def usd(value: Decimal | None) -> str:
-    """Dollars with cents; below ten cents with mills, below one with as many decimals as it takes to show something."""
+    """Dollars with cents; below ten cents with mills, below one with as many decimals as it takes
+    to show something.
+    """
     if value is None:
         return UNKNOWN
     if value and Decimal("0.01") <= abs(value) < Decimal("0.1"):
@@ -46,7 +52,9 @@ def usd(value: Decimal | None) -> str:
 
 @register.filter
 def credits(value: Decimal | None) -> str:
-    """Credits with as many decimals as say something: none above a thousand, two above one, six below."""
+    """Credits with as many decimals as say something: none above a thousand, two above one, six
+    below.
+    """
     if value is None:
         return UNKNOWN
     if abs(value) >= 1000:
@@ -92,7 +100,9 @@ def percent(ratio: float | None) -> str:
 
 @register.simple_tag
 def change(ratio: float | None, more_is: str = "neutral") -> SafeString | str:
-    """How a number changed, as a badge; ``more_is`` says whether more of it is good, bad or neutral."""
+    """How a number changed, as a badge; ``more_is`` says whether more of it is good, bad or
+    neutral.
+    """
     if ratio is None:
         return ""
     direction = "up" if ratio > 0 else "down" if ratio < 0 else "same"
@@ -101,7 +111,12 @@ def change(ratio: float | None, more_is: str = "neutral") -> SafeString | str:
         mood = "good" if (ratio > 0) == (more_is == "good") else "bad"
     arrow = {"up": "▲", "down": "▼", "same": "■"}[direction]
     shown = f"{abs(ratio):.0%}" if abs(ratio) < 10 else f"{abs(ratio):,.0f}×"
-    return format_html('<span class="kz-change kz-{}" title="Compared with the period before">{} {}</span>', mood, arrow, shown)
+    return format_html(
+        '<span class="kz-change kz-{}" title="Compared with the period before">{} {}</span>',
+        mood,
+        arrow,
+        shown,
+    )
 
 
 @register.filter

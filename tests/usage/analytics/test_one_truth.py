@@ -1,4 +1,6 @@
-"""Invariant 1: every answer equals the same question asked of the stored traces and observations, in plain Python."""
+"""Invariant 1: every answer equals the same question asked of the stored traces and observations,
+in plain Python.
+"""
 
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
@@ -26,7 +28,14 @@ from usage.rollups.sketches import bucket_of, latency_of
 pytestmark = pytest.mark.django_db
 
 moments = moments_around(NOON)
-zones = st.sampled_from([ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata"), ZoneInfo("America/New_York"), ZoneInfo("Asia/Kathmandu")])
+zones = st.sampled_from(
+    [
+        ZoneInfo("UTC"),
+        ZoneInfo("Asia/Kolkata"),
+        ZoneInfo("America/New_York"),
+        ZoneInfo("Asia/Kathmandu"),
+    ]
+)
 
 
 def stored_traces() -> QuerySet[Trace]:
@@ -36,11 +45,15 @@ def stored_traces() -> QuerySet[Trace]:
 
 def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dict[str, Any]:
     """The numbers of the traces, by adding up; of some models where they are named."""
-    numbers: dict[str, Any] = dict.fromkeys(["total_traces", "failed_traces", "total_tokens", "unpriced_observations"], 0)
+    numbers: dict[str, Any] = dict.fromkeys(
+        ["total_traces", "failed_traces", "total_tokens", "unpriced_observations"], 0
+    )
     cost, credits, latencies, users, priced, rated = Decimal(0), Decimal(0), [], set(), 0, 0
     for trace in traces:
         steps = [
-            one for one in trace.billed_observations.all() if one.cost_source != "no_usage" or (models == {""} and one.credits is not None)
+            one
+            for one in trace.billed_observations.all()
+            if one.cost_source != "no_usage" or (models == {""} and one.credits is not None)
         ]
         if models is not None:
             steps = [one for one in steps if one.model in models]
@@ -54,7 +67,14 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
         cost += sum((one.cost_usd or 0 for one in steps), Decimal(0))
         if trace.credits is not None:
             rated += 1
-            credits += sum((one.credits or 0 for one in trace.billed_observations.all() if models is None or one in steps), Decimal(0))
+            credits += sum(
+                (
+                    one.credits or 0
+                    for one in trace.billed_observations.all()
+                    if models is None or one in steps
+                ),
+                Decimal(0),
+            )
         if trace.latency_ms is not None:
             latencies.append(trace.latency_ms)
         if trace.tenant_id and trace.user_id:
@@ -83,30 +103,48 @@ def in_scope(scope: Scope, filters: Filters, trace: Trace) -> bool:
             not filters.user_ids or trace.user_id in filters.user_ids,
             not filters.flow_ids or trace.flow_id in filters.flow_ids,
             not filters.project_ids or trace.project_id in filters.project_ids,
-            len(set(filters.statuses)) != 1 or trace.is_failed == (filters.statuses[0] is Status.FAILED),
+            len(set(filters.statuses)) != 1
+            or trace.is_failed == (filters.statuses[0] is Status.FAILED),
         )
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
-def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection, people: People, data: st.DataObject) -> None:
+def test_every_answer_is_what_the_facts_say(
+    bare_connection: LangfuseConnection, people: People, data: st.DataObject
+) -> None:
     with transaction.atomic():
         draw_usage(data, bare_connection, people)
         start, end = sorted([data.draw(moments), data.draw(moments)])
         if data.draw(st.booleans(), label="on full hours"):
             start, end = start.replace(minute=0), end.replace(minute=0)
         if data.draw(st.booleans(), label="on full days"):
-            start, end = start.replace(hour=0, minute=0), end.replace(hour=0, minute=0) + timedelta(days=1)
+            start, end = (
+                start.replace(hour=0, minute=0),
+                end.replace(hour=0, minute=0) + timedelta(days=1),
+            )
         period = Period(start, end, data.draw(zones))
-        scope = data.draw(st.sampled_from([Scope(), Scope(tenant_id=people.acme.pk), Scope(user_id=people.acme_user.pk)]))
+        scope = data.draw(
+            st.sampled_from(
+                [Scope(), Scope(tenant_id=people.acme.pk), Scope(user_id=people.acme_user.pk)]
+            )
+        )
         filters = Filters(
             tenant_ids=data.draw(st.sampled_from([(), (people.acme.pk, people.globex.pk)])),
             user_ids=data.draw(st.sampled_from([(), (people.acme_user.pk, people.globex_user.pk)])),
             flow_ids=data.draw(st.sampled_from([(), ("f1",)])),
             project_ids=data.draw(st.sampled_from([(), ("p1", "")])),
             models=data.draw(st.sampled_from([(), (), ("m1",), ("m1", "m2")])),
-            statuses=data.draw(st.sampled_from([(), (Status.FAILED,), (Status.SUCCESS,), (Status.FAILED, Status.SUCCESS)])),
+            statuses=data.draw(
+                st.sampled_from(
+                    [(), (Status.FAILED,), (Status.SUCCESS,), (Status.FAILED, Status.SUCCESS)]
+                )
+            ),
         )
         traces = [one for one in stored_traces() if in_scope(scope, filters, one)]
         within = [one for one in traces if period.start <= one.start_time < period.end]
@@ -117,26 +155,67 @@ def test_every_answer_is_what_the_facts_say(bare_connection: LangfuseConnection,
             series = queries.time_series(scope, period, granularity, filters)
             assert [(one[0], one[1]) for one in series] == buckets(period, granularity)
             for bucket_start, bucket_end, numbers in series:
-                assert same(numbers, plain((one for one in within if bucket_start <= one.start_time < bucket_end), models))
+                assert same(
+                    numbers,
+                    plain(
+                        (one for one in within if bucket_start <= one.start_time < bucket_end),
+                        models,
+                    ),
+                )
         for dimension in Dimension:
             check_breakdown(dimension, scope, period, filters, within)
-        check_top(Dimension.USER, lambda trace: trace.user_id, scope, period, filters, [one for one in within if one.is_attributed])
-        check_top(Dimension.TENANT, lambda trace: trace.tenant_id, scope, period, filters, [one for one in within if one.is_attributed])
-        check_top(Dimension.FLOW, lambda trace: trace.flow_id, scope, period, filters, [one for one in within if one.flow_id])
+        check_top(
+            Dimension.USER,
+            lambda trace: trace.user_id,
+            scope,
+            period,
+            filters,
+            [one for one in within if one.is_attributed],
+        )
+        check_top(
+            Dimension.TENANT,
+            lambda trace: trace.tenant_id,
+            scope,
+            period,
+            filters,
+            [one for one in within if one.is_attributed],
+        )
+        check_top(
+            Dimension.FLOW,
+            lambda trace: trace.flow_id,
+            scope,
+            period,
+            filters,
+            [one for one in within if one.flow_id],
+        )
         everything = [one for one in stored_traces() if start <= one.start_time < end]
         owned = [one for one in everything if one.is_attributed]
         assert queries.active_tenants(period) == len({one.tenant_id for one in owned})
-        assert same(queries.unattributed(period), plain(one for one in everything if not one.is_attributed))
+        assert same(
+            queries.unattributed(period), plain(one for one in everything if not one.is_attributed)
+        )
         transaction.set_rollback(True)
 
 
 def check_top(
-    dimension: Dimension, key: Callable[[Trace], Any], scope: Scope, period: Period, filters: Filters, traces: list[Trace]
+    dimension: Dimension,
+    key: Callable[[Trace], Any],
+    scope: Scope,
+    period: Period,
+    filters: Filters,
+    traces: list[Trace],
 ) -> None:
     """The list is by the metric, in whole, and says when each was last active."""
     models = set(filters.models) or None
-    groups = {one: [trace for trace in traces if key(trace) == one] for one in {key(trace) for trace in traces}}
-    tokens = {one: numbers["total_tokens"] for one, group in groups.items() if (numbers := plain(group, models))["total_traces"]}
+    groups = {
+        one: [trace for trace in traces if key(trace) == one]
+        for one in {key(trace) for trace in traces}
+    }
+    tokens = {
+        one: numbers["total_tokens"]
+        for one, group in groups.items()
+        if (numbers := plain(group, models))["total_traces"]
+    }
     rows = queries.top(dimension, scope, period, queries.Metric.TOKENS, 2, filters)
     assert [row.numbers.total_tokens for row in rows] == sorted(tokens.values(), reverse=True)[:2]
     for row in rows:
@@ -145,14 +224,25 @@ def check_top(
         assert row.last_activity == max(trace.start_time for trace in counted)
 
 
-def check_breakdown(dimension: Dimension, scope: Scope, period: Period, filters: Filters, within: list[Trace]) -> None:
+def check_breakdown(
+    dimension: Dimension, scope: Scope, period: Period, filters: Filters, within: list[Trace]
+) -> None:
     rows = queries.breakdown(dimension, scope, period, filters)
     expected: dict[Any, dict[str, Any]] = {}
     if dimension is Dimension.MODEL:
-        models = {step.model for trace in within for step in trace.billed_observations.all() if step.cost_source != "no_usage"}
+        models = {
+            step.model
+            for trace in within
+            for step in trace.billed_observations.all()
+            if step.cost_source != "no_usage"
+        }
         models &= set(filters.models) or models
         expected = {model: plain(within, {model}) for model in models}
-        without = [trace for trace in within if all(step.cost_source == "no_usage" for step in trace.billed_observations.all())]
+        without = [
+            trace
+            for trace in within
+            if all(step.cost_source == "no_usage" for step in trace.billed_observations.all())
+        ]
         rows = [row for row in rows if row.key != ""] if without and "" not in models else rows
     else:
         for trace in within:
@@ -193,7 +283,12 @@ def test_a_top_list_is_ordered_and_leaves_out_nobody(some_usage: None, people: P
         people.acme_user.pk,
         people.acme_colleague.pk,
     ]
-    assert [row.key for row in top(Dimension.USER, Scope(), period, limit=1)] == [people.globex_user.pk]
+    assert [row.key for row in top(Dimension.USER, Scope(), period, limit=1)] == [
+        people.globex_user.pk
+    ]
     by_traces = top(Dimension.TENANT, Scope(), period, metric=queries.Metric.TRACES)
-    assert [(row.label, row.numbers.total_traces) for row in by_traces] == [("Acme", 3), ("Globex", 2)]
+    assert [(row.label, row.numbers.total_traces) for row in by_traces] == [
+        ("Acme", 3),
+        ("Globex", 2),
+    ]
     assert by_traces[0].last_activity == NOON + timedelta(hours=30)

@@ -22,7 +22,9 @@ def at(half_hours: int) -> datetime:
 
 
 moments = st.integers(0, HALF_HOURS).map(at)
-granularity_sets = st.sets(st.sampled_from(list(Granularity))).map(lambda chosen: tuple(one for one in Granularity if one in chosen))
+granularity_sets = st.sets(st.sampled_from(list(Granularity))).map(
+    lambda chosen: tuple(one for one in Granularity if one in chosen)
+)
 
 
 def covered(*pieces: tuple[int, Pieces]) -> Counter[datetime]:
@@ -46,13 +48,25 @@ def periods_read(pieces: Iterable[Piece]) -> Iterable[tuple[Granularity, datetim
         assert start == piece.end
 
 
-@given(moments, moments, moments, granularity_sets, st.lists(st.tuples(st.sampled_from(list(Granularity)), moments)))
+@given(
+    moments,
+    moments,
+    moments,
+    granularity_sets,
+    st.lists(st.tuples(st.sampled_from(list(Granularity)), moments)),
+)
 def test_both_cuts_come_to_the_period_and_read_nothing_unreliable(
-    one: datetime, other: datetime, now: datetime, granularities: tuple[Granularity, ...], stale: list[tuple[Granularity, datetime]]
+    one: datetime,
+    other: datetime,
+    now: datetime,
+    granularities: tuple[Granularity, ...],
+    stale: list[tuple[Granularity, datetime]],
 ) -> None:
     start, end = min(one, other), max(one, other)
     unreliable = {
-        granularity: frozenset(period_of(granularity, moment)[0] for this, moment in stale if this is granularity)
+        granularity: frozenset(
+            period_of(granularity, moment)[0] for this, moment in stale if this is granularity
+        )
         for granularity in Granularity
     }
     expected = Counter(at(number) for number in range(HALF_HOURS) if start <= at(number) < end)
@@ -70,14 +84,24 @@ def test_thirty_days_of_users_are_a_month_and_a_week_less_their_beginnings() -> 
     assert [(one.granularity, one.start.day) for one in added.built] == [(WEEK, 26), (MONTH, 1)]
     assert not added.facts
     in_the_past = [one for one in (*taken.built, *taken.facts) if one.start < end]
-    assert [(one.granularity, one.start.day, one.end.day) for one in in_the_past] == [(DAY, 1, 2), (None, 26, 26)]
+    assert [(one.granularity, one.start.day, one.end.day) for one in in_the_past] == [
+        (DAY, 1, 2),
+        (None, 26, 26),
+    ]
 
 
 def test_a_day_of_a_zone_is_a_day_and_two_hours() -> None:
     start, end = datetime(2026, 11, 3, 23, tzinfo=UTC), datetime(2026, 11, 4, 23, tzinfo=UTC)
-    added, taken = cut_by_difference([(start, end)], (HOUR, DAY, MONTH), NEVER_STALE, now=end + timedelta(days=7))
-    assert [(one.granularity, one.start.day, one.start.hour) for one in added.built] == [(HOUR, 3, 23), (DAY, 4, 0)]
-    assert [(one.granularity, one.start.day, one.start.hour) for one in taken.built] == [(HOUR, 4, 23)]
+    added, taken = cut_by_difference(
+        [(start, end)], (HOUR, DAY, MONTH), NEVER_STALE, now=end + timedelta(days=7)
+    )
+    assert [(one.granularity, one.start.day, one.start.hour) for one in added.built] == [
+        (HOUR, 3, 23),
+        (DAY, 4, 0),
+    ]
+    assert [(one.granularity, one.start.day, one.start.hour) for one in taken.built] == [
+        (HOUR, 4, 23)
+    ]
     assert not added.facts
     assert not taken.facts
 

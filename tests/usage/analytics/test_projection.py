@@ -43,7 +43,11 @@ def test_today_is_expected_to_use_what_its_average_has_left() -> None:
 
 
 def test_credits_run_out_on_the_day_that_uses_the_last() -> None:
-    forecast = Forecast(date(2026, 11, 27), 100, Pattern.of([(day, 100 if day.weekday() < 5 else 0) for day in DAYS]))
+    forecast = Forecast(
+        date(2026, 11, 27),
+        100,
+        Pattern.of([(day, 100 if day.weekday() < 5 else 0) for day in DAYS]),
+    )
     assert forecast.day_of(Decimal(150)) == date(2026, 12, 1)
     assert forecast.day_of(Decimal(-1)) == date(2026, 11, 27)
 
@@ -61,4 +65,6 @@ def test_a_month_of_a_user(people: People, use: Callable[..., None]) -> None:
     assert found.credits_exact == found.credits_low == found.credits_high == Decimal("11.4") * 21
     assert found.total_cost_usd == Decimal("0.06") * 21
     Tenant.objects.filter(pk=people.acme.pk).update(timezone=ZONE.key)
-    assert exhaustion_date(User.objects.get(pk=people.acme_user.pk), Decimal(30), now) == date(2026, 11, 23)
+    assert exhaustion_date(User.objects.get(pk=people.acme_user.pk), Decimal(30), now) == date(
+        2026, 11, 23
+    )

@@ -44,20 +44,31 @@ def test_platform_stats(people: People, api: Callable[..., Any]) -> None:
         "total_users": 7,
     }
     assert {name: body[name] for name in expected} == expected
-    assert (body["unattributed"]["total_traces"], body["unattributed"]["total_cost_usd"]) == (1, "0.250000000000")
+    assert (body["unattributed"]["total_traces"], body["unattributed"]["total_cost_usd"]) == (
+        1,
+        "0.250000000000",
+    )
     assert body["unattributed"]["credits_exact"] is None
     assert body["previous_period"]["total_traces"] == 0
     assert body["change"]["total_traces"] is None
 
 
 def test_tenant_stats_and_its_change(people: People, api: Callable[..., Any]) -> None:
-    body = api(people.acme_admin, f"tenant/{people.acme.pk}/stats", start_date="2026-11-11", end_date="2026-11-11", tz="UTC").json()
+    body = api(
+        people.acme_admin,
+        f"tenant/{people.acme.pk}/stats",
+        start_date="2026-11-11",
+        end_date="2026-11-11",
+        tz="UTC",
+    ).json()
     assert (body["tenant_id"], body["name"]) == (str(people.acme.pk), "Acme")
     assert (body["total_traces"], body["previous_period"]["total_traces"]) == (1, 2)
     assert body["change"]["total_traces"] == -0.5
 
 
-def test_user_stats_have_a_projection(people: People, use: Callable[..., None], api: Callable[..., Any]) -> None:
+def test_user_stats_have_a_projection(
+    people: People, use: Callable[..., None], api: Callable[..., Any]
+) -> None:
     use(people.acme_user, "0.06", start=timezone.now() - timedelta(hours=1))
     body = api(people.acme_user, "user/me/stats").json()
     assert (body["user_id"], body["username"]) == (str(people.acme_user.pk), "ann")
@@ -65,7 +76,9 @@ def test_user_stats_have_a_projection(people: People, use: Callable[..., None], 
 
 
 def test_a_series_has_its_empty_periods(people: People, api: Callable[..., Any]) -> None:
-    body = api(people.acme_user, "time-series", start_date="2026-11-09", end_date="2026-11-12", tz="UTC").json()
+    body = api(
+        people.acme_user, "time-series", start_date="2026-11-09", end_date="2026-11-12", tz="UTC"
+    ).json()
     assert body["granularity"] == "day"
     assert [point["total_traces"] for point in body["series"]] == [0, 1, 1, 0]
     assert body["series"][0]["total_cost_usd"] == "0.000000000000"
@@ -73,23 +86,35 @@ def test_a_series_has_its_empty_periods(people: People, api: Callable[..., Any])
 
 
 def test_days_are_the_tenants_by_default(people: People, api: Callable[..., Any]) -> None:
-    body = api(people.globex_user, "time-series", start_date="2026-11-10", end_date="2026-11-10").json()
+    body = api(
+        people.globex_user, "time-series", start_date="2026-11-10", end_date="2026-11-10"
+    ).json()
     assert body["period_start"] == "2026-11-09T18:30:00Z"
 
 
 def test_top_lists(people: People, api: Callable[..., Any]) -> None:
     users = api(people.platform_admin, "top-users", limit=2, **NOVEMBER).json()["results"]
-    assert [(one["username"], one["tenant_id"]) for one in users] == [("gus", str(people.globex.pk)), ("ann", str(people.acme.pk))]
+    assert [(one["username"], one["tenant_id"]) for one in users] == [
+        ("gus", str(people.globex.pk)),
+        ("ann", str(people.acme.pk)),
+    ]
     by_traces = api(people.acme_admin, "top-users", metric="traces", **NOVEMBER).json()["results"]
     assert [(one["username"], one["total_traces"]) for one in by_traces] == [("ann", 2), ("bob", 1)]
     assert by_traces[0]["last_activity"] == "2026-11-11T18:00:00Z"
     flows = api(people.acme_admin, "top-flows", **NOVEMBER).json()["results"]
-    assert [(one["flow_name"], one["project_id"]) for one in flows] == [("Triage", str(people.project.pk)), ("unknown-flow", None)]
+    assert [(one["flow_name"], one["project_id"]) for one in flows] == [
+        ("Triage", str(people.project.pk)),
+        ("unknown-flow", None),
+    ]
 
 
 @pytest.mark.parametrize("group_by", ["model", "tenant", "user", "flow", "project"])
-def test_shares_of_a_breakdown_sum_to_one(people: People, api: Callable[..., Any], group_by: str) -> None:
-    rows = api(people.platform_admin, "cost-breakdown", group_by=group_by, **NOVEMBER).json()["results"]
+def test_shares_of_a_breakdown_sum_to_one(
+    people: People, api: Callable[..., Any], group_by: str
+) -> None:
+    rows = api(people.platform_admin, "cost-breakdown", group_by=group_by, **NOVEMBER).json()[
+        "results"
+    ]
     assert sum(row["share"] for row in rows) == pytest.approx(1, abs=1e-12)
     assert sum(row["total_traces"] for row in rows) == 6
 
@@ -97,7 +122,10 @@ def test_shares_of_a_breakdown_sum_to_one(people: People, api: Callable[..., Any
 def test_filters_combine_and_repeat(people: People, api: Callable[..., Any]) -> None:
     client = APIClient()
     client.force_login(people.platform_admin)
-    query = f"start_date=2026-11-01&end_date=2026-11-30&model=gpt-5&model=gpt-4o&tenant_id={people.acme.pk}&status=success"
+    query = (
+        "start_date=2026-11-01&end_date=2026-11-30&model=gpt-5&model=gpt-4o"
+        f"&tenant_id={people.acme.pk}&status=success"
+    )
     rows = client.get(f"/api/v2/analytics/cost-breakdown?{query}").json()["results"]
     assert [(row["key"], row["total_traces"]) for row in rows] == [("gpt-4o", 1), ("gpt-5", 1)]
 
@@ -106,11 +134,21 @@ def test_filters_combine_and_repeat(people: People, api: Callable[..., Any]) -> 
     ("path", "query", "parameter", "words"),
     [
         ("time-series", {"granularity": "minute"}, "granularity", "minute"),
-        ("time-series", {"granularity": "hour", "start_date": "2026-01-01"}, "granularity", "31 days"),
+        (
+            "time-series",
+            {"granularity": "hour", "start_date": "2026-01-01"},
+            "granularity",
+            "31 days",
+        ),
         ("time-series", {"tz": "Mars/Olympus"}, "tz", "Mars/Olympus"),
         ("time-series", {"start_date": "yesterday"}, "start_date", "yesterday"),
         ("time-series", {"start_date": "2026-11-31"}, "start_date", "2026-11-31"),
-        ("time-series", {"start_date": "2026-11-10", "end_date": "2026-11-09"}, "end_date", "not after"),
+        (
+            "time-series",
+            {"start_date": "2026-11-10", "end_date": "2026-11-09"},
+            "end_date",
+            "not after",
+        ),
         ("time-series", {"end_date": "9999-12-31"}, "end_date", "out of range"),
         ("top-users", {"limit": "0"}, "limit", "1"),
         ("top-users", {"limit": "1001"}, "limit", "1000"),
@@ -121,7 +159,12 @@ def test_filters_combine_and_repeat(people: People, api: Callable[..., Any]) -> 
     ],
 )
 def test_bad_parameters_are_named(
-    people: People, api: Callable[..., Any], path: str, query: dict[str, str], parameter: str, words: str
+    people: People,
+    api: Callable[..., Any],
+    path: str,
+    query: dict[str, str],
+    parameter: str,
+    words: str,
 ) -> None:
     answer = api(people.platform_admin, path, **query)
     assert answer.status_code == 400
@@ -131,7 +174,9 @@ def test_bad_parameters_are_named(
     assert words in body["errors"][0]["detail"]
 
 
-def test_an_unchanged_answer_is_304(people: People, api: Callable[..., Any], use: Callable[..., None]) -> None:
+def test_an_unchanged_answer_is_304(
+    people: People, api: Callable[..., Any], use: Callable[..., None]
+) -> None:
     client = APIClient()
     client.force_login(people.acme_admin)
     address = "/api/v2/analytics/top-users?start_date=2026-11-01&end_date=2026-11-30"
@@ -141,9 +186,16 @@ def test_an_unchanged_answer_is_304(people: People, api: Callable[..., Any], use
     assert client.get(address, headers={"If-None-Match": etag}).status_code == 200
 
 
-def test_lists_and_series_can_be_had_as_csv(people: People, api: Callable[..., Any], use: Callable[..., None]) -> None:
+def test_lists_and_series_can_be_had_as_csv(
+    people: People, api: Callable[..., Any], use: Callable[..., None]
+) -> None:
     use(people.acme_user, "1", model="=cmd()")
-    for path, rows in (("time-series", 30), ("top-users", 2), ("top-flows", 2), ("cost-breakdown", 3)):
+    for path, rows in (
+        ("time-series", 30),
+        ("top-users", 2),
+        ("top-flows", 2),
+        ("cost-breakdown", 3),
+    ):
         answer = api(people.acme_admin, path, format="csv", **NOVEMBER)
         assert answer["Content-Type"].startswith("text/csv")
         assert f'filename="{path}.csv"' in answer["Content-Disposition"]
@@ -154,7 +206,9 @@ def test_lists_and_series_can_be_had_as_csv(people: People, api: Callable[..., A
     assert api(people.acme_admin, "top-users", format="csv", limit="x").status_code == 400
 
 
-def test_it_says_up_to_when_it_is_complete(people: People, api: Callable[..., Any], bare_connection: LangfuseConnection) -> None:
+def test_it_says_up_to_when_it_is_complete(
+    people: People, api: Callable[..., Any], bare_connection: LangfuseConnection
+) -> None:
     assert api(people.acme_admin, "top-users").json()["complete_through"] is None
     for hour, through in ((0, 60), (1, 60), (2, 20), (3, 0)):
         start = NOON + timedelta(hours=hour)
@@ -168,7 +222,9 @@ def test_it_says_up_to_when_it_is_complete(people: People, api: Callable[..., An
     assert api(people.acme_admin, "top-users").json()["complete_through"] == "2026-11-10T14:20:00Z"
 
 
-def test_a_bearer_token_opens_the_api_until_it_expires_or_is_revoked(people: People, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bearer_token_opens_the_api_until_it_expires_or_is_revoked(
+    people: People, capsys: pytest.CaptureFixture[str]
+) -> None:
     call_command("create_token", "ann", "--days", "1")
     token = capsys.readouterr().out.strip()
     client = APIClient(headers={"Authorization": f"Bearer {token}"})
@@ -179,7 +235,9 @@ def test_a_bearer_token_opens_the_api_until_it_expires_or_is_revoked(people: Peo
     assert client.get(address).status_code == 401
 
 
-def test_a_token_of_scope_credits_opens_nothing_else(people: People, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_token_of_scope_credits_opens_nothing_else(
+    people: People, capsys: pytest.CaptureFixture[str]
+) -> None:
     call_command("create_token", "ann", "--scope", "credits")
     client = APIClient(headers={"Authorization": f"Bearer {capsys.readouterr().out.strip()}"})
     assert client.get("/api/v2/credits/status").status_code == 200
@@ -213,18 +271,44 @@ QUERY_BUDGET = 20
 @pytest.mark.parametrize("built", [True, False])
 @pytest.mark.parametrize(
     "path",
-    ["platform/stats", "time-series", "top-users", "top-flows", "cost-breakdown", "cost-breakdown?group_by=user", "top-tenants"]
-    + ["tenant/{tenant}/stats", "user/{user}/stats", "traces", "anomalies", "sync/status", "unpriced", "/api/v2/credits/transactions"],
+    [
+        "platform/stats",
+        "time-series",
+        "top-users",
+        "top-flows",
+        "cost-breakdown",
+        "cost-breakdown?group_by=user",
+        "top-tenants",
+    ]
+    + [
+        "tenant/{tenant}/stats",
+        "user/{user}/stats",
+        "traces",
+        "anomalies",
+        "sync/status",
+        "unpriced",
+        "/api/v2/credits/transactions",
+    ],
 )
 def test_the_number_of_queries_does_not_grow_with_the_data(
-    people: People, use: Callable[..., None], django_assert_max_num_queries: Any, path: str, built: bool
+    people: People,
+    use: Callable[..., None],
+    django_assert_max_num_queries: Any,
+    path: str,
+    built: bool,
 ) -> None:
     address, _, query = path.format(tenant=people.acme.pk, user=people.acme_user.pk).partition("?")
     address = address if address.startswith("/") else f"/api/v2/analytics/{address}"
     extra = dict([query.split("=")]) if query else {}
     for number in range(8):
         user = [people.acme_user, people.acme_colleague, people.globex_user][number % 3]
-        use(user, None if number % 2 else "0.01", model=f"m{number}", flow=f"f{number}", start=NOON + timedelta(days=number))
+        use(
+            user,
+            None if number % 2 else "0.01",
+            model=f"m{number}",
+            flow=f"f{number}",
+            start=NOON + timedelta(days=number),
+        )
     build_rollups(NOON + timedelta(days=40 if built else 2))
     client = APIClient()
     client.force_login(people.platform_admin)
@@ -232,17 +316,39 @@ def test_the_number_of_queries_does_not_grow_with_the_data(
         assert client.get(address, {**NOVEMBER, **extra}).status_code == 200
 
 
-def test_an_explanation_is_exact_text(people: People, use: Callable[..., None], api: Callable[..., Any]) -> None:
+def test_an_explanation_is_exact_text(
+    people: People, use: Callable[..., None], api: Callable[..., Any]
+) -> None:
     use(people.acme_user, None, NOON + timedelta(days=9), model="gpt-4o")
-    body = api(people.acme_user, f"traces/{Trace.objects.latest('start_time').pk}/explanation").json()
-    assert [line["amount_usd"] for line in body["observations"][0]["lines"]] == ["0.000025", "0.00005"]
-    assert (body["cost_usd"], body["billed_cost_exact"], body["credits_before_limits"]) == ("0.000075000000", "0.00007125", "0.01425")
-    assert (body["credits"], body["ledger"][0]["amount"], body["rate"]["tier"]) == ("0.014250", "-0.014250", "Professional")
+    body = api(
+        people.acme_user, f"traces/{Trace.objects.latest('start_time').pk}/explanation"
+    ).json()
+    assert [line["amount_usd"] for line in body["observations"][0]["lines"]] == [
+        "0.000025",
+        "0.00005",
+    ]
+    assert (body["cost_usd"], body["billed_cost_exact"], body["credits_before_limits"]) == (
+        "0.000075000000",
+        "0.00007125",
+        "0.01425",
+    )
+    assert (body["credits"], body["ledger"][0]["amount"], body["rate"]["tier"]) == (
+        "0.014250",
+        "-0.014250",
+        "Professional",
+    )
 
 
-def test_unpriced_models_are_listed_with_what_waits(people: People, use: Callable[..., None], api: Callable[..., Any]) -> None:
+def test_unpriced_models_are_listed_with_what_waits(
+    people: People, use: Callable[..., None], api: Callable[..., Any]
+) -> None:
     use(people.acme_user, None, model="acme-7b")
     (row,) = api(people.platform_admin, "unpriced").json()["results"]
-    assert (row["model"], row["unpriced_observations"], row["total_tokens"], row["tenants"]) == ("acme-7b", 1, 15, 1)
+    assert (row["model"], row["unpriced_observations"], row["total_tokens"], row["tenants"]) == (
+        "acme-7b",
+        1,
+        15,
+        1,
+    )
     text = api(people.platform_admin, "unpriced", format="csv").content.decode()
     assert text.splitlines()[1].startswith("acme-7b,1,15,10,5,1,2026-11-10T12:00:00Z")

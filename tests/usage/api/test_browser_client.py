@@ -19,7 +19,9 @@ NPM = shutil.which("npm")
 
 
 def test_its_types_are_of_the_current_schema() -> None:
-    assert TYPES.read_text().splitlines()[0] == header_of(current_schema()), "the API has changed: run make client"
+    assert TYPES.read_text().splitlines()[0] == header_of(current_schema()), (
+        "the API has changed: run make client"
+    )
 
 
 def token(user: User) -> str:
@@ -32,7 +34,13 @@ def token(user: User) -> str:
 def test_it_works_against_a_running_server(live_server: Any, people: People) -> None:
     grants.grant(NewGrant(people.acme_user, Decimal(10_000), Grant.Source.MANUAL, "ann"))
     if not (TOOLS / "node_modules").exists():
-        installed = subprocess.run([str(NPM), "ci", "--no-audit", "--no-fund"], cwd=TOOLS, capture_output=True, text=True, check=False)
+        installed = subprocess.run(
+            [str(NPM), "ci", "--no-audit", "--no-fund"],
+            cwd=TOOLS,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if installed.returncode:
             shutil.rmtree(TOOLS / "node_modules", ignore_errors=True)
             pytest.skip(f"the client's tools can't be installed here: {installed.stderr[-300:]}")
@@ -48,6 +56,12 @@ def test_it_works_against_a_running_server(live_server: Any, people: People) -> 
     }
     for script in ("check", "test"):
         done = subprocess.run(
-            [str(NPM), "run", script], cwd=TOOLS, env=environment, capture_output=True, text=True, timeout=300, check=False
+            [str(NPM), "run", script],
+            cwd=TOOLS,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]

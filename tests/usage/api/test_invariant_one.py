@@ -1,4 +1,6 @@
-"""Invariant 1 at the endpoints: what each answers is what a plain SQL question over the facts says, whoever asks, when and of what."""
+"""Invariant 1 at the endpoints: what each answers is what a plain SQL question over the facts says,
+whoever asks, when and of what.
+"""
 
 import csv
 import io
@@ -18,17 +20,44 @@ from hypothesis import strategies as st
 
 from kluisz_analytics.tenants.models import Tenant, User
 from tests.conftest import NOON, People
-from tests.usage.api.plain_sql import OWNED, Where, answers, differences, fetched, moment, nothing, text_of
+from tests.usage.api.plain_sql import (
+    OWNED,
+    Where,
+    answers,
+    differences,
+    fetched,
+    moment,
+    nothing,
+    text_of,
+)
 from tests.usage.random_usage import draw_usage, moments_around
 from usage.models import LangfuseConnection
 
 pytestmark = pytest.mark.django_db
 
 Api = Callable[..., Any]
-# Around no, and around three changes of the clock: Amsterdam's, New York's, and Lord Howe's of half an hour.
-CENTRES = [NOON, datetime(2026, 10, 25, 1, tzinfo=UTC), datetime(2026, 11, 1, 6, tzinfo=UTC), datetime(2026, 10, 3, 15, 30, tzinfo=UTC)]
-ZONES = ["UTC", "Europe/Amsterdam", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe"]
-METRICS = {"credits": "credits_exact", "cost": "total_cost_usd", "tokens": "total_tokens", "traces": "total_traces"}
+# Around no, and around three changes of the clock: Amsterdam's, New York's, and Lord Howe's of half
+# an hour.
+CENTRES = [
+    NOON,
+    datetime(2026, 10, 25, 1, tzinfo=UTC),
+    datetime(2026, 11, 1, 6, tzinfo=UTC),
+    datetime(2026, 10, 3, 15, 30, tzinfo=UTC),
+]
+ZONES = [
+    "UTC",
+    "Europe/Amsterdam",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",
+]
+METRICS = {
+    "credits": "credits_exact",
+    "cost": "total_cost_usd",
+    "tokens": "total_tokens",
+    "traces": "total_traces",
+}
 GROUPS = {
     "model": "COALESCE(o.model, '')",
     "tenant": f"CASE WHEN {OWNED} THEN t.tenant_id END",
@@ -54,7 +83,10 @@ class Asking:
         response = self.api(self.viewer, path, **self.times, **query)
         assert response.status_code == 200, (path, query, response.content)
         body = response.json()
-        assert (moment(body["period_start"]), moment(body["period_end"])) == (moment(self.start), moment(self.end)), path
+        assert (moment(body["period_start"]), moment(body["period_end"])) == (
+            moment(self.start),
+            moment(self.end),
+        ), path
         return body
 
     def rows(self, path: str, **query: Any) -> list[dict[str, Any]]:
@@ -63,7 +95,9 @@ class Asking:
         download = self.api(self.viewer, path, **self.times, **self.filters, **query, format="csv")
         content = download.getvalue() if download.streaming else download.content
         lines = list(csv.DictReader(io.StringIO(content.decode())))
-        assert [line["total_tokens"] for line in lines] == [str(row["total_tokens"]) for row in rows]
+        assert [line["total_tokens"] for line in lines] == [
+            str(row["total_tokens"]) for row in rows
+        ]
         assert [line["total_traces"] for line in lines if "total_traces" in line] == [
             str(row["total_traces"]) for row in rows if "total_traces" in row
         ]
@@ -77,16 +111,24 @@ class Asking:
             return where.also(OWNED).also("t.tenant_id = %s", self.viewer.tenant_id)
         return where.also(OWNED).also("t.user_id = %s", self.viewer.pk)
 
-    def within(self, where: Where, start: datetime | None = None, end: datetime | None = None) -> Where:
-        return where.also("t.start_time >= %s AND t.start_time < %s", start or self.start, end or self.end)
+    def within(
+        self, where: Where, start: datetime | None = None, end: datetime | None = None
+    ) -> Where:
+        return where.also(
+            "t.start_time >= %s AND t.start_time < %s", start or self.start, end or self.end
+        )
 
     def filtered(self) -> Where:
         """The scope, the period and the filters."""
         where, filters = self.within(self.scope()), self.filters
         if filters.get("tenant_id") or filters.get("user_id"):
             where = where.also(OWNED)
-        where = where.among("t.tenant_id", filters.get("tenant_id", ())).among("t.user_id", filters.get("user_id", ()))
-        where = where.among("t.flow_id", filters.get("flow_id", ())).among("t.project_id", filters.get("project_id", ()))
+        where = where.among("t.tenant_id", filters.get("tenant_id", ())).among(
+            "t.user_id", filters.get("user_id", ())
+        )
+        where = where.among("t.flow_id", filters.get("flow_id", ())).among(
+            "t.project_id", filters.get("project_id", ())
+        )
         where = where.among("o.model", filters.get("model", ()))
         statuses = set(filters.get("status", ()))
         if len(statuses) == 1:
@@ -94,7 +136,9 @@ class Asking:
         return where
 
 
-def draw_times(data: st.DataObject, zone: ZoneInfo, centre: datetime) -> tuple[datetime, datetime, dict[str, str]]:
+def draw_times(
+    data: st.DataObject, zone: ZoneInfo, centre: datetime
+) -> tuple[datetime, datetime, dict[str, str]]:
     """A period, as dates of the zone or as moments, and how to ask for it."""
     first, last = sorted([data.draw(moments_around(centre)), data.draw(moments_around(centre))])
     if data.draw(st.booleans(), label="by dates"):
@@ -104,7 +148,14 @@ def draw_times(data: st.DataObject, zone: ZoneInfo, centre: datetime) -> tuple[d
     if data.draw(st.booleans(), label="on full hours"):
         first, last = first.replace(minute=0), last.replace(minute=0)
     last = max(last, first + timedelta(minutes=1))
-    return first, last, {"start_date": first.isoformat().replace("+00:00", "Z"), "end_date": last.astimezone(zone).isoformat()}
+    return (
+        first,
+        last,
+        {
+            "start_date": first.isoformat().replace("+00:00", "Z"),
+            "end_date": last.astimezone(zone).isoformat(),
+        },
+    )
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -113,10 +164,17 @@ def midnight(day: date, zone: ZoneInfo) -> datetime:
 
 def draw_filters(data: st.DataObject, viewer: User, people: People) -> dict[str, Sequence[Any]]:
     """Filters that the viewer may name."""
-    tenants, users = [people.acme, people.globex], [people.acme_user, people.acme_colleague, people.globex_user]
+    tenants, users = (
+        [people.acme, people.globex],
+        [people.acme_user, people.acme_colleague, people.globex_user],
+    )
     if not viewer.is_superuser:
         tenants = [one for one in tenants if one.pk == viewer.tenant_id]
-        users = [one for one in users if one.tenant_id == viewer.tenant_id and (viewer.is_tenant_admin or one == viewer)]
+        users = [
+            one
+            for one in users
+            if one.tenant_id == viewer.tenant_id and (viewer.is_tenant_admin or one == viewer)
+        ]
     choices: dict[str, list[Any]] = {
         "tenant_id": [one.pk for one in tenants],
         "user_id": [one.pk for one in users],
@@ -125,11 +183,20 @@ def draw_filters(data: st.DataObject, viewer: User, people: People) -> dict[str,
         "model": ["m1", "m2"],
         "status": ["success", "failed"],
     }
-    named = data.draw(st.lists(st.sampled_from(sorted(choices)), unique=True, max_size=3), label="filters")
-    return {name: data.draw(st.lists(st.sampled_from(choices[name]), unique=True, min_size=1)) for name in named}
+    named = data.draw(
+        st.lists(st.sampled_from(sorted(choices)), unique=True, max_size=3), label="filters"
+    )
+    return {
+        name: data.draw(st.lists(st.sampled_from(choices[name]), unique=True, min_size=1))
+        for name in named
+    }
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_each_endpoint_answers_what_a_plain_question_over_the_facts_does(
     bare_connection: LangfuseConnection, people: People, api: Api, data: st.DataObject
@@ -147,8 +214,14 @@ def test_each_endpoint_answers_what_a_plain_question_over_the_facts_does(
         asking = Asking(api, viewer, start, end, zone, times, draw_filters(data, viewer, people))
 
         check_stats(asking, people)
-        check_series(asking, data.draw(st.sampled_from(["hour", "day", "week", "month"]), label="granularity"))
-        metric, limit = data.draw(st.sampled_from(sorted(METRICS)), label="metric"), data.draw(st.sampled_from([1, 2, 1000]))
+        check_series(
+            asking,
+            data.draw(st.sampled_from(["hour", "day", "week", "month"]), label="granularity"),
+        )
+        metric, limit = (
+            data.draw(st.sampled_from(sorted(METRICS)), label="metric"),
+            data.draw(st.sampled_from([1, 2, 1000])),
+        )
         check_top(asking, "top-users", "user_id", GROUPS["user"], metric, limit)
         check_top(asking, "top-flows", "flow_id", GROUPS["flow"], metric, limit)
         if viewer.is_superuser:
@@ -162,14 +235,18 @@ def test_each_endpoint_answers_what_a_plain_question_over_the_facts_does(
 
 
 def check_stats(asking: Asking, people: People) -> None:
-    """The summaries that the viewer may see, of the period and of the one before; filters have no part in them."""
+    """The summaries that the viewer may see, of the period and of the one before; filters have no
+    part in them.
+    """
     viewer, everywhere = asking.viewer, Where()
     if viewer.is_superuser:
         body = asking.get("platform/stats")
         check_summary(asking, body, everywhere)
         assert body["total_tenants"] == Tenant.objects.filter(is_active=True).count()
         assert body["total_users"] == User.objects.filter(is_active=True).count()
-        assert body["active_tenants"] == len(answers(asking.within(everywhere.also(OWNED)), "t.tenant_id"))
+        assert body["active_tenants"] == len(
+            answers(asking.within(everywhere.also(OWNED)), "t.tenant_id")
+        )
         expected = answers(asking.within(everywhere.also(f"NOT ({OWNED})"))).get("", nothing())
         assert differences(body["unattributed"], expected) == {}
     owned = everywhere.also(OWNED)
@@ -181,7 +258,11 @@ def check_stats(asking: Asking, people: People) -> None:
             check_summary(asking, body, owned.also("t.tenant_id = %s", people.acme.pk))
             body = asking.get(f"user/{people.acme_user.pk}/stats")
             mine = owned.also("t.user_id = %s", people.acme_user.pk)
-            check_summary(asking, body, mine if viewer.is_superuser else mine.also("t.tenant_id = %s", people.acme.pk))
+            check_summary(
+                asking,
+                body,
+                mine if viewer.is_superuser else mine.also("t.tenant_id = %s", people.acme.pk),
+            )
     else:
         check_summary(asking, asking.get("user/me/stats"), asking.scope())
 
@@ -200,11 +281,15 @@ def check_summary(asking: Asking, body: Mapping[str, Any], where: Where) -> None
         if new is None or old is None or not Decimal(str(old)):
             assert change is None, name
         else:
-            assert change == pytest.approx(float((Decimal(str(new)) - Decimal(str(old))) / Decimal(str(old))), abs=1e-6), name
+            assert change == pytest.approx(
+                float((Decimal(str(new)) - Decimal(str(old))) / Decimal(str(old))), abs=1e-6
+            ), name
 
 
 def check_series(asking: Asking, granularity: str) -> None:
-    """Each point's numbers; and the points follow each other, cut at the zone's hours, days, weeks or months."""
+    """Each point's numbers; and the points follow each other, cut at the zone's hours, days, weeks
+    or months.
+    """
     series = asking.get("time-series", granularity=granularity, **asking.filters)["series"]
     edges = [moment(point["period_start"]) for point in series] + [moment(series[-1]["period_end"])]
     assert edges[1:] == [moment(point["period_end"]) for point in series]
@@ -215,11 +300,18 @@ def check_series(asking: Asking, granularity: str) -> None:
         assert granularity == "hour" or edge.hour == 0, edge
         assert granularity != "week" or edge.weekday() == 0, edge
         assert granularity != "month" or edge.day == 1, edge
-    shortest, longest = {"hour": (0, 2), "day": (0, 26), "week": (0, 7 * 24 + 1), "month": (0, 31 * 24 + 1)}[granularity]
+    shortest, longest = {
+        "hour": (0, 2),
+        "day": (0, 26),
+        "week": (0, 7 * 24 + 1),
+        "month": (0, 31 * 24 + 1),
+    }[granularity]
     for earlier, later in pairwise(edges):
         assert timedelta(hours=shortest) < later - earlier <= timedelta(hours=longest)
     whens = " ".join(f"WHEN t.start_time < %s THEN {number}" for number in range(len(series)))
-    expected = answers(asking.filtered(), f"CASE {whens} END", [edge.replace(tzinfo=UTC) for edge in edges[1:]])
+    expected = answers(
+        asking.filtered(), f"CASE {whens} END", [edge.replace(tzinfo=UTC) for edge in edges[1:]]
+    )
     for number, point in enumerate(series):
         assert differences(point, expected.get(number, nothing())) == {}, point["period_start"]
 
@@ -229,7 +321,9 @@ def check_top(asking: Asking, path: str, name: str, key: str, metric: str, limit
     found = asking.rows(path, metric=metric, limit=limit)
     where = asking.filtered().also("t.flow_id <> ''" if name == "flow_id" else OWNED)
     expected = {text_of(key): numbers for key, numbers in answers(where, key).items()}
-    amounts = sorted((Decimal(one[METRICS[metric]] or 0) for one in expected.values()), reverse=True)
+    amounts = sorted(
+        (Decimal(one[METRICS[metric]] or 0) for one in expected.values()), reverse=True
+    )
     assert [Decimal(row[METRICS[metric]] or 0) for row in found] == amounts[:limit]
     assert len({row[name] for row in found}) == len(found)
     for row in found:
@@ -246,14 +340,19 @@ def check_top(asking: Asking, path: str, name: str, key: str, metric: str, limit
 def check_breakdown(asking: Asking, group_by: str, limit: int) -> None:
     """All usage, the costliest first; shares are of all the cost and sum to 1."""
     found = asking.rows("cost-breakdown", group_by=group_by, limit=limit)
-    expected = {text_of(key): numbers for key, numbers in answers(asking.filtered(), GROUPS[group_by]).items()}
+    expected = {
+        text_of(key): numbers
+        for key, numbers in answers(asking.filtered(), GROUPS[group_by]).items()
+    }
     costs = sorted((Decimal(one["total_cost_usd"] or 0) for one in expected.values()), reverse=True)
     assert [Decimal(row["total_cost_usd"] or 0) for row in found] == costs[:limit]
     assert len({row["key"] for row in found}) == len(found)
     for row in found:
         assert differences(row, expected[row["key"]]) == {}, (group_by, row["key"])
         if sum(costs):
-            assert row["share"] == pytest.approx(float(Decimal(row["total_cost_usd"] or 0) / sum(costs)), abs=2e-6)
+            assert row["share"] == pytest.approx(
+                float(Decimal(row["total_cost_usd"] or 0) / sum(costs)), abs=2e-6
+            )
         else:
             assert row["share"] is None
     if len(found) == len(expected) and sum(costs):
@@ -261,7 +360,8 @@ def check_breakdown(asking: Asking, group_by: str, limit: int) -> None:
 
 
 RUNS = """
-SELECT t.id, t.start_time, t.latency_ms, t.is_failed, t.total_tokens, t.cost_usd, t.credits, t.tenant_id, t.user_id
+SELECT t.id, t.start_time, t.latency_ms, t.is_failed, t.total_tokens, t.cost_usd, t.credits,
+    t.tenant_id, t.user_id
 FROM usage_trace t WHERE {where} ORDER BY t.start_time DESC, t.id DESC"""
 
 
@@ -273,12 +373,21 @@ def check_runs(asking: Asking) -> None:
         where = Asking(**{**vars(asking), "filters": {**asking.filters, "model": ()}}).filtered()
         used = "o.trace_id = t.id AND o.cost_source <> 'no_usage'"
         listed = ", ".join(["%s"] * len(models))
-        where = where.also(f"EXISTS (SELECT 1 FROM usage_observation o WHERE {used} AND o.model IN ({listed}))", *models)
+        where = where.also(
+            f"EXISTS (SELECT 1 FROM usage_observation o WHERE {used} AND o.model IN ({listed}))",
+            *models,
+        )
     expected = fetched(RUNS.format(where=where.text), where.parameters)
     rows = asking.rows("traces")
     assert [row["trace_id"] for row in rows] == [text_of(run[0]) for run in expected]
-    for row, (_, start, latency, failed, tokens, cost, credits, tenant, user) in zip(rows, expected, strict=True):
-        assert (moment(row["start_time"]), row["latency_ms"], row["total_tokens"]) == (moment(start), latency, tokens)
+    for row, (_, start, latency, failed, tokens, cost, credits, tenant, user) in zip(
+        rows, expected, strict=True
+    ):
+        assert (moment(row["start_time"]), row["latency_ms"], row["total_tokens"]) == (
+            moment(start),
+            latency,
+            tokens,
+        )
         assert row["status"] == ("failed" if failed else "success")
         assert scaled(row["cost_usd"], 12) == cost
         assert scaled(row["credits"], 6) == credits
@@ -291,7 +400,8 @@ def check_runs(asking: Asking) -> None:
 
 COSTS = """
 SELECT o.langfuse_observation_id, o.cost_usd, o.billed_cost_usd, o.credits, o.total_tokens
-FROM usage_trace t JOIN usage_observation o ON o.trace_id = t.id WHERE o.cost_source <> 'no_usage' AND {where}"""
+FROM usage_trace t JOIN usage_observation o ON o.trace_id = t.id WHERE o.cost_source <> 'no_usage'
+    AND {where}"""
 
 
 def check_costs(asking: Asking) -> None:
@@ -299,20 +409,30 @@ def check_costs(asking: Asking) -> None:
     response = asking.api(asking.viewer, "costs", **asking.times, **asking.filters)
     found = csv.DictReader(io.StringIO(response.getvalue().decode()))
     names = [("ListCost", 12), ("BilledCost", 12), ("x_Credits", 6), ("ConsumedQuantity", 0)]
-    rows = Counter((row["x_ObservationId"], *(scaled(row[name] or None, places) for name, places in names)) for row in found)
+    rows = Counter(
+        (row["x_ObservationId"], *(scaled(row[name] or None, places) for name, places in names))
+        for row in found
+    )
     where = asking.filtered()
     assert rows == Counter(fetched(COSTS.format(where=where.text), where.parameters))
 
 
 UNPRICED = """
-SELECT o.model, COUNT(*), SUM(o.total_tokens), COUNT(DISTINCT t.tenant_id) FROM usage_trace t JOIN usage_observation o ON o.trace_id = t.id
-WHERE o.cost_source = 'unpriced' AND NOT t.is_voided GROUP BY o.model ORDER BY COUNT(*) DESC, o.model"""
+SELECT o.model, COUNT(*), SUM(o.total_tokens), COUNT(DISTINCT t.tenant_id) FROM usage_trace t
+    JOIN usage_observation o ON o.trace_id = t.id
+WHERE o.cost_source = 'unpriced' AND NOT t.is_voided GROUP BY o.model ORDER BY COUNT(*) DESC,
+    o.model"""
 
 
 def check_unpriced(asking: Asking) -> None:
     rows = asking.api(asking.viewer, "unpriced").json()["results"]
-    found = [(row["model"], row["unpriced_observations"], row["total_tokens"], row["tenants"]) for row in rows]
-    assert found == [(model, count, int(tokens), tenants) for model, count, tokens, tenants in fetched(UNPRICED)]
+    found = [
+        (row["model"], row["unpriced_observations"], row["total_tokens"], row["tenants"])
+        for row in rows
+    ]
+    assert found == [
+        (model, count, int(tokens), tenants) for model, count, tokens, tenants in fetched(UNPRICED)
+    ]
 
 
 def scaled(text: str | None, places: int) -> int | None:

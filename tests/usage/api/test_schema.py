@@ -35,7 +35,15 @@ ADDRESSES = {
     "/api/v2/credits/transactions": {},
 }
 POSTED = {
-    f"/api/v2/credits/{name}" for name in ("check", "holds", "holds/{hold_id}/settle", "holds/{hold_id}/release", "grants", "refunds")
+    f"/api/v2/credits/{name}"
+    for name in (
+        "check",
+        "holds",
+        "holds/{hold_id}/settle",
+        "holds/{hold_id}/release",
+        "grants",
+        "refunds",
+    )
 }
 """Tested in tests/credits/test_api.py."""
 STREAMED = {"/api/v2/analytics/costs"}
@@ -57,22 +65,44 @@ def test_every_analytics_address_is_tested_here(schema: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("role", ["platform_admin", "acme_user", "globex_admin"])
-def test_every_answer_validates(people: People, api: Callable[..., Any], schema: dict[str, Any], address: str, role: str) -> None:
+def test_every_answer_validates(
+    people: People, api: Callable[..., Any], schema: dict[str, Any], address: str, role: str
+) -> None:
     trace = Trace.objects.filter(user=people.acme_user).earliest("start_time")
-    ids = {name: str(trace.pk if of == "acme_trace" else getattr(people, of).pk) for name, of in ADDRESSES[address].items()}
-    answer = api(getattr(people, role), address.format(**ids), start_date="2026-11-01", end_date="2026-11-30")
-    described = schema["paths"][address]["get"]["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
+    ids = {
+        name: str(trace.pk if of == "acme_trace" else getattr(people, of).pk)
+        for name, of in ADDRESSES[address].items()
+    }
+    answer = api(
+        getattr(people, role), address.format(**ids), start_date="2026-11-01", end_date="2026-11-30"
+    )
+    described = schema["paths"][address]["get"]["responses"][str(answer.status_code)]["content"][
+        "application/json"
+    ]["schema"]
     Draft202012Validator({**described, "components": schema["components"]}).validate(answer.json())
 
 
 @pytest.mark.parametrize(
-    ("path", "query"), [("time-series", {"granularity": "x"}), ("top-users", {"tenant_id": "x"}), ("top-flows", {"limit": "x"})]
+    ("path", "query"),
+    [
+        ("time-series", {"granularity": "x"}),
+        ("top-users", {"tenant_id": "x"}),
+        ("top-flows", {"limit": "x"}),
+    ],
 )
-def test_every_refusal_validates(people: People, api: Callable[..., Any], schema: dict[str, Any], path: str, query: dict[str, str]) -> None:
+def test_every_refusal_validates(
+    people: People,
+    api: Callable[..., Any],
+    schema: dict[str, Any],
+    path: str,
+    query: dict[str, str],
+) -> None:
     for user, status in ((people.acme_user, "400"), (None, "401"), (people.service, "403")):
         answer = api(user, path, **query)
         assert answer.status_code == int(status) or user is people.service
-        described = schema["paths"][f"/api/v2/analytics/{path}"]["get"]["responses"][str(answer.status_code)]
+        described = schema["paths"][f"/api/v2/analytics/{path}"]["get"]["responses"][
+            str(answer.status_code)
+        ]
         body = described["content"]["application/json"]["schema"]
         Draft202012Validator({**body, "components": schema["components"]}).validate(answer.json())
 

@@ -1,4 +1,6 @@
-"""Whatever the schema lets a caller send, no answer is a server error, and each is one that the schema describes; for every role."""
+"""Whatever the schema lets a caller send, no answer is a server error, and each is one that the
+schema describes; for every role.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,7 +16,11 @@ from drf_spectacular.generators import SchemaGenerator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from kluisz_analytics.tenants.models import User
 from tests.conftest import People
@@ -22,9 +28,16 @@ from usage.models import Trace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("some_usage")]
 DESCRIBED = SchemaGenerator().get_schema(request=None, public=True)
-OPERATIONS = [(path, method.upper()) for path, methods in DESCRIBED["paths"].items() for method in methods]
+OPERATIONS = [
+    (path, method.upper()) for path, methods in DESCRIBED["paths"].items() for method in methods
+]
 ROLES = ["platform_admin", "acme_admin", "acme_user", "globex_admin", "service", None]
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
 
 
 SECRET = "k" * 32
@@ -49,27 +62,46 @@ def cookies_of(user: User | None) -> dict[str, str]:
     return {"sessionid": client.cookies["sessionid"].value, "csrftoken": SECRET}
 
 
-@pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=[f"{method} {path}" for path, method in OPERATIONS])
-def test_no_answer_is_an_error_or_undescribed(people: People, use: Callable[..., None], path: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "method"), OPERATIONS, ids=[f"{method} {path}" for path, method in OPERATIONS]
+)
+def test_no_answer_is_an_error_or_undescribed(
+    people: People, use: Callable[..., None], path: str, method: str
+) -> None:
     operation = schemathesis.openapi.from_dict(DESCRIBED)[path][method]
     application = get_wsgi_application()
     callers = [cookies_of(getattr(people, role) if role else None) for role in ROLES]
-    ids = [str(one.pk) for one in (people.acme, people.acme_user, people.globex_user, Trace.objects.first())]
+    ids = [
+        str(one.pk)
+        for one in (people.acme, people.acme_user, people.globex_user, Trace.objects.first())
+    ]
 
     @settings(
         max_examples=40,
         deadline=None,
         database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.filter_too_much,
+        ],
     )
-    @given(case=operation.as_strategy(), caller=st.sampled_from(callers), known=st.sampled_from([None, *ids]))
+    @given(
+        case=operation.as_strategy(),
+        caller=st.sampled_from(callers),
+        known=st.sampled_from([None, *ids]),
+    )
     def check(case: Any, caller: dict[str, str], known: str | None) -> None:
         # Who is asking is decided here: an invented token or session lets nobody in.
         case.headers.pop("Authorization", None)
         case.cookies.clear()
         if known is not None:
             case.path_parameters = dict.fromkeys(case.path_parameters, known)
-        response = case.call(app=application, cookies=caller, headers={"X-CSRFToken": SECRET, "Accept-Encoding": "identity"})
+        response = case.call(
+            app=application,
+            cookies=caller,
+            headers={"X-CSRFToken": SECRET, "Accept-Encoding": "identity"},
+        )
         statuses[response.status_code] += 1
         case.validate_response(response, checks=CHECKS)
 

@@ -41,7 +41,9 @@ D = Decimal
         (figures.width, None, "0.00%"),
     ],
 )
-def test_a_number_is_shown_as_people_write_it(show: Callable[[Any], str], value: Any, text: str) -> None:
+def test_a_number_is_shown_as_people_write_it(
+    show: Callable[[Any], str], value: Any, text: str
+) -> None:
     assert show(value) == text
 
 

@@ -22,7 +22,9 @@ def page(user: object, path: str) -> tuple[int, str]:
         client.force_login(user)  # type: ignore[arg-type]
     answer = client.get(path, follow=True)
     # A token of random letters spells somebody's name now and then.
-    return answer.status_code, re.sub(r'name="csrfmiddlewaretoken" value="\w+"', "", answer.content.decode())
+    return answer.status_code, re.sub(
+        r'name="csrfmiddlewaretoken" value="\w+"', "", answer.content.decode()
+    )
 
 
 def test_home_leads_to_the_widest_dashboard_of_the_role(people: People) -> None:
@@ -38,16 +40,31 @@ def test_home_leads_to_the_widest_dashboard_of_the_role(people: People) -> None:
     assert page(people.service, "/")[0] == 403
 
 
-def test_pages_show_their_own_numbers_and_no_others(people: People, use: Callable[..., None]) -> None:
+def test_pages_show_their_own_numbers_and_no_others(
+    people: People, use: Callable[..., None]
+) -> None:
     now = timezone.now()
     use(people.acme_user, "12.34", start=now, flow=str(people.flow.pk), model="acme-only-model")
     use(people.globex_user, "56.78", start=now, model="globex-only-model")
     use(None, "3", start=now)
     status, text = page(people.platform_admin, "/platform/")
     assert status == 200
-    for shown in ("$72.12", "Acme", "Globex", "ann", "gus", "Triage", "acme-only-model", "1 runs have no known owner", "Usage over time"):
+    for shown in (
+        "$72.12",
+        "Acme",
+        "Globex",
+        "ann",
+        "gus",
+        "Triage",
+        "acme-only-model",
+        "1 runs have no known owner",
+        "Usage over time",
+    ):
         assert shown in text, shown
-    for user, path in ((people.acme_admin, "/tenants/acme/"), (people.acme_user, f"/users/{people.acme_user.pk}/")):
+    for user, path in (
+        (people.acme_admin, "/tenants/acme/"),
+        (people.acme_user, f"/users/{people.acme_user.pk}/"),
+    ):
         status, text = page(user, path)
         assert status == 200
         assert "$12.34" in text
@@ -76,17 +93,28 @@ def test_pages_show_their_own_numbers_and_no_others(people: People, use: Callabl
     ],
 )
 def test_nobody_sees_what_is_not_theirs(people: People, role: str, path: str, status: int) -> None:
-    ids = {name: getattr(people, name).pk for name in ("acme_colleague", "globex_user", "acme_user")}
+    ids = {
+        name: getattr(people, name).pk for name in ("acme_colleague", "globex_user", "acme_user")
+    }
     assert page(getattr(people, role), path.format(**ids))[0] == status
 
 
-@pytest.mark.parametrize("query", ["?days=7", "?days=1", "?start_date=2026-11-01&end_date=2026-11-02", "?start_date=2026-11-01"])
+@pytest.mark.parametrize(
+    "query",
+    ["?days=7", "?days=1", "?start_date=2026-11-01&end_date=2026-11-02", "?start_date=2026-11-01"],
+)
 def test_a_period_can_be_chosen(people: People, query: str) -> None:
     assert page(people.acme_user, f"/users/{people.acme_user.pk}/{query}")[0] == 200
 
 
 @pytest.mark.parametrize(
-    "query", ["?days=8", "?start_date=2026-11-31", "?start_date=2026-11-02&end_date=2026-11-01", "?end_date=0001-01-01"]
+    "query",
+    [
+        "?days=8",
+        "?start_date=2026-11-31",
+        "?start_date=2026-11-02&end_date=2026-11-01",
+        "?end_date=0001-01-01",
+    ],
 )
 def test_an_impossible_period_is_refused(people: People, query: str) -> None:
     assert page(people.acme_user, f"/users/{people.acme_user.pk}/{query}")[0] == 400
@@ -111,7 +139,9 @@ def test_the_admins_index_is_the_platform_view(people: People, use: Callable[...
     assert "Tenants" in text
 
 
-def test_every_model_has_its_admin_pages(people: People, use: Callable[..., None], bare_connection: LangfuseConnection) -> None:
+def test_every_model_has_its_admin_pages(
+    people: People, use: Callable[..., None], bare_connection: LangfuseConnection
+) -> None:
     use(people.acme_user, "12.34")
     client = Client()
     client.force_login(people.platform_admin)
@@ -120,27 +150,41 @@ def test_every_model_has_its_admin_pages(people: People, use: Callable[..., None
         assert client.get(reverse(f"admin:{name}_changelist")).status_code == 200, name
         first = model._default_manager.first()
         if first is not None:
-            assert client.get(reverse(f"admin:{name}_change", args=[first.pk])).status_code == 200, name
+            assert (
+                client.get(reverse(f"admin:{name}_change", args=[first.pk])).status_code == 200
+            ), name
         if model_admin.search_fields:
-            assert client.get(reverse(f"admin:{name}_changelist"), {"q": "a"}).status_code == 200, name
+            assert client.get(reverse(f"admin:{name}_changelist"), {"q": "a"}).status_code == 200, (
+                name
+            )
     from django.apps import apps
 
     from usage.models import UserNumber
 
-    ours = {model for app in ("tenants", "pricing", "credits", "usage") for model in apps.get_app_config(app).get_models()}
+    ours = {
+        model
+        for app in ("tenants", "pricing", "credits", "usage")
+        for model in apps.get_app_config(app).get_models()
+    }
     assert ours - admin.site._registry.keys() == {UserNumber}
 
 
-def test_a_connections_secret_is_never_shown(people: People, bare_connection: LangfuseConnection) -> None:
+def test_a_connections_secret_is_never_shown(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
     client = Client()
     client.force_login(people.platform_admin)
-    text = client.get(reverse("admin:usage_langfuseconnection_change", args=[bare_connection.pk])).content.decode()
+    text = client.get(
+        reverse("admin:usage_langfuseconnection_change", args=[bare_connection.pk])
+    ).content.decode()
     assert bare_connection.encrypted_secret_key not in text
     assert 'value="sk' not in text
     assert "sk" not in bare_connection.encrypted_secret_key[:2]
 
 
-def test_testing_a_connection_says_what_is_wrong(people: People, connection: LangfuseConnection) -> None:
+def test_testing_a_connection_says_what_is_wrong(
+    people: People, connection: LangfuseConnection
+) -> None:
     client = Client()
     client.force_login(people.platform_admin)
     address = f"/admin/usage/langfuseconnection/{connection.pk}/test"
@@ -150,7 +194,9 @@ def test_testing_a_connection_says_what_is_wrong(people: People, connection: Lan
     assert "refused the keys" in client.get(address, follow=True).content.decode()
 
 
-def test_an_operator_voids_a_deleted_trace_in_the_admin(people: People, use: Callable[..., None]) -> None:
+def test_an_operator_voids_a_deleted_trace_in_the_admin(
+    people: People, use: Callable[..., None]
+) -> None:
     use(people.acme_user, "0.06")
     Trace.objects.update(gone_observations=2)
     client, page = Client(), reverse("admin:usage_trace_changelist")
@@ -159,6 +205,9 @@ def test_an_operator_voids_a_deleted_trace_in_the_admin(people: People, use: Cal
     assert b"Say why" in client.post(page, chosen, follow=True).content
     answer = client.post(page, {**chosen, "reason": "A test run"}, follow=True)
     assert b"Voided 1 traces" in answer.content
-    assert (Trace.objects.get().is_voided, Account.objects.get(user=people.acme_user).used) == (True, 0)
+    assert (Trace.objects.get().is_voided, Account.objects.get(user=people.acme_user).used) == (
+        True,
+        0,
+    )
     client.post(page, {**chosen, "action": "restore_traces"}, follow=True)
     assert str(Account.objects.get(user=people.acme_user).used) == "11.400000"

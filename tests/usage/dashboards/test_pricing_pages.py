@@ -1,4 +1,6 @@
-"""The admin's pages for prices: entering, changing, importing, repricing, what if; and the page of a run."""
+"""The admin's pages for prices: entering, changing, importing, repricing, what if; and the page of
+a run.
+"""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -39,7 +41,11 @@ def filled(**fields: Any) -> dict[str, Any]:
 
 
 def errors_of(response: Any) -> str:
-    return " ".join(message for messages in response.context["adminform"].form.errors.values() for message in messages)
+    return " ".join(
+        message
+        for messages in response.context["adminform"].form.errors.values()
+        for message in messages
+    )
 
 
 def test_a_price_is_entered(admin_client: Client, people: People) -> None:
@@ -56,22 +62,34 @@ def test_a_price_is_entered(admin_client: Client, people: People) -> None:
         ({"input": "abc"}, "Enter a number."),
         ({"input": ""}, "Write a price for at least one kind of unit"),
         ({"model": "m(", "match": "pattern"}, "“m(” is not a valid pattern"),
-        ({"valid_from_0": "2026-02-01", "model": "taken"}, "“taken” has a price from 2026-01-01 00:00 until 2026-06-01 00:00 already"),
+        (
+            {"valid_from_0": "2026-02-01", "model": "taken"},
+            "“taken” has a price from 2026-01-01 00:00 until 2026-06-01 00:00 already",
+        ),
     ],
 )
-def test_what_is_no_price_is_refused_by_name(admin_client: Client, fields: dict[str, str], message: str) -> None:
+def test_what_is_no_price_is_refused_by_name(
+    admin_client: Client, fields: dict[str, str], message: str
+) -> None:
     june = NOON.replace(month=6, day=1, hour=0)
-    lists.enter_price(ModelPrice(model="taken", valid_from=june.replace(month=1), valid_until=june, input=D(1)), None)
+    lists.enter_price(
+        ModelPrice(model="taken", valid_from=june.replace(month=1), valid_until=june, input=D(1)),
+        None,
+    )
     response = admin_client.post(f"{PRICES}add/", filled(**fields))
     assert response.status_code == 200
     assert message in errors_of(response)
     assert ModelPrice.objects.count() == 1
 
 
-def test_a_changed_price_is_a_new_row_and_the_old_one_is_history(admin_client: Client, people: People) -> None:
+def test_a_changed_price_is_a_new_row_and_the_old_one_is_history(
+    admin_client: Client, people: People
+) -> None:
     old = lists.enter_price(ModelPrice(model="m", valid_from=LONG_AGO, input=D(1)), None)
     address = reverse("admin:pricing_modelprice_change", args=[old.pk])
-    assert admin_client.post(address, filled(input="3", valid_from_0="2020-01-01")).status_code == 302
+    assert (
+        admin_client.post(address, filled(input="3", valid_from_0="2020-01-01")).status_code == 302
+    )
     old.refresh_from_db()
     assert (old.input, old.withdrawn_by) == (D(1), people.platform_admin)
     assert ModelPrice.objects.filter(IN_LIST).get().input == D(3)
@@ -79,7 +97,9 @@ def test_a_changed_price_is_a_new_row_and_the_old_one_is_history(admin_client: C
     assert admin_client.get(PRICES, {"list": "all"}).context["cl"].result_count == 2
     assert admin_client.get(PRICES, {"list": "withdrawn"}).context["cl"].result_count == 1
     assert admin_client.get(address).status_code == 200
-    assert admin_client.post(address, filled(input="9")).status_code == 403, "a withdrawn price is not changed"
+    assert admin_client.post(address, filled(input="9")).status_code == 403, (
+        "a withdrawn price is not changed"
+    )
 
 
 def test_a_price_list_goes_out_and_in(admin_client: Client) -> None:
@@ -99,57 +119,112 @@ def test_a_price_list_goes_out_and_in(admin_client: Client) -> None:
         (b"", "empty"),
     ],
 )
-def test_a_price_list_that_is_none_is_refused(admin_client: Client, content: bytes, problem: str) -> None:
-    response = admin_client.post(f"{PRICES}import/", {"file": SimpleUploadedFile("prices.csv", content)})
+def test_a_price_list_that_is_none_is_refused(
+    admin_client: Client, content: bytes, problem: str
+) -> None:
+    response = admin_client.post(
+        f"{PRICES}import/", {"file": SimpleUploadedFile("prices.csv", content)}
+    )
     assert response.status_code == 200
     assert problem in response.content.decode()
     assert not ModelPrice.objects.exists()
 
 
 def test_unpriced_usage_is_one_click_from_its_price(
-    admin_client: Client, people: People, use: Callable[..., None], django_capture_on_commit_callbacks: Any
+    admin_client: Client,
+    people: People,
+    use: Callable[..., None],
+    django_capture_on_commit_callbacks: Any,
 ) -> None:
     use(people.acme_user, None, model="acme-7b")
     page = admin_client.get(reverse("admin:usage_unpricedusage"))
     ((row, url),) = page.context["rows"]
     assert row.unpriced_observations == 1
     form = admin_client.get(url).context["adminform"].form
-    assert (form.initial["model"], form.initial["precedence"], form.initial["valid_from"]) == ("acme-7b", "fallback", NOON.replace(hour=0))
+    assert (form.initial["model"], form.initial["precedence"], form.initial["valid_from"]) == (
+        "acme-7b",
+        "fallback",
+        NOON.replace(hour=0),
+    )
     with django_capture_on_commit_callbacks(execute=True):
         admin_client.post(
-            f"{PRICES}add/", filled(model="acme-7b", precedence="fallback", valid_from_0="2026-11-10", input="1000", output="1000")
+            f"{PRICES}add/",
+            filled(
+                model="acme-7b",
+                precedence="fallback",
+                valid_from_0="2026-11-10",
+                input="1000",
+                output="1000",
+            ),
         )
     assert Trace.objects.get().credits == D("2.85")
-    assert b"All usage has a price." in admin_client.get(reverse("admin:usage_unpricedusage")).content
+    assert (
+        b"All usage has a price." in admin_client.get(reverse("admin:usage_unpricedusage")).content
+    )
 
 
-def test_tiers_and_rates_are_kept_as_history(admin_client: Client, tiers: dict[str, PricingTier], people: People) -> None:
+def test_tiers_and_rates_are_kept_as_history(
+    admin_client: Client, tiers: dict[str, PricingTier], people: People
+) -> None:
     tier = tiers["Professional"]
     address = reverse("admin:pricing_pricingtier_change", args=[tier.pk])
     rows = {
-        "name": "Professional", "default_credits": "1", "default_credits_per_month": "1",
-        "rates-TOTAL_FORMS": "2", "rates-INITIAL_FORMS": "1",
-        "rates-0-id": str(tier.rates.get().pk), "rates-0-tier": str(tier.pk), "rates-0-DELETE": "on",
-        "rates-1-tier": str(tier.pk), "rates-1-valid_from_0": "2026-11-01", "rates-1-valid_from_1": "00:00:00",
-        "rates-1-credits_per_usd": "300", "rates-1-pricing_multiplier": "0.9", "rates-1-grace_credits": "5",
-    }  # fmt: skip
+        "name": "Professional",
+        "default_credits": "1",
+        "default_credits_per_month": "1",
+        "rates-TOTAL_FORMS": "2",
+        "rates-INITIAL_FORMS": "1",
+        "rates-0-id": str(tier.rates.get().pk),
+        "rates-0-tier": str(tier.pk),
+        "rates-0-DELETE": "on",
+        "rates-1-tier": str(tier.pk),
+        "rates-1-valid_from_0": "2026-11-01",
+        "rates-1-valid_from_1": "00:00:00",
+        "rates-1-credits_per_usd": "300",
+        "rates-1-pricing_multiplier": "0.9",
+        "rates-1-grace_credits": "5",
+    }
     response = admin_client.post(address, rows)
     assert response.status_code == 302, response.context and response.context["errors"]
     withdrawn, current = tier.rates.order_by("pk")
-    assert (withdrawn.withdrawn_by, current.recorded_by, current.grace_credits) == (people.platform_admin, people.platform_admin, 5)
-    for multiplier, message in (("0", "0 is not possible: write a number above 0."), ("abc", "Enter a number.")):
+    assert (withdrawn.withdrawn_by, current.recorded_by, current.grace_credits) == (
+        people.platform_admin,
+        people.platform_admin,
+        5,
+    )
+    for multiplier, message in (
+        ("0", "0 is not possible: write a number above 0."),
+        ("abc", "Enter a number."),
+    ):
         refused = admin_client.post(
-            address, {**rows, "rates-0-DELETE": "", "rates-INITIAL_FORMS": "0", "rates-1-pricing_multiplier": multiplier}
+            address,
+            {
+                **rows,
+                "rates-0-DELETE": "",
+                "rates-INITIAL_FORMS": "0",
+                "rates-1-pricing_multiplier": multiplier,
+            },
         )
         assert message in refused.content.decode()
     assert TierRate.objects.filter(tier=tier).count() == 2
 
 
-def test_a_tier_in_use_can_be_retired_and_not_deleted(admin_client: Client, tiers: dict[str, PricingTier], people: People) -> None:
+def test_a_tier_in_use_can_be_retired_and_not_deleted(
+    admin_client: Client, tiers: dict[str, PricingTier], people: People
+) -> None:
     assert (
-        admin_client.post(reverse("admin:pricing_pricingtier_delete", args=[tiers["Professional"].pk]), {"post": "yes"}).status_code == 403
+        admin_client.post(
+            reverse("admin:pricing_pricingtier_delete", args=[tiers["Professional"].pk]),
+            {"post": "yes"},
+        ).status_code
+        == 403
     )
-    assert admin_client.post(reverse("admin:pricing_pricingtier_delete", args=[tiers["Starter"].pk]), {"post": "yes"}).status_code == 302
+    assert (
+        admin_client.post(
+            reverse("admin:pricing_pricingtier_delete", args=[tiers["Starter"].pk]), {"post": "yes"}
+        ).status_code
+        == 302
+    )
     chosen = {"action": "retire", "_selected_action": str(tiers["Professional"].pk)}
     admin_client.post(reverse("admin:pricing_pricingtier_changelist"), chosen)
     tiers["Professional"].refresh_from_db()
@@ -171,20 +246,35 @@ def test_a_tier_in_use_can_be_retired_and_not_deleted(admin_client: Client, tier
     assert TierAssignment.objects.get(user=people.acme_user).withdrawn_by == people.platform_admin
 
 
-def test_repricing_is_shown_then_applied_then_undone(admin_client: Client, people: People, use: Callable[..., None]) -> None:
+def test_repricing_is_shown_then_applied_then_undone(
+    admin_client: Client, people: People, use: Callable[..., None]
+) -> None:
     use(people.acme_user, "0.06")
-    lists.enter_price(ModelPrice(model="gpt-4o", valid_from=LONG_AGO, input=D(1000), output=D(1000)), None)
-    address, period = reverse("admin:usage_repricing_add"), {"first_day": "2026-11-10", "last_day": "2026-11-10", "tenant": ""}
+    lists.enter_price(
+        ModelPrice(model="gpt-4o", valid_from=LONG_AGO, input=D(1000), output=D(1000)), None
+    )
+    address, period = (
+        reverse("admin:usage_repricing_add"),
+        {"first_day": "2026-11-10", "last_day": "2026-11-10", "tenant": ""},
+    )
     assert admin_client.get(address).status_code == 200
     shown = admin_client.get(address, period).content.decode()
     assert "−8.55" in shown
     assert Trace.objects.get().credits == D("11.4")
-    assert "Say why" in admin_client.post(address, {**period, "reason": " "}, follow=True).content.decode()
-    applied = admin_client.post(address, {**period, "reason": "Agreed"}, follow=True).content.decode()
+    assert (
+        "Say why"
+        in admin_client.post(address, {**period, "reason": " "}, follow=True).content.decode()
+    )
+    applied = admin_client.post(
+        address, {**period, "reason": "Agreed"}, follow=True
+    ).content.decode()
     assert "Agreed: applied." in applied
     repricing = Repricing.objects.get()
     assert (Trace.objects.get().credits, repricing.created_by) == (D("2.85"), people.platform_admin)
-    assert "so it can&#x27;t be stopped" in admin_client.get(f"{PREFIX}{repricing.pk}/stop", follow=True).content.decode()
+    assert (
+        "so it can&#x27;t be stopped"
+        in admin_client.get(f"{PREFIX}{repricing.pk}/stop", follow=True).content.decode()
+    )
     admin_client.get(f"{PREFIX}{repricing.pk}/undo", follow=True)
     assert Trace.objects.get().credits == D("11.4")
 
@@ -192,25 +282,42 @@ def test_repricing_is_shown_then_applied_then_undone(admin_client: Client, peopl
 PREFIX = "/admin/usage/repricing/"
 
 
-def test_from_a_trace_it_is_one_step_to_the_dry_run(admin_client: Client, people: People, use: Callable[..., None]) -> None:
+def test_from_a_trace_it_is_one_step_to_the_dry_run(
+    admin_client: Client, people: People, use: Callable[..., None]
+) -> None:
     use(people.acme_user, "0.06")
     chosen = {"action": "reprice_period", "_selected_action": str(Trace.objects.get().pk)}
     response = admin_client.post(reverse("admin:usage_trace_changelist"), chosen)
-    assert response["Location"].endswith("/repricing/add/?first_day=2026-11-10&last_day=2026-11-10&tenant=")
+    assert response["Location"].endswith(
+        "/repricing/add/?first_day=2026-11-10&last_day=2026-11-10&tenant="
+    )
 
 
 @pytest.mark.parametrize(
     ("query", "message"),
     [
         ({"first_day": "2026-11-31", "last_day": "2026-11-30"}, "Enter a valid date."),
-        ({"first_day": "2026-11-12", "last_day": "2026-11-11"}, "2026-11-11 is before the first day, 2026-11-12."),
-        ({"first_day": "2026-11-01", "last_day": "2026-11-30"}, "Choose a tier, or write two models"),
-        ({"first_day": "2026-11-01", "last_day": "2026-11-30", "model": "a"}, "Write both models, or neither."),
+        (
+            {"first_day": "2026-11-12", "last_day": "2026-11-11"},
+            "2026-11-11 is before the first day, 2026-11-12.",
+        ),
+        (
+            {"first_day": "2026-11-01", "last_day": "2026-11-30"},
+            "Choose a tier, or write two models",
+        ),
+        (
+            {"first_day": "2026-11-01", "last_day": "2026-11-30", "model": "a"},
+            "Write both models, or neither.",
+        ),
     ],
 )
-def test_an_impossible_question_is_refused(admin_client: Client, query: dict[str, str], message: str) -> None:
+def test_an_impossible_question_is_refused(
+    admin_client: Client, query: dict[str, str], message: str
+) -> None:
     response = admin_client.get(reverse("admin:usage_whatif"), query)
-    assert message in " ".join(text for texts in response.context["form"].errors.values() for text in texts)
+    assert message in " ".join(
+        text for texts in response.context["form"].errors.values() for text in texts
+    )
     assert response.status_code == 200
 
 
@@ -219,9 +326,15 @@ def test_what_if_shows_each_tenant_side_by_side(
 ) -> None:
     use(people.acme_user, "0.06")
     use(people.globex_user, "1")
-    query = {"first_day": "2026-11-01", "last_day": "2026-11-30", "tiers": [tiers["Starter"].pk, tiers["Enterprise"].pk]}
+    query = {
+        "first_day": "2026-11-01",
+        "last_day": "2026-11-30",
+        "tiers": [tiers["Starter"].pk, tiers["Enterprise"].pk],
+    }
     page = admin_client.get(reverse("admin:usage_whatif"), query)
-    assert [(label, [totals.credits for totals in row.scenarios]) for label, row in page.context["rows"]] == [
+    assert [
+        (label, [totals.credits for totals in row.scenarios]) for label, row in page.context["rows"]
+    ] == [
         ("Globex", [D(450), D(100)]),
         ("Acme", [D(27), D(6)]),
     ]
@@ -230,7 +343,9 @@ def test_what_if_shows_each_tenant_side_by_side(
     assert "477" in text
 
 
-@pytest.mark.parametrize("name", ["admin:usage_unpricedusage", "admin:usage_whatif", "admin:usage_repricing_add"])
+@pytest.mark.parametrize(
+    "name", ["admin:usage_unpricedusage", "admin:usage_whatif", "admin:usage_repricing_add"]
+)
 def test_these_pages_are_for_platform_admins(people: People, name: str) -> None:
     people.acme_admin.is_staff = True
     people.acme_admin.save()
@@ -241,21 +356,36 @@ def test_these_pages_are_for_platform_admins(people: People, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("role", "status"),
-    [("platform_admin", 200), ("acme_admin", 200), ("acme_user", 200), ("acme_colleague", 403), ("globex_admin", 404), ("service", 403)],
+    [
+        ("platform_admin", 200),
+        ("acme_admin", 200),
+        ("acme_user", 200),
+        ("acme_colleague", 403),
+        ("globex_admin", 404),
+        ("service", 403),
+    ],
 )
-def test_a_runs_page_says_why_it_was_charged(people: People, use: Callable[..., None], role: str, status: int) -> None:
+def test_a_runs_page_says_why_it_was_charged(
+    people: People, use: Callable[..., None], role: str, status: int
+) -> None:
     use(people.acme_user, "0.06")
     client = Client()
     client.force_login(getattr(people, role))
     response = client.get(reverse("trace", args=[Trace.objects.get().pk]))
     assert response.status_code == status
     if status == 200:
-        assert "0.057 × 200 credits a dollar" in " ".join(response.content.decode().replace("$", "").split())
+        assert "0.057 × 200 credits a dollar" in " ".join(
+            response.content.decode().replace("$", "").split()
+        )
 
 
-def test_the_admin_explains_a_trace(admin_client: Client, people: People, use: Callable[..., None]) -> None:
+def test_the_admin_explains_a_trace(
+    admin_client: Client, people: People, use: Callable[..., None]
+) -> None:
     use(people.acme_user, "0.06")
-    text = admin_client.get(reverse("admin:usage_trace_change", args=[Trace.objects.get().pk])).content.decode()
+    text = admin_client.get(
+        reverse("admin:usage_trace_change", args=[Trace.objects.get().pk])
+    ).content.decode()
     assert "What each step cost" in text
     assert "11.4 credits" in text
 

@@ -31,7 +31,13 @@ def test_the_rule_is_seeded_and_keeps_the_order_of_arrival() -> None:
 
 def test_the_directory_has_8_tenants_120_users_30_projects_and_90_flows() -> None:
     directory = demo_directory()
-    assert {name: len(rows) for name, rows in directory.items()} == {"tiers": 3, "tenants": 8, "projects": 30, "flows": 90, "users": 120}
+    assert {name: len(rows) for name, rows in directory.items()} == {
+        "tiers": 3,
+        "tenants": 8,
+        "projects": 30,
+        "flows": 90,
+        "users": 120,
+    }
     assert directory == demo_directory()
 
 

@@ -16,7 +16,9 @@ def _empty_cache() -> Iterator[None]:
     cache.clear()
 
 
-def worker(now: list[float], kind: Kind = Kind.OBSERVATIONS, limit: Limit | None = None) -> RequestBudget:
+def worker(
+    now: list[float], kind: Kind = Kind.OBSERVATIONS, limit: Limit | None = None
+) -> RequestBudget:
     return RequestBudget("one", {kind: limit} if limit else {}, clock=lambda: now[0])
 
 

@@ -13,7 +13,15 @@ from tests.conftest import PUBLIC_KEY, SECRET_KEY, RunningSandbox, recorded
 from usage.langfuse import client as client_module
 from usage.langfuse.budget import Kind, Limit, Limits, RequestBudget
 from usage.langfuse.client import LangfuseClientService
-from usage.langfuse.errors import BudgetSpent, LangfuseError, NotLangfuse, RequestRefused, ServerTrouble, Unreachable, WrongKey
+from usage.langfuse.errors import (
+    BudgetSpent,
+    LangfuseError,
+    NotLangfuse,
+    RequestRefused,
+    ServerTrouble,
+    Unreachable,
+    WrongKey,
+)
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 END = START + timedelta(days=1)
@@ -56,7 +64,10 @@ def serve() -> Iterator[Callable[[list[Answer]], str]]:
 
 
 def client_of(
-    host: str, secret_key: str = SECRET_KEY, waits: list[float] | None = None, limits: Limits | None = None
+    host: str,
+    secret_key: str = SECRET_KEY,
+    waits: list[float] | None = None,
+    limits: Limits | None = None,
 ) -> LangfuseClientService:
     """A client whose time passes only while it sleeps; ``waits`` gets how long."""
     now = [0.0]
@@ -75,17 +86,23 @@ def read(host: str, **kwargs: Any) -> list[str]:
         return [one.step.observation_id for one in client.observations(START, END)]
 
 
-def test_it_reads_all_pages_newest_first(sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_reads_all_pages_newest_first(
+    sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = recorded("observations_all_fields")["body"]["data"]
     sandbox.store.add(rows)
     monkeypatch.setattr(client_module, "PAGE_SIZE", 10)
     with client_of(sandbox.url) as client:
         pages = list(client.pages(START, END))
     assert [len(one.observations) for one in pages] == [10, 10, 10, 3]
-    assert [one.step.observation_id for a_page in pages for one in a_page.observations] == [row["id"] for row in rows]
+    assert [one.step.observation_id for a_page in pages for one in a_page.observations] == [
+        row["id"] for row in rows
+    ]
 
 
-def test_it_reads_page_by_page_not_the_whole_period(sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_reads_page_by_page_not_the_whole_period(
+    sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sandbox.store.add(recorded("observations_all_fields")["body"]["data"])
     monkeypatch.setattr(client_module, "PAGE_SIZE", 1)
     asked: list[dict[str, Any]] = []
@@ -119,7 +136,11 @@ def test_a_wrong_host_says_so() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "words"),
     [
-        ((200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"), NotLangfuse, "not with a page"),
+        (
+            (200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"),
+            NotLangfuse,
+            "not with a page",
+        ),
         ((200, {}, b'{"hello": 1}'), NotLangfuse, "not with a page"),
         ((404, {}, b"not found"), NotLangfuse, "404"),
         ((302, {"Location": "http://127.0.0.1:1/"}, b""), NotLangfuse, "302"),
@@ -129,7 +150,9 @@ def test_a_wrong_host_says_so() -> None:
         ((524, {}, b""), ServerTrouble, "524"),
     ],
 )
-def test_a_server_that_cannot_be_read_says_why(serve: Callable[..., str], answer: Answer, error: type[LangfuseError], words: str) -> None:
+def test_a_server_that_cannot_be_read_says_why(
+    serve: Callable[..., str], answer: Answer, error: type[LangfuseError], words: str
+) -> None:
     with pytest.raises(error, match=words):
         read(serve([answer]))
 
@@ -140,10 +163,18 @@ def test_health_of_something_else_says_so(serve: Callable[..., str]) -> None:
             client.health()
 
 
-def test_it_waits_as_long_as_it_is_told_and_goes_on_from_the_same_cursor(serve: Callable[..., str]) -> None:
+def test_it_waits_as_long_as_it_is_told_and_goes_on_from_the_same_cursor(
+    serve: Callable[..., str],
+) -> None:
     row = recorded("observations_all_fields")["body"]["data"][0]
     waits: list[float] = []
-    host = serve([(200, {}, page([row], "c1")), (429, {"Retry-After": "7"}, b"{}"), (200, {}, page([{**row, "id": "second"}]))])
+    host = serve(
+        [
+            (200, {}, page([row], "c1")),
+            (429, {"Retry-After": "7"}, b"{}"),
+            (200, {}, page([{**row, "id": "second"}])),
+        ]
+    )
     assert read(host, waits=waits) == [row["id"], "second"]
     assert waits == [7]
 
@@ -162,7 +193,9 @@ def test_it_tries_again_after_trouble(serve: Callable[..., str]) -> None:
     row = recorded("observations_all_fields")["body"]["data"][0]
     waits: list[float] = []
     cut_off = (200, {"Content-Length": "100000"}, b'{"data": [')
-    assert read(serve([(503, {}, b""), cut_off, (502, {}, b""), (200, {}, page([row]))]), waits=waits) == [row["id"]]
+    assert read(
+        serve([(503, {}, b""), cut_off, (502, {}, b""), (200, {}, page([row]))]), waits=waits
+    ) == [row["id"]]
     assert len(waits) == 3
 
 
@@ -174,7 +207,9 @@ def test_a_cursor_that_goes_round_in_circles_ends_the_walk(serve: Callable[..., 
 def test_it_waits_for_its_budget(serve: Callable[..., str]) -> None:
     row = recorded("observations_all_fields")["body"]["data"][0]
     waits: list[float] = []
-    host = serve([(200, {}, page([row], f"c{number}")) for number in range(4)] + [(200, {}, page([row]))])
+    host = serve(
+        [(200, {}, page([row], f"c{number}")) for number in range(4)] + [(200, {}, page([row]))]
+    )
     read(host, waits=waits, limits={Kind.OBSERVATIONS: Limit(2, 60)})
     assert waits == [60, 60]
 
@@ -187,11 +222,16 @@ def test_it_does_not_wait_for_tomorrow(serve: Callable[..., str]) -> None:
             client.figures(START, END, "day")
 
 
-def test_it_finds_out_how_the_server_is_read(sandbox: RunningSandbox, serve: Callable[..., str]) -> None:
+def test_it_finds_out_how_the_server_is_read(
+    sandbox: RunningSandbox, serve: Callable[..., str]
+) -> None:
     with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
         assert client.find_api() == "v2"
     sandbox.sandbox.is_v1 = True
     with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
         assert client.find_api() == "v1"
-    with LangfuseClientService(serve([(404, {}, b"")]), PUBLIC_KEY, SECRET_KEY) as client, pytest.raises(NotLangfuse, match="neither"):
+    with (
+        LangfuseClientService(serve([(404, {}, b"")]), PUBLIC_KEY, SECRET_KEY) as client,
+        pytest.raises(NotLangfuse, match="neither"),
+    ):
         client.find_api()

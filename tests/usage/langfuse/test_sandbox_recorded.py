@@ -38,7 +38,12 @@ AFTER_33_ROWS = [
 
 
 def ask(sandbox: RunningSandbox, request: dict[str, Any]) -> httpx.Response:
-    return httpx.request(request["method"], sandbox.url + request["path"], params=request["params"], auth=(PUBLIC_KEY, SECRET_KEY))
+    return httpx.request(
+        request["method"],
+        sandbox.url + request["path"],
+        params=request["params"],
+        auth=(PUBLIC_KEY, SECRET_KEY),
+    )
 
 
 def complete(row: dict[str, Any]) -> dict[str, Any]:
@@ -56,20 +61,32 @@ def test_it_answers_as_recorded(sandbox: RunningSandbox, name: str) -> None:
 
     assert answer.status_code == expected["status"]
     assert answer.headers["content-type"] == expected["headers"]["content-type"]
-    # As JSON text, so that 0 and 0.0, "" and null are told apart; metrics name models of equal cost in any order.
+    # As JSON text, so that 0 and 0.0, "" and null are told apart; metrics name models of equal cost
+    # in any order.
     assert as_text(answer.json()) == as_text(expected["body"])
 
 
 def as_text(body: Any) -> str:
-    if isinstance(body, dict) and isinstance(body.get("data"), list) and body["data"] and "count_count" in body["data"][0]:
-        body = {**body, "data": sorted((approximately(row) for row in body["data"]), key=json.dumps)}
+    if (
+        isinstance(body, dict)
+        and isinstance(body.get("data"), list)
+        and body["data"]
+        and "count_count" in body["data"][0]
+    ):
+        body = {
+            **body,
+            "data": sorted((approximately(row) for row in body["data"]), key=json.dumps),
+        }
     return json.dumps(body, sort_keys=True)
 
 
 def approximately(row: dict[str, Any]) -> dict[str, Any]:
     """Sums of floats depend on the order of addition in their last digit."""
     cost = row["sum_totalCost"]
-    return {**row, "sum_totalCost": round(cost, 15) if isinstance(cost, float) else cost and float(cost)}
+    return {
+        **row,
+        "sum_totalCost": round(cost, 15) if isinstance(cost, float) else cost and float(cost),
+    }
 
 
 def test_a_row_that_is_sent_again_is_another_row_with_the_same_id(sandbox: RunningSandbox) -> None:
@@ -85,7 +102,11 @@ def test_a_row_that_is_sent_again_is_another_row_with_the_same_id(sandbox: Runni
 
 def test_a_wrong_key_is_refused_as_recorded(sandbox: RunningSandbox) -> None:
     expected = recorded("error_wrong_key")
-    answer = httpx.get(sandbox.url + expected["request"]["path"], params={"limit": 1}, auth=(PUBLIC_KEY, "sk-lf-wrong"))
+    answer = httpx.get(
+        sandbox.url + expected["request"]["path"],
+        params={"limit": 1},
+        auth=(PUBLIC_KEY, "sk-lf-wrong"),
+    )
     assert (answer.status_code, answer.json()) == (expected["status"], expected["body"])
 
 
@@ -96,7 +117,9 @@ def test_pages_of_any_size_give_every_row_once(sandbox: RunningSandbox) -> None:
         found, cursor = [], None
         while True:
             query = {"limit": limit, "fields": "core", **({"cursor": cursor} if cursor else {})}
-            body = ask(sandbox, {"method": "GET", "path": "/api/public/v2/observations", "params": query}).json()
+            body = ask(
+                sandbox, {"method": "GET", "path": "/api/public/v2/observations", "params": query}
+            ).json()
             found += [row["id"] for row in body["data"]]
             cursor = body["meta"].get("cursor")
             if cursor is None:
@@ -107,6 +130,15 @@ def test_pages_of_any_size_give_every_row_once(sandbox: RunningSandbox) -> None:
 def test_versions_of_one_row_never_straddle_a_page(sandbox: RunningSandbox) -> None:
     rows = recorded("observations_all_fields")["body"]["data"][:3]
     sandbox.store.add([rows[0], rows[1], {**rows[1], "level": "ERROR"}, rows[2]])
-    first = ask(sandbox, {"method": "GET", "path": "/api/public/v2/observations", "params": {"limit": 2}}).json()
-    rest = ask(sandbox, {"method": "GET", "path": "/api/public/v2/observations", "params": {"limit": 3, "cursor": first["meta"]["cursor"]}})
+    first = ask(
+        sandbox, {"method": "GET", "path": "/api/public/v2/observations", "params": {"limit": 2}}
+    ).json()
+    rest = ask(
+        sandbox,
+        {
+            "method": "GET",
+            "path": "/api/public/v2/observations",
+            "params": {"limit": 3, "cursor": first["meta"]["cursor"]},
+        },
+    )
     assert len(first["data"]) + len(rest.json()["data"]) == 4

@@ -47,14 +47,21 @@ def test_all_ids_reach_every_observation(sandbox: RunningSandbox, tracing: Traci
         assert row["traceId"] == RUN.hex
         assert (row["userId"], row["sessionId"]) == (tracer.user_id, "s-1")
         assert row["traceName"] == "flow-1", "the trace is named by the flow id"
-        expected = {"tenant_id": "tenant-1", "kluisz_project_id": "project-1", "kluisz_flow_id": "flow-1", "trace_type": "chain"}
+        expected = {
+            "tenant_id": "tenant-1",
+            "kluisz_project_id": "project-1",
+            "kluisz_flow_id": "flow-1",
+            "trace_type": "chain",
+        }
         assert expected.items() <= row["metadata"].items()
     roots = [row for row in found if row["isRootObservation"]]
     assert [row["name"] for row in roots] == ["My flow"]
     assert roots[0]["parentObservationId"] is None
 
 
-def test_llm_calls_are_generations_with_usage_and_cost(sandbox: RunningSandbox, tracing: TracingClient) -> None:
+def test_llm_calls_are_generations_with_usage_and_cost(
+    sandbox: RunningSandbox, tracing: TracingClient
+) -> None:
     tracer = tracer_for(tracing)
     tracer.add_generation("Model", "gpt-4o", {"input": 1000, "output": 500})
     tracer.add_generation("Own", "acme-7b", {"input": 1}, cost_usd={"total": 0.25})
@@ -67,17 +74,25 @@ def test_llm_calls_are_generations_with_usage_and_cost(sandbox: RunningSandbox, 
     assert found["Own"]["costDetails"] == {"total": 0.25}
 
 
-def test_nested_and_concurrent_components_each_end_the_right_one(sandbox: RunningSandbox, tracing: TracingClient) -> None:
+def test_nested_and_concurrent_components_each_end_the_right_one(
+    sandbox: RunningSandbox, tracing: TracingClient
+) -> None:
     tracer = tracer_for(tracing)
     start = datetime(2026, 11, 10, tzinfo=UTC)
 
     def component(number: int) -> None:
         moment = start + timedelta(seconds=number)
         tracer.add_trace(f"outer{number}", f"outer{number}", "x", start_time=moment)
-        tracer.add_trace(f"inner{number}", f"inner{number}", "x", parent_id=f"outer{number}", start_time=moment)
+        tracer.add_trace(
+            f"inner{number}", f"inner{number}", "x", parent_id=f"outer{number}", start_time=moment
+        )
         tracer.add_trace("same", f"same{number}", "x", start_time=moment)
-        tracer.end_trace(f"inner{number}", "", {"n": number}, end_time=moment + timedelta(seconds=1))
-        tracer.end_trace(f"outer{number}", "", {"n": number}, end_time=moment + timedelta(seconds=2))
+        tracer.end_trace(
+            f"inner{number}", "", {"n": number}, end_time=moment + timedelta(seconds=1)
+        )
+        tracer.end_trace(
+            f"outer{number}", "", {"n": number}, end_time=moment + timedelta(seconds=2)
+        )
 
     threads = [threading.Thread(target=component, args=[number]) for number in range(20)]
     for thread in threads:
@@ -98,7 +113,9 @@ def test_nested_and_concurrent_components_each_end_the_right_one(sandbox: Runnin
         assert outer["parentObservationId"] == found["My flow"]["id"]
 
 
-def test_an_error_is_on_the_component_and_on_the_run(sandbox: RunningSandbox, tracing: TracingClient) -> None:
+def test_an_error_is_on_the_component_and_on_the_run(
+    sandbox: RunningSandbox, tracing: TracingClient
+) -> None:
     tracer = tracer_for(tracing)
     tracer.add_trace("c1", "Bad", "x")
     tracer.add_trace("c2", "Forgotten", "x")
@@ -110,13 +127,17 @@ def test_an_error_is_on_the_component_and_on_the_run(sandbox: RunningSandbox, tr
     assert found["My flow"]["statusMessage"] == "ValueError: no such key"
 
 
-def test_the_tenant_is_looked_up_from_the_user(sandbox: RunningSandbox, tracing: TracingClient, people: People) -> None:
+def test_the_tenant_is_looked_up_from_the_user(
+    sandbox: RunningSandbox, tracing: TracingClient, people: People
+) -> None:
     tracer_for(tracing, user_id=str(people.acme_user.pk), tenant_id=None).end()
     tracing.flush()
     assert rows(sandbox)[0]["metadata"]["tenant_id"] == str(people.acme.pk)
 
 
-def test_without_a_flow_id_the_trace_has_the_runs_name(sandbox: RunningSandbox, tracing: TracingClient) -> None:
+def test_without_a_flow_id_the_trace_has_the_runs_name(
+    sandbox: RunningSandbox, tracing: TracingClient
+) -> None:
     tracer_for(tracing, kluisz_flow_id=None).end()
     tracing.flush()
     assert rows(sandbox)[0]["traceName"] == "My flow"
@@ -129,7 +150,9 @@ def test_a_run_id_of_any_form_is_a_trace(sandbox: RunningSandbox, tracing: Traci
     assert len({row["traceId"] for row in rows(sandbox)}) == 1
 
 
-def test_a_langchain_callback_traces_into_the_run(sandbox: RunningSandbox, tracing: TracingClient) -> None:
+def test_a_langchain_callback_traces_into_the_run(
+    sandbox: RunningSandbox, tracing: TracingClient
+) -> None:
     tracer = tracer_for(tracing)
     handler = tracer.get_langchain_callback()
     assert handler is not None
@@ -152,7 +175,8 @@ from usage.langfuse.tracing_client import TracingClient
 client = TracingClient("http://127.0.0.1:9", "pk-lf-down", "sk-lf-not-to-be-seen")
 began = time.monotonic()
 for number in range(200):
-    tracer = LangfuseTracer("flow", "chain", "Kanvas", f"run {number}", user_id="u", tenant_id="t", client=client)
+    tracer = LangfuseTracer("flow", "chain", "Kanvas", f"run {number}", user_id="u", tenant_id="t",
+        client=client)
     tracer.add_trace("c1", "Prompt", "x", {"a": 1})
     tracer.end_trace("c1", "Prompt", {"b": 2})
     tracer.end()
@@ -166,7 +190,15 @@ os._exit(0)
 def test_a_langfuse_that_is_down_never_breaks_or_delays_a_run_and_no_key_is_logged() -> None:
     environment = {**os.environ, "OTEL_BSP_SCHEDULE_DELAY": "200"}
     command = [sys.executable, "-c", DOWN]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=settings.BASE_DIR, env=environment)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=settings.BASE_DIR,
+        env=environment,
+    )
     # Each of the 200 runs alone would wait for a time-out of seconds if it waited at all.
     assert float(done.stdout) < 5
     assert "Connection refused" in done.stderr

@@ -19,8 +19,26 @@ from usage.sync.runner import sync_connection
 
 pytestmark = pytest.mark.django_db
 OF_A_TRACE = (
-    *("langfuse_trace_id", "name", "start_time", "latency_ms", "is_failed", "tenant_id", "user_id", "project_id", "flow_id"),
-    *("observations", "total_tokens", "input_tokens", "cost_usd", "billed_cost_usd", "credits", "unpriced_observations"),
+    *(
+        "langfuse_trace_id",
+        "name",
+        "start_time",
+        "latency_ms",
+        "is_failed",
+        "tenant_id",
+        "user_id",
+        "project_id",
+        "flow_id",
+    ),
+    *(
+        "observations",
+        "total_tokens",
+        "input_tokens",
+        "cost_usd",
+        "billed_cost_usd",
+        "credits",
+        "unpriced_observations",
+    ),
 )
 
 
@@ -28,13 +46,28 @@ def facts() -> list[tuple[Any, ...]]:
     return sorted(Trace.objects.values_list(*OF_A_TRACE), key=str)
 
 
-def test_the_same_results(connection: LangfuseConnection, sandbox: RunningSandbox, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_results(
+    connection: LangfuseConnection,
+    sandbox: RunningSandbox,
+    people: People,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sandbox_v1, "LARGEST_LIMIT", 7)
     for number in range(10):
         trace_id = f"t{number}"
-        sandbox.store.add([owned(people, trace_id=trace_id, start=MOMENT + timedelta(minutes=number))])
-        sandbox.store.add([call("c1", 0.01, trace_id=trace_id), call("c1", 0.02, trace_id=trace_id, received=9), row("s", trace_id)])
-    sandbox.store.add([call("lone", None, "nobody-knows", trace_id="unowned", start=MOMENT - timedelta(hours=3))])
+        sandbox.store.add(
+            [owned(people, trace_id=trace_id, start=MOMENT + timedelta(minutes=number))]
+        )
+        sandbox.store.add(
+            [
+                call("c1", 0.01, trace_id=trace_id),
+                call("c1", 0.02, trace_id=trace_id, received=9),
+                row("s", trace_id),
+            ]
+        )
+    sandbox.store.add(
+        [call("lone", None, "nobody-knows", trace_id="unowned", start=MOMENT - timedelta(hours=3))]
+    )
     sync(connection)
     v2 = facts()
     sandbox.sandbox.is_v1 = True
@@ -72,7 +105,9 @@ def test_a_trace_that_began_long_before_its_observation_is_asked_for(
     assert (Trace.objects.get().user, Trace.objects.get().observations) == (people.acme_user, 1)
 
 
-def test_an_owner_that_is_named_later_is_taken_over(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_an_owner_that_is_named_later_is_taken_over(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     sandbox.sandbox.is_v1 = True
     sandbox.store.add([call("c1", 0.06)])
     sync(connection)
@@ -82,7 +117,9 @@ def test_an_owner_that_is_named_later_is_taken_over(connection: LangfuseConnecti
     assert Trace.objects.get().user == people.acme_user
 
 
-def test_reconciliation_counts_where_there_are_no_metrics(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_reconciliation_counts_where_there_are_no_metrics(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     sandbox.sandbox.is_v1 = True
     long_ago = MOMENT - timedelta(days=3)
     sandbox.store.add([owned(people, start=long_ago), call("c1", 0.06, start=long_ago)])
@@ -96,11 +133,22 @@ def test_reconciliation_counts_where_there_are_no_metrics(connection: LangfuseCo
 
 def test_version_2_counts_in_a_form_of_its_own() -> None:
     raw = {
-        "id": "o", "traceId": "t", "type": "GENERATION", "startTime": "2026-11-01T00:00:00.000Z", "model": "gpt-4o",
-        "usage": {"input": 10, "output": 5, "total": 15, "unit": "TOKENS"}, "calculatedInputCost": 0.01, "calculatedOutputCost": 0.02,
+        "id": "o",
+        "traceId": "t",
+        "type": "GENERATION",
+        "startTime": "2026-11-01T00:00:00.000Z",
+        "model": "gpt-4o",
+        "usage": {"input": 10, "output": 5, "total": 15, "unit": "TOKENS"},
+        "calculatedInputCost": 0.01,
+        "calculatedOutputCost": 0.02,
         "calculatedTotalCost": 0.03,
-    }  # fmt: skip
+    }
     reader = V1Reader(None, None)  # type: ignore[arg-type]  # decoding asks no server
-    (read,), rejected = decode_rows([msgspec.Raw(msgspec.json.encode(raw))], V1Row, reader._complete)
+    (read,), rejected = decode_rows(
+        [msgspec.Raw(msgspec.json.encode(raw))], V1Row, reader._complete
+    )
     assert not rejected
-    assert (read.step.usage_details, str(read.step.cost_usd)) == ({"input": 10, "output": 5, "total": 15}, "0.030000000000")
+    assert (read.step.usage_details, str(read.step.cost_usd)) == (
+        {"input": 10, "output": 5, "total": 15},
+        "0.030000000000",
+    )

@@ -32,7 +32,10 @@ def test_a_recorded_page_is_read_whole() -> None:
     assert claude.cost_usd == Decimal("0.002775000000")
     assert by_name["my-llama"].cost_usd == 0, "a free model costs 0"
     free = [one.step for one in page.observations if one.step.model == "acme-llm-7b"]
-    assert sorted((one.cost_usd is None) for one in free) == [False, True], "an empty costDetails is an unknown cost, not 0"
+    assert sorted((one.cost_usd is None) for one in free) == [
+        False,
+        True,
+    ], "an empty costDetails is an unknown cost, not 0"
     roots = [one for one in page.observations if one.step.is_root]
     assert roots[2].said.tenant_reference == "4be2fac9-d3c7-50d7-aa40-e4a676461eb2"
 
@@ -51,15 +54,32 @@ def test_a_recorded_page_is_read_whole() -> None:
         ({"input": 1.23456789012345e-7}, "0.000000123457"),
     ],
 )
-def test_the_cost_is_the_sum_of_the_parts_where_it_agrees_with_the_total(details: Any, cost: str | None) -> None:
+def test_the_cost_is_the_sum_of_the_parts_where_it_agrees_with_the_total(
+    details: Any, cost: str | None
+) -> None:
     (row,) = page_of({**GOOD, "costDetails": details}).observations
     assert row.step.cost_usd == (None if cost is None else Decimal(cost))
 
 
 @pytest.mark.parametrize("absent", ["", None])
 def test_absent_texts_are_empty(absent: Any) -> None:
-    (row,) = page_of({**GOOD, "model": absent, "userId": absent, "name": absent, "level": absent, "traceName": absent}).observations
-    assert (row.step.model, row.said.user_reference, row.step.name, row.step.level, row.said.trace_name) == ("", "", "", "DEFAULT", "")
+    (row,) = page_of(
+        {
+            **GOOD,
+            "model": absent,
+            "userId": absent,
+            "name": absent,
+            "level": absent,
+            "traceName": absent,
+        }
+    ).observations
+    assert (
+        row.step.model,
+        row.said.user_reference,
+        row.step.name,
+        row.step.level,
+        row.said.trace_name,
+    ) == ("", "", "", "DEFAULT", "")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +132,9 @@ def test_metadata_that_is_no_map_is_as_good_as_absent() -> None:
         ({"id": 7}, "str"),
     ],
 )
-def test_a_row_that_breaks_the_contract_is_set_aside_and_the_rest_is_kept(broken: dict[str, Any], reason: str) -> None:
+def test_a_row_that_breaks_the_contract_is_set_aside_and_the_rest_is_kept(
+    broken: dict[str, Any], reason: str
+) -> None:
     page = page_of(GOOD, {**GOOD, "id": "bad", **broken}, {**GOOD, "id": "o3"})
     assert [one.step.observation_id for one in page.observations] == ["o1", "o3"]
     (rejected,) = page.rejected
@@ -121,7 +143,16 @@ def test_a_row_that_breaks_the_contract_is_set_aside_and_the_rest_is_kept(broken
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>hello</html>", b"[]", b'{"data": 3, "meta": {}}', b'{"message": "hi"}', b'{"data": [{"id"', b"\xff\xfe"]
+    "body",
+    [
+        b"",
+        b"<html>hello</html>",
+        b"[]",
+        b'{"data": 3, "meta": {}}',
+        b'{"message": "hi"}',
+        b'{"data": [{"id"',
+        b"\xff\xfe",
+    ],
 )
 def test_what_is_no_page_is_said_to_be_none(body: bytes) -> None:
     with pytest.raises(NotAPage):

@@ -35,9 +35,17 @@ def scenario(**fields: Any) -> Scenario:
 
 def test_another_tier_for_everybody(people: People, tiers: dict[str, PricingTier]) -> None:
     before = state()
-    found = what_if(*PERIOD, [scenario(tier_id=tiers["Starter"].pk), scenario(tier_id=tiers["Enterprise"].pk)])
-    assert [(one.tenant_id, one.traces) for one in found] == [(people.globex.pk, 1), (people.acme.pk, 2), (None, 1)]
-    assert [[one.actual.credits, *(totals.credits for totals in one.scenarios)] for one in found] == [
+    found = what_if(
+        *PERIOD, [scenario(tier_id=tiers["Starter"].pk), scenario(tier_id=tiers["Enterprise"].pk)]
+    )
+    assert [(one.tenant_id, one.traces) for one in found] == [
+        (people.globex.pk, 1),
+        (people.acme.pk, 2),
+        (None, 1),
+    ]
+    assert [
+        [one.actual.credits, *(totals.credits for totals in one.scenarios)] for one in found
+    ] == [
         [D(190), D(100), D(450)],
         [D(19), D(10), D(45)],
         [D(0), D(0), D(0)],
@@ -48,8 +56,12 @@ def test_another_tier_for_everybody(people: People, tiers: dict[str, PricingTier
 
 def test_another_models_prices(people: People) -> None:
     """15 tokens of gpt-4o, priced by the list as another model."""
-    lists.enter_price(ModelPrice(model="own", valid_from=timezone.now(), input=D(1000), output=D(2000)), None)
-    (globex, acme, nobody) = what_if(*PERIOD, [scenario(models={"gpt-4o": "own"}), scenario(models={"gpt-4o": "unknown-7b"})])
+    lists.enter_price(
+        ModelPrice(model="own", valid_from=timezone.now(), input=D(1000), output=D(2000)), None
+    )
+    globex, acme, nobody = what_if(
+        *PERIOD, [scenario(models={"gpt-4o": "own"}), scenario(models={"gpt-4o": "unknown-7b"})]
+    )
     own, unknown = acme.scenarios
     assert (own.cost_usd, own.credits, own.unpriced) == (D("0.06"), D("11.4"), 0)
     assert (unknown.cost_usd, unknown.unpriced) == (D("0.04"), 1)
@@ -59,12 +71,21 @@ def test_another_models_prices(people: People) -> None:
 
 def test_a_tier_whose_rate_began_later_is_taken_to_have_had_it_before() -> None:
     tier = PricingTier.objects.create(name="New")
-    TierRate.objects.create(tier=tier, valid_from=NOON + timedelta(days=9), credits_per_usd=D(10), pricing_multiplier=D(1))
+    TierRate.objects.create(
+        tier=tier,
+        valid_from=NOON + timedelta(days=9),
+        credits_per_usd=D(10),
+        pricing_multiplier=D(1),
+    )
     assert total_of(what_if(*PERIOD, [scenario(tier_id=tier.pk)])).scenarios[0].credits == D(11)
 
 
-def test_as_it_was_a_scenario_without_a_difference_comes_to_the_same(people: People, tiers: dict[str, PricingTier]) -> None:
-    lists.assign_tier(TierAssignment(tier=tiers["Starter"], user=people.acme_user, valid_from=LONG_AGO), None)
+def test_as_it_was_a_scenario_without_a_difference_comes_to_the_same(
+    people: People, tiers: dict[str, PricingTier]
+) -> None:
+    lists.assign_tier(
+        TierAssignment(tier=tiers["Starter"], user=people.acme_user, valid_from=LONG_AGO), None
+    )
     for one in what_if(*PERIOD, [scenario()]):
         assert one.scenarios == [one.actual]
 
@@ -74,7 +95,9 @@ def test_one_tenant_alone(people: People, tiers: dict[str, PricingTier]) -> None
     assert [one.tenant_id for one in found] == [people.acme.pk]
 
 
-def test_a_hundred_runs_take_as_many_queries_as_four(use: Callable[..., None], people: People, django_assert_num_queries: Any) -> None:
+def test_a_hundred_runs_take_as_many_queries_as_four(
+    use: Callable[..., None], people: People, django_assert_num_queries: Any
+) -> None:
     for _ in range(96):
         use(people.acme_user, "0.01")
     with django_assert_num_queries(4 + 1 + 3):
@@ -82,4 +105,11 @@ def test_a_hundred_runs_take_as_many_queries_as_four(use: Callable[..., None], p
 
 
 def test_an_empty_period_has_no_rows() -> None:
-    assert what_if(datetime(2020, 1, 1, tzinfo=NOON.tzinfo), datetime(2020, 1, 2, tzinfo=NOON.tzinfo), [scenario()]) == []
+    assert (
+        what_if(
+            datetime(2020, 1, 1, tzinfo=NOON.tzinfo),
+            datetime(2020, 1, 2, tzinfo=NOON.tzinfo),
+            [scenario()],
+        )
+        == []
+    )

@@ -51,7 +51,9 @@ def test_what_comes_late_is_counted_once_before_and_after_it_is_built(
     assert runs(dimension) == 4
 
 
-def test_a_day_that_is_over_has_no_hours_of_flows_left(people: People, use: Callable[..., None]) -> None:
+def test_a_day_that_is_over_has_no_hours_of_flows_left(
+    people: People, use: Callable[..., None]
+) -> None:
     use(people.acme_user, flow="f")
     build_rollups(NOON + timedelta(hours=1))
     assert set(FlowUsage.objects.values_list("granularity", flat=True)) == {"hour"}
@@ -63,7 +65,9 @@ def test_a_day_that_is_over_has_no_hours_of_flows_left(people: People, use: Call
 
 
 @pytest.mark.parametrize("dimension", Dimension)
-def test_a_worker_whose_clock_is_behind_loses_nothing(people: People, use: Callable[..., None], dimension: Dimension) -> None:
+def test_a_worker_whose_clock_is_behind_loses_nothing(
+    people: People, use: Callable[..., None], dimension: Dimension
+) -> None:
     for hours in (0, 2):
         use(people.acme_user, start=NOON + timedelta(hours=hours), flow="f", project="p")
     build_rollups(TOMORROW)
@@ -84,7 +88,9 @@ def test_marks_do_not_pile_up(people: People, use: Callable[..., None]) -> None:
 
 @pytest.mark.django_db(transaction=True, serialized_rollback=True)
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
-def test_what_is_stored_while_rollups_are_built_is_not_missed(people: People, use: Callable[..., None]) -> None:
+def test_what_is_stored_while_rollups_are_built_is_not_missed(
+    people: People, use: Callable[..., None]
+) -> None:
     use(people.acme_user, flow="f")
     stored, built = Event(), Event()
 

@@ -18,13 +18,20 @@ from usage.sync.identity import trace_key
 from usage.sync.steps import BilledStep, Directory, TraceFact
 
 ACME, GLOBEX, ANN, GUS = (uuid4() for _ in range(4))
-DIRECTORY = Directory({str(one): one for one in (ACME, GLOBEX)}, {str(ANN): (ANN, ACME), str(GUS): (GUS, GLOBEX)})
-BOOK = PriceBook(rates={1: [TierRate(1, LONG_AGO, Decimal(200), Decimal("0.95"))]}, platform_tiers=[Assignment(LONG_AGO, 1)])
+DIRECTORY = Directory(
+    {str(one): one for one in (ACME, GLOBEX)}, {str(ANN): (ANN, ACME), str(GUS): (GUS, GLOBEX)}
+)
+BOOK = PriceBook(
+    rates={1: [TierRate(1, LONG_AGO, Decimal(200), Decimal("0.95"))]},
+    platform_tiers=[Assignment(LONG_AGO, 1)],
+)
 D = Decimal
 KEY = trace_key(1, "t1")
 
 
-def received(observation_id: str = "o1", trace_id: str = "t1", **fields: Any) -> ReceivedObservation:
+def received(
+    observation_id: str = "o1", trace_id: str = "t1", **fields: Any
+) -> ReceivedObservation:
     said = SaidOfTrace(**{name: fields.pop(name) for name in SaidOfTrace._fields if name in fields})
     values: dict[str, Any] = {
         "observation_id": observation_id,
@@ -47,7 +54,9 @@ def trace_of(
     *observations: ReceivedObservation, book: PriceBook = BOOK, fixed_tenant_id: UUID | None = None
 ) -> tuple[TraceFact, list[BilledStep]]:
     """The trace and its billed steps."""
-    fact, billed, _ = assemble(1, KEY, observations, DIRECTORY, PricingEngine(book), fixed_tenant_id)
+    fact, billed, _ = assemble(
+        1, KEY, observations, DIRECTORY, PricingEngine(book), fixed_tenant_id
+    )
     return fact, billed
 
 
@@ -64,18 +73,25 @@ def trace_of(
         ("", "", (None, None)),
     ],
 )
-def test_the_owner_is_who_the_trace_names(tenant: str, user: str, expected: tuple[UUID | None, UUID | None]) -> None:
+def test_the_owner_is_who_the_trace_names(
+    tenant: str, user: str, expected: tuple[UUID | None, UUID | None]
+) -> None:
     trace, _ = trace_of(received(tenant_reference=tenant, user_reference=user))
     assert (trace.tenant_id, trace.user_id) == expected
 
 
 def test_a_root_is_asked_first_then_the_earliest() -> None:
     early, late = NOON - timedelta(minutes=1), NOON
-    child = received("a", start_time=early, user_reference=str(GUS), flow_id="child-flow", project_id="p")
+    child = received(
+        "a", start_time=early, user_reference=str(GUS), flow_id="child-flow", project_id="p"
+    )
     root = received("b", start_time=late, is_root=True, user_reference=str(ANN))
     trace, _ = trace_of(child, root)
     assert (trace.user_id, trace.flow_id, trace.project_id) == (ANN, "child-flow", "p")
-    trace, _ = trace_of(received("a", start_time=late, flow_id="late"), received("b", start_time=early, flow_id="early"))
+    trace, _ = trace_of(
+        received("a", start_time=late, flow_id="late"),
+        received("b", start_time=early, flow_id="early"),
+    )
     assert trace.flow_id == "early"
 
 
@@ -86,24 +102,38 @@ def test_the_order_in_which_steps_come_changes_nothing() -> None:
         received("c", is_root=True),
     ]
     engine = PricingEngine(BOOK)
-    assert assemble(1, KEY, observations, DIRECTORY, engine) == assemble(1, KEY, observations[::-1], DIRECTORY, engine)
+    assert assemble(1, KEY, observations, DIRECTORY, engine) == assemble(
+        1, KEY, observations[::-1], DIRECTORY, engine
+    )
 
 
 def test_a_fixed_tenant_owns_all_of_its_connections_usage() -> None:
-    trace, _ = trace_of(received(tenant_reference=str(ACME), user_reference=str(ANN)), fixed_tenant_id=GLOBEX)
+    trace, _ = trace_of(
+        received(tenant_reference=str(ACME), user_reference=str(ANN)), fixed_tenant_id=GLOBEX
+    )
     assert (trace.tenant_id, trace.user_id) == (GLOBEX, ANN)
 
 
 def test_its_time_is_its_earliest_start_and_all_its_usage_counts_there() -> None:
-    trace, _ = trace_of(received("a", start_time=NOON + timedelta(minutes=70)), received("b", start_time=NOON - timedelta(seconds=1)))
+    trace, _ = trace_of(
+        received("a", start_time=NOON + timedelta(minutes=70)),
+        received("b", start_time=NOON - timedelta(seconds=1)),
+    )
     assert trace.start_time == NOON - timedelta(seconds=1)
     assert trace.hour == NOON - timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
-    ("ends", "latency_ms"), [([None], None), ([NOON + timedelta(seconds=2), None], 2000), ([NOON - timedelta(seconds=9)], 0)]
+    ("ends", "latency_ms"),
+    [
+        ([None], None),
+        ([NOON + timedelta(seconds=2), None], 2000),
+        ([NOON - timedelta(seconds=9)], 0),
+    ],
 )
-def test_its_latency_is_to_the_latest_end(ends: list[datetime | None], latency_ms: int | None) -> None:
+def test_its_latency_is_to_the_latest_end(
+    ends: list[datetime | None], latency_ms: int | None
+) -> None:
     trace, _ = trace_of(*(received(str(number), end_time=end) for number, end in enumerate(ends)))
     assert trace.latency_ms == latency_ms
 
@@ -118,8 +148,15 @@ def test_its_latency_is_to_the_latest_end(ends: list[datetime | None], latency_m
         ([(True, "DEFAULT"), (True, "ERROR")], True),
     ],
 )
-def test_it_failed_if_a_root_did_or_without_one_any_step(levels: list[tuple[bool, str]], failed: bool) -> None:
-    trace, _ = trace_of(*(received(str(number), is_root=root, level=level) for number, (root, level) in enumerate(levels)))
+def test_it_failed_if_a_root_did_or_without_one_any_step(
+    levels: list[tuple[bool, str]], failed: bool
+) -> None:
+    trace, _ = trace_of(
+        *(
+            received(str(number), is_root=root, level=level)
+            for number, (root, level) in enumerate(levels)
+        )
+    )
     assert trace.is_failed is failed
 
 
@@ -131,17 +168,35 @@ def test_six_cents_on_professional_are_11_4_credits() -> None:
         received("b", type="TOOL", usage_details=usage, cost_usd=D("0.02"), model="x"),
         received("c", type="GENERATION", usage_details=usage, cost_usd=D("0.04"), model="y"),
     )
-    assert (trace.cost_picousd, trace.billed_cost_picousd, trace.microcredits) == (60_000_000_000, 57_000_000_000, 11_400_000)
-    assert (trace.tokens.total, trace.priced_observations, trace.unpriced_observations) == (30, 2, 0)
+    assert (trace.cost_picousd, trace.billed_cost_picousd, trace.microcredits) == (
+        60_000_000_000,
+        57_000_000_000,
+        11_400_000,
+    )
+    assert (trace.tokens.total, trace.priced_observations, trace.unpriced_observations) == (
+        30,
+        2,
+        0,
+    )
     assert [step.microcredits for step in steps] == [3_800_000, 7_600_000]
 
 
 @pytest.mark.parametrize(
     ("models", "expected"),
-    [([], ""), (["m1"], "m1"), (["m1", "m1"], "m1"), (["m1", "m2"], None), (["", ""], ""), (["", "m1"], None)],
+    [
+        ([], ""),
+        (["m1"], "m1"),
+        (["m1", "m1"], "m1"),
+        (["m1", "m2"], None),
+        (["", ""], ""),
+        (["", "m1"], None),
+    ],
 )
 def test_it_names_the_model_of_all_its_usage(models: list[str], expected: str | None) -> None:
-    using = [received(f"u{number}", usage_details={"input": 5}, model=model) for number, model in enumerate(models)]
+    using = [
+        received(f"u{number}", usage_details={"input": 5}, model=model)
+        for number, model in enumerate(models)
+    ]
     trace, _ = trace_of(received("root", is_root=True), received("idle", model="m9"), *using)
     assert trace.model == expected
 
@@ -152,28 +207,44 @@ def test_what_has_no_price_is_unknown_not_zero() -> None:
     trace, steps = trace_of(unpriced)
     assert (trace.cost_picousd, trace.microcredits, trace.unpriced_observations) == (None, None, 1)
     assert steps[0].cost_source is CostSource.UNPRICED
-    trace, _ = trace_of(unpriced, received("b", usage_details={"input": 5}, cost_usd=D("0.01"), **owner))
+    trace, _ = trace_of(
+        unpriced, received("b", usage_details={"input": 5}, cost_usd=D("0.01"), **owner)
+    )
     assert (trace.cost_picousd, trace.unpriced_observations) == (10**10, 1)
 
 
 def test_unattributed_usage_has_a_cost_and_is_charged_to_nobody() -> None:
-    trace, steps = trace_of(received(usage_details={"input": 5}, cost_usd=D(1), tenant_reference=str(ACME)))
+    trace, steps = trace_of(
+        received(usage_details={"input": 5}, cost_usd=D(1), tenant_reference=str(ACME))
+    )
     assert (trace.cost_picousd, trace.microcredits, steps[0].microcredits) == (10**12, None, None)
 
 
 def test_without_a_tier_usage_has_a_cost_and_no_credits() -> None:
     owner = {"tenant_reference": str(ACME), "user_reference": str(ANN)}
-    trace, _ = trace_of(received(usage_details={"input": 5}, cost_usd=D(1), **owner), book=PriceBook())
-    assert (trace.cost_picousd, trace.billed_cost_picousd, trace.microcredits, trace.rate_id) == (10**12, None, None, None)
+    trace, _ = trace_of(
+        received(usage_details={"input": 5}, cost_usd=D(1), **owner), book=PriceBook()
+    )
+    assert (trace.cost_picousd, trace.billed_cost_picousd, trace.microcredits, trace.rate_id) == (
+        10**12,
+        None,
+        None,
+        None,
+    )
 
 
 def test_the_version_received_last_is_the_truth_whatever_the_order() -> None:
-    versions = [received("a", received_at=NOON + timedelta(seconds=number), cost_usd=D(number)) for number in (2, 3, 1)]
+    versions = [
+        received("a", received_at=NOON + timedelta(seconds=number), cost_usd=D(number))
+        for number in (2, 3, 1)
+    ]
     for order in (versions, versions[::-1]):
         assert newest_by_trace(order)["t1"]["a"].step.cost_usd == 3
     twins = [received("a", cost_usd=D(number)) for number in (1, 2)]
     chosen = {newest_by_trace(order)["t1"]["a"].step.cost_usd for order in (twins, twins[::-1])}
-    assert len(chosen) == 1, "of two versions of one moment the same one is chosen, whatever the order"
+    assert len(chosen) == 1, (
+        "of two versions of one moment the same one is chosen, whatever the order"
+    )
     owners = [received("a", user_reference=str(user)) for user in (ANN, GUS)]
     assert len({newest_by_trace(order)["t1"]["a"].said for order in (owners, owners[::-1])}) == 1
 
@@ -185,7 +256,12 @@ def test_the_same_span_id_in_two_traces_is_two_observations() -> None:
 
 
 def test_it_says_in_which_hour_its_last_step_began_if_that_is_a_later_one() -> None:
-    assert trace_of(received("a"), received("b", start_time=NOON + timedelta(minutes=59)))[0].last_step_hour is None
+    assert (
+        trace_of(received("a"), received("b", start_time=NOON + timedelta(minutes=59)))[
+            0
+        ].last_step_hour
+        is None
+    )
     late = received("b", start_time=NOON + timedelta(minutes=150))
     assert trace_of(received("a"), late)[0].last_step_hour == NOON + timedelta(hours=2)
     # Also where the step that decides, the root, is the last one to begin.
@@ -198,5 +274,8 @@ def test_a_trace_without_usage_is_charged_a_tiers_minimum_at_its_first_step() ->
     book = PriceBook(rates={1: [rate]}, platform_tiers=[Assignment(LONG_AGO, 1)])
     owner = {"tenant_reference": str(ACME), "user_reference": str(ANN)}
     trace, billed = trace_of(received("child"), received("root", is_root=True, **owner), book=book)
-    assert (trace.microcredits, [(step.version.observation_id, step.microcredits) for step in billed]) == (2_000_000, [("root", 2_000_000)])
+    assert (
+        trace.microcredits,
+        [(step.version.observation_id, step.microcredits) for step in billed],
+    ) == (2_000_000, [("root", 2_000_000)])
     assert (trace.priced_observations, trace.unpriced_observations, trace.tokens.total) == (0, 0, 0)

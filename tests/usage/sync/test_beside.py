@@ -37,7 +37,9 @@ def source() -> LangfuseConnection:
 
 
 @pytest.fixture(autouse=True)
-def _two_days_used_long_ago(people: People, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def _two_days_used_long_ago(
+    people: People, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(beside.timezone, "now", lambda: LATER)
     for number in range(2):
         use(people.acme_user, start=NOON - timedelta(days=number))
@@ -62,7 +64,9 @@ def test_a_day_is_built_once_it_and_the_day_before_are_read(source: LangfuseConn
     assert verify_books() == []
 
 
-def test_of_two_workers_that_read_parts_of_a_day_the_last_one_builds_it(source: LangfuseConnection) -> None:
+def test_of_two_workers_that_read_parts_of_a_day_the_last_one_builds_it(
+    source: LangfuseConnection,
+) -> None:
     last = SyncWindow.objects.filter(start=HOURS[30])
     last.update(state=SyncWindow.State.LEASED)
     with DaysBeside(source, HOURS) as first:
@@ -75,7 +79,9 @@ def test_of_two_workers_that_read_parts_of_a_day_the_last_one_builds_it(source: 
     assert days_built() == {YESTERDAY, TODAY}
 
 
-def test_a_day_that_is_not_over_is_left_for_the_end(source: LangfuseConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_that_is_not_over_is_left_for_the_end(
+    source: LangfuseConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(beside.timezone, "now", lambda: NOON)
     with DaysBeside(source, HOURS) as days:
         days.read(HOURS)
@@ -96,7 +102,9 @@ def test_a_day_that_could_not_be_built_is_built_at_the_end(
     assert verify_books() == []
 
 
-def test_nothing_is_built_any_more_when_the_sync_fails(source: LangfuseConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_built_any_more_when_the_sync_fails(
+    source: LangfuseConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, failed = Event(), Event()
 
     def build_days(days: list[datetime], now: datetime) -> list[datetime]:
@@ -117,7 +125,10 @@ def test_nothing_is_built_any_more_when_the_sync_fails(source: LangfuseConnectio
 def test_the_builders_connection_is_closed(source: LangfuseConnection) -> None:
     def others() -> int:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+            cursor.execute(
+                "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid"
+                " <> pg_backend_pid()"
+            )
             return int(cursor.fetchone()[0])
 
     before = others()

@@ -9,8 +9,12 @@ from usage.sync.apply import CONFLICTS, FAILURES, Applied, committed
 pytestmark = pytest.mark.django_db
 
 
-@pytest.mark.parametrize(("error", "tries"), [(IntegrityError, CONFLICTS), (OperationalError, FAILURES)])
-def test_a_batch_is_tried_again_until_it_has_met_too_many(error: type[Exception], tries: int) -> None:
+@pytest.mark.parametrize(
+    ("error", "tries"), [(IntegrityError, CONFLICTS), (OperationalError, FAILURES)]
+)
+def test_a_batch_is_tried_again_until_it_has_met_too_many(
+    error: type[Exception], tries: int
+) -> None:
     tried = 0
 
     def work(successful: int) -> Applied:

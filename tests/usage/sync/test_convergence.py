@@ -1,4 +1,6 @@
-"""Invariant 2: the same end, whatever the order, overlap and repetition of the batches that led there."""
+"""Invariant 2: the same end, whatever the order, overlap and repetition of the batches that led
+there.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +24,9 @@ pytestmark = pytest.mark.django_db
 
 # Around the end of an hour, a day, a week (a Sunday) and a month.
 BORDER = datetime(2026, 11, 30, 23, 59, tzinfo=UTC) - timedelta(days=1)
-moments = st.integers(-90, 90).map(lambda minutes: BORDER + timedelta(minutes=minutes)) | st.just(BORDER + timedelta(days=1, minutes=2))
+moments = st.integers(-90, 90).map(lambda minutes: BORDER + timedelta(minutes=minutes)) | st.just(
+    BORDER + timedelta(days=1, minutes=2)
+)
 
 
 @st.composite
@@ -47,13 +51,23 @@ def versions(draw: st.DrawFn, people: list[str], tenants: list[str]) -> Received
     return received(draw(st.sampled_from(["a", "b", "c", "d"])), **fields)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
-def test_any_order_of_batches_ends_as_one_clean_batch(connection: LangfuseConnection, people: People, data: st.DataObject) -> None:
+def test_any_order_of_batches_ends_as_one_clean_batch(
+    connection: LangfuseConnection, people: People, data: st.DataObject
+) -> None:
     owners = ["", "unknown", str(people.acme_user.pk), str(people.globex_user.pk)]
     tenants = ["", "unknown", str(people.acme.pk), str(people.globex.pk)]
-    history = data.draw(st.lists(versions(owners, tenants), min_size=1, max_size=10), label="history")
-    batches = data.draw(st.lists(st.lists(st.sampled_from(history), max_size=6), max_size=6), label="batches")
+    history = data.draw(
+        st.lists(versions(owners, tenants), min_size=1, max_size=10), label="history"
+    )
+    batches = data.draw(
+        st.lists(st.lists(st.sampled_from(history), max_size=6), max_size=6), label="batches"
+    )
     last = data.draw(st.permutations(history), label="last batches")
     cut = data.draw(st.integers(0, len(last)), label="cut")
 
@@ -78,10 +92,21 @@ def comparable() -> dict[str, list[Any]]:
 
 
 def test_odd_texts_are_stored_as_they_came(connection: LangfuseConnection, people: People) -> None:
-    """What COPY, JSON and the databases write in their own ways: quotes, backslashes, tabs, NUL in the name of a unit."""
+    """What COPY, JSON and the databases write in their own ways: quotes, backslashes, tabs, NUL in
+    the name of a unit.
+    """
     odd = 'say "x"\\N\t\\n\nZürich €'
     usage = {"input": 3, 'a\x00b\\"': 2}
-    one = received("a\\b", trace_id="t\\1", is_root=True, name=odd, trace_name=odd, user_reference=odd, model=odd, usage_details=usage)
+    one = received(
+        "a\\b",
+        trace_id="t\\1",
+        is_root=True,
+        name=odd,
+        trace_name=odd,
+        user_reference=odd,
+        model=odd,
+        usage_details=usage,
+    )
     with transaction.atomic():
         assert apply_received(connection, [one]).observations_stored == 1
         assert apply_received(connection, [one]).observations_stored == 0

@@ -1,4 +1,6 @@
-"""Invariant 2 through the whole sync: random histories, overlapping windows, crashes between any two statements, deletions."""
+"""Invariant 2 through the whole sync: random histories, overlapping windows, crashes between any
+two statements, deletions.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +26,11 @@ pytestmark = pytest.mark.django_db
 # A Sunday's end is a week's end, and the day before ends a month.
 BORDERS = (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC))
 START, END = BORDERS[0] - timedelta(hours=2), BORDERS[1] + timedelta(hours=2)
-moments = st.builds(lambda border, minutes: border + timedelta(minutes=minutes), st.sampled_from(BORDERS), st.integers(-100, 100))
+moments = st.builds(
+    lambda border, minutes: border + timedelta(minutes=minutes),
+    st.sampled_from(BORDERS),
+    st.integers(-100, 100),
+)
 traces = st.sampled_from(["t1", "t2", "t3"])
 
 
@@ -34,7 +40,9 @@ class Crash(BaseException):
 
 @contextmanager
 def dying_after(statements: int) -> Iterator[None]:
-    """Nothing but a rollback reaches the database any more once so many statements have been run."""
+    """Nothing but a rollback reaches the database any more once so many statements have been
+    run.
+    """
     left = [statements]
 
     def wrapper(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -60,17 +68,30 @@ def rows(draw: st.DrawFn, people: People, received: int) -> dict[str, Any]:
         user = draw(st.sampled_from([people.acme_user, people.acme_colleague, people.globex_user]))
         return owned(people, **fields, userId=str(user.pk))
     cost = draw(st.none() | st.integers(1, 99).map(lambda cents: cents / 100))
-    return call(draw(st.sampled_from(["c1", "c2"])), cost, draw(st.sampled_from(["gpt-4o", "nobody-knows"])), **fields)
+    return call(
+        draw(st.sampled_from(["c1", "c2"])),
+        cost,
+        draw(st.sampled_from(["gpt-4o", "nobody-knows"])),
+        **fields,
+    )
 
 
 def iso(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-@examples(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@examples(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_whatever_happens_the_end_is_as_of_one_clean_sync(
-    connection: LangfuseConnection, sandbox: RunningSandbox, people: People, settings: Any, data: st.DataObject
+    connection: LangfuseConnection,
+    sandbox: RunningSandbox,
+    people: People,
+    settings: Any,
+    data: st.DataObject,
 ) -> None:
     settings.SYNC_LEASE_SECONDS = 0
     settings.SYNC_BATCH_OBSERVATIONS = 3
@@ -86,16 +107,22 @@ def test_whatever_happens_the_end_is_as_of_one_clean_sync(
         for _ in range(data.draw(st.integers(2, 5), label="rounds")):
             for _ in range(data.draw(st.integers(1, 4), label="versions")):
                 row = data.draw(rows(people, len(sent)))
-                sent.append({**row, "updatedAt": iso(BORDERS[1] + timedelta(days=1, seconds=len(sent)))})
+                sent.append(
+                    {**row, "updatedAt": iso(BORDERS[1] + timedelta(days=1, seconds=len(sent)))}
+                )
                 there.append(sent[-1])
                 sandbox.store.add([sent[-1]])
             if data.draw(st.booleans(), label="deleted"):
                 deleted = data.draw(traces)
                 sandbox.store.delete_trace(deleted)
                 there = [row for row in there if row["traceId"] != deleted]
-            first, last = data.draw(st.just((START, END)) | st.tuples(moments, moments).map(sorted), label="span")
+            first, last = data.draw(
+                st.just((START, END)) | st.tuples(moments, moments).map(sorted), label="span"
+            )
             try:
-                with dying_after(data.draw(st.integers(5, 120) | st.just(10**6), label="statements")):
+                with dying_after(
+                    data.draw(st.integers(5, 120) | st.just(10**6), label="statements")
+                ):
                     sync_connection(connection, first, last + timedelta(hours=1))
             except Crash:
                 event("a crash")
@@ -131,7 +158,9 @@ def is_stored(row: dict[str, Any]) -> bool:
 
 
 def without_marks() -> dict[str, list[Any]]:
-    """The state without what says that something is gone: a clean sync of what is billed has nothing to miss."""
+    """The state without what says that something is gone: a clean sync of what is billed has
+    nothing to miss.
+    """
     ReceivedTrace.objects.update(gone="")
     Trace.objects.update(gone_observations=0)
     return comparable()

@@ -47,18 +47,24 @@ def test_it_is_found_once(connection: LangfuseConnection, deleted: Trace) -> Non
     assert sync(connection).observations_gone == 0
 
 
-def test_what_comes_again_is_there_again(connection: LangfuseConnection, sandbox: RunningSandbox, people: People, deleted: Trace) -> None:
+def test_what_comes_again_is_there_again(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People, deleted: Trace
+) -> None:
     sandbox.store.add([owned(people), call("c1", 0.06)])
     assert sync(connection).observations_gone == 0
     assert (Trace.objects.get(pk=deleted.pk).gone_observations, gone_steps()) == (0, set())
 
 
-def test_what_moved_to_another_hour_is_not_gone(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_what_moved_to_another_hour_is_not_gone(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     sandbox.store.add([owned(people), call("c1", 0.06)])
     sync(connection)
     sandbox.store.delete_trace("t1")
     later = MOMENT + timedelta(hours=2)
-    sandbox.store.add([owned(people, start=later, received=9), call("c1", 0.06, start=later, received=9)])
+    sandbox.store.add(
+        [owned(people, start=later, received=9), call("c1", 0.06, start=later, received=9)]
+    )
     assert sync(connection).observations_gone == 0
 
 
@@ -71,7 +77,10 @@ def test_voiding_refunds_it_and_takes_it_out_of_all_numbers(
     assert Transaction.objects.order_by("-id")[0].type == Transaction.Type.REFUND
     build_rollups()
     assert {stats.total_traces for stats in TenantUsageStats.objects.all()} == {1}
-    assert (TraceVoid.objects.get().reason, TraceVoid.objects.get().created_by) == ("A test run", people.platform_admin)
+    assert (TraceVoid.objects.get().reason, TraceVoid.objects.get().created_by) == (
+        "A test run",
+        people.platform_admin,
+    )
     assert void([deleted.pk.hex], "Again", people.platform_admin) == 0
     sync(connection)
     assert Account.objects.get().used == D("11.4")
@@ -113,7 +122,8 @@ def test_a_step_in_a_later_hour_than_its_trace_is_missed_when_that_hour_is_read(
     assert Trace.objects.get().last_step_hour == MOMENT.replace(minute=0)
     sandbox.store.delete_trace("t1")
     sandbox.store.add(rows[:2])
-    # Only the hour of the calls is read again: of the root, which lies in an earlier one, nothing can be said.
+    # Only the hour of the calls is read again: of the root, which lies in an earlier one, nothing
+    # can be said.
     result = sync_connection(connection, MOMENT.replace(minute=0), MOMENT.replace(minute=0) + HOUR)
     assert (result.observations_read, result.observations_gone) == (1, 1)
     assert gone_steps() == {("t1", "c2")}

@@ -1,4 +1,6 @@
-"""Crash safety: real worker processes on PostgreSQL, killed at random points while the data goes on changing."""
+"""Crash safety: real worker processes on PostgreSQL, killed at random points while the data goes on
+changing.
+"""
 
 import os
 import random
@@ -23,7 +25,9 @@ from usage.books import verify_books
 from usage.models import SyncWindow, Trace
 
 pytestmark = [
-    pytest.mark.skipif(database.vendor != "postgresql", reason="several processes write at once: PostgreSQL only"),
+    pytest.mark.skipif(
+        database.vendor != "postgresql", reason="several processes write at once: PostgreSQL only"
+    ),
     pytest.mark.django_db(transaction=True, serialized_rollback=True),
 ]
 KILLS = 30
@@ -49,7 +53,14 @@ def environment(sandbox: RunningSandbox) -> dict[str, str]:
 def worker(env: dict[str, str]) -> subprocess.Popen[str]:
     start = (MOMENT - timedelta(hours=HOURS + 1)).isoformat()
     command = [sys.executable, "manage.py", "sync_usage", "--json", "--from", start]
-    return subprocess.Popen(command, cwd=settings.BASE_DIR, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=settings.BASE_DIR,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -58,7 +69,9 @@ def chance() -> random.Random:
 
 
 def versions(people: People, chance: random.Random) -> Iterator[dict[str, Any]]:
-    """For ever: one more version of some trace's root or call, in whatever hour, of whatever owner and cost."""
+    """For ever: one more version of some trace's root or call, in whatever hour, of whatever owner
+    and cost.
+    """
     received = 0
     while True:
         received += 1
@@ -66,10 +79,20 @@ def versions(people: People, chance: random.Random) -> Iterator[dict[str, Any]]:
         start = MOMENT - timedelta(minutes=chance.randrange(HOURS * 60))
         if chance.random() < 0.3:
             user = chance.choice([people.acme_user, people.acme_colleague, people.globex_user])
-            yield owned(people, trace_id=trace_id, start=start, received=10**6 + received, userId=str(user.pk))
+            yield owned(
+                people,
+                trace_id=trace_id,
+                start=start,
+                received=10**6 + received,
+                userId=str(user.pk),
+            )
         else:
             yield call(
-                f"c{chance.randrange(2)}", chance.randrange(1, 100) / 1000, trace_id=trace_id, start=start, received=10**6 + received
+                f"c{chance.randrange(2)}",
+                chance.randrange(1, 100) / 1000,
+                trace_id=trace_id,
+                start=start,
+                received=10**6 + received,
             )
 
 
@@ -80,7 +103,10 @@ def truth(rows: list[dict[str, Any]]) -> dict[tuple[str, str], Decimal | None]:
         key = row["traceId"], row["id"]
         if key not in newest or newest[key]["updatedAt"] < row["updatedAt"]:
             newest[key] = row
-    return {key: Decimal(str(row["costDetails"]["total"])) if row["costDetails"] else None for key, row in newest.items()}
+    return {
+        key: Decimal(str(row["costDetails"]["total"])) if row["costDetails"] else None
+        for key, row in newest.items()
+    }
 
 
 def is_at_work() -> bool:
@@ -93,7 +119,9 @@ def wait_until_one_is_at_work() -> None:
         time.sleep(0.02)
 
 
-def test_thirty_kills_lose_nothing_and_double_nothing(sandbox: RunningSandbox, people: People, chance: random.Random) -> None:
+def test_thirty_kills_lose_nothing_and_double_nothing(
+    sandbox: RunningSandbox, people: People, chance: random.Random
+) -> None:
     source, sent = versions(people, chance), []
 
     def send(number: int) -> None:
@@ -131,10 +159,16 @@ def test_thirty_kills_lose_nothing_and_double_nothing(sandbox: RunningSandbox, p
     assert not SyncWindow.objects.exclude(state="done").exists()
     assert verify_books() == []
     charged = sum(Account.objects.values_list("used", flat=True), Decimal(0))
-    assert charged == sum((trace.credits for trace in Trace.objects.exclude(credits=None)), Decimal(0)) > 0
+    assert (
+        charged
+        == sum((trace.credits for trace in Trace.objects.exclude(credits=None)), Decimal(0))
+        > 0
+    )
 
 
-def test_two_workers_at_once_share_the_work(sandbox: RunningSandbox, people: People, chance: random.Random) -> None:
+def test_two_workers_at_once_share_the_work(
+    sandbox: RunningSandbox, people: People, chance: random.Random
+) -> None:
     source = versions(people, chance)
     rows = [next(source) for _ in range(3000)]
     sandbox.store.add(rows)

@@ -1,4 +1,6 @@
-"""The reader: several requests under way at once, long stretches shared out, failing ones halved, every row once."""
+"""The reader: several requests under way at once, long stretches shared out, failing ones halved,
+every row once.
+"""
 
 import random
 import threading
@@ -17,14 +19,22 @@ from usage.sync.reader import Reader
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = START + timedelta(days=1)
-ROWS = [received(f"o{minute}", start_time=START + timedelta(minutes=minute)) for minute in range(24 * 60)]
+ROWS = [
+    received(f"o{minute}", start_time=START + timedelta(minutes=minute))
+    for minute in range(24 * 60)
+]
 
 
 class Server:
-    """Gives ROWS, newest first, fifty a page, as the client does; can be slow, and can fail on stretches that are too long."""
+    """Gives ROWS, newest first, fifty a page, as the client does; can be slow, and can fail on
+    stretches that are too long.
+    """
 
     def __init__(
-        self, seconds: float | Callable[[], float] = 0, longest: timedelta | None = None, failure: Exception | None = None
+        self,
+        seconds: float | Callable[[], float] = 0,
+        longest: timedelta | None = None,
+        failure: Exception | None = None,
     ) -> None:
         self.computing = threading.RLock()
         self.seconds = seconds if callable(seconds) else lambda: seconds
@@ -50,7 +60,9 @@ class Server:
             time.sleep(self.seconds())
             with self._lock:
                 self.busy -= 1
-            yield Page(rows[position : position + 50], [], "more" if position + 50 < len(rows) else None)
+            yield Page(
+                rows[position : position + 50], [], "more" if position + 50 < len(rows) else None
+            )
         if not rows:
             yield Page([], [], None)
 
@@ -67,7 +79,9 @@ def read(server: Server, fetchers: int = 4, end: datetime = END) -> list[Receive
 
 
 def assert_each_once(found: list[ReceivedObservation]) -> None:
-    assert Counter(one.step.observation_id for one in found) == Counter(one.step.observation_id for one in ROWS)
+    assert Counter(one.step.observation_id for one in found) == Counter(
+        one.step.observation_id for one in ROWS
+    )
 
 
 @pytest.mark.parametrize("fetchers", [1, 2, 4, 7])
@@ -82,7 +96,9 @@ def test_a_long_stretch_is_shared_between_the_fetchers() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_every_row_comes_once_however_long_each_page_takes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_comes_once_however_long_each_page_takes(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fetchers take from each other in the middle of a request, too."""
     chance = random.Random(seed)  # noqa: S311
     monkeypatch.setattr(reader, "PATIENCE_SECONDS", 0.0005)
@@ -96,10 +112,13 @@ def test_whoever_has_nothing_to_do_takes_from_whoever_has_most_to_spare() -> Non
         short_and_long.add(START + timedelta(hours=2), END)
         while short_and_long.unread():
             assert short_and_long.take(30) is not None
-    # Two pages of 50 minutes each have come of the long one when the short one is through, and a third is on its way.
+    # Two pages of 50 minutes each have come of the long one when the short one is through, and a
+    # third is on its way.
     taken_from, taken_to = server.asked[2]
     assert taken_from == START + timedelta(hours=2)
-    assert abs(taken_to - (taken_from + (END - taken_from - timedelta(minutes=150)) / 2)) < timedelta(minutes=30)
+    assert abs(
+        taken_to - (taken_from + (END - taken_from - timedelta(minutes=150)) / 2)
+    ) < timedelta(minutes=30)
 
 
 def test_nothing_is_taken_where_the_next_page_is_the_last() -> None:
@@ -150,7 +169,9 @@ def test_of_what_has_come_the_newest_is_taken_first() -> None:
         for hour in hours:
             running.add(hour, hour + timedelta(minutes=60))
         # Of an hour there are two pages, and they stay in their order.
-        assert ends_of_what_waits(running, 8) == [hour + timedelta(hours=1) for hour in reversed(hours) for _ in range(2)]
+        assert ends_of_what_waits(running, 8) == [
+            hour + timedelta(hours=1) for hour in reversed(hours) for _ in range(2)
+        ]
         assert not running.is_fetching()
         # More than may wait.
         running.add(START, END)

@@ -16,16 +16,24 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def rejected(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> RejectedObservation:
+def rejected(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> RejectedObservation:
     sandbox.store.add([owned(people), call("bad", -1.0)])
     sync(connection)
     return RejectedObservation.objects.get()
 
 
-def test_what_is_still_unreadable_stays_set_aside(connection: LangfuseConnection, rejected: RejectedObservation) -> None:
+def test_what_is_still_unreadable_stays_set_aside(
+    connection: LangfuseConnection, rejected: RejectedObservation
+) -> None:
     assert retry_rejected(connection).observations_stored == 0
     again = RejectedObservation.objects.get()
-    assert (again.resolution, again.reason, again.tried_at is not None) == ("", rejected.reason, True)
+    assert (again.resolution, again.reason, again.tried_at is not None) == (
+        "",
+        rejected.reason,
+        True,
+    )
 
 
 def test_what_a_newer_release_can_read_is_stored(
@@ -38,7 +46,9 @@ def test_what_a_newer_release_can_read_is_stored(
     assert retry_rejected(connection).observations_stored == 0
 
 
-def test_a_later_version_settles_it(connection: LangfuseConnection, sandbox: RunningSandbox, rejected: RejectedObservation) -> None:
+def test_a_later_version_settles_it(
+    connection: LangfuseConnection, sandbox: RunningSandbox, rejected: RejectedObservation
+) -> None:
     sandbox.store.add([call("bad", 0.06, received=5)])
     sync_connection(connection, MOMENT - timedelta(hours=1))
     retry_rejected(connection)
@@ -57,7 +67,11 @@ def test_a_rejected_row_does_not_make_what_is_stored_of_it_gone(
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"), [({"usageDetails": {"input": 2 * 10**9}}, "count of"), ({"costDetails": {"total": 20_000}}, "costs are")]
+    ("fields", "words"),
+    [
+        ({"usageDetails": {"input": 2 * 10**9}}, "count of"),
+        ({"costDetails": {"total": 20_000}}, "costs are"),
+    ],
 )
 def test_what_would_overflow_sums_is_set_aside(fields: dict[str, object], words: str) -> None:
     import msgspec

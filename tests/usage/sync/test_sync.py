@@ -37,42 +37,99 @@ EMPTY_ROW = recorded("observations_all_fields")["body"]["data"][1]
 MOMENT = timezone.now().replace(minute=10, second=0, microsecond=0) - timedelta(hours=5)
 
 
-def row(observation_id: str, trace_id: str = "t1", start: datetime = MOMENT, received: int = 0, **fields: Any) -> dict[str, Any]:
+def row(
+    observation_id: str,
+    trace_id: str = "t1",
+    start: datetime = MOMENT,
+    received: int = 0,
+    **fields: Any,
+) -> dict[str, Any]:
     """A row as Langfuse sends it, received so many seconds after its start."""
     updated = (start + timedelta(seconds=received)).isoformat().replace("+00:00", "Z")
-    times = {"startTime": iso(start), "endTime": iso(start + timedelta(seconds=1)), "createdAt": updated, "updatedAt": updated}
-    return {**EMPTY_ROW, "id": observation_id, "traceId": trace_id, "metadata": {}, "isRootObservation": False, **times, **fields}
+    times = {
+        "startTime": iso(start),
+        "endTime": iso(start + timedelta(seconds=1)),
+        "createdAt": updated,
+        "updatedAt": updated,
+    }
+    return {
+        **EMPTY_ROW,
+        "id": observation_id,
+        "traceId": trace_id,
+        "metadata": {},
+        "isRootObservation": False,
+        **times,
+        **fields,
+    }
 
 
 def iso(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def call(observation_id: str, cost: float | None, model: str = "gpt-4o", **fields: Any) -> dict[str, Any]:
+def call(
+    observation_id: str, cost: float | None, model: str = "gpt-4o", **fields: Any
+) -> dict[str, Any]:
     """A model call with 15 tokens."""
     usage = {"input": 10, "output": 5, "total": 15}
     costs = {} if cost is None else {"total": cost}
     return row(
-        observation_id, **{"type": "GENERATION", "model": model, "usageDetails": usage, "costDetails": costs, "totalUsage": 15, **fields}
+        observation_id,
+        **{
+            "type": "GENERATION",
+            "model": model,
+            "usageDetails": usage,
+            "costDetails": costs,
+            "totalUsage": 15,
+            **fields,
+        },
     )
 
 
 def owned(people: People, **fields: Any) -> dict[str, Any]:
     """A root that names its owner."""
-    metadata = {"tenant_id": str(people.acme.pk), "kluisz_project_id": str(people.project.pk), "kluisz_flow_id": str(people.flow.pk)}
-    return row("root", **{"isRootObservation": True, "userId": str(people.acme_user.pk), "metadata": metadata, **fields})
+    metadata = {
+        "tenant_id": str(people.acme.pk),
+        "kluisz_project_id": str(people.project.pk),
+        "kluisz_flow_id": str(people.flow.pk),
+    }
+    return row(
+        "root",
+        **{
+            "isRootObservation": True,
+            "userId": str(people.acme_user.pk),
+            "metadata": metadata,
+            **fields,
+        },
+    )
 
 
 def state() -> dict[str, list[Any]]:
-    """Everything that follows from the observations, row for row, once all of it is built. Users get their numbers as they come."""
+    """Everything that follows from the observations, row for row, once all of it is built.
+
+    Users get their numbers as they come.
+    """
     build_rollups(datetime.max.replace(tzinfo=UTC) - timedelta(days=2))
     skipped = {"id", "created_at", "updated_at", "first_seen_at", "priced_as_of", "users"}
     return {
         model.__name__: sorted(
-            str({key: value for key, value in one.items() if key not in skipped or (key == "id" and model is Trace)})
+            str(
+                {
+                    key: value
+                    for key, value in one.items()
+                    if key not in skipped or (key == "id" and model is Trace)
+                }
+            )
             for one in model.objects.values()
         )
-        for model in (Trace, ReceivedTrace, Observation, UserUsageStats, UsageCharge, *(rule.model for rule in RULES))
+        for model in (
+            Trace,
+            ReceivedTrace,
+            Observation,
+            UserUsageStats,
+            UsageCharge,
+            *(rule.model for rule in RULES),
+        )
     }
 
 
@@ -88,46 +145,101 @@ def test_it_works(connection: LangfuseConnection, sandbox: RunningSandbox, peopl
 
     result = sync(connection)
 
-    assert (result.observations_stored, result.traces_changed, result.transactions_posted) == (2, 1, 1)
+    assert (result.observations_stored, result.traces_changed, result.transactions_posted) == (
+        2,
+        1,
+        1,
+    )
     trace = Trace.objects.get()
-    assert (trace.tenant, trace.user, trace.flow_id) == (people.acme, people.acme_user, str(people.flow.pk))
-    assert (trace.cost_usd, trace.billed_cost_usd, trace.credits) == (D("0.06"), D("0.057"), D("11.4"))
-    assert {stats.granularity for stats in TenantUsageStats.objects.all()} == {"hour", "day", "week", "month"}
+    assert (trace.tenant, trace.user, trace.flow_id) == (
+        people.acme,
+        people.acme_user,
+        str(people.flow.pk),
+    )
+    assert (trace.cost_usd, trace.billed_cost_usd, trace.credits) == (
+        D("0.06"),
+        D("0.057"),
+        D("11.4"),
+    )
+    assert {stats.granularity for stats in TenantUsageStats.objects.all()} == {
+        "hour",
+        "day",
+        "week",
+        "month",
+    }
     for stats in TenantUsageStats.objects.all():
-        assert (stats.tenant, stats.total_traces, stats.credits_exact, stats.total_credits_used) == (people.acme, 1, D("11.4"), 11)
-        assert (stats.total_cost_usd, stats.active_users_count, stats.total_tokens) == (D("0.06"), 1, 15)
+        assert (
+            stats.tenant,
+            stats.total_traces,
+            stats.credits_exact,
+            stats.total_credits_used,
+        ) == (people.acme, 1, D("11.4"), 11)
+        assert (stats.total_cost_usd, stats.active_users_count, stats.total_tokens) == (
+            D("0.06"),
+            1,
+            15,
+        )
     for stats in UserUsageStats.objects.all():
-        assert (stats.user, stats.traces_count, stats.cost_usd, stats.credits_used) == (people.acme_user, 1, D("0.06"), 11)
+        assert (stats.user, stats.traces_count, stats.cost_usd, stats.credits_used) == (
+            people.acme_user,
+            1,
+            D("0.06"),
+            11,
+        )
     assert Account.objects.get().used == D("11.4")
     assert Transaction.objects.get().amount == D("-11.4")
 
 
-def test_a_second_sync_changes_nothing(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_a_second_sync_changes_nothing(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     sandbox.store.add(
-        [owned(people, start=timezone.now() - timedelta(minutes=5)), call("c1", 0.06, start=timezone.now() - timedelta(minutes=5))]
+        [
+            owned(people, start=timezone.now() - timedelta(minutes=5)),
+            call("c1", 0.06, start=timezone.now() - timedelta(minutes=5)),
+        ]
     )
     sync(connection)
     before = state()
     again = sync_connection(connection, start=MOMENT - timedelta(days=2))
-    assert (again.observations_read, again.observations_stored, again.traces_changed, again.transactions_posted) == (2, 0, 0, 0)
+    assert (
+        again.observations_read,
+        again.observations_stored,
+        again.traces_changed,
+        again.transactions_posted,
+    ) == (2, 0, 0, 0)
     assert state() == before
 
 
-def test_a_hundred_traces_of_six_cents_are_1140_credits(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_a_hundred_traces_of_six_cents_are_1140_credits(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     for number in range(100):
-        sandbox.store.add([owned(people, trace_id=f"t{number}"), call("c1", 0.06, trace_id=f"t{number}")])
+        sandbox.store.add(
+            [owned(people, trace_id=f"t{number}"), call("c1", 0.06, trace_id=f"t{number}")]
+        )
     sync(connection)
     month = TenantUsageStats.objects.get(granularity="day")
-    assert (month.total_traces, month.credits_exact, month.total_credits_used) == (100, D(1140), 1140)
+    assert (month.total_traces, month.credits_exact, month.total_credits_used) == (
+        100,
+        D(1140),
+        1140,
+    )
 
 
-def test_any_type_of_observation_is_billed(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
-    sandbox.store.add([owned(people), call("c1", 0.5, type="TOOL"), call("c2", 0.25, type="EMBEDDING")])
+def test_any_type_of_observation_is_billed(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
+    sandbox.store.add(
+        [owned(people), call("c1", 0.5, type="TOOL"), call("c2", 0.25, type="EMBEDDING")]
+    )
     sync(connection)
     assert Trace.objects.get().cost_usd == D("0.75")
 
 
-def test_what_is_sent_again_replaces_what_was(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_what_is_sent_again_replaces_what_was(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     sandbox.store.add([owned(people), call("c1", 0.06)])
     sync(connection)
     sandbox.store.add([call("c1", 0.02, received=60, level="ERROR")])
@@ -139,9 +251,15 @@ def test_what_is_sent_again_replaces_what_was(connection: LangfuseConnection, sa
     assert verify_books() == []
 
 
-def test_an_older_version_is_not_believed(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
-    """The order of the recorded case: the newest version lies in another hour than the older one."""
-    sandbox.store.add([owned(people), call("c1", 0.03, start=MOMENT + timedelta(hours=1), received=600)])
+def test_an_older_version_is_not_believed(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
+    """The order of the recorded case: the newest version lies in another hour than the older
+    one.
+    """
+    sandbox.store.add(
+        [owned(people), call("c1", 0.03, start=MOMENT + timedelta(hours=1), received=600)]
+    )
     sync(connection)
     sandbox.store.add([call("c1", 0.02, received=5)])
     result = sync_connection(connection, start=MOMENT - timedelta(hours=1))
@@ -149,7 +267,9 @@ def test_an_older_version_is_not_believed(connection: LangfuseConnection, sandbo
     assert Trace.objects.get().cost_usd == D("0.03")
 
 
-def test_the_recorded_resends_are_counted_once(connection: LangfuseConnection, sandbox: RunningSandbox) -> None:
+def test_the_recorded_resends_are_counted_once(
+    connection: LangfuseConnection, sandbox: RunningSandbox
+) -> None:
     from tests.usage.langfuse.test_sandbox_recorded import complete
 
     rows = [complete(one) for one in recorded("observations_same_id_again")["body"]["data"]]
@@ -172,9 +292,9 @@ def test_a_trace_that_moves_to_another_hour_and_day_leaves_nothing_behind(
     sandbox.store.add([row("early", start=MOMENT - timedelta(days=40))])
     sync_connection(connection, start=MOMENT - timedelta(days=41))
     assert verify_books() == []
-    assert {stats.period_start.date() for stats in TenantUsageStats.objects.filter(granularity="day")} == {
-        (MOMENT - timedelta(days=40)).date()
-    }
+    assert {
+        stats.period_start.date() for stats in TenantUsageStats.objects.filter(granularity="day")
+    } == {(MOMENT - timedelta(days=40)).date()}
     assert UserUsageStats.objects.filter(granularity="hour").count() == 1
 
 
@@ -204,7 +324,9 @@ def test_unattributed_usage_is_kept_and_attributed_when_its_user_appears(
     assert PlatformUsage.objects.get(granularity="hour").is_attributed is False
 
     user = User.objects.create_user("newcomer", id=newcomer, tenant=people.acme)
-    TierAssignment.objects.create(user=user, tier_id=people.acme_user.tier_assignments.get().tier_id, valid_from=LONG_AGO)
+    TierAssignment.objects.create(
+        user=user, tier_id=people.acme_user.tier_assignments.get().tier_id, valid_from=LONG_AGO
+    )
     applied = attribute_all()
 
     assert (applied.traces_changed, applied.transactions_posted) == (1, 1)
@@ -213,7 +335,9 @@ def test_unattributed_usage_is_kept_and_attributed_when_its_user_appears(
     assert verify_books() == []
 
 
-def test_every_sync_looks_for_owners_that_have_appeared(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_every_sync_looks_for_owners_that_have_appeared(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     newcomer = "0d1f9a52-8a0f-4a55-9d0a-6a1c2f1d7e10"
     sandbox.store.add([owned(people, userId=newcomer), call("c1", 0.06)])
     sync(connection)
@@ -221,7 +345,9 @@ def test_every_sync_looks_for_owners_that_have_appeared(connection: LangfuseConn
     assert sync(connection).traces_changed == 1
 
 
-def test_what_breaks_the_contract_is_set_aside_once(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_what_breaks_the_contract_is_set_aside_once(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     sandbox.store.add([owned(people), call("c1", -1), call("c2", 0.06)])
     assert sync(connection).observations_rejected == 1
     again = sync_connection(connection, start=MOMENT - timedelta(hours=1))
@@ -230,7 +356,9 @@ def test_what_breaks_the_contract_is_set_aside_once(connection: LangfuseConnecti
     assert "-1" in RejectedObservation.objects.get().reason
 
 
-def test_unpriced_usage_is_stored_and_unknown(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_unpriced_usage_is_stored_and_unknown(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     sandbox.store.add([owned(people), call("c1", None, model="acme-llm-7b")])
     sync(connection)
     trace = Trace.objects.get()
@@ -247,7 +375,9 @@ def test_a_model_that_only_the_shipped_book_knows_is_priced_by_it(
     assert Trace.objects.get().cost_usd == D("0.000075")
 
 
-def test_a_failure_is_said_and_nothing_is_marked_done(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> None:
+def test_a_failure_is_said_and_nothing_is_marked_done(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
     connection.secret_key = "sk-lf-wrong"
     connection.save()
     result = sync_connection(connection)
@@ -263,7 +393,11 @@ def test_a_failure_is_said_and_nothing_is_marked_done(connection: LangfuseConnec
 
 
 def test_the_command_reports_zero_changes_the_second_time(
-    connection: LangfuseConnection, sandbox: RunningSandbox, people: People, command: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    connection: LangfuseConnection,
+    sandbox: RunningSandbox,
+    people: People,
+    command: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("usage.connections.enabled_connections", lambda: [connection])
     sandbox.store.add([owned(people), call("c1", 0.06)])
@@ -271,12 +405,20 @@ def test_the_command_reports_zero_changes_the_second_time(
     second = json.loads(command("sync_usage", "--json", "--from", MOMENT.date().isoformat()))
     assert (first["complete"], first["runs"][0]["observations_stored"]) == (True, 2)
     assert (second["complete"], second["runs"][0]["observations_read"]) == (True, 2)
-    changes = ("observations_stored", "observations_rejected", "traces_changed", "transactions_posted")
+    changes = (
+        "observations_stored",
+        "observations_rejected",
+        "traces_changed",
+        "transactions_posted",
+    )
     assert [second["runs"][0][name] for name in changes] == [0, 0, 0, 0]
 
 
 def test_the_command_fails_when_not_all_was_stored(
-    connection: LangfuseConnection, command: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    connection: LangfuseConnection,
+    command: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("usage.connections.enabled_connections", lambda: [connection])
     connection.secret_key = "sk-lf-wrong"

@@ -1,4 +1,6 @@
-"""Usage without a price is listed, and priced and charged as soon as one is entered (domain.md, Price)."""
+"""Usage without a price is listed, and priced and charged as soon as one is entered (domain.md,
+Price).
+"""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -28,7 +30,14 @@ def waiting(people: People, use: Callable[..., None]) -> None:
 
 
 def price(**fields: Any) -> ModelPrice:
-    values = {"model": "acme-7b", "valid_from": LONG_AGO, "input": D(1000), "output": D(1000), "precedence": "fallback", **fields}
+    values = {
+        "model": "acme-7b",
+        "valid_from": LONG_AGO,
+        "input": D(1000),
+        "output": D(1000),
+        "precedence": "fallback",
+        **fields,
+    }
     return ModelPrice(**values)
 
 
@@ -41,7 +50,9 @@ def test_it_is_listed_by_model() -> None:
 
 
 @pytest.mark.usefixtures("waiting")
-def test_it_is_priced_at_once_when_a_price_is_entered(people: People, django_capture_on_commit_callbacks: Any) -> None:
+def test_it_is_priced_at_once_when_a_price_is_entered(
+    people: People, django_capture_on_commit_callbacks: Any
+) -> None:
     with django_capture_on_commit_callbacks(execute=True):
         lists.enter_price(price(), people.platform_admin)
     assert [one.model for one in unpriced_models()] == ["globex-7b"]
@@ -50,17 +61,28 @@ def test_it_is_priced_at_once_when_a_price_is_entered(people: People, django_cap
 
 
 @pytest.mark.usefixtures("waiting")
-def test_what_a_request_can_not_do_the_next_sync_does(people: People, bare_connection: LangfuseConnection) -> None:
+def test_what_a_request_can_not_do_the_next_sync_does(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
     before = price_waiting_since(bare_connection, None)
     assert before.traces_changed == 0
     entered = lists.enter_price(price(), None)
     assert price_waiting(bare_connection, at_most=1).traces_changed == 1
-    assert price_waiting_since(bare_connection, entered.recorded_at).traces_changed == 0, "nothing was entered since"
-    assert price_waiting_since(bare_connection, entered.recorded_at - timedelta(seconds=1)).traces_changed == 1
+    assert price_waiting_since(bare_connection, entered.recorded_at).traces_changed == 0, (
+        "nothing was entered since"
+    )
+    assert (
+        price_waiting_since(
+            bare_connection, entered.recorded_at - timedelta(seconds=1)
+        ).traces_changed
+        == 1
+    )
 
 
 @pytest.mark.usefixtures("waiting")
-def test_a_tenants_price_is_for_its_own_usage(people: People, bare_connection: LangfuseConnection) -> None:
+def test_a_tenants_price_is_for_its_own_usage(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
     lists.enter_price(price(tenant=people.globex, precedence="replaces"), None)
     assert price_waiting(bare_connection).traces_changed == 1
     assert Trace.objects.get(credits__isnull=False).tenant == people.globex
@@ -68,7 +90,13 @@ def test_a_tenants_price_is_for_its_own_usage(people: People, bare_connection: L
 
 @pytest.mark.usefixtures("waiting")
 @pytest.mark.parametrize(
-    "fields", [{"model": "other"}, {"valid_from": NOON + timedelta(days=1)}, {"valid_until": NOON - timedelta(days=1)}], ids=str
+    "fields",
+    [
+        {"model": "other"},
+        {"valid_from": NOON + timedelta(days=1)},
+        {"valid_until": NOON - timedelta(days=1)},
+    ],
+    ids=str,
 )
 def test_a_price_of_another_model_or_time_is_not_for_it(
     people: People, bare_connection: LangfuseConnection, fields: dict[str, Any]
@@ -78,12 +106,16 @@ def test_a_price_of_another_model_or_time_is_not_for_it(
 
 
 @pytest.mark.usefixtures("waiting")
-def test_the_first_price_stays_its_price(people: People, bare_connection: LangfuseConnection) -> None:
+def test_the_first_price_stays_its_price(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
     first = lists.enter_price(price(), None)
     price_waiting(bare_connection)
     lists.enter_price(price(input=D(1)), None, replaces=first)
     price_waiting(bare_connection)
-    assert set(Trace.objects.exclude(cost_usd=None).values_list("cost_usd", flat=True)) == {D("0.015")}
+    assert set(Trace.objects.exclude(cost_usd=None).values_list("cost_usd", flat=True)) == {
+        D("0.015")
+    }
 
 
 def test_unknown_is_never_zero(people: People, use: Callable[..., None]) -> None:

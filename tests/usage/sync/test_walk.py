@@ -39,7 +39,10 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 
 
 def test_months_without_usage_take_few_requests(
-    connection: LangfuseConnection, requests: list[Request], sandbox: RunningSandbox, settings: Settings
+    connection: LangfuseConnection,
+    requests: list[Request],
+    sandbox: RunningSandbox,
+    settings: Settings,
 ) -> None:
     settings.SYNC_FETCHERS = 1
     sandbox.store.add([row("c1", start=NOW - 170 * DAY)])
@@ -51,9 +54,14 @@ def test_months_without_usage_take_few_requests(
 
 
 def test_nothing_is_left_when_a_fetcher_is_slow_to_be_free(
-    connection: LangfuseConnection, sandbox: RunningSandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    connection: LangfuseConnection,
+    sandbox: RunningSandbox,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All that was leased may have been taken before the one who fetched it says that it has nothing to do."""
+    """All that was leased may have been taken before the one who fetched it says that it has
+    nothing to do.
+    """
 
     def fetch_and_linger(self: Reader[Any], stretch: Stretch) -> None:
         fetch(self, stretch)
@@ -68,9 +76,15 @@ def test_nothing_is_left_when_a_fetcher_is_slow_to_be_free(
     assert not SyncWindow.objects.exclude(state=SyncWindow.State.DONE).exists()
 
 
-@pytest.mark.parametrize("is_silent", [False, True], ids=["while storing", "while waiting for a page"])
+@pytest.mark.parametrize(
+    "is_silent", [False, True], ids=["while storing", "while waiting for a page"]
+)
 def test_what_another_worker_has_taken_over_is_left_to_it(
-    connection: LangfuseConnection, sandbox: RunningSandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch, is_silent: bool
+    connection: LangfuseConnection,
+    sandbox: RunningSandbox,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    is_silent: bool,
 ) -> None:
     """A worker that stood still for longer than its lease goes on with what it still has."""
     settings.SYNC_FETCHERS, settings.SYNC_LEASE_SECONDS = 1, 0.3
@@ -78,7 +92,9 @@ def test_what_another_worker_has_taken_over_is_left_to_it(
     taken = NOW - 1.5 * DAY
 
     def take_over(self: Walk, reader: Reader[CountedPage]) -> None:
-        leased = SyncWindow.objects.filter(start__lte=taken, end__gt=taken, state=SyncWindow.State.LEASED)
+        leased = SyncWindow.objects.filter(
+            start__lte=taken, end__gt=taken, state=SyncWindow.State.LEASED
+        )
         leased.update(leased_by="another")
         take(self, reader)
 
@@ -99,10 +115,19 @@ def test_what_another_worker_has_taken_over_is_left_to_it(
 
 
 def test_what_has_come_is_stored_while_nothing_waits(
-    connection: LangfuseConnection, sandbox: RunningSandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    connection: LangfuseConnection,
+    sandbox: RunningSandbox,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings.SYNC_FETCHERS, settings.SYNC_BATCH_OBSERVATIONS = 1, 10 * walk.SMALLEST_PART
-    sandbox.store.add([row(f"c{day}-{number}", f"t{day}-{number}", NOW - (day + 0.5) * DAY) for day in range(8) for number in range(10)])
+    sandbox.store.add(
+        [
+            row(f"c{day}-{number}", f"t{day}-{number}", NOW - (day + 0.5) * DAY)
+            for day in range(8)
+            for number in range(10)
+        ]
+    )
     stored, stored_by_page = [0], []
 
     def come_slowly(self: Walk, page: Page, is_known: object) -> CountedPage:

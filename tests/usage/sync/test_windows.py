@@ -26,10 +26,14 @@ def read_at(read: list[SyncWindow], moment: datetime) -> dict[int, datetime]:
 
 def test_a_span_is_the_whole_hours_that_it_touches() -> None:
     assert Span.around(NOON, NOON + HOUR) == Span(NOON, NOON + HOUR)
-    assert Span.around(NOON + timedelta(minutes=5), NOON + timedelta(minutes=61)) == Span(NOON, NOON + 2 * HOUR)
+    assert Span.around(NOON + timedelta(minutes=5), NOON + timedelta(minutes=61)) == Span(
+        NOON, NOON + 2 * HOUR
+    )
 
 
-def test_opening_twice_opens_once(bare_connection: LangfuseConnection, opened: list[SyncWindow]) -> None:
+def test_opening_twice_opens_once(
+    bare_connection: LangfuseConnection, opened: list[SyncWindow]
+) -> None:
     windows.open_windows(bare_connection, Span(NOON, NOON + 4 * HOUR))
     assert SyncWindow.objects.count() == 4
 
@@ -43,7 +47,9 @@ def test_two_workers_never_have_the_same_window(opened: list[SyncWindow]) -> Non
     second = windows.lease(opened, "second", NOON, found_due_at=NOON)
     assert (second.windows, second.elsewhere) == (opened[2:], 2)
     assert dict(SyncWindow.objects.values_list("start", "leased_by")) == dict(
-        zip([window.start for window in opened], ["first", "first", "second", "second"], strict=True)
+        zip(
+            [window.start for window in opened], ["first", "first", "second", "second"], strict=True
+        )
     )
 
 
@@ -54,7 +60,9 @@ def test_what_another_worker_has_read_meanwhile_is_not_read_again(opened: list[S
     assert (second.windows, second.elsewhere) == ([opened[0], opened[2]], 0)
 
 
-def test_what_was_found_to_have_drifted_is_read_however_lately_it_was(opened: list[SyncWindow]) -> None:
+def test_what_was_found_to_have_drifted_is_read_however_lately_it_was(
+    opened: list[SyncWindow],
+) -> None:
     lease(opened, "first")
     windows.complete(opened, read_at(opened, NOON + HOUR), {})
     SyncWindow.objects.filter(pk=opened[1].pk).update(state=SyncWindow.State.PENDING)
@@ -69,7 +77,9 @@ def test_a_dead_workers_windows_are_taken_over(opened: list[SyncWindow]) -> None
     assert windows.held(opened, "alive") == opened
 
 
-def test_what_was_read_while_its_hour_ran_is_due_again(bare_connection: LangfuseConnection, opened: list[SyncWindow]) -> None:
+def test_what_was_read_while_its_hour_ran_is_due_again(
+    bare_connection: LangfuseConnection, opened: list[SyncWindow]
+) -> None:
     span, never = Span(NOON, NOON + 4 * HOUR), NOON + 100 * HOUR
     assert windows.due(bare_connection, span, never) == opened
     lease(opened, "w")
@@ -97,26 +107,37 @@ def test_neighbours_are_walked_together(opened: list[SyncWindow]) -> None:
 
 
 def test_the_fewer_are_left_the_shorter_the_runs() -> None:
-    hours = [SyncWindow(start=NOON - number * HOUR, end=NOON - (number - 1) * HOUR) for number in range(400)]
+    hours = [
+        SyncWindow(start=NOON - number * HOUR, end=NOON - (number - 1) * HOUR)
+        for number in range(400)
+    ]
     taken = runs(hours, 24)
     sizes = [len(run) for run in taken]
     assert [window for run in taken for window in run] == hours
-    # From noon to the beginning of the day, and then whole days while they are few enough of what is left.
+    # From noon to the beginning of the day, and then whole days while they are few enough of what
+    # is left.
     assert sizes[:4] == [13, 24, 24, 24]
     assert sizes[1:] == sorted(sizes[1:], reverse=True)
     assert sizes[-3] == 6
 
 
 def test_runs_end_with_days() -> None:
-    hours = [SyncWindow(start=NOON - number * HOUR, end=NOON - (number - 1) * HOUR) for number in range(2000)]
+    hours = [
+        SyncWindow(start=NOON - number * HOUR, end=NOON - (number - 1) * HOUR)
+        for number in range(2000)
+    ]
     assert [len(run) for run in runs(hours, 24)[:2]] == [13, 24]
     assert [len(run) for run in runs(hours, 100)[:2]] == [13 + 3 * 24, 4 * 24]
 
 
-def test_completeness_ends_at_the_first_gap(bare_connection: LangfuseConnection, opened: list[SyncWindow]) -> None:
+def test_completeness_ends_at_the_first_gap(
+    bare_connection: LangfuseConnection, opened: list[SyncWindow]
+) -> None:
     assert windows.complete_through(bare_connection) is None
     lease(opened, "w")
     windows.complete([opened[3], opened[1]], read_at(opened, NOON + 10 * HOUR), {})
     assert windows.complete_through(bare_connection) == NOON + HOUR
     windows.give_back([opened[2], opened[0]], "w", "no answer")
-    assert set(SyncWindow.objects.filter(state="pending").values_list("error", flat=True)) == {"no answer"}
+    assert set(SyncWindow.objects.filter(state="pending").values_list("error", flat=True)) == {
+        "no answer"
+    }

@@ -10,26 +10,46 @@ from langfuse import LangfuseOtelSpanAttributes as Attribute
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from usage.langfuse.sandbox.prices import KnownModel, as_stored, cost_details, find_model, price_text
+from usage.langfuse.sandbox.prices import (
+    KnownModel,
+    as_stored,
+    cost_details,
+    find_model,
+    price_text,
+)
 
 ERROR_STATUS = 2
 Row = dict[str, Any]
 
 
 def read_export(body: bytes, project_id: str, received_at: datetime) -> Iterator[Row]:
-    """The rows of an export request. Raises google.protobuf.message.DecodeError when ``body`` is not one."""
+    """The rows of an export request.
+
+    Raises google.protobuf.message.DecodeError when ``body`` is not one.
+    """
     request = ExportTraceServiceRequest()
     request.ParseFromString(body)
     for resource_spans in request.resource_spans:
-        resource = {f"resourceAttributes.{one.key}": _plain_text(one.value) for one in resource_spans.resource.attributes}
+        resource = {
+            f"resourceAttributes.{one.key}": _plain_text(one.value)
+            for one in resource_spans.resource.attributes
+        }
         for scope_spans in resource_spans.scope_spans:
-            scope = {f"scope.attributes.{one.key}": _plain_text(one.value) for one in scope_spans.scope.attributes}
-            scope |= {"scope.name": scope_spans.scope.name, "scope.version": scope_spans.scope.version}
+            scope = {
+                f"scope.attributes.{one.key}": _plain_text(one.value)
+                for one in scope_spans.scope.attributes
+            }
+            scope |= {
+                "scope.name": scope_spans.scope.name,
+                "scope.version": scope_spans.scope.version,
+            }
             for span in scope_spans.spans:
                 yield _row(span, {**resource, **scope}, project_id, received_at)
 
 
-def _row(span: Any, foreign_metadata: dict[str, str], project_id: str, received_at: datetime) -> Row:
+def _row(
+    span: Any, foreign_metadata: dict[str, str], project_id: str, received_at: datetime
+) -> Row:
     attributes = {one.key: _plain_text(one.value) for one in span.attributes}
     row_type = attributes.get(Attribute.OBSERVATION_TYPE, "span").upper()
     is_root = not span.parent_span_id or attributes.get(Attribute.AS_ROOT) == "true"
@@ -50,11 +70,18 @@ def _row(span: Any, foreign_metadata: dict[str, str], project_id: str, received_
         "parentObservationId": span.parent_span_id.hex() or None,
         "type": row_type,
         "name": span.name,
-        "level": attributes.get(Attribute.OBSERVATION_LEVEL) or ("ERROR" if span.status.code == ERROR_STATUS else "DEFAULT"),
-        "statusMessage": attributes.get(Attribute.OBSERVATION_STATUS_MESSAGE) or span.status.message,
+        "level": (
+            attributes.get(Attribute.OBSERVATION_LEVEL)
+            or ("ERROR" if span.status.code == ERROR_STATUS else "DEFAULT")
+        ),
+        "statusMessage": (
+            attributes.get(Attribute.OBSERVATION_STATUS_MESSAGE) or span.status.message
+        ),
         "version": attributes.get(Attribute.VERSION, ""),
         "environment": attributes.get(Attribute.ENVIRONMENT, "default"),
-        "completionStartTime": iso(datetime.fromisoformat(json.loads(completion_start))) if completion_start else None,
+        "completionStartTime": (
+            iso(datetime.fromisoformat(json.loads(completion_start))) if completion_start else None
+        ),
         "createdAt": received,
         "updatedAt": received,
         "metadata": _metadata(attributes) | foreign_metadata,
@@ -99,7 +126,9 @@ def _usage(attributes: dict[str, str]) -> dict[str, int]:
     return usage
 
 
-def _costs(attributes: dict[str, str], model: KnownModel | None, usage: dict[str, int]) -> dict[str, float]:
+def _costs(
+    attributes: dict[str, str], model: KnownModel | None, usage: dict[str, int]
+) -> dict[str, float]:
     given = json.loads(attributes.get(Attribute.OBSERVATION_COST_DETAILS, "{}"))
     if given:
         parts = {unit: cost for unit, cost in given.items() if unit != "total"}
@@ -108,7 +137,9 @@ def _costs(attributes: dict[str, str], model: KnownModel | None, usage: dict[str
 
 
 def _metadata(attributes: dict[str, str]) -> dict[str, str]:
-    """Trace and observation metadata as a flat map of strings, read from JSON or raw, cut at 200 characters."""
+    """Trace and observation metadata as a flat map of strings, read from JSON or raw, cut at 200
+    characters.
+    """
     metadata = {}
     for prefix in (Attribute.TRACE_METADATA, Attribute.OBSERVATION_METADATA):
         for name, value in attributes.items():

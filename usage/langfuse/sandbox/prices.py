@@ -23,7 +23,12 @@ class KnownModel:
 def known_models() -> list[KnownModel]:
     rows = json.loads((Path(__file__).parent / "models.json").read_text())
     return [
-        KnownModel(row["id"], re.compile(row["pattern"]), {unit: Decimal(price) for unit, price in row["prices"].items()}) for row in rows
+        KnownModel(
+            row["id"],
+            re.compile(row["pattern"]),
+            {unit: Decimal(price) for unit, price in row["prices"].items()},
+        )
+        for row in rows
     ]
 
 
@@ -37,7 +42,11 @@ def find_model(name: str) -> KnownModel | None:
 
 def cost_details(model: KnownModel, usage: Mapping[str, int]) -> dict[str, float]:
     """Unit → USD, and ``total``; {} when no unit has a price."""
-    costs = {unit: float(count * model.prices[unit]) for unit, count in usage.items() if unit in model.prices and unit != "total"}
+    costs = {
+        unit: float(count * model.prices[unit])
+        for unit, count in usage.items()
+        if unit in model.prices and unit != "total"
+    }
     if costs:
         return {**costs, "total": as_stored(sum(costs.values()))}
     if "total" in model.prices and usage.get("total"):
@@ -46,9 +55,11 @@ def cost_details(model: KnownModel, usage: Mapping[str, int]) -> dict[str, float
 
 
 def as_stored(cost: float) -> float:
-    """The float that comes back from a store that reads the text of a float and cuts it off after twelve decimals.
+    """The float that comes back from a store that reads the text of a float and cuts it off after
+    twelve decimals.
 
-    1.75e-05 + 1e-05 is written 2.7499999999999997e-05 and comes back as 2.7499999e-05; 0.0025 + 0.005 comes back as 0.0075.
+    1.75e-05 + 1e-05 is written 2.7499999999999997e-05 and comes back as 2.7499999e-05; 0.0025 +
+    0.005 comes back as 0.0075.
     """
     return float(Decimal(repr(float(cost))).quantize(STORE_PLACES, rounding=ROUND_DOWN))
 

@@ -1,4 +1,6 @@
-"""The sandbox's read side: v2 observations and v2 metrics, with the parameters and the errors of the real server."""
+"""The sandbox's read side: v2 observations and v2 metrics, with the parameters and the errors of
+the real server.
+"""
 
 import base64
 import binascii
@@ -21,13 +23,21 @@ ISO_PATTERN = (
     r"(?:[01]\d|2[0-3]):[0-5]\d)))$/"
 )
 FIELD_GROUPS = {
-    "basic": ("name level statusMessage version environment userId sessionId isRootObservation bookmarked public").split(),
+    "basic": (
+        (
+            "name level statusMessage version environment userId sessionId isRootObservation"
+            " bookmarked public"
+        ).split()
+    ),
     "time": "completionStartTime createdAt updatedAt".split(),
     "metadata": ["metadata"],
     "model": "model internalModelId modelParameters".split(),
     "usage": (
-        "usageDetails inputUsage outputUsage totalUsage costDetails inputCost outputCost totalCost usagePricingTierId usagePricingTierName"
-    ).split(),
+        (
+            "usageDetails inputUsage outputUsage totalUsage costDetails inputCost outputCost"
+            " totalCost usagePricingTierId usagePricingTierName"
+        ).split()
+    ),
     "prompt": "promptId promptName promptVersion".split(),
     "metrics": [],
     "trace_context": "traceName release tags".split(),
@@ -65,9 +75,18 @@ def _limit(text: str | None) -> int:
     try:
         limit = int(text)
     except ValueError:
-        raise _invalid("limit", {"expected": "number", "code": "invalid_type"}, "Invalid input: expected number, received NaN") from None
+        raise _invalid(
+            "limit",
+            {"expected": "number", "code": "invalid_type"},
+            "Invalid input: expected number, received NaN",
+        ) from None
     if limit > LARGEST_LIMIT:
-        details = {"origin": "number", "code": "too_big", "maximum": LARGEST_LIMIT, "inclusive": True}
+        details = {
+            "origin": "number",
+            "code": "too_big",
+            "maximum": LARGEST_LIMIT,
+            "inclusive": True,
+        }
         raise _invalid("limit", details, f"Too big: expected number to be <={LARGEST_LIMIT}")
     if limit < 1:
         details = {"origin": "number", "code": "too_small", "minimum": 1, "inclusive": True}
@@ -76,11 +95,16 @@ def _limit(text: str | None) -> int:
 
 
 def _invalid(parameter: str, details: dict[str, Any], message: str) -> BadRequest:
-    return BadRequest("Invalid request data", [{**details, "path": [parameter], "message": message}])
+    return BadRequest(
+        "Invalid request data", [{**details, "path": [parameter], "message": message}]
+    )
 
 
 def _conditions(query: Mapping[str, str]) -> list[Condition]:
-    """The conditions of a request. ``filter``, where given, replaces the other filters (langfuse.md)."""
+    """The conditions of a request.
+
+    ``filter``, where given, replaces the other filters (langfuse.md).
+    """
     start, end = _moment(query, "fromStartTime"), _moment(query, "toStartTime")
     if query.get("filter"):
         return _filter_conditions(query["filter"])
@@ -102,7 +126,12 @@ def _moment(query: Mapping[str, str], parameter: str) -> str | None:
     if not text:
         return None
     if not ISO_DATETIME.fullmatch(text):
-        details = {"origin": "string", "code": "invalid_format", "format": "datetime", "pattern": ISO_PATTERN}
+        details = {
+            "origin": "string",
+            "code": "invalid_format",
+            "format": "datetime",
+            "pattern": ISO_PATTERN,
+        }
         raise _invalid(parameter, details, "Invalid ISO datetime")
     return iso(datetime.fromisoformat(text))
 
@@ -140,7 +169,9 @@ def _filter_condition(one: Mapping[str, Any]) -> Condition:
             negation = {"any of": "", "none of": "NOT "}[str(operator)]
             return Condition(f"{target} {negation}IN ({places})", value)
         if kind == "datetime":
-            return Condition(f"{target} {_comparison(operator)} ?", [iso(datetime.fromisoformat(value))])
+            return Condition(
+                f"{target} {_comparison(operator)} ?", [iso(datetime.fromisoformat(value))]
+            )
         if kind == "string":
             return Condition(f"{target} {_comparison(operator)} ?", [value])
     except (KeyError, TypeError, ValueError):
@@ -155,13 +186,21 @@ def _comparison(operator: Any) -> str:
 def _read_cursor(text: str) -> Position:
     try:
         cursor = json.loads(base64.b64decode(text, validate=True))
-        return Position(iso(datetime.fromisoformat(cursor["lastStartTimeTo"])), cursor["lastTraceId"], cursor["lastId"])
+        return Position(
+            iso(datetime.fromisoformat(cursor["lastStartTimeTo"])),
+            cursor["lastTraceId"],
+            cursor["lastId"],
+        )
     except (binascii.Error, ValueError, KeyError, TypeError):
         raise BadRequest("Invalid cursor format") from None
 
 
 def _write_cursor(position: Position) -> str:
-    cursor = {"lastStartTimeTo": position.start_time, "lastTraceId": position.trace_id, "lastId": position.observation_id}
+    cursor = {
+        "lastStartTimeTo": position.start_time,
+        "lastTraceId": position.trace_id,
+        "lastId": position.observation_id,
+    }
     return base64.b64encode(json.dumps(cursor, separators=(",", ":")).encode()).decode()
 
 
@@ -172,17 +211,25 @@ def _projected(row: Row, groups: list[str], expanded: frozenset[str]) -> Row:
         shown |= {name: row[name] for name in FIELD_GROUPS.get(group.strip(), ())}
     shown |= {name: row[name] if "model" in groups else None for name in MODEL_PRICES}
     # Computed from completionStartTime, so null where that isn't read.
-    shown["timeToFirstToken"] = row["timeToFirstToken"] if {"time", "metrics"} & set(groups) else None
+    shown["timeToFirstToken"] = (
+        row["timeToFirstToken"] if {"time", "metrics"} & set(groups) else None
+    )
     if "metadata" in shown:
-        shown["metadata"] = {key: value if key in expanded else value[:METADATA_LENGTH] for key, value in shown["metadata"].items()}
+        shown["metadata"] = {
+            key: value if key in expanded else value[:METADATA_LENGTH]
+            for key, value in shown["metadata"].items()
+        }
     return shown
 
 
-# --- Metrics --------------------------------------------------------------------------------------------------------
+# --- Metrics
 
 MEASURES: dict[tuple[str, str], tuple[str, Callable[[Any], Any]]] = {
     ("count", "count"): ("count(*)", str),
-    ("totalCost", "sum"): ("sum(total_cost)", lambda value: value or (None if value is None else 0)),
+    ("totalCost", "sum"): (
+        "sum(total_cost)",
+        lambda value: value or (None if value is None else 0),
+    ),
     ("totalTokens", "sum"): ("coalesce(sum(total_tokens), 0)", str),
 }
 DIMENSIONS = {
@@ -202,7 +249,9 @@ def read_metrics(store: SandboxStore, text: str) -> dict[str, Any]:
     dimensions = [one["field"] for one in query.get("dimensions", [])]
     measures = [(one["measure"], one["aggregation"]) for one in query["metrics"]]
     _check_metrics(query, dimensions, measures)
-    start, end = (iso(datetime.fromisoformat(query[name])) for name in ("fromTimestamp", "toTimestamp"))
+    start, end = (
+        iso(datetime.fromisoformat(query[name])) for name in ("fromTimestamp", "toTimestamp")
+    )
     conditions = [Condition("start_time >= ? AND start_time < ?", [start, end])]
     conditions += [_filter_condition(one) for one in query.get("filters", [])]
     granularity = (query.get("timeDimension") or {}).get("granularity")
@@ -227,12 +276,16 @@ def read_metrics(store: SandboxStore, text: str) -> dict[str, Any]:
 def _measured(measures: list[tuple[str, str]], values: Any) -> dict[str, Any]:
     empty = {"count": "0", "totalCost": None, "totalTokens": "0"}
     return {
-        f"{aggregation}_{measure}": empty[measure] if values is None else MEASURES[measure, aggregation][1](values[place])
+        f"{aggregation}_{measure}": (
+            empty[measure] if values is None else MEASURES[measure, aggregation][1](values[place])
+        )
         for place, (measure, aggregation) in enumerate(measures)
     }
 
 
-def _order(query: Mapping[str, Any], measures: list[tuple[str, str]]) -> Callable[[dict[str, Any]], float]:
+def _order(
+    query: Mapping[str, Any], measures: list[tuple[str, str]]
+) -> Callable[[dict[str, Any]], float]:
     wanted = [one["field"] for one in query.get("orderBy") or []]
     field = wanted[0] if wanted else f"{measures[0][1]}_{measures[0][0]}"
     return lambda row: float(row[field] or 0)
@@ -244,14 +297,23 @@ def _metrics_query(text: str) -> dict[str, Any]:
     except ValueError:
         raise BadRequest("Invalid JSON in query parameter") from None
     if not isinstance(query, dict) or not query.get("metrics"):
-        raise BadRequest("Invalid request data", [{"path": ["metrics"], "message": "Invalid input: expected array, received undefined"}])
+        raise BadRequest(
+            "Invalid request data",
+            [{"path": ["metrics"], "message": "Invalid input: expected array, received undefined"}],
+        )
     for name in ("fromTimestamp", "toTimestamp"):
         if not ISO_DATETIME.fullmatch(str(query.get(name, ""))):
-            raise _invalid(name, {"origin": "string", "code": "invalid_format", "format": "datetime"}, "Invalid ISO datetime")
+            raise _invalid(
+                name,
+                {"origin": "string", "code": "invalid_format", "format": "datetime"},
+                "Invalid ISO datetime",
+            )
     return query
 
 
-def _check_metrics(query: Mapping[str, Any], dimensions: list[str], measures: list[tuple[str, str]]) -> None:
+def _check_metrics(
+    query: Mapping[str, Any], dimensions: list[str], measures: list[tuple[str, str]]
+) -> None:
     if query.get("view") != "observations":
         raise BadRequest(f"Invalid view '{query.get('view')}'; the sandbox has 'observations'.")
     for field in dimensions:
@@ -262,20 +324,29 @@ def _check_metrics(query: Mapping[str, Any], dimensions: list[str], measures: li
             raise BadRequest(f"Invalid metric {measure[0]} with aggregation {measure[1]}.")
     granularity = (query.get("timeDimension") or {}).get("granularity")
     if granularity and granularity not in TIME_FORMATS:
-        raise BadRequest(f"Invalid granularity '{granularity}'; the sandbox has {', '.join(TIME_FORMATS)}.")
+        raise BadRequest(
+            f"Invalid granularity '{granularity}'; the sandbox has {', '.join(TIME_FORMATS)}."
+        )
     high = [field for field in dimensions if field in HIGH_CARDINALITY]
-    is_top_list = (query.get("config") or {}).get("row_limit") and any(one.get("direction") == "desc" for one in query.get("orderBy") or [])
+    is_top_list = (query.get("config") or {}).get("row_limit") and any(
+        one.get("direction") == "desc" for one in query.get("orderBy") or []
+    )
     if high and not is_top_list:
         raise BadRequest(
-            f"High cardinality dimension(s) '{', '.join(high)}' require both 'config.row_limit' and 'orderBy' with direction 'desc' on a "
-            "measure field."
+            f"High cardinality dimension(s) '{', '.join(high)}' require both 'config.row_limit' and"
+            " 'orderBy' with direction 'desc' on a measure field."
         )
 
 
 def _moments(query: Mapping[str, Any], granularity: str) -> list[str]:
     """Every period of the query, so that empty ones are filled in."""
-    start, end = (datetime.fromisoformat(query[name]).astimezone(UTC) for name in ("fromTimestamp", "toTimestamp"))
-    moment = start.replace(minute=start.minute if granularity == "minute" else 0, second=0, microsecond=0)
+    start, end = (
+        datetime.fromisoformat(query[name]).astimezone(UTC)
+        for name in ("fromTimestamp", "toTimestamp")
+    )
+    moment = start.replace(
+        minute=start.minute if granularity == "minute" else 0, second=0, microsecond=0
+    )
     if granularity == "day":
         moment = moment.replace(hour=0)
     moments = []

@@ -26,8 +26,10 @@ PROJECT_ID = "sandbox"
 PROJECTS = "/api/public/projects"
 WRONG_KEY = {"message": "Invalid credentials. Confirm that you've configured the correct host."}
 ONLY_V2 = {
-    "message": "This endpoint is not available on deployments running in Langfuse v4 events_only mode. Learn more about Langfuse v4 at: "
-    "https://langfuse.com/docs/v4"
+    "message": (
+        "This endpoint is not available on deployments running in Langfuse v4 events_only mode."
+        " Learn more about Langfuse v4 at: https://langfuse.com/docs/v4"
+    )
 }
 V1_READS = ("/api/public/traces", "/api/public/observations", "/api/public/metrics/daily")
 
@@ -54,7 +56,9 @@ class RateLimit:
 
 @dataclass
 class Sandbox:
-    """A Langfuse server's public API over a store, for one pair of keys; ``is_v1`` makes it a version 3. A WSGI application."""
+    """A Langfuse server's public API over a store, for one pair of keys; ``is_v1`` makes it a
+    version 3. A WSGI application.
+    """
 
     store: SandboxStore
     public_key: str
@@ -62,7 +66,9 @@ class Sandbox:
     rate_limit: RateLimit | None = None
     is_v1: bool = False
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         request = Request(environ)
         return self.answer(request)(environ, start_response)
 
@@ -104,7 +110,18 @@ class Sandbox:
             return _json(read_metrics(self.store, request.args.get("query", "")))
         if request.path == PROJECTS:
             organization = {"id": "sandbox", "name": "Sandbox"}
-            return _json({"data": [{"id": PROJECT_ID, "name": "sandbox", "organization": organization, "metadata": {}}]})
+            return _json(
+                {
+                    "data": [
+                        {
+                            "id": PROJECT_ID,
+                            "name": "sandbox",
+                            "organization": organization,
+                            "metadata": {},
+                        }
+                    ]
+                }
+            )
         if request.path in V1_READS:
             return _json(ONLY_V2, 404)
         return _json({"message": "Not Found"}, 404)
@@ -127,7 +144,9 @@ def _too_many(rate_limit: RateLimit, seconds: float) -> Response:
     response.headers["Retry-After"] = str(int(seconds) + 1)
     response.headers["X-RateLimit-Limit"] = str(rate_limit.requests_a_minute)
     response.headers["X-RateLimit-Remaining"] = "0"
-    response.headers["X-RateLimit-Reset"] = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
+    response.headers["X-RateLimit-Reset"] = datetime.fromtimestamp(
+        time.time() + seconds, UTC
+    ).isoformat()
     return response
 
 
@@ -141,5 +160,8 @@ class QuietHandler(WSGIRequestHandler):
 
 
 def make_sandbox_server(sandbox: Sandbox, port: int, host: str = "127.0.0.1") -> BaseWSGIServer:
-    """A threaded server, bound but not yet serving; port 0 takes a free one. Raises OSError when the port is taken."""
+    """A threaded server, bound but not yet serving; port 0 takes a free one.
+
+    Raises OSError when the port is taken.
+    """
     return make_server(host, port, sandbox, threaded=True, request_handler=QuietHandler)

@@ -1,4 +1,6 @@
-"""Where the sandbox keeps rows: one SQLite file, every version of every observation, in the order in which the API gives them."""
+"""Where the sandbox keeps rows: one SQLite file, every version of every observation, in the order
+in which the API gives them.
+"""
 
 import json
 import sqlite3
@@ -27,14 +29,17 @@ CREATE TABLE IF NOT EXISTS observation (
     total_tokens INTEGER NOT NULL,
     row BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS observation_order ON observation (start_time DESC, trace_hash DESC, observation_id DESC);
+CREATE INDEX IF NOT EXISTS observation_order
+    ON observation (start_time DESC, trace_hash DESC, observation_id DESC);
 CREATE INDEX IF NOT EXISTS observation_trace ON observation (trace_id);
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the order of the rows: start time descending, then the hash of the trace id, then the id."""
+    """A place in the order of the rows: start time descending, then the hash of the trace id, then
+    the id.
+    """
 
     start_time: str
     trace_id: str
@@ -68,24 +73,37 @@ class SandboxStore:
         values = [_values(row) for row in rows]
         with self._lock:
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO observation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            self._database.executemany(
+                "INSERT INTO observation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+            )
             self._database.execute("COMMIT")
         return len(values)
 
     def delete_trace(self, trace_id: str) -> int:
         """Delete a trace, as Langfuse's interface can. Returns how many rows went."""
         with self._lock:
-            return self._database.execute("DELETE FROM observation WHERE trace_id = ?", [trace_id]).rowcount
+            return self._database.execute(
+                "DELETE FROM observation WHERE trace_id = ?", [trace_id]
+            ).rowcount
 
     def count(self) -> int:
         with self._lock:
             return self._database.execute("SELECT count(*) FROM observation").fetchone()[0]
 
-    def page(self, conditions: Sequence[Condition], after: Position | None, limit: int) -> tuple[list[Row], Position | None]:
-        """Up to ``limit`` rows after a position, newest first, and the position to go on from; None on the last page."""
+    def page(
+        self, conditions: Sequence[Condition], after: Position | None, limit: int
+    ) -> tuple[list[Row], Position | None]:
+        """Up to ``limit`` rows after a position, newest first, and the position to go on from; None
+        on the last page.
+        """
         if after is not None:
             place = "(start_time, trace_hash, observation_id) < (?, ?, ?)"
-            conditions = [*conditions, Condition(place, [after.start_time, trace_hash(after.trace_id), after.observation_id])]
+            conditions = [
+                *conditions,
+                Condition(
+                    place, [after.start_time, trace_hash(after.trace_id), after.observation_id]
+                ),
+            ]
         where, parameters = _where(conditions)
         with self._lock:
             found = self._database.execute(
@@ -98,15 +116,21 @@ class SandboxStore:
         kept = _without_torn_versions(found)
         return [orjson.loads(row) for *_, row in kept], Position(*kept[-1][:3])
 
-    def aggregate(self, select: str, conditions: Sequence[Condition], tail: str = "") -> list[tuple[Any, ...]]:
+    def aggregate(
+        self, select: str, conditions: Sequence[Condition], tail: str = ""
+    ) -> list[tuple[Any, ...]]:
         """Rows of an aggregate question over the matching observations."""
         where, parameters = _where(conditions)
         with self._lock:
-            return self._database.execute(f"SELECT {select} FROM observation {where} {tail}", parameters).fetchall()
+            return self._database.execute(
+                f"SELECT {select} FROM observation {where} {tail}", parameters
+            ).fetchall()
 
 
 def _without_torn_versions(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """A page without its last row, nor the versions of it that share its position: the cursor would skip the rest of them."""
+    """A page without its last row, nor the versions of it that share its position: the cursor would
+    skip the rest of them.
+    """
     following = found[-1][:3]
     kept = [one for one in found if one[:3] != following]
     return kept or found[:-1]
@@ -141,7 +165,10 @@ def _values(row: Row) -> tuple[Any, ...]:
 
 
 def metadata_condition(key: str, operator: str, value: str) -> Condition:
-    """A condition on a metadata key. Langfuse compares with the value as written, and SDK 5 writes JSON: acme as "acme"."""
+    """A condition on a metadata key.
+
+    Langfuse compares with the value as written, and SDK 5 writes JSON: acme as "acme".
+    """
     written = "json_quote(json_extract(row, ?))"
     comparisons = {
         "=": f"{written} = ?",

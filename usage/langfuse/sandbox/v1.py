@@ -1,4 +1,6 @@
-"""The sandbox as a Langfuse 3: the v1 reads, pages by number, each observation once, and what a trace says on the trace only."""
+"""The sandbox as a Langfuse 3: the v1 reads, pages by number, each observation once, and what a
+trace says on the trace only.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,18 +9,38 @@ from usage.langfuse.sandbox.store import Condition, Row, SandboxStore
 
 VERSION = "3.90.0"
 LARGEST_LIMIT = 100
-OF_THE_TRACE = ("userId", "sessionId", "traceName", "tags", "release", "isRootObservation", "bookmarked", "public")
+OF_THE_TRACE = (
+    "userId",
+    "sessionId",
+    "traceName",
+    "tags",
+    "release",
+    "isRootObservation",
+    "bookmarked",
+    "public",
+)
 
 
 def list_v1_observations(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
     """The body of GET /api/public/observations."""
-    rows = [row for row in _newest(store) if _is_within(row["startTime"], query, "fromStartTime", "toStartTime")]
-    return _page([_observation(row) for row in sorted(rows, key=lambda row: row["startTime"], reverse=True)], query)
+    rows = [
+        row
+        for row in _newest(store)
+        if _is_within(row["startTime"], query, "fromStartTime", "toStartTime")
+    ]
+    return _page(
+        [_observation(row) for row in sorted(rows, key=lambda row: row["startTime"], reverse=True)],
+        query,
+    )
 
 
 def list_v1_traces(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
     """The body of GET /api/public/traces."""
-    traces = [one for one in _traces(store).values() if _is_within(one["timestamp"], query, "fromTimestamp", "toTimestamp")]
+    traces = [
+        one
+        for one in _traces(store).values()
+        if _is_within(one["timestamp"], query, "fromTimestamp", "toTimestamp")
+    ]
     return _page(sorted(traces, key=lambda one: one["timestamp"], reverse=True), query)
 
 
@@ -40,7 +62,9 @@ def _newest(store: SandboxStore) -> list[Row]:
 def _traces(store: SandboxStore) -> dict[str, dict[str, Any]]:
     """Each trace with what its observations say of it, roots first, then the earliest."""
     traces: dict[str, dict[str, Any]] = {}
-    for row in sorted(_newest(store), key=lambda row: (not row["isRootObservation"], row["startTime"], row["id"])):
+    for row in sorted(
+        _newest(store), key=lambda row: (not row["isRootObservation"], row["startTime"], row["id"])
+    ):
         known = traces.setdefault(
             row["traceId"],
             {
@@ -52,7 +76,10 @@ def _traces(store: SandboxStore) -> dict[str, dict[str, Any]]:
                 "updatedAt": row["updatedAt"],
             },
         )
-        known["name"], known["userId"] = known["name"] or row["traceName"], known["userId"] or row["userId"] or None
+        known["name"], known["userId"] = (
+            known["name"] or row["traceName"],
+            known["userId"] or row["userId"] or None,
+        )
         known["metadata"] = {**row["metadata"], **known["metadata"]}
         known["updatedAt"] = max(known["updatedAt"], row["updatedAt"])
         known["timestamp"] = min(known["timestamp"], row["startTime"])
@@ -61,7 +88,13 @@ def _traces(store: SandboxStore) -> dict[str, dict[str, Any]]:
 
 def _observation(row: Row) -> Row:
     own = {name: value for name, value in row.items() if name not in OF_THE_TRACE}
-    return {**own, "metadata": {}, "calculatedTotalCost": row["totalCost"], "input": None, "output": None}
+    return {
+        **own,
+        "metadata": {},
+        "calculatedTotalCost": row["totalCost"],
+        "input": None,
+        "output": None,
+    }
 
 
 def _is_within(moment: str, query: Mapping[str, str], start: str, end: str) -> bool:
@@ -70,5 +103,10 @@ def _is_within(moment: str, query: Mapping[str, str], start: str, end: str) -> b
 
 def _page(items: Sequence[Any], query: Mapping[str, str]) -> dict[str, Any]:
     number, limit = int(query.get("page", 1)), min(int(query.get("limit", 50)), LARGEST_LIMIT)
-    meta = {"page": number, "limit": limit, "totalItems": len(items), "totalPages": -(-len(items) // limit)}
+    meta = {
+        "page": number,
+        "limit": limit,
+        "totalItems": len(items),
+        "totalPages": -(-len(items) // limit),
+    }
     return {"data": list(items[(number - 1) * limit : number * limit]), "meta": meta}

@@ -1,4 +1,6 @@
-"""``manage.py browser_client``: writes the browser client's types anew, from the OpenAPI schema (``make client``)."""
+"""``manage.py browser_client``: writes the browser client's types anew, from the OpenAPI schema
+(``make client``).
+"""
 
 import hashlib
 import json
@@ -18,12 +20,17 @@ TOOLS = settings.BASE_DIR / "tests" / "client"
 
 def current_schema() -> bytes:
     """The OpenAPI schema as JSON."""
-    return json.dumps(SchemaGenerator().get_schema(request=None, public=True), sort_keys=True, default=str).encode()
+    return json.dumps(
+        SchemaGenerator().get_schema(request=None, public=True), sort_keys=True, default=str
+    ).encode()
 
 
 def header_of(schema: bytes) -> str:
     """The first line of the types that belong to a schema."""
-    return f"// Made by `make client` from the OpenAPI schema with the digest {hashlib.sha256(schema).hexdigest()}."
+    return (
+        "// Made by `make client` from the OpenAPI schema with the digest"
+        f" {hashlib.sha256(schema).hexdigest()}."
+    )
 
 
 class Command(BaseCommand):
@@ -32,13 +39,18 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         npm, npx = shutil.which("npm"), shutil.which("npx")
         if not npm or not npx:
-            raise CommandError("The types are made by openapi-typescript, which needs Node: install the package npm.")
+            raise CommandError(
+                "The types are made by openapi-typescript, which needs Node: install the package"
+                " npm."
+            )
         if not (TOOLS / "node_modules").exists():
             subprocess.run([npm, "ci", "--no-audit", "--no-fund"], cwd=TOOLS, check=True)
         schema = current_schema()
         with tempfile.TemporaryDirectory() as folder:
             source, made = Path(folder) / "schema.json", Path(folder) / "schema.d.ts"
             source.write_bytes(schema)
-            subprocess.run([npx, "openapi-typescript", str(source), "-o", str(made)], cwd=TOOLS, check=True)
+            subprocess.run(
+                [npx, "openapi-typescript", str(source), "-o", str(made)], cwd=TOOLS, check=True
+            )
             TYPES.write_text(f"{header_of(schema)}\n{made.read_text()}")
         self.stdout.write(f"Wrote {TYPES.relative_to(settings.BASE_DIR)}")

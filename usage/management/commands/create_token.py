@@ -17,8 +17,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username")
-        parser.add_argument("--scope", choices=ApiToken.Scope.values, default=ApiToken.Scope.READ.value)
-        parser.add_argument("--days", type=int, default=DEFAULT_DAYS, help=f"how long it is valid (default {DEFAULT_DAYS})")
+        parser.add_argument(
+            "--scope", choices=ApiToken.Scope.values, default=ApiToken.Scope.READ.value
+        )
+        parser.add_argument(
+            "--days",
+            type=int,
+            default=DEFAULT_DAYS,
+            help=f"how long it is valid (default {DEFAULT_DAYS})",
+        )
         parser.add_argument("--name", default="", help="what it is for")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -27,5 +34,7 @@ class Command(BaseCommand):
         user = User.objects.filter(username=options["username"], is_active=True).first()
         if user is None:
             raise CommandError(f"There is no active user “{options['username']}”.")
-        _, token = ApiToken.objects.create(user, timedelta(days=options["days"]), scope=options["scope"], name=options["name"])
+        _, token = ApiToken.objects.create(
+            user, timedelta(days=options["days"]), scope=options["scope"], name=options["name"]
+        )
         self.stdout.write(token)

@@ -13,7 +13,14 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from kluisz_analytics.tenants.models import User
 from usage.connections import client_for, configured_connection
@@ -40,7 +47,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=int, default=8000)
-        parser.add_argument("--no-serve", action="store_true", help="stop when everything is loaded")
+        parser.add_argument(
+            "--no-serve", action="store_true", help="stop when everything is loaded"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.console = Console()
@@ -71,14 +80,20 @@ class Command(BaseCommand):
                 self._replay()
                 _marker().touch()
         else:
-            self.console.print(f"Reading the Langfuse at [bold]{connection.host}[/], since KLUISZ_LANGFUSE_… keys are set.")
+            self.console.print(
+                f"Reading the Langfuse at [bold]{connection.host}[/], since KLUISZ_LANGFUSE_… keys"
+                " are set."
+            )
         self._sync(connection)
 
     def _load_directory(self) -> None:
         path = settings.VAR_DIR / "demo-directory.json"
         write_demo_directory(path)
         loaded = load_directory(read_document(path))
-        self.console.print(f"Directory: {loaded.tenants} tenants, {loaded.users} users, {loaded.projects} projects, {loaded.flows} flows.")
+        self.console.print(
+            f"Directory: {loaded.tenants} tenants, {loaded.users} users, {loaded.projects}"
+            f" projects, {loaded.flows} flows."
+        )
         for user in User.objects.filter(username__in=LOGINS):
             if not user.check_password(PASSWORD):
                 user.set_password(PASSWORD)
@@ -93,18 +108,25 @@ class Command(BaseCommand):
             # A replay was stopped half-way: begin it anew.
             for file in settings.VAR_DIR.glob(f"{database.name}*"):
                 file.unlink()
-        self.services.start("sandbox", ["manage.py", "langfuse_sandbox", "--database", str(database)])
+        self.services.start(
+            "sandbox", ["manage.py", "langfuse_sandbox", "--database", str(database)]
+        )
         deadline = time.monotonic() + START_SECONDS
         with client_for(connection) as client:
             while not _is_listening(settings.SANDBOX_PORT):
                 self.services.check()
                 if time.monotonic() > deadline:
-                    raise ServiceFailed(f"The sandbox did not start within {START_SECONDS} s; see {self.services.log('sandbox')}.")
+                    raise ServiceFailed(
+                        f"The sandbox did not start within {START_SECONDS} s; see"
+                        f" {self.services.log('sandbox')}."
+                    )
                 time.sleep(0.1)
             self.console.print(f"Langfuse sandbox {client.health().version} at {connection.host}.")
 
     def _replay(self) -> None:
-        runs = list(demo_runs(read_requests(), demo_directory(), datetime.now(UTC) - REPLAY_ENDS_BEFORE))
+        runs = list(
+            demo_runs(read_requests(), demo_directory(), datetime.now(UTC) - REPLAY_ENDS_BEFORE)
+        )
         with _progress(self.console) as bar:
             task = bar.add_task("Replaying real traffic through the tracer (runs)", total=len(runs))
             replay(runs, configured_tracing_client(), lambda sent: bar.update(task, completed=sent))
@@ -112,35 +134,70 @@ class Command(BaseCommand):
     def _sync(self, connection: LangfuseConnection) -> None:
         with _progress(self.console) as bar:
             task = bar.add_task("Syncing, pricing and charging (windows)", total=None)
-            result = sync_connection(connection, progress=lambda done, due, _: bar.update(task, completed=done, total=due))
+            result = sync_connection(
+                connection,
+                progress=lambda done, due, _: bar.update(task, completed=done, total=due),
+            )
         if result.error:
             raise CommandError(result.error)
         self.console.print(
-            f"Synced: {result.observations_stored:,} observations new or changed, {result.transactions_posted:,} ledger entries; "
-            f"{Trace.objects.filter(connection=connection).count():,} runs are stored."
+            f"Synced: {result.observations_stored:,} observations new or changed,"
+            f" {result.transactions_posted:,} ledger entries;"
+            f" {Trace.objects.filter(connection=connection).count():,} runs are stored."
         )
 
     def _serve(self, port: int) -> None:
         self.services.start(
-            "worker", ["-m", "celery", "-A", "kluisz_analytics", "worker", "--beat", "--pool", "solo", "--loglevel", "INFO"]
+            "worker",
+            [
+                "-m",
+                "celery",
+                "-A",
+                "kluisz_analytics",
+                "worker",
+                "--beat",
+                "--pool",
+                "solo",
+                "--loglevel",
+                "INFO",
+            ],
         )
-        web = ["-m", "gunicorn", "kluisz_analytics.wsgi", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "4"]
+        web = [
+            "-m",
+            "gunicorn",
+            "kluisz_analytics.wsgi",
+            "--bind",
+            f"127.0.0.1:{port}",
+            "--worker-class",
+            "gthread",
+            "--threads",
+            "4",
+        ]
         self.services.start("web", web)
         deadline = time.monotonic() + START_SECONDS
         while not _is_listening(port):
             self.services.check()
             if time.monotonic() > deadline:
-                raise ServiceFailed(f"The web server did not start within {START_SECONDS} s; see {self.services.log('web')}.")
+                raise ServiceFailed(
+                    f"The web server did not start within {START_SECONDS} s; see"
+                    f" {self.services.log('web')}."
+                )
             time.sleep(0.1)
         self._print_logins(port)
         self.services.wait()
 
     def _print_logins(self, port: int) -> None:
         self.console.rule()
-        self.console.print(f"Dashboards at [bold]http://127.0.0.1:{port}/[/], password of each login: [bold]{PASSWORD}[/]")
+        self.console.print(
+            f"Dashboards at [bold]http://127.0.0.1:{port}/[/], password of each login:"
+            f" [bold]{PASSWORD}[/]"
+        )
         for role, username in zip(("Platform admin", "Tenant admin", "User"), LOGINS, strict=True):
             self.console.print(f"  {role:<15} [bold]{username}[/]")
-        self.console.print(f"API at http://127.0.0.1:{port}/api/v2/docs/. A worker syncs every few minutes. Stop with Ctrl-C.")
+        self.console.print(
+            f"API at http://127.0.0.1:{port}/api/v2/docs/. A worker syncs every few minutes. Stop"
+            " with Ctrl-C."
+        )
 
 
 def _marker() -> Path:
@@ -149,7 +206,13 @@ def _marker() -> Path:
 
 
 def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console)
 
 

@@ -20,26 +20,47 @@ from usage.langfuse.tracing_client import tracing_client
 
 
 class Command(BaseCommand):
-    help = "Runs the embedded Langfuse-compatible server on 127.0.0.1, with what was sent to it before."
+    help = (
+        "Runs the embedded Langfuse-compatible server on 127.0.0.1, with what was sent to it"
+        " before."
+    )
     requires_migrations_checks = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=int, default=settings.SANDBOX_PORT)
-        parser.add_argument("--replay", type=Path, metavar="FILE", help="a traffic file (.csv or .csv.gz) to replay into it first")
-        parser.add_argument("--rate-limit", type=int, metavar="N", help="answer 429 beyond N requests a minute")
-        parser.add_argument("--database", type=Path, default=settings.VAR_DIR / "sandbox.sqlite3", help="where it keeps what was sent")
+        parser.add_argument(
+            "--replay",
+            type=Path,
+            metavar="FILE",
+            help="a traffic file (.csv or .csv.gz) to replay into it first",
+        )
+        parser.add_argument(
+            "--rate-limit", type=int, metavar="N", help="answer 429 beyond N requests a minute"
+        )
+        parser.add_argument(
+            "--database",
+            type=Path,
+            default=settings.VAR_DIR / "sandbox.sqlite3",
+            help="where it keeps what was sent",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["replay"] and not options["replay"].exists():
             raise CommandError(f"There is no file {options['replay']}.")
         rate_limit = RateLimit(options["rate_limit"]) if options["rate_limit"] else None
         store = SandboxStore(options["database"])
-        sandbox = Sandbox(store, settings.SANDBOX_PUBLIC_KEY, settings.SANDBOX_SECRET_KEY, rate_limit)
+        sandbox = Sandbox(
+            store, settings.SANDBOX_PUBLIC_KEY, settings.SANDBOX_SECRET_KEY, rate_limit
+        )
         try:
             server = make_sandbox_server(sandbox, options["port"])
         except (OSError, SystemExit) as error:
-            raise CommandError(f"Port {options['port']} is taken; choose another with --port.") from error
-        self.stdout.write(f"Langfuse sandbox at http://127.0.0.1:{server.port}, {store.count():,} observations")
+            raise CommandError(
+                f"Port {options['port']} is taken; choose another with --port."
+            ) from error
+        self.stdout.write(
+            f"Langfuse sandbox at http://127.0.0.1:{server.port}, {store.count():,} observations"
+        )
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         if options["replay"]:
             Thread(target=server.serve_forever, daemon=True).start()

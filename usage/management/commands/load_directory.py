@@ -11,7 +11,10 @@ from usage.directory.load import load_directory
 
 
 class Command(BaseCommand):
-    help = "Upserts tiers, tenants, projects, flows and users from a JSON file (docs/directory.md), and attributes waiting usage."
+    help = (
+        "Upserts tiers, tenants, projects, flows and users from a JSON file (docs/directory.md),"
+        " and attributes waiting usage."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path)
@@ -22,6 +25,7 @@ class Command(BaseCommand):
         except DirectoryError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(
-            f"Loaded {loaded.tiers} tiers, {loaded.tenants} tenants, {loaded.projects} projects, {loaded.flows} flows and "
-            f"{loaded.users} users; {loaded.traces_attributed:,} waiting traces found their owner."
+            f"Loaded {loaded.tiers} tiers, {loaded.tenants} tenants, {loaded.projects} projects,"
+            f" {loaded.flows} flows and {loaded.users} users; {loaded.traces_attributed:,} waiting"
+            " traces found their owner."
         )

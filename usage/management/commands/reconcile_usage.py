@@ -10,8 +10,17 @@ from usage.sync.runner import Progress
 
 
 class Command(SyncCommand):
-    help = "Compares each hour with Langfuse's metrics and reads again what changed. Exit status 0 only if all of it was stored."
+    help = (
+        "Compares each hour with Langfuse's metrics and reads again what changed. Exit status 0"
+        " only if all of it was stored."
+    )
     verb = "Reconciling"
 
-    def run(self, connection: LangfuseConnection, start: datetime | None, end: datetime | None, report: Progress) -> SyncResult:
+    def run(
+        self,
+        connection: LangfuseConnection,
+        start: datetime | None,
+        end: datetime | None,
+        report: Progress,
+    ) -> SyncResult:
         return reconcile_connection(connection, start, end, report)

@@ -9,8 +9,17 @@ from usage.sync.runner import Progress, sync_connection
 
 
 class Command(SyncCommand):
-    help = "Reads what is due from every enabled Langfuse connection. Exit status 0 only if all of it was stored."
+    help = (
+        "Reads what is due from every enabled Langfuse connection. Exit status 0 only if all of it"
+        " was stored."
+    )
     verb = "Syncing"
 
-    def run(self, connection: LangfuseConnection, start: datetime | None, end: datetime | None, report: Progress) -> SyncResult:
+    def run(
+        self,
+        connection: LangfuseConnection,
+        start: datetime | None,
+        end: datetime | None,
+        report: Progress,
+    ) -> SyncResult:
         return sync_connection(connection, start, end, report)
