@@ -127,7 +127,7 @@ def load(traces: int) -> None:
         cursor.execute("VACUUM ANALYZE")
 
 
-# # a cursor of Django's
+# a cursor of Django's
 def _run(cursor, statement: str, traces: int, connection_pk: int) -> None:  # type: ignore[no-untyped-def]
     parameters: list[object] = []
     if "generate_series(1, %s)" in statement:

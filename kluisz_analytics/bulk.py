@@ -56,7 +56,7 @@ def insert_rows(
                 copy.write_row(row)
         return
     places = ", ".join("%s" for _ in columns)
-    # # any iterable will do
+    # any iterable will do
     cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', rows)  # type: ignore[arg-type]
 
 

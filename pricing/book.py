@@ -63,7 +63,7 @@ def prices_entered_since(moment: datetime) -> bool:
     )
 
 
-# # a queryset of either
+# a queryset of either
 def _newest_first(model: type[TierAssignment] | type[TierRateRow]):  # type: ignore[no-untyped-def]
     return model._default_manager.order_by("-valid_from", "-recorded_at", "-id")
 

@@ -45,7 +45,7 @@ class RefusalAnswer(serializers.Serializer[Any]):
     """
 
     type = serializers.ChoiceField(choices=["client_error"])
-    # # an answer's field, not the serializer's own
+    # an answer's field, not the serializer's own
     errors = RefusalItem(many=True)  # type: ignore[assignment]
 
 
@@ -87,7 +87,7 @@ class CheckRequest(serializers.Serializer[Any]):
 
 class CheckAnswer(serializers.Serializer[Any]):
     can_execute = serializers.BooleanField()
-    # # an answer's field, not the serializer's own
+    # an answer's field, not the serializer's own
     required = CreditsField()  # type: ignore[assignment]
     remaining = CreditsField()
 

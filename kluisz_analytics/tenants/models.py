@@ -66,7 +66,7 @@ class TenantUserManager(UserManager["User"]):
         return super()._create_user_object(username, email, password, **extra_fields)  # type: ignore[misc, no-any-return]
 
 
-# # Knox names the reverse of its abstract model itself
+# Knox names the reverse of its abstract model itself
 class User(AbstractUser):  # type: ignore[django-manager-missing]
     """A user of one tenant.
 

@@ -237,7 +237,7 @@ def _binary_cursor() -> CursorWrapper:
     connection.ensure_connection()
     cursor = psycopg.Cursor(connection.connection)
     cursor.format = psycopg.pq.Format.BINARY
-    # # the stub names what it returns, not what it takes
+    # the stub names what it returns, not what it takes
     return connection.make_cursor(cursor)  # type: ignore[arg-type]
 
 

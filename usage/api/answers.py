@@ -123,7 +123,7 @@ class TopFlowsAnswer(PeriodAnswer):
 class PriceSourceAnswer(serializers.Serializer[Any]):
     """Where a cost came from, and since when that held and was known."""
 
-    # # an answer's field
+    # an answer's field
     source = serializers.ChoiceField(choices=[one.value for one in CostSource])  # type: ignore[assignment]
     label = serializers.CharField()  # type: ignore[assignment]
     price_id = serializers.IntegerField(allow_null=True)
@@ -323,7 +323,7 @@ class AnomalyAnswer(serializers.Serializer[Any]):
     """
 
     key = serializers.CharField()
-    # # an answer's field, not the serializer's label
+    # an answer's field, not the serializer's label
     label = serializers.CharField()  # type: ignore[assignment]
     period_start = serializers.DateTimeField()
     period_end = serializers.DateTimeField()
@@ -341,7 +341,7 @@ class AnomaliesAnswer(PeriodAnswer):
 
 class ShareAnswer(NumbersAnswer):
     key = serializers.CharField(allow_null=True)
-    # # an answer's field, not the serializer's label
+    # an answer's field, not the serializer's label
     label = serializers.CharField()  # type: ignore[assignment]
     share = serializers.FloatField(allow_null=True)
 

@@ -166,7 +166,7 @@ class GoodRow(WireRow, gc=False):
     traceId: Named
     type: Type
     level: Level | None = None
-    # # fewer counts than any
+    # fewer counts than any
     usageDetails: dict[str, Count | None] | None = None  # type: ignore[assignment]
 
 

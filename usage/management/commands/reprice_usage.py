@@ -168,7 +168,7 @@ class Command(BaseCommand):
                 f"{one.credits:+f}",
             )
         if rows:
-            # # it writes text as any file does
+            # it writes text as any file does
             console = Console(file=self.stdout, width=140)  # type: ignore[arg-type]
             console.print(table)
         if len(rows) > ROWS_SHOWN:
