@@ -13,8 +13,8 @@ from django.db import connection
 from django.utils import timezone
 
 from kluisz_analytics.tenants.models import Tenant, User
+from usage.measures import SUM_NAMES
 from usage.models import LangfuseConnection
-from usage.models.rollups import NUMBERS
 from usage.periods import hour_of
 from usage.rollups.build import build_rollups
 
@@ -91,7 +91,7 @@ INSERT INTO stale_period (granularity, period_start) SELECT DISTINCT 'hour', hou
 """
 STATS = f"""
 INSERT INTO user_usage_stats (granularity, period_start, period_end, tenant_id, user_id,
-    {", ".join(NUMBERS)})
+    {", ".join(SUM_NAMES)})
     SELECT g.name, date_trunc(g.name, hour), date_trunc(g.name, hour) + ('1 ' || g.name)::interval,
         tenant_id, user_id,
         SUM(input_tokens), SUM(output_tokens), SUM(total_tokens), 0, 0, 0, 0, COUNT(*),

@@ -5,31 +5,17 @@ forget to ask.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 
 from kluisz_analytics.tenants.models import Tenant, User
 from usage.models import Trace
+from usage.scope import Scope
 
 
 class NotVisible(LookupError):
     """What was asked for doesn't exist, or its existence is none of the caller's business."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What a query may read: one tenant's usage, one user's, both, or (with neither) the whole
-    platform's.
-    """
-
-    tenant_id: UUID | None = None
-    user_id: UUID | None = None
-
-    @property
-    def is_platform(self) -> bool:
-        return self.tenant_id is None and self.user_id is None
 
 
 def scope_of(viewer: User) -> Scope:

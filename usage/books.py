@@ -15,11 +15,12 @@ from django.db.models import Count, OuterRef, Subquery
 
 from kluisz_analytics.bulk import insert_rows, stamp
 from usage.langfuse.wire import SaidOfTrace
-from usage.models import Granularity, Observation, ReceivedTrace, Trace, UserUsageStats
-from usage.models.rollups import NUMBERS
-from usage.periods import hour_of, period_of
+from usage.measures import SUM_NAMES
+from usage.models import Observation, ReceivedTrace, Trace
+from usage.periods import Granularity, hour_of, period_of
 from usage.received import SAID_COLUMNS, Received, unpacked
-from usage.rollups.build import RULES, BuiltRule, hours_of
+from usage.rollups.build import hours_of
+from usage.rollups.rules import BUILT, USERS, RollupRule
 from usage.rollups.sketches import Sketch
 from usage.rollups.stale import stale_periods
 
@@ -139,22 +140,13 @@ def verify_books() -> list[Finding]:
     return list(_findings())
 
 
-# Of a user's stats the same is asked as of what is built; but they are never behind.
-USER_STATS = BuiltRule(
-    UserUsageStats,  # type: ignore[arg-type]  # it has the numbers, which is what is checked
-    {"tenant_id": "tenant_key", "user_id": "user_key"},
-    tuple(Granularity),
-    only_attributed=True,
-)
-
-
 def _findings() -> Iterator[Finding]:
     with connection.cursor() as cursor:
         for check, sql in {**LEDGER_CHECKS, **FACT_CHECKS}.items():
             yield from _finding(cursor, check, sql, [])
         yield from _received()
         _load_periods(cursor)
-        for rule in (USER_STATS, *RULES):
+        for rule in (USERS, *BUILT):
             stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
             yield from _finding(
                 cursor,
@@ -168,7 +160,7 @@ def _findings() -> Iterator[Finding]:
                 f"{from_facts[0]} EXCEPT {stored[0]}",
                 from_facts[1],
             )
-        for rule in RULES:
+        for rule in BUILT:
             yield from _sketches(cursor, rule)
 
 
@@ -214,11 +206,11 @@ def _load_periods(cursor: CursorWrapper) -> None:
     insert_rows(cursor, "books_kept_hour", ["period_start"], kept)
 
 
-def _is_reliable(rule: BuiltRule, alias: str) -> str:
+def _is_reliable(rule: RollupRule, alias: str) -> str:
     """Whether a period is one that the rollup is read of."""
     granularities = ", ".join(f"'{granularity.value}'" for granularity in rule.granularities)
     is_its = f"{alias}.granularity IN ({granularities})"
-    if rule is USER_STATS:
+    if not rule.is_built:
         return is_its
     if rule.hours_while_running:
         kept = f"SELECT 1 FROM books_kept_hour k WHERE k.period_start = {alias}.period_start"
@@ -227,27 +219,27 @@ def _is_reliable(rule: BuiltRule, alias: str) -> str:
     return f"{is_its} AND NOT EXISTS (SELECT 1 FROM books_stale b WHERE {same})"
 
 
-def _stored_rows(rule: BuiltRule) -> tuple[str, list[Any]]:
+def _stored_rows(rule: RollupRule) -> tuple[str, list[Any]]:
     columns = [
         "granularity",
         "period_start",
         "period_end",
-        *rule.dimensions,
-        *NUMBERS,
+        *rule.columns,
+        *SUM_NAMES,
         *_more(rule),
     ]
     return f"SELECT {', '.join(columns)} FROM {rule.table} r WHERE {_is_reliable(rule, 'r')}", []
 
 
-def _rows_from_facts(rule: BuiltRule) -> tuple[str, list[Any]]:
-    facts = rule.lines(*ALL_TIME)
+def _rows_from_facts(rule: RollupRule) -> tuple[str, list[Any]]:
+    facts = rule.rows(*ALL_TIME)
     keys = [
         "p.granularity",
         "p.period_start",
         "p.period_end",
-        *(f"s.{column}" for column in rule.dimensions.values()),
+        *(f"s.{column}" for column in rule.columns.values()),
     ]
-    sums = [f"CAST(SUM(s.{name}) AS bigint)" for name in NUMBERS]
+    sums = [f"CAST(SUM(s.{name}) AS bigint)" for name in SUM_NAMES]
     counts = (
         ["COUNT(DISTINCT CASE WHEN s.is_attributed THEN s.user_key END)", "MAX(s.moment)"]
         if _more(rule)
@@ -260,8 +252,8 @@ def _rows_from_facts(rule: BuiltRule) -> tuple[str, list[Any]]:
     return sql, facts.parameters
 
 
-def _more(rule: BuiltRule) -> list[str]:
-    return [] if rule is USER_STATS else ["active_users_count", "last_activity"]
+def _more(rule: RollupRule) -> list[str]:
+    return [] if not rule.is_built else ["active_users_count", "last_activity"]
 
 
 def _received() -> Iterator[Finding]:
@@ -312,7 +304,7 @@ def _counted(received: Received) -> list[Any]:
     return [len(steps), len(received.gone), first, last_hour if last_hour > first else None, using]
 
 
-def _sketches(cursor: CursorWrapper, rule: BuiltRule) -> Iterator[Finding]:
+def _sketches(cursor: CursorWrapper, rule: RollupRule) -> Iterator[Finding]:
     """Sketches that hold another number of users or of latencies than their row says."""
     cursor.execute(
         "SELECT id, granularity, period_start, active_users_count, timed_traces, users, latencies"

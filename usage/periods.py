@@ -1,8 +1,20 @@
-"""Periods in UTC: hours, days, weeks from Monday and months; half-open (domain.md, Statistics)."""
+"""Periods in UTC: hours, days, weeks from Monday and months (domain.md, Statistics).
+
+Half-open. Pure.
+"""
 
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
-from usage.models.rollups import Granularity
+
+class Granularity(StrEnum):
+    """How long a period is; weeks start on Monday."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -22,6 +22,7 @@ from pricing.models import PricingTier
 from pricing.scenario import Scenario
 from usage.analytics import names
 from usage.analytics.unpriced import unpriced_models
+from usage.measures import UNATTRIBUTED
 from usage.models import Repricing
 from usage.repricing import repricing as service
 from usage.repricing.labels import labelled
@@ -315,7 +316,7 @@ def what_if_view(request: HttpRequest) -> HttpResponse:
         )
     labels = names.tenants_by_id(one.tenant_id for one in comparisons)
     rows = [
-        (labels[one.tenant_id].name if one.tenant_id in labels else names.UNATTRIBUTED_LABEL, one)
+        (labels[one.tenant_id].name if one.tenant_id in labels else UNATTRIBUTED, one)
         for one in comparisons
     ]
     context = {

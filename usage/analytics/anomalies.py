@@ -15,12 +15,13 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
-from usage.access import Scope
 from usage.analytics import names
-from usage.analytics.ask import sums_of
+from usage.analytics.answer import answer
 from usage.analytics.calendar import Period, PeriodError, buckets
-from usage.analytics.question import Dimension, Filters, Question
-from usage.models import Granularity
+from usage.analytics.question import Filters, Question
+from usage.measures import Dimension
+from usage.periods import Granularity
+from usage.scope import Scope
 
 LOOKED_BACK = {Granularity.DAY: timedelta(days=42), Granularity.HOUR: timedelta(days=14)}
 LONGEST = {
@@ -81,23 +82,21 @@ def find_anomalies(
         by=by,
         order_by=column,
         limit=KEYS,
-        only_named=_is_text(by),
+        only_named=not by.declared.is_owner,
+        wants_details=False,
     )
-    keys = [key for (_, key), _ in sums_of(looked_at)]
+    keys = [row.key for row in answer(looked_at).rows]
     if not keys:
         return []
     used: dict[Any, dict[int, int]] = defaultdict(dict)
-    for (number, key), sums in sums_of(Question(scope, every, filters.only(by, keys), by=by)):
-        used[key][number] = sums[column]
+    of_these = Question(scope, every, filters.only(by, keys), by=by, wants_details=False)
+    for row in answer(of_these).rows:
+        used[row.key][row.bucket] = row.sums[column]
     labels = names.labels_for(by, keys, scope)
     found = [
         anomaly for key in keys for anomaly in _of_one(key, labels[key], used[key], every, period)
     ]
     return sorted(found, key=lambda one: (-abs(one.score), one.period_start, one.label))[:limit]
-
-
-def _is_text(by: Dimension) -> bool:
-    return by not in (Dimension.TENANT, Dimension.USER)
 
 
 def _of_one(

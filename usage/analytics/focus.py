@@ -11,12 +11,13 @@ from decimal import Decimal
 from typing import Any
 
 from pricing.engine import CostSource
-from usage.access import Scope
 from usage.analytics.calendar import Period
 from usage.analytics.question import Filters
 from usage.analytics.traces import traces_in
-from usage.models import Granularity, Observation
-from usage.periods import period_of
+from usage.measures import Dimension
+from usage.models import Observation
+from usage.periods import Granularity, period_of
+from usage.scope import Scope
 
 ROWS_A_FETCH = 2_000
 PATHS = {
@@ -51,8 +52,8 @@ def focus_rows(scope: Scope, period: Period, filters: Filters) -> Iterator[dict[
     steps = Observation.objects.filter(
         trace__in=traces_in(scope, period, filters).order_by()
     ).exclude(cost_source=CostSource.NO_USAGE.value)
-    if filters.models:
-        steps = steps.filter(model__in=filters.models)
+    if models := filters.of(Dimension.MODEL):
+        steps = steps.filter(model__in=models)
     ordered = steps.order_by("trace__start_time", "trace_id", "pk")
     for values in ordered.values_list(*PATHS.values()).iterator(chunk_size=ROWS_A_FETCH):
         yield _row(dict(zip(PATHS, values, strict=True)))

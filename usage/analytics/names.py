@@ -7,16 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
-from usage.access import Scope
-from usage.analytics.question import Dimension
 from usage.identifiers import parse_uuid
-
-UNATTRIBUTED_LABEL = "Unattributed"
-NONE_LABELS = {
-    Dimension.PROJECT: "No project",
-    Dimension.FLOW: "No flow",
-    Dimension.MODEL: "No model",
-}
+from usage.measures import Dimension
+from usage.scope import Scope
 
 
 def users_by_id(ids: Iterable[UUID | None]) -> dict[UUID, User]:
@@ -64,9 +57,7 @@ def labels_for(dimension: Dimension, keys: Collection[Any], scope: Scope) -> dic
 
 
 def _label_without_name(dimension: Dimension, key: Any) -> str:
-    if key is None:
-        return UNATTRIBUTED_LABEL
-    return str(key) or NONE_LABELS[dimension]
+    return str(key) if key else dimension.declared.nothing
 
 
 def _uuids(ids: Iterable[str]) -> list[UUID]:

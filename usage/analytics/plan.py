@@ -1,81 +1,92 @@
-"""How a question is answered: which periods of which rollup, and which stretches of the facts."""
+"""How questions are answered: which periods of which rollup, and which stretches of the facts."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection, transaction
-from django.utils import timezone
-
-from usage.analytics.pieces import Piece, Pieces, Unreliable, cut, cut_by_difference
 from usage.analytics.question import Question
-from usage.analytics.sources import Source, source_of
-from usage.models import Granularity
-from usage.periods import period_of
-from usage.rollups.stale import Stale, stale_periods
+from usage.analytics.segments import (
+    Segment,
+    Segments,
+    Unreliable,
+    cut,
+    cut_by_difference,
+)
+from usage.analytics.sources import source_of
+from usage.periods import Granularity, period_of
+from usage.rollups.rules import RollupRule
+from usage.rollups.stale import NOTHING_STALE, Stale
 
 LONGEST_PERIOD = timedelta(days=31)
-# Groups of 50,000 users stay in memory; compiling a query takes longer than running it; what is
-# asked for is mostly in memory.
-SNAPSHOT = (
-    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL work_mem = '32MB'; SET"
-    " LOCAL jit = off; "
-)
-SNAPSHOT += "SET LOCAL random_page_cost = 1.1"
-
-
-@contextmanager
-def one_snapshot() -> Iterator[None]:
-    """All queries inside see one state of the database.
-
-    SQLite, and a transaction that has begun already, are left as they are.
-    """
-    if connection.vendor != "postgresql" or connection.in_atomic_block:
-        yield
-        return
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(SNAPSHOT)
-        yield
+NO_SEGMENTS = Segments([], [])
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a question is answered: from these pieces; what adds up, from ``added`` less ``taken``,
-    which are fewer.
+    """How a question is answered: from these segments; what adds up, from ``added`` less ``taken``,
+    which are fewer. ``source`` is None where only the facts can answer.
     """
 
     question: Question
-    source: Source | None
-    pieces: Pieces
-    added: Pieces
-    taken: Pieces
+    source: RollupRule | None
+    segments: Segments
+    added: Segments
+    taken: Segments
+
+    @property
+    def finds_leaders_first(self) -> bool:
+        """Whether the greatest are found by one sum alone before theirs are all summed; facts are
+        read once and not twice.
+        """
+        return self.question.limit is not None and self.source is not None
+
+    def narrowed(self, keys: Iterable[Any]) -> "Plan":
+        """The same of these values of its dimension only, and of all of them."""
+        question = self.question
+        if question.by is None:
+            return self
+        filters = question.filters.only(question.by, list(dict.fromkeys(keys)))
+        return replace(self, question=replace(question, filters=filters, limit=None, order_by=None))
 
 
-def plan_of(question: Question) -> Plan:
-    """One query, of what is stale."""
+def stretch_of(questions: Sequence[Question]) -> tuple[datetime, datetime]:
+    """From when to when periods may be looked at to answer the questions."""
+    edges = [moment for question in questions for bucket in question.buckets for moment in bucket]
+    return min(edges) - LONGEST_PERIOD, max(edges) + LONGEST_PERIOD
+
+
+def plan_of(question: Question, stale: Stale, now: datetime) -> Plan:
+    """The plan, where this is stale."""
     source = source_of(question)
     if source is None:
-        return Plan(question, None, whole(question), whole(question), NO_PIECES)
-    edges = [moment for bucket in question.buckets for moment in bucket]
-    unreliable: Unreliable = NEVER_STALE
-    if source.is_built:
-        stale = stale_periods(min(edges) - LONGEST_PERIOD, max(edges) + LONGEST_PERIOD)
-        unreliable = stale.periods
-        if source.hours_while_running:
-            unreliable = {**unreliable, Granularity.HOUR: HoursOfBuiltDays(stale)}
-    pieces = cut(question.buckets, source.granularities, unreliable)
+        facts = whole(question)
+        return Plan(question, None, facts, facts, NO_SEGMENTS)
+    unreliable = _unreliable(source, stale)
     return Plan(
         question,
         source,
-        pieces,
-        *cut_by_difference(question.buckets, source.granularities, unreliable, timezone.now()),
+        cut(question.buckets, source.readable, unreliable),
+        *cut_by_difference(question.buckets, source.readable, unreliable, now),
     )
 
 
-class HoursOfBuiltDays:
+def whole(question: Question) -> Segments:
+    """All of the question from the facts."""
+    return Segments.of(
+        Segment(number, None, *bucket) for number, bucket in enumerate(question.buckets)
+    )
+
+
+def _unreliable(source: RollupRule, stale: Stale) -> Unreliable:
+    if not source.is_built:
+        return NOTHING_STALE.periods
+    if source.hours_while_running:
+        return {**stale.periods, Granularity.HOUR: _HoursOfBuiltDays(stale)}
+    return stale.periods
+
+
+class _HoursOfBuiltDays:
     """Hours that are stale, or gone since their day was built: of a rollup that keeps hours only
     until then.
     """
@@ -89,23 +100,3 @@ class HoursOfBuiltDays:
             or not isinstance(hour, datetime)
             or period_of(Granularity.DAY, hour)[0] not in self._unbuilt_days
         )
-
-
-def whole(question: Question) -> Pieces:
-    """All of the question from the facts."""
-    return Pieces.of(Piece(number, None, *bucket) for number, bucket in enumerate(question.buckets))
-
-
-NO_PIECES = Pieces([], [])
-
-
-NEVER_STALE = defaultdict[Any, frozenset[datetime]](frozenset)
-
-
-def narrowed(plan: Plan, keys: Sequence[Any]) -> Plan:
-    """The same of these keys only, and of all of them."""
-    question = plan.question
-    if question.by is None:
-        return plan
-    filters = question.filters.only(question.by, list(dict.fromkeys(keys)))
-    return replace(plan, question=replace(question, filters=filters, limit=None, order_by=None))

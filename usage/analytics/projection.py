@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 
 from credits.forecast import DAYS, Forecast, Pattern
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, round_half_up
-from usage.access import Scope
-from usage.analytics.ask import sums_of
+from usage.analytics.answer import answer
 from usage.analytics.calendar import midnight
 from usage.analytics.question import Question
+from usage.scope import Scope
 
 FOUR_OF_FIVE = 1.28
 
@@ -42,7 +42,8 @@ def project_month(scope: Scope, zone: ZoneInfo, now: datetime) -> Projection:
         (midnight(day, zone), midnight(day + timedelta(days=1), zone)) for day in [*past, today]
     ]
     buckets.append((midnight(today.replace(day=1), zone), buckets[-1][1]))
-    sums = {bucket: numbers for (bucket, _), numbers in sums_of(Question(scope, buckets))}
+    question = Question(scope, buckets, wants_details=False)
+    sums = {row.bucket: row.sums for row in answer(question).rows}
 
     def month_of(name: str) -> tuple[int, float, float]:
         """What was used of the month, what is expected yet, and the variance of that."""

@@ -1,43 +1,27 @@
 """Summaries, series, top lists and breakdowns.
 
-Each takes a scope, a period and filters, and issues a fixed number of queries.
+Each is a :class:`Query`: questions, and how their answers are read. A page asks all of its queries
+at once (:func:`ask_all`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.db.models import Count
 
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import split
-from usage.access import Scope
 from usage.analytics import names
-from usage.analytics.ask import Answer, ask, count_keys
+from usage.analytics.answer import Answer, Answers, answer_all
 from usage.analytics.calendar import Period, buckets
-from usage.analytics.numbers import NO_NUMBERS, Numbers, change_of, numbers_from
-from usage.analytics.question import Dimension, Filters, Question
-from usage.models import Granularity
+from usage.analytics.question import Filters, Question
+from usage.measures import DECLARED_NUMBERS, NO_NUMBERS, Dimension, Metric, Numbers
+from usage.periods import Granularity
+from usage.scope import Scope
 
-
-class Metric(StrEnum):
-    """What a top list is ordered by."""
-
-    CREDITS = "credits"
-    COST = "cost"
-    TOKENS = "tokens"
-    TRACES = "traces"
-
-
-METRIC_COLUMN = {
-    Metric.CREDITS: "credits_exact",
-    Metric.COST: "total_cost_usd",
-    Metric.TOKENS: "total_tokens",
-    Metric.TRACES: "total_traces",
-}
 WHOLE = 1_000_000
 """Shares are parts of this."""
 NO_FILTERS = Filters()
@@ -63,20 +47,57 @@ class Ranked:
     share: float | None = None
 
 
-def summary(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Summary:
-    """The period's summary; one question."""
-    question = Question(
-        scope, [(period.start, period.end), (period.previous.start, period.start)], filters
-    )
-    now, before = _per_bucket(question)
-    return Summary(now, before, change_of(now, before))
+T = TypeVar("T")
 
 
-def unattributed(period: Period, filters: Filters = NO_FILTERS) -> Numbers:
-    """Usage whose tenant or user is missing or unknown; one question."""
-    return _per_bucket(
-        Question(Scope(), [(period.start, period.end)], filters, only_unattributed=True)
-    )[0]
+@dataclass(frozen=True, slots=True)
+class Query(Generic[T]):
+    """Questions, and what their answers are read as."""
+
+    questions: Sequence[Question]
+    read: Callable[[Sequence[Answers]], T]
+
+
+def ask(query: Query[T]) -> T:
+    """One query's answer."""
+    return query.read(answer_all(query.questions))
+
+
+def ask_all(*queries: Query[Any]) -> list[Any]:
+    """Each query's answer, all from one state of the database and in as few queries as one's."""
+    answers = iter(answer_all([question for query in queries for question in query.questions]))
+    return [query.read([next(answers) for _ in query.questions]) for query in queries]
+
+
+def summary(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Query[Summary]:
+    """The period's summary."""
+    stretches = [(period.start, period.end), (period.previous.start, period.start)]
+
+    def read(answers: Sequence[Answers]) -> Summary:
+        now, before = _per_bucket(stretches, answers)
+        return Summary(now, before, change_of(now, before))
+
+    return Query([Question(scope, stretches, filters)], read)
+
+
+def change_of(now: Numbers, before: Numbers) -> dict[str, float | None]:
+    """How each number changed, as a ratio of the earlier one (0.25 is a quarter more); None where
+    that is 0 or unknown.
+    """
+    return {name: _ratio(getattr(now, name), getattr(before, name)) for name in DECLARED_NUMBERS}
+
+
+def _ratio(now: Any, before: Any) -> float | None:
+    if now is None or not before:
+        return None
+    return round(float((now - before) / before), 6)
+
+
+def unattributed(period: Period, filters: Filters = NO_FILTERS) -> Query[Numbers]:
+    """Usage whose tenant or user is missing or unknown."""
+    stretch = [(period.start, period.end)]
+    question = Question(Scope(), stretch, filters, only_unattributed=True)
+    return Query([question], lambda answers: _per_bucket(stretch, answers)[0])
 
 
 def users_count(tenant_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -85,9 +106,17 @@ def users_count(tenant_ids: Sequence[UUID]) -> dict[UUID, int]:
     return dict(users.values_list("tenant").annotate(count=Count("pk")))
 
 
-def active_tenants(period: Period) -> int:
-    """How many tenants had usage; one query."""
-    return count_keys(Question(Scope(), [(period.start, period.end)], by=Dimension.TENANT))
+def active_tenants(period: Period) -> Query[int]:
+    """How many tenants had usage."""
+    question = Question(
+        Scope(),
+        [(period.start, period.end)],
+        by=Dimension.TENANT,
+        order_by=Metric.TRACES.sum,
+        limit=1,
+        wants_details=False,
+    )
+    return Query([question], lambda answers: answers[0].values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +135,23 @@ def platform_totals() -> PlatformTotals:
 
 def time_series(
     scope: Scope, period: Period, granularity: Granularity, filters: Filters = NO_FILTERS
-) -> list[tuple[datetime, datetime, Numbers]]:
-    """Numbers for every hour, day, week or month of the period, empty ones included; one question.
+) -> Query[list[tuple[datetime, datetime, Numbers]]]:
+    """Numbers for every hour, day, week or month of the period, empty ones included.
 
     Raises PeriodError.
     """
     periods = buckets(period, granularity)
-    numbers = _per_bucket(Question(scope, periods, filters))
-    return [(start, end, one) for (start, end), one in zip(periods, numbers, strict=True)]
+
+    def read(answers: Sequence[Answers]) -> list[tuple[datetime, datetime, Numbers]]:
+        numbers = _per_bucket(periods, answers)
+        return [(start, end, one) for (start, end), one in zip(periods, numbers, strict=True)]
+
+    return Query([Question(scope, periods, filters)], read)
 
 
-def _per_bucket(question: Question) -> list[Numbers]:
-    found = {answer.bucket: numbers_from(answer) for answer in ask(question)}
-    return [found.get(number, NO_NUMBERS) for number in range(len(question.buckets))]
+def _per_bucket(asked: Sequence[Any], answers: Sequence[Answers]) -> list[Numbers]:
+    found = {answer.bucket: answer.numbers for answer in answers[0].rows}
+    return [found.get(number, NO_NUMBERS) for number in range(len(asked))]
 
 
 def top(
@@ -128,23 +161,18 @@ def top(
     metric: Metric = Metric.CREDITS,
     limit: int = 10,
     filters: Filters = NO_FILTERS,
-) -> list[Ranked]:
-    """The greatest by a metric; usage without an owner, or without the dimension, is left out.
-
-    One question, and one of names.
-    """
+) -> Query[list[Ranked]]:
+    """The greatest by a metric; usage without an owner, or without the dimension, is left out."""
     question = Question(
         scope,
         [(period.start, period.end)],
         filters,
         by=dimension,
-        order_by=METRIC_COLUMN[metric],
+        order_by=metric.sum,
         limit=limit,
-        only_named=dimension not in (Dimension.TENANT, Dimension.USER),
+        only_named=not dimension.declared.is_owner,
     )
-    answers = ask(question)
-    labels = names.labels_for(dimension, [answer.key for answer in answers], scope)
-    return [_ranked(answer, labels) for answer in answers]
+    return Query([question], lambda answers: _ranked(dimension, scope, answers[0].rows))
 
 
 def breakdown(
@@ -153,45 +181,39 @@ def breakdown(
     period: Period,
     filters: Filters = NO_FILTERS,
     limit: int = 1000,
-) -> list[Ranked]:
+) -> Query[list[Ranked]]:
     """All usage of the period by a dimension, the costliest first; shares of the cost, which sum to
     1.
 
-    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. One
-    question, by tenant and by user a second one of what has no owner, and one of names.
+    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. By tenant
+    and by user, what has no owner is a row of its own.
     """
     question = Question(
         scope,
         [(period.start, period.end)],
         filters,
         by=dimension,
-        order_by=METRIC_COLUMN[Metric.COST],
+        order_by=Metric.COST.sum,
         limit=limit,
-        wants_total=True,
     )
-    answers = ask(question)
-    if (
-        question.only_attributed
-        and scope.is_platform
-        and not (filters.tenant_ids or filters.user_ids)
-    ):
-        answers = _with_unowned(answers, ask(replace(question, by=None, only_unattributed=True)))[
-            :limit
-        ]
-    labels = names.labels_for(dimension, [answer.key for answer in answers], scope)
-    costs = [answer.sums["total_cost_usd"] for answer in answers]
-    rest = answers[0].total_cost - sum(costs) if answers else 0
-    return [
-        replace(_ranked(answer, labels), share=share)
-        for answer, share in zip(answers, _shares([*costs, rest]), strict=False)
-    ]
+    questions = [question]
+    if question.only_attributed and scope.is_platform and not filters.name_owners:
+        questions.append(
+            replace(question, by=None, order_by=None, limit=None, only_unattributed=True)
+        )
 
+    def read(answers: Sequence[Answers]) -> list[Ranked]:
+        rows = sorted(
+            (row for one in answers for row in one.rows),
+            key=lambda row: -row.sums["total_cost_usd"],
+        )[:limit]
+        costs = [row.sums["total_cost_usd"] for row in rows]
+        rest = sum(one.total_cost for one in answers) - sum(costs)
+        shares = _shares([*costs, rest])
+        ranked = _ranked(dimension, scope, rows)
+        return [replace(row, share=share) for row, share in zip(ranked, shares, strict=False)]
 
-def _with_unowned(answers: Sequence[Answer], unowned: Sequence[Answer]) -> list[Answer]:
-    """The answers with that of usage without an owner among them, in the order of their cost."""
-    total = sum(group[0].total_cost for group in (answers, unowned) if group)
-    rows = [replace(answer, total_cost=total) for answer in (*answers, *unowned)]
-    return sorted(rows, key=lambda answer: -answer.sums["total_cost_usd"])
+    return Query(questions, read)
 
 
 def _shares(costs: Sequence[int]) -> list[float | None]:
@@ -203,5 +225,6 @@ def _shares(costs: Sequence[int]) -> list[float | None]:
     return [share / WHOLE for share in split(WHOLE, costs)]
 
 
-def _ranked(answer: Answer, labels: Mapping[Any, str]) -> Ranked:
-    return Ranked(answer.key, labels[answer.key], numbers_from(answer), answer.last_activity)
+def _ranked(dimension: Dimension, scope: Scope, rows: Sequence[Answer]) -> list[Ranked]:
+    labels = names.labels_for(dimension, [row.key for row in rows], scope)
+    return [Ranked(row.key, labels[row.key], row.numbers, row.last_activity) for row in rows]

@@ -1,23 +1,13 @@
-"""What can be asked of usage: whose, when, which of it, and by what."""
+"""What can be asked of usage: whose, when, which of it, and by what. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
-from uuid import UUID
 
-from usage.access import Scope
-from usage.analytics.pieces import Bucket
-
-
-class Dimension(StrEnum):
-    """What answers can be told apart by."""
-
-    TENANT = "tenant"
-    USER = "user"
-    PROJECT = "project"
-    FLOW = "flow"
-    MODEL = "model"
+from usage.analytics.segments import Bucket
+from usage.measures import Dimension
+from usage.scope import Scope
 
 
 class Status(StrEnum):
@@ -27,27 +17,26 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which usage counts; an empty filter lets everything through, several values are "any of"."""
+    """Which usage counts: of each dimension any of these values, or all where none is named."""
 
-    tenant_ids: tuple[UUID, ...] = ()
-    user_ids: tuple[UUID, ...] = ()
-    project_ids: tuple[str, ...] = ()
-    flow_ids: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    statuses: tuple[Status, ...] = ()
+    values: Mapping[Dimension, Sequence[Any]] = field(default_factory=dict)
+    statuses: Sequence[Status] = ()
+
+    def of(self, dimension: Dimension) -> Sequence[Any]:
+        return self.values.get(dimension, ())
 
     def only(self, dimension: Dimension, values: Sequence[Any]) -> "Filters":
         """The same with one dimension narrowed to these values."""
-        return replace(self, **{FILTER_OF[dimension]: tuple(values)})
+        return replace(self, values={**self.values, dimension: tuple(values)})
 
+    @property
+    def dimensions(self) -> frozenset[Dimension]:
+        """Those that are filtered by."""
+        return frozenset(dimension for dimension, values in self.values.items() if values)
 
-FILTER_OF = {
-    Dimension.TENANT: "tenant_ids",
-    Dimension.USER: "user_ids",
-    Dimension.PROJECT: "project_ids",
-    Dimension.FLOW: "flow_ids",
-    Dimension.MODEL: "models",
-}
+    @property
+    def name_owners(self) -> bool:
+        return any(dimension.declared.is_owner for dimension in self.dimensions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +44,9 @@ class Question:
     """Sums for each bucket (a period) and each value of the dimension, if one is named.
 
     By tenant or by user, usage without an owner is left out; ``only_unattributed`` asks for nothing
-    else. ``only_named`` leaves out usage without a project, a flow or a model, by which it is
-    asked. ``wants_total`` asks for the cost of all rows beside.
+    else. ``only_named`` leaves out usage without the dimension that it is asked by. A ``limit``,
+    which goes with ``order_by`` (a sum's name) and a single bucket, is of the greatest. What does
+    not add up (distinct users, percentiles, the latest run) is left out without ``wants_details``.
     """
 
     scope: Scope
@@ -67,32 +57,29 @@ class Question:
     limit: int | None = None
     only_unattributed: bool = False
     only_named: bool = False
-    wants_total: bool = False
+    wants_details: bool = True
 
     @property
     def only_attributed(self) -> bool:
-        owned = not self.scope.is_platform or self.filters.tenant_ids or self.filters.user_ids
-        return bool(owned) or self.by in (Dimension.TENANT, Dimension.USER)
+        is_owned = not self.scope.is_platform or self.filters.name_owners
+        return is_owned or (self.by is not None and self.by.declared.is_owner)
 
     @property
     def dimensions(self) -> frozenset[Dimension]:
         """All that a source has to tell apart."""
-        named = {dimension for dimension, name in FILTER_OF.items() if getattr(self.filters, name)}
-        if self.by:
-            named.add(self.by)
-        if self.scope.tenant_id:
-            named.add(Dimension.TENANT)
-        if self.scope.user_id:
-            named.add(Dimension.USER)
-        return frozenset(named)
+        return (
+            self.filters.dimensions
+            | self.scope.dimensions
+            | (frozenset({self.by}) if self.by else frozenset())
+        )
 
     @property
     def names_users(self) -> bool:
-        return bool(self.scope.user_id or self.filters.user_ids)
+        return bool(self.scope.user_id or self.filters.of(Dimension.USER))
 
     @property
     def counts_traces_together(self) -> bool:
         """Whether a trace that used several of the asked models is one row's, and must count once
         there.
         """
-        return len(set(self.filters.models)) > 1 and self.by is not Dimension.MODEL
+        return len(set(self.filters.of(Dimension.MODEL))) > 1 and self.by is not Dimension.MODEL

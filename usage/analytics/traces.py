@@ -7,11 +7,12 @@ from urllib.parse import quote
 from django.db.models import Exists, OuterRef, QuerySet
 
 from pricing.engine import CostSource
-from usage.access import Scope
 from usage.analytics.calendar import Period
 from usage.analytics.names import flows_by_id
 from usage.analytics.question import Filters, Status
+from usage.measures import Dimension
 from usage.models import Observation, Trace
+from usage.scope import Scope
 
 
 class Run(NamedTuple):
@@ -46,7 +47,7 @@ def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]
     found = Trace.objects.filter(
         start_time__gte=period.start, start_time__lt=period.end, is_voided=False
     )
-    if not scope.is_platform or filters.tenant_ids or filters.user_ids:
+    if not scope.is_platform or filters.name_owners:
         # Usage belongs to a tenant or a user only when both are known (domain.md, Unattributed
         # usage).
         owner = {"tenant": scope.tenant_id, "user": scope.user_id}
@@ -55,16 +56,11 @@ def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]
             user__isnull=False,
             **{name: pk for name, pk in owner.items() if pk is not None},
         )
-    for column, values in (
-        ("tenant", filters.tenant_ids),
-        ("user", filters.user_ids),
-        ("project_id", filters.project_ids),
-        ("flow_id", filters.flow_ids),
-    ):
-        if values:
-            found = found.filter(**{f"{column}__in": values})
-    if filters.models:
-        billed = Observation.objects.filter(trace=OuterRef("pk"), model__in=filters.models).exclude(
+    for dimension in filters.dimensions:
+        if column := dimension.declared.trace:
+            found = found.filter(**{f"{column}__in": filters.of(dimension)})
+    if models := filters.of(Dimension.MODEL):
+        billed = Observation.objects.filter(trace=OuterRef("pk"), model__in=models).exclude(
             cost_source=CostSource.NO_USAGE.value
         )
         found = found.filter(Exists(billed))

@@ -1,6 +1,7 @@
 """The forms of the answers, as the OpenAPI schema describes them."""
 
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from rest_framework import serializers
 
@@ -8,6 +9,7 @@ from credits.api.answers import CreditsField
 from kluisz_analytics.fields import USD_PLACES
 from pricing.engine import CostSource
 from pricing.units import UnitKind
+from usage.measures import DECLARED_NUMBERS, Numbers, Unit
 from usage.models import Trace
 
 
@@ -19,24 +21,29 @@ class UsdField(serializers.DecimalField):
 
 
 class NumbersAnswer(serializers.Serializer[Any]):
-    total_traces = serializers.IntegerField()
-    successful_traces = serializers.IntegerField()
-    failed_traces = serializers.IntegerField()
-    input_tokens = serializers.IntegerField()
-    output_tokens = serializers.IntegerField()
-    total_tokens = serializers.IntegerField()
-    cached_tokens = serializers.IntegerField()
-    cache_write_tokens = serializers.IntegerField()
-    reasoning_tokens = serializers.IntegerField()
-    audio_tokens = serializers.IntegerField()
-    total_cost_usd = UsdField(allow_null=True)
-    billed_cost_usd = UsdField(allow_null=True)
-    total_credits_used = serializers.IntegerField(allow_null=True)
-    credits_exact = CreditsField(allow_null=True)
-    active_users_count = serializers.IntegerField()
-    average_latency_ms = serializers.FloatField(allow_null=True)
-    p95_latency_ms = serializers.IntegerField(allow_null=True)
-    unpriced_observations = serializers.IntegerField()
+    """The numbers of usage (usage.measures), each a field."""
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {**super().get_fields(), **_number_fields()}
+
+
+def _number_fields() -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+    return {
+        name: _number_field(declared.unit, get_type_hints(Numbers)[name])
+        for name, declared in DECLARED_NUMBERS.items()
+    }
+
+
+def _number_field(unit: Unit, kind: Any) -> serializers.Field[Any, Any, Any, Any]:
+    may_be_unknown = NoneType in get_args(kind)
+    if unit in DECIMAL_FIELDS:
+        return DECIMAL_FIELDS[unit](allow_null=may_be_unknown)
+    if float in get_args(kind):
+        return serializers.FloatField(allow_null=may_be_unknown)
+    return serializers.IntegerField(allow_null=may_be_unknown)
+
+
+DECIMAL_FIELDS = {Unit.USD: UsdField, Unit.CREDITS: CreditsField}
 
 
 class ChangeAnswer(serializers.Serializer[Any]):
@@ -45,9 +52,7 @@ class ChangeAnswer(serializers.Serializer[Any]):
     """
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        return {
-            name: serializers.FloatField(allow_null=True) for name in NumbersAnswer().get_fields()
-        }
+        return {name: serializers.FloatField(allow_null=True) for name in DECLARED_NUMBERS}
 
 
 class PeriodAnswer(serializers.Serializer[Any]):

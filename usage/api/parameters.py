@@ -17,10 +17,10 @@ from kluisz_analytics.tenants.models import User
 from kluisz_analytics.zones import unknown_zone
 from usage.access import check_filters
 from usage.analytics.calendar import Period, PeriodError, asked_period
-from usage.analytics.queries import Metric
-from usage.analytics.question import Dimension, Filters, Status
+from usage.analytics.question import Filters, Status
 from usage.identifiers import canonical_id
-from usage.models import Granularity
+from usage.measures import DIMENSIONS, Dimension, Metric
+from usage.periods import Granularity
 
 LARGEST_LIMIT = 1000
 DEFAULT_LIMIT = 10
@@ -89,20 +89,32 @@ class PeriodParameters(serializers.Serializer[Any]):
 class FilterParameters(PeriodParameters):
     """The filters. Repeat one for “any of”."""
 
-    tenant_id = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=100)
-    user_id = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=100)
-    project_id = serializers.ListField(child=TextField(), required=False, max_length=100)
-    flow_id = serializers.ListField(child=TextField(), required=False, max_length=100)
-    model = serializers.ListField(child=TextField(), required=False, max_length=100)
     status = serializers.ListField(
         child=serializers.ChoiceField(choices=[one.value for one in Status]),
         required=False,
         max_length=2,
     )
 
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {**super().get_fields(), **_dimension_filters()}
+
+
+def _dimension_filters() -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+    """A filter for each dimension."""
+    return {
+        one.parameter: serializers.ListField(
+            child=serializers.UUIDField() if one.is_owner else TextField(),
+            required=False,
+            max_length=100,
+        )
+        for one in DIMENSIONS.values()
+    }
+
 
 class SeriesParameters(FilterParameters):
-    granularity = serializers.ChoiceField(choices=Granularity.choices, default=Granularity.DAY)
+    granularity = serializers.ChoiceField(
+        choices=[one.value for one in Granularity], default=Granularity.DAY.value
+    )
 
 
 class TopParameters(FilterParameters):
@@ -161,13 +173,12 @@ def as_validation_error(error: PeriodError) -> ValidationError:
 
 def filters_of(parameters: dict[str, Any], viewer: User) -> Filters:
     """The filters that the parameters ask for, after a check that the viewer may name them."""
-    filters = Filters(
-        tenant_ids=tuple(parameters.get("tenant_id", ())),
-        user_ids=tuple(parameters.get("user_id", ())),
-        project_ids=tuple(canonical_id(one) for one in parameters.get("project_id", ())),
-        flow_ids=tuple(canonical_id(one) for one in parameters.get("flow_id", ())),
-        models=tuple(parameters.get("model", ())),
-        statuses=tuple(Status(one) for one in parameters.get("status", ())),
-    )
-    check_filters(viewer, filters.tenant_ids, filters.user_ids)
-    return filters
+    values: dict[Dimension, list[Any]] = {
+        dimension: [
+            canonical_id(one) if declared.is_id and declared.key is str else one
+            for one in parameters.get(declared.parameter, ())
+        ]
+        for dimension, declared in DIMENSIONS.items()
+    }
+    check_filters(viewer, values[Dimension.TENANT], values[Dimension.USER])
+    return Filters(values, [Status(one) for one in parameters.get("status", ())])

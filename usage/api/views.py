@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 from credits.accounts import remaining_by_tenant
 from credits.status import credit_status
 from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
+from kluisz_analytics.scales import from_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.tiers import default_tiers_of
 from usage.access import (
@@ -32,14 +32,13 @@ from usage.analytics.anomalies import find_anomalies
 from usage.analytics.calendar import Period, PeriodError
 from usage.analytics.explain import explain
 from usage.analytics.freshness import complete_through_all
-from usage.analytics.numbers import Numbers
 from usage.analytics.projection import project_month
-from usage.analytics.queries import METRIC_COLUMN, Metric, Ranked, Summary
-from usage.analytics.question import Dimension
+from usage.analytics.queries import Ranked, Summary
 from usage.analytics.sync_status import sync_status
 from usage.analytics.unpriced import unpriced_models
 from usage.api import answers, parameters
-from usage.models import Granularity
+from usage.measures import PLACES, Dimension, Metric, Numbers
+from usage.periods import Granularity
 
 
 class AnalyticsView(APIView):
@@ -91,11 +90,16 @@ class PlatformStats(AnalyticsView):
         """The whole platform's summary, and what has no owner yet."""
         scope = platform_scope(self.viewer)
         period = self.period(parameters.read_parameters(request, parameters.PeriodParameters))
+        summary, active_tenants, unattributed = queries.ask_all(
+            queries.summary(scope, period),
+            queries.active_tenants(period),
+            queries.unattributed(period),
+        )
         body = {
-            **summary_body(queries.summary(scope, period)),
+            **summary_body(summary),
             **asdict(queries.platform_totals()),
-            "active_tenants": queries.active_tenants(period),
-            "unattributed": queries.unattributed(period),
+            "active_tenants": active_tenants,
+            "unattributed": unattributed,
         }
         return Response(answers.PlatformAnswer(self.framed(period, body)).data)
 
@@ -116,7 +120,7 @@ class TenantStats(AnalyticsView):
         body = {
             "tenant_id": tenant.pk,
             "name": tenant.name,
-            **summary_body(queries.summary(scope, period)),
+            **summary_body(queries.ask(queries.summary(scope, period))),
         }
         return Response(answers.TenantAnswer(self.framed(period, body)).data)
 
@@ -137,7 +141,7 @@ class UserStats(AnalyticsView):
         body = {
             "user_id": user.pk,
             "username": user.username,
-            **summary_body(queries.summary(scope, period)),
+            **summary_body(queries.ask(queries.summary(scope, period))),
             "projection": {
                 **asdict(project_month(scope, period.zone, now)),
                 "exhaustion_date": credit_status(user, now).projected_exhaustion_date,
@@ -171,7 +175,9 @@ class TimeSeries(ListView):
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
         granularity = Granularity(asked["granularity"])
         try:
-            series = queries.time_series(scope_of(self.viewer), period, granularity, filters)
+            series = queries.ask(
+                queries.time_series(scope_of(self.viewer), period, granularity, filters)
+            )
         except PeriodError as error:
             raise parameters.as_validation_error(error) from error
         points = [
@@ -298,7 +304,9 @@ class CostBreakdown(ListView):
         asked = parameters.read_parameters(request, parameters.BreakdownParameters)
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
         dimension = Dimension(asked["group_by"])
-        rows = queries.breakdown(dimension, scope_of(self.viewer), period, filters, asked["limit"])
+        rows = queries.ask(
+            queries.breakdown(dimension, scope_of(self.viewer), period, filters, asked["limit"])
+        )
         results = [
             {
                 "key": None if row.key in (None, "") else str(row.key),
@@ -340,7 +348,7 @@ class Anomalies(ListView):
                 period,
                 granularity,
                 by,
-                METRIC_COLUMN[metric],
+                metric.sum,
                 filters,
                 asked["limit"],
             )
@@ -392,22 +400,14 @@ class Unpriced(ListView):
 def top_rows(view: ListView, request: Request, dimension: Dimension) -> tuple[Period, list[Ranked]]:
     asked = parameters.read_parameters(request, parameters.TopParameters)
     period, filters = view.period(asked), parameters.filters_of(asked, view.viewer)
-    return period, queries.top(
-        dimension, scope_of(view.viewer), period, Metric(asked["metric"]), asked["limit"], filters
-    )
-
-
-PLACES = {
-    Metric.CREDITS: CREDIT_PLACES,
-    Metric.COST: USD_PLACES,
-    Metric.TOKENS: 0,
-    Metric.TRACES: 0,
-}
+    metric, limit = Metric(asked["metric"]), asked["limit"]
+    top = queries.top(dimension, scope_of(view.viewer), period, metric, limit, filters)
+    return period, queries.ask(top)
 
 
 def shown_amount(metric: Metric, amount: float) -> str:
     """An amount of the metric, exact text; counts that are a median may end in a half."""
-    places = PLACES[metric]
+    places = PLACES.get(metric.unit)
     return (
         f"{from_scaled(round(amount), places):f}"
         if places

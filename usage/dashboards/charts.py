@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from usage.analytics.calendar import Period
-from usage.analytics.numbers import Numbers
 from usage.analytics.queries import Ranked
+from usage.measures import Numbers
 
 TEAL = "#0d9488"
 PALETTE = [

@@ -12,17 +12,17 @@ from django.utils import timezone
 from credits.accounts import remaining_by_tenant
 from credits.status import CreditStatus, credit_status
 from kluisz_analytics.tenants.models import Tenant, User
-from usage.access import Scope
 from usage.analytics import names, queries
 from usage.analytics.calendar import Period
 from usage.analytics.freshness import complete_through_all
-from usage.analytics.numbers import Numbers
 from usage.analytics.projection import Projection, project_month
 from usage.analytics.queries import Ranked, Summary
-from usage.analytics.question import Dimension
 from usage.analytics.traces import Run, recent_traces
 from usage.dashboards import charts
-from usage.models import Granularity, LangfuseConnection, Trace
+from usage.measures import Dimension, Numbers
+from usage.models import LangfuseConnection, Trace
+from usage.periods import Granularity
+from usage.scope import Scope
 
 ROWS = 8
 HOURLY_UP_TO = timedelta(days=2, hours=1)
@@ -100,26 +100,40 @@ def _last_day_before(moment: datetime, period: Period) -> date:
 def platform_dashboard(period: Period) -> Dashboard:
     """The whole platform."""
     scope = Scope()
-    unattributed = queries.unattributed(period)
+    common, (tenants, users, flows, unattributed, active_tenants) = _answers(
+        scope,
+        period,
+        queries.top(Dimension.TENANT, scope, period, limit=ROWS),
+        queries.top(Dimension.USER, scope, period, limit=ROWS),
+        queries.top(Dimension.FLOW, scope, period, limit=ROWS),
+        queries.unattributed(period),
+        queries.active_tenants(period),
+    )
     return Dashboard(
         title="Platform",
         subtitle="All tenants",
-        lists=[_top_tenants(scope, period), _top_users(scope, period), _top_flows(scope, period)],
+        lists=[_tenant_list(tenants), _user_list(users, scope), _flow_list(flows, scope)],
         unattributed=unattributed if unattributed.total_traces else None,
         totals=queries.platform_totals(),
-        active_tenants=queries.active_tenants(period),
-        **_common(scope, period),
+        active_tenants=active_tenants,
+        **common,
     )
 
 
 def tenant_dashboard(scope: Scope, tenant: Tenant, period: Period, viewer: User) -> Dashboard:
     """One tenant."""
+    common, (users, flows) = _answers(
+        scope,
+        period,
+        queries.top(Dimension.USER, scope, period, limit=ROWS),
+        queries.top(Dimension.FLOW, scope, period, limit=ROWS),
+    )
     return Dashboard(
         title=tenant.name,
         subtitle=f"Tenant · times in {period.zone.key}",
-        lists=[_top_users(scope, period), _top_flows(scope, period)],
+        lists=[_user_list(users, scope), _flow_list(flows, scope)],
         crumbs=[("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else [],
-        **_common(scope, period),
+        **common,
     )
 
 
@@ -129,14 +143,17 @@ def user_dashboard(scope: Scope, user: User, period: Period, viewer: User) -> Da
     crumbs = [("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else []
     if viewer.is_superuser or viewer.is_tenant_admin:
         crumbs.append((user.tenant.name, reverse("tenant-dashboard", args=[user.tenant.slug])))
+    common, (flows,) = _answers(
+        scope, period, queries.top(Dimension.FLOW, scope, period, limit=ROWS)
+    )
     return Dashboard(
         title=user.get_full_name() or user.username,
         subtitle=f"User of {user.tenant.name} · times in {period.zone.key}",
-        lists=[_top_flows(scope, period)],
+        lists=[_flow_list(flows, scope)],
         credits=credit_status(user, now),
         projection=project_month(scope, period.zone, now),
         crumbs=crumbs,
-        **_common(scope, period),
+        **common,
     )
 
 
@@ -150,15 +167,21 @@ def crumbs_of(trace: Trace, viewer: User) -> list[tuple[str, str]]:
     return crumbs
 
 
-def _common(scope: Scope, period: Period) -> dict[str, Any]:
+def _answers(
+    scope: Scope, period: Period, *own: queries.Query[Any]
+) -> tuple[dict[str, Any], list[Any]]:
+    """What every page shows, and the answers to the page's own queries; all asked at once."""
     granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
-    models = queries.breakdown(Dimension.MODEL, scope, period)
-    return {
+    summary, series, models, *answers = queries.ask_all(
+        queries.summary(scope, period),
+        queries.time_series(scope, period, granularity),
+        queries.breakdown(Dimension.MODEL, scope, period),
+        *own,
+    )
+    common = {
         "period": period,
-        "summary": queries.summary(scope, period),
-        "over_time": charts.usage_over_time(
-            queries.time_series(scope, period, granularity), period
-        ),
+        "summary": summary,
+        "over_time": charts.usage_over_time(series, period),
         "by_model": charts.cost_by_model(models),
         "models": models,
         "runs": recent_traces(scope, period, ROWS),
@@ -166,10 +189,10 @@ def _common(scope: Scope, period: Period) -> dict[str, Any]:
         "connections": list(LangfuseConnection.objects.filter(is_enabled=True)),
         "uses_sandbox": settings.USES_SANDBOX,
     }
+    return common, answers
 
 
-def _top_tenants(scope: Scope, period: Period) -> TopList:
-    rows = queries.top(Dimension.TENANT, scope, period, limit=ROWS)
+def _tenant_list(rows: list[Ranked]) -> TopList:
     tenants = names.tenants_by_id(row.key for row in rows)
     remaining = remaining_by_tenant([row.key for row in rows])
     return TopList(
@@ -186,8 +209,7 @@ def _top_tenants(scope: Scope, period: Period) -> TopList:
     )
 
 
-def _top_users(scope: Scope, period: Period) -> TopList:
-    rows = queries.top(Dimension.USER, scope, period, limit=ROWS)
+def _user_list(rows: list[Ranked], scope: Scope) -> TopList:
     users = names.users_by_id(row.key for row in rows)
     return TopList(
         "Users",
@@ -202,8 +224,7 @@ def _top_users(scope: Scope, period: Period) -> TopList:
     )
 
 
-def _top_flows(scope: Scope, period: Period) -> TopList:
-    rows = queries.top(Dimension.FLOW, scope, period, limit=ROWS)
+def _flow_list(rows: list[Ranked], scope: Scope) -> TopList:
     flows = names.flows_by_id([row.key for row in rows], scope)
     return TopList(
         "Flows",

@@ -6,7 +6,6 @@ from usage.models.repricing import Repricing
 from usage.models.rollups import (
     FlowEstimate,
     FlowUsage,
-    Granularity,
     ModelUsage,
     PlatformModelUsage,
     PlatformUsage,
@@ -19,7 +18,6 @@ from usage.models.rollups import (
 __all__ = [
     "FlowEstimate",
     "FlowUsage",
-    "Granularity",
     "LangfuseConnection",
     "ModelUsage",
     "Observation",

@@ -11,22 +11,19 @@ from django.db.models import Q
 from kluisz_analytics.fields import CreditsField, UsdField
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
+from usage.measures import TOKENS
 from usage.models.connections import LangfuseConnection
 
 
 class TokenColumns(models.Model):
     """Token counts (pricing.units.TokenCounts)."""
 
-    input_tokens = models.BigIntegerField(default=0)
-    output_tokens = models.BigIntegerField(default=0)
-    total_tokens = models.BigIntegerField(default=0)
-    cached_tokens = models.BigIntegerField(default=0)
-    cache_write_tokens = models.BigIntegerField(default=0)
-    reasoning_tokens = models.BigIntegerField(default=0)
-    audio_tokens = models.BigIntegerField(default=0)
-
     class Meta:
         abstract = True
+
+
+for _name in TOKENS:
+    TokenColumns.add_to_class(_name, models.BigIntegerField(default=0))
 
 
 class Trace(TokenColumns):

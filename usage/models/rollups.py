@@ -9,7 +9,6 @@ Usage belongs to a tenant and a user only when both are known. Usage without has
 its tenant; a missing project, flow or model is "".
 """
 
-from typing import ClassVar
 from uuid import UUID
 
 from django.db import models
@@ -17,47 +16,35 @@ from django.db.models import F, Func
 
 from kluisz_analytics.fields import CreditsField, UsdField
 from kluisz_analytics.tenants.models import Tenant, User
-from usage.models.facts import TokenColumns
+from usage.measures import SUM_OF, SUMS, Unit
+from usage.periods import Granularity
 
 UNATTRIBUTED = UUID(int=0)
 
 
-class Granularity(models.TextChoices):
-    """How long a period is; weeks start on Monday."""
-
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
+GRANULARITIES = [(one.value, one.name.capitalize()) for one in Granularity]
 
 
-class NumberColumns(TokenColumns):
-    """The numbers that every rollup keeps. All of them add up; none is a distinct count."""
+class NumberColumns(models.Model):
+    """The numbers that every rollup keeps (usage.measures, Sums).
 
-    total_traces = models.BigIntegerField(default=0)
-    failed_traces = models.BigIntegerField(default=0)
-    timed_traces = models.BigIntegerField(default=0, help_text="Traces whose latency is known.")
-    latency_ms_sum = models.BigIntegerField(default=0)
-    priced_observations = models.BigIntegerField(default=0)
-    unpriced_observations = models.BigIntegerField(default=0)
-    rated_traces = models.BigIntegerField(
-        default=0, help_text="Traces with credits: their cost and their tier are known."
-    )
-    total_cost_usd = UsdField(default=0)
-    billed_cost_usd = UsdField(default=0)
-    credits_exact = CreditsField(default=0)
+    All of them add up; none is a distinct count.
+    """
 
     class Meta:
         abstract = True
 
 
-NUMBERS = [field.name for field in NumberColumns._meta.local_fields]
+COLUMN_OF = {Unit.USD: UsdField, Unit.CREDITS: CreditsField}
+for _sum in SUMS:
+    _column = COLUMN_OF.get(_sum.unit, models.BigIntegerField)
+    NumberColumns.add_to_class(_sum.name, _column(default=0, help_text=_sum.help_text))
 
 
 class Rollup(NumberColumns):
     """A period and its numbers; half-open, in UTC."""
 
-    granularity = models.CharField(max_length=5, choices=Granularity.choices)
+    granularity = models.CharField(max_length=5, choices=GRANULARITIES)
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
 
@@ -81,7 +68,7 @@ class Same(Func):
     template = "(%(expressions)s)"
 
 
-METRICS = ("credits_exact", "total_cost_usd", "total_tokens", "total_traces")
+METRICS = tuple(SUM_OF.values())
 LONGER = ~models.Q(granularity=Granularity.HOUR)
 
 
@@ -89,8 +76,6 @@ class BuiltRollup(Rollup):
     """Numbers that are built from the facts, with what can be merged over periods where a count or
     a percentile can't.
     """
-
-    DIMENSIONS: ClassVar[tuple[str, ...]]
 
     last_activity = models.DateTimeField(help_text="When its latest trace began.")
     active_users_count = models.BigIntegerField(default=0)
@@ -105,8 +90,6 @@ class BuiltRollup(Rollup):
 
 class TenantUsageStats(BuiltRollup):
     """A tenant's usage in a period."""
-
-    DIMENSIONS = ("tenant_id",)
 
     tenant = models.ForeignKey(
         Tenant, on_delete=models.PROTECT, related_name="usage_stats", db_index=False
@@ -200,8 +183,6 @@ class UserUsageStats(Rollup):
 class PlatformUsage(BuiltRollup):
     """All usage; what has no owner apart."""
 
-    DIMENSIONS = ("is_attributed",)
-
     is_attributed = models.BooleanField()
 
     class Meta:
@@ -219,8 +200,6 @@ class PlatformUsage(BuiltRollup):
 class PlatformModelUsage(BuiltRollup):
     """All usage by model. A trace counts once for each model that it used."""
 
-    DIMENSIONS = ("model",)
-
     model = models.CharField(max_length=200, blank=True)
 
     class Meta:
@@ -236,8 +215,6 @@ class PlatformModelUsage(BuiltRollup):
 
 class FlowUsage(BuiltRollup):
     """Usage by tenant, project and flow."""
-
-    DIMENSIONS = ("tenant_key", "project_id", "flow_id")
 
     tenant_key = models.UUIDField()
     project_id = models.CharField(max_length=200, blank=True)
@@ -272,8 +249,6 @@ class FlowUsage(BuiltRollup):
 class ModelUsage(BuiltRollup):
     """Usage by tenant and model. A trace counts once for each model that it used."""
 
-    DIMENSIONS = ("tenant_key", "model")
-
     tenant_key = models.UUIDField()
     model = models.CharField(max_length=200, blank=True)
 
@@ -302,7 +277,7 @@ class StalePeriod(models.Model):
     only those that it can see.
     """
 
-    granularity = models.CharField(max_length=5, choices=Granularity.choices)
+    granularity = models.CharField(max_length=5, choices=GRANULARITIES)
     period_start = models.DateTimeField(db_index=True)
 
     class Meta:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from usage.access import Scope
 from usage.analytics.names import labels_for
-from usage.analytics.question import Dimension
+from usage.measures import Dimension
 from usage.repricing.preview import Difference, Preview
+from usage.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)

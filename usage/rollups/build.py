@@ -17,86 +17,20 @@ from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from kluisz_analytics.bulk import insert_rows, moment_of
-from usage.models import (
-    FlowUsage,
-    Granularity,
-    ModelUsage,
-    PlatformModelUsage,
-    PlatformUsage,
-    StalePeriod,
-    TenantUsageStats,
-)
-from usage.models.rollups import NUMBERS, BuiltRollup
+from kluisz_analytics.sql import listed, numbers_in, stored
+from usage.measures import SUM_NAMES
+from usage.models import StalePeriod
 from usage.periods import DAY as AN_DAY
 from usage.periods import HOUR as AN_HOUR
-from usage.periods import period_of
-from usage.rollups.lines import Sql, listed, model_lines, numbers_in, stored, trace_lines
+from usage.periods import Granularity, period_of
+from usage.rollups.rows import model_rows, trace_rows
+from usage.rollups.rules import BUILT, DAY, HOUR, MONTH, WEEK, RollupRule
 from usage.rollups.sketches import Sketch, bucket_sql, pack_latencies, pack_users
 
-HOUR, DAY, WEEK, MONTH = Granularity.HOUR, Granularity.DAY, Granularity.WEEK, Granularity.MONTH
 LOCK = 7_302_211
 """Of PostgreSQL's advisory locks: one builder at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltRule:
-    """What a rollup sums: by these dimensions (its columns, and the lines' columns that they are),
-    for these periods, finest first.
-
-    ``while_running`` builds also days, weeks and months that are not over; ``hours_while_running``
-    has hours of a day until it is over.
-    """
-
-    model: type[BuiltRollup]
-    dimensions: Mapping[str, str]
-    granularities: Sequence[Granularity]
-    by_model: bool = False
-    only_attributed: bool = False
-    while_running: bool = False
-    hours_while_running: bool = False
-
-    @property
-    def table(self) -> str:
-        return self.model._meta.db_table
-
-    @property
-    def finest(self) -> Granularity:
-        return self.granularities[0]
-
-    def lines(self, start: datetime, end: datetime) -> Sql:
-        """The facts that it sums, of the traces in [start, end)."""
-        conditions = (
-            Sql(" AND t.tenant_id IS NOT NULL AND t.user_id IS NOT NULL")
-            if self.only_attributed
-            else None
-        )
-        return (model_lines if self.by_model else trace_lines)([(0, start, end)], conditions)
-
-
-RULES = (
-    BuiltRule(PlatformUsage, {"is_attributed": "is_attributed"}, (HOUR, DAY, MONTH)),
-    BuiltRule(PlatformModelUsage, {"model": "model"}, (HOUR, DAY, MONTH), by_model=True),
-    BuiltRule(
-        TenantUsageStats,
-        {"tenant_id": "tenant_key"},
-        (HOUR, DAY, WEEK, MONTH),
-        only_attributed=True,
-        while_running=True,
-    ),
-    BuiltRule(
-        FlowUsage,
-        {name: name for name in FlowUsage.DIMENSIONS},
-        (DAY, WEEK, MONTH),
-        hours_while_running=True,
-    ),
-    BuiltRule(
-        ModelUsage,
-        {name: name for name in ModelUsage.DIMENSIONS},
-        (DAY, MONTH),
-        by_model=True,
-        hours_while_running=True,
-    ),
-)
 PARENTS = (WEEK, MONTH)
 
 
@@ -174,7 +108,7 @@ def _build_days(days: Sequence[datetime], now: datetime) -> None:
             # over and its hours are gone.
             hours = hours_of(days)
         # Of a day that is still running only the stale hours are built from the facts.
-        _load_lines(
+        _load_rows(
             cursor,
             (
                 [period_of(DAY, day) for day in days]
@@ -182,7 +116,7 @@ def _build_days(days: Sequence[datetime], now: datetime) -> None:
                 else [period_of(HOUR, hour) for hour in hours]
             ),
         )
-        for rule in RULES:
+        for rule in BUILT:
             if hours and (rule.finest is HOUR or (rule.hours_while_running and not is_over)):
                 _replace(cursor, rule, HOUR, hours, _from_facts(cursor, rule, HOUR, hours))
             elif rule.hours_while_running:
@@ -208,7 +142,7 @@ def _build_parent(granularity: Granularity, start: datetime, now: datetime) -> N
         _take_turns(cursor)
         if end <= now:
             _taken(cursor, granularity, [start])
-        for rule in RULES:
+        for rule in BUILT:
             if granularity in rule.granularities and (end <= now or rule.while_running):
                 _replace(
                     cursor,
@@ -251,7 +185,7 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """The rows of a rollup that is being built: their sums (NUMBERS, then the last activity), and
+    """The rows of a rollup that is being built: their sums (SUM_NAMES, then the last activity), and
     their sketches.
     """
 
@@ -259,29 +193,30 @@ class Sums:
     sketches: Mapping[Key, Sketch]
 
 
-DAYS_LINES = {False: "usage_day_lines", True: "usage_day_model_lines"}
-"""The lines of the day that is being built; by model or not."""
+DAY_ROWS = {False: "usage_day_rows", True: "usage_day_model_rows"}
+"""The rows of the day that is being built; by model or not."""
 
 
-def _load_lines(cursor: CursorWrapper, periods: Sequence[tuple[datetime, datetime]]) -> None:
-    """The facts of these periods as lines, read once for all rollups."""
-    for by_model, table in DAYS_LINES.items():
-        lines = (model_lines if by_model else trace_lines)(
-            [(0, start, end) for start, end in periods]
-        )
+def _load_rows(cursor: CursorWrapper, periods: Sequence[tuple[datetime, datetime]]) -> None:
+    """The facts of these periods as rows, read once for all rollups."""
+    for by_model, table in DAY_ROWS.items():
+        rows = (model_rows if by_model else trace_rows)([(0, start, end) for start, end in periods])
         cursor.execute(f"DROP TABLE IF EXISTS {table}")
         cursor.execute(
             f"CREATE TEMPORARY TABLE {table} AS SELECT s.*, {bucket_sql('s.latency_ms')} AS bucket"
-            f" FROM ({lines.text}) s",
-            lines.parameters,
+            f" FROM ({rows.text}) s",
+            rows.parameters,
         )
 
 
 def _from_facts(
-    cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, hours: Sequence[datetime] = ()
+    cursor: CursorWrapper,
+    rule: RollupRule,
+    granularity: Granularity,
+    hours: Sequence[datetime] = (),
 ) -> Sums:
     """The finest rows: of these hours, or of whole days."""
-    columns, width = [*rule.dimensions.values()], len(rule.dimensions) + 1
+    columns, width = [*rule.columns.values()], len(rule.columns) + 1
     keys = ", ".join(
         [
             _text("s.hour" if granularity is HOUR else _day_sql("s.hour")),
@@ -294,7 +229,7 @@ def _from_facts(
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     cursor.execute(
         f"SELECT {keys}, {listed('n.id')}, {listed('s.bucket')}, {_sums('s')},"
-        f" {_text('MAX(s.moment)')} FROM {DAYS_LINES[rule.by_model]} s LEFT JOIN usage_user_number"
+        f" {_text('MAX(s.moment)')} FROM {DAY_ROWS[rule.by_model]} s LEFT JOIN usage_user_number"
         f" n ON n.user_id = s.user_key {where} GROUP BY"
         f" {', '.join(str(place + 1) for place in range(width))}",
         [*map(stored, hours)],
@@ -324,7 +259,7 @@ def _text(expression: str) -> str:
 
 
 def _from_finer(
-    cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]
+    cursor: CursorWrapper, rule: RollupRule, granularity: Granularity, starts: Sequence[datetime]
 ) -> Sums:
     """Days' rows from those of their hours; a week's or a month's, one at a time, from those of its
     days.
@@ -335,8 +270,8 @@ def _from_finer(
         else _days_between(*period_of(granularity, starts[0]))
     )
     period = _text(_day_sql("s.period_start")) if granularity is DAY else f"'{stored(starts[0])}'"
-    width = len(rule.dimensions) + 1
-    columns = ", ".join([period, *(f"s.{column}" for column in rule.dimensions)])
+    width = len(rule.columns) + 1
+    columns = ", ".join([period, *(f"s.{column}" for column in rule.columns)])
     source = (
         f"FROM {rule.table} s WHERE s.granularity = %s AND s.period_start IN ({_places(finer)})"
     )
@@ -360,12 +295,12 @@ def _days_between(start: datetime, end: datetime) -> list[datetime]:
 
 
 def _sums(alias: str) -> str:
-    return ", ".join(f"CAST(SUM({alias}.{name}) AS bigint)" for name in NUMBERS)
+    return ", ".join(f"CAST(SUM({alias}.{name}) AS bigint)" for name in SUM_NAMES)
 
 
 def _replace(
     cursor: CursorWrapper,
-    rule: BuiltRule,
+    rule: RollupRule,
     granularity: Granularity,
     starts: Sequence[datetime],
     sums: Sums,
@@ -375,7 +310,7 @@ def _replace(
     periods = {start: tuple(map(stored, period_of(granularity, start))) for start in starts}
     nothing = Sketch()
     columns = [
-        *("granularity", "period_start", "period_end", *rule.dimensions, *NUMBERS),
+        *("granularity", "period_start", "period_end", *rule.columns, *SUM_NAMES),
         *("last_activity", "active_users_count", "users", "latencies"),
     ]
     rows = []
@@ -387,7 +322,7 @@ def _replace(
 
 
 def _delete(
-    cursor: CursorWrapper, rule: BuiltRule, granularity: Granularity, starts: Sequence[datetime]
+    cursor: CursorWrapper, rule: RollupRule, granularity: Granularity, starts: Sequence[datetime]
 ) -> None:
     cursor.execute(
         f"DELETE FROM {rule.table} WHERE granularity = %s AND period_start IN ({_places(starts)})",

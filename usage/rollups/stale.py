@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kluisz_analytics.bulk import Statement
-from usage.models import Granularity, StalePeriod
-from usage.periods import period_of
+from usage.models import StalePeriod
+from usage.periods import Granularity, period_of
 
 FINEST_FIRST = (Granularity.HOUR, Granularity.DAY, Granularity.WEEK, Granularity.MONTH)
 # A day that is not built leaves no month built; a week and a month are both built from days.
@@ -62,3 +62,6 @@ def stale_periods(start: datetime | None = None, end: datetime | None = None) ->
         {granularity: frozenset(starts) for granularity, starts in found.items()},
         frozenset(unbuilt_days),
     )
+
+
+NOTHING_STALE = Stale({granularity: frozenset() for granularity in FINEST_FIRST}, frozenset())

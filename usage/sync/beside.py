@@ -16,8 +16,8 @@ from typing import Self
 from django.db import DatabaseError, connection, connections
 from django.utils import timezone
 
-from usage.models import Granularity, LangfuseConnection
-from usage.periods import DAY, period_of
+from usage.models import LangfuseConnection
+from usage.periods import DAY, Granularity, period_of
 from usage.rollups.build import DAYS_TOGETHER, build_days
 from usage.sync.windows import unread_hours
 

@@ -6,18 +6,18 @@ all, whatever their order.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from operator import add, neg
 from typing import NamedTuple
 
 from kluisz_analytics.bulk import stamp
-from usage.models.rollups import NUMBERS
+from usage.measures import SUM_NAMES, SUMS, TOKENS
 from usage.sync.steps import TraceFact
 
 Numbers = tuple[int, ...]
-"""In the order of NUMBERS; money as it is stored."""
-TOTAL_TRACES = NUMBERS.index("total_traces")
+"""In the order of SUMS; money as it is stored."""
+TOTAL_TRACES = SUM_NAMES.index("total_traces")
 
 
 class LineKey(NamedTuple):
@@ -74,18 +74,25 @@ class Change:
         return [stamp(hour) for hour, changes in self._hours.items() if changes > 0]
 
 
-def numbers_of(trace: TraceFact) -> Numbers:
-    """What a trace adds to each number."""
-    return (
-        *trace.tokens,
-        1,
-        int(trace.is_failed),
-        int(trace.latency_ms is not None),
-        trace.latency_ms or 0,
-        trace.priced_observations,
-        trace.unpriced_observations,
-        int(trace.microcredits is not None),
-        trace.cost_picousd or 0,
-        trace.billed_cost_picousd or 0,
-        trace.microcredits or 0,
-    )
+STORED_AS = {
+    "cost_usd": "cost_picousd",
+    "billed_cost_usd": "billed_cost_picousd",
+    "credits": "microcredits",
+    **{name: f"tokens.{name.removesuffix('_tokens')}" for name in TOKENS},
+}
+"""What a trace's columns are called while it is decided."""
+
+
+def _compiled() -> Callable[[TraceFact], Numbers]:
+    """What the declarations of SUMS say, as one expression: a call for each would take five times
+    as long, and there are millions of traces.
+    """
+    values = [
+        one.trace.python.replace("{}", f"trace.{STORED_AS.get(one.trace.column, one.trace.column)}")
+        for one in SUMS
+    ]
+    return eval(f"lambda trace: ({', '.join(values)},)")  # noqa: S307
+
+
+numbers_of = _compiled()
+"""What a trace adds to each sum."""

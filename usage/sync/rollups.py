@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from credits import ledger
 from kluisz_analytics.bulk import Statement, empty_table, execute_all, insert_rows, moment_of, stamp
-from usage.models import Granularity, UserUsageStats
-from usage.models.rollups import NUMBERS
-from usage.periods import period_of
+from usage.measures import SUM_NAMES
+from usage.models import UserUsageStats
+from usage.periods import Granularity, period_of
 from usage.rollups.stale import marks_of
 from usage.sync.contributions import TOTAL_TRACES, Change, LineKey, Numbers
 
@@ -66,7 +66,7 @@ def _stage(
         UserUsageStats._meta.get_field(name).db_type(connection)
         for name in ("user", "period_start")
     )
-    numbers = ", ".join(f"{name} bigint" for name in NUMBERS)
+    numbers = ", ".join(f"{name} bigint" for name in SUM_NAMES)
     execute_all(
         cursor,
         *marks,
@@ -80,7 +80,7 @@ def _stage(
     insert_rows(
         cursor,
         "usage_change",
-        [*LineKey._fields, *NUMBERS],
+        [*LineKey._fields, *SUM_NAMES],
         ((*key, *numbers) for key, numbers in lines),
     )
     insert_rows(
@@ -98,9 +98,9 @@ def _periods(hours: Iterable[str]) -> Iterable[tuple[str, str, str, str]]:
 
 def _add(periods: str, numbers: Sequence[str], groups: str = "") -> str:
     """Add the staged lines to the stats of such periods."""
-    columns = ", ".join(["granularity", *KEYS, *NUMBERS])
+    columns = ", ".join(["granularity", *KEYS, *SUM_NAMES])
     keys = "p.granularity, c.user_id, p.period_start, p.period_end, c.tenant_id"
-    additions = ", ".join(f"{name} = {TABLE}.{name} + EXCLUDED.{name}" for name in NUMBERS)
+    additions = ", ".join(f"{name} = {TABLE}.{name} + EXCLUDED.{name}" for name in SUM_NAMES)
     return (
         f"INSERT INTO {TABLE} ({columns}) SELECT {keys}, {', '.join(numbers)} FROM usage_change c"
         f" JOIN usage_change_period p ON p.hour = c.hour WHERE {periods} {groups and groups + keys}"
@@ -110,8 +110,8 @@ def _add(periods: str, numbers: Sequence[str], groups: str = "") -> str:
 
 # There is one line a user's hour, so of hours there is nothing to sum; PostgreSQL's sums of
 # integers are slow.
-ADD_HOURS = _add("p.granularity = 'hour'", [f"c.{name}" for name in NUMBERS])
-ADD_LONGER = _add("p.granularity <> 'hour'", [f"SUM(c.{name})" for name in NUMBERS], "GROUP BY ")
+ADD_HOURS = _add("p.granularity = 'hour'", [f"c.{name}" for name in SUM_NAMES])
+ADD_LONGER = _add("p.granularity <> 'hour'", [f"SUM(c.{name})" for name in SUM_NAMES], "GROUP BY ")
 # A period from which the last trace went has no row, as if it never had one.
 DROP_EMPTY = (
     f"DELETE FROM {TABLE} WHERE total_traces = 0 AND user_id IN (SELECT user_id FROM usage_change)"

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from usage.analytics.calendar import Period, PeriodError, asked_period, buckets
-from usage.models import Granularity
+from usage.periods import Granularity
 
 AMSTERDAM, KOLKATA, UTC_ZONE = (
     ZoneInfo("Europe/Amsterdam"),

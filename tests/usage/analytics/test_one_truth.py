@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 
 from tests.conftest import NOON, People
 from tests.usage.random_usage import draw_usage, moments_around
-from usage.access import Scope
 from usage.analytics import queries
 from usage.analytics.calendar import Period, buckets
-from usage.analytics.question import Dimension, Filters, Status
-from usage.models import Granularity, LangfuseConnection, Observation, Trace
+from usage.analytics.queries import ask
+from usage.analytics.question import Filters, Status
+from usage.measures import Dimension, Metric
+from usage.models import LangfuseConnection, Observation, Trace
+from usage.periods import Granularity
 from usage.rollups.sketches import bucket_of, latency_of
+from usage.scope import Scope
 
 pytestmark = pytest.mark.django_db
 
@@ -93,16 +96,18 @@ def same(found: queries.Numbers, expected: dict[str, Any]) -> bool:
 
 def in_scope(scope: Scope, filters: Filters, trace: Trace) -> bool:
     attributed = trace.tenant_id is not None and trace.user_id is not None
-    narrowed = scope.tenant_id or scope.user_id or filters.tenant_ids or filters.user_ids
+    tenants, users = filters.of(Dimension.TENANT), filters.of(Dimension.USER)
+    flows, projects = filters.of(Dimension.FLOW), filters.of(Dimension.PROJECT)
+    narrowed = scope.tenant_id or scope.user_id or tenants or users
     return all(
         (
             attributed or not narrowed,
             scope.tenant_id in (None, trace.tenant_id),
             scope.user_id in (None, trace.user_id),
-            not filters.tenant_ids or trace.tenant_id in filters.tenant_ids,
-            not filters.user_ids or trace.user_id in filters.user_ids,
-            not filters.flow_ids or trace.flow_id in filters.flow_ids,
-            not filters.project_ids or trace.project_id in filters.project_ids,
+            not tenants or trace.tenant_id in tenants,
+            not users or trace.user_id in users,
+            not flows or trace.flow_id in flows,
+            not projects or trace.project_id in projects,
             len(set(filters.statuses)) != 1
             or trace.is_failed == (filters.statuses[0] is Status.FAILED),
         )
@@ -134,12 +139,15 @@ def test_every_answer_is_what_the_facts_say(
                 [Scope(), Scope(tenant_id=people.acme.pk), Scope(user_id=people.acme_user.pk)]
             )
         )
+        choices: dict[Dimension, list[Any]] = {
+            Dimension.TENANT: [(), (people.acme.pk, people.globex.pk)],
+            Dimension.USER: [(), (people.acme_user.pk, people.globex_user.pk)],
+            Dimension.FLOW: [(), ("f1",)],
+            Dimension.PROJECT: [(), ("p1", "")],
+            Dimension.MODEL: [(), (), ("m1",), ("m1", "m2")],
+        }
         filters = Filters(
-            tenant_ids=data.draw(st.sampled_from([(), (people.acme.pk, people.globex.pk)])),
-            user_ids=data.draw(st.sampled_from([(), (people.acme_user.pk, people.globex_user.pk)])),
-            flow_ids=data.draw(st.sampled_from([(), ("f1",)])),
-            project_ids=data.draw(st.sampled_from([(), ("p1", "")])),
-            models=data.draw(st.sampled_from([(), (), ("m1",), ("m1", "m2")])),
+            {one: data.draw(st.sampled_from(values)) for one, values in choices.items()},
             statuses=data.draw(
                 st.sampled_from(
                     [(), (Status.FAILED,), (Status.SUCCESS,), (Status.FAILED, Status.SUCCESS)]
@@ -149,10 +157,10 @@ def test_every_answer_is_what_the_facts_say(
         traces = [one for one in stored_traces() if in_scope(scope, filters, one)]
         within = [one for one in traces if period.start <= one.start_time < period.end]
 
-        models = set(filters.models) or None
-        assert same(queries.summary(scope, period, filters).numbers, plain(within, models))
+        models = set(filters.of(Dimension.MODEL)) or None
+        assert same(ask(queries.summary(scope, period, filters)).numbers, plain(within, models))
         for granularity in (Granularity.HOUR, Granularity.DAY, Granularity.WEEK, Granularity.MONTH):
-            series = queries.time_series(scope, period, granularity, filters)
+            series = ask(queries.time_series(scope, period, granularity, filters))
             assert [(one[0], one[1]) for one in series] == buckets(period, granularity)
             for bucket_start, bucket_end, numbers in series:
                 assert same(
@@ -190,9 +198,10 @@ def test_every_answer_is_what_the_facts_say(
         )
         everything = [one for one in stored_traces() if start <= one.start_time < end]
         owned = [one for one in everything if one.is_attributed]
-        assert queries.active_tenants(period) == len({one.tenant_id for one in owned})
+        assert ask(queries.active_tenants(period)) == len({one.tenant_id for one in owned})
         assert same(
-            queries.unattributed(period), plain(one for one in everything if not one.is_attributed)
+            ask(queries.unattributed(period)),
+            plain(one for one in everything if not one.is_attributed),
         )
         transaction.set_rollback(True)
 
@@ -206,7 +215,7 @@ def check_top(
     traces: list[Trace],
 ) -> None:
     """The list is by the metric, in whole, and says when each was last active."""
-    models = set(filters.models) or None
+    models = set(filters.of(Dimension.MODEL)) or None
     groups = {
         one: [trace for trace in traces if key(trace) == one]
         for one in {key(trace) for trace in traces}
@@ -216,7 +225,7 @@ def check_top(
         for one, group in groups.items()
         if (numbers := plain(group, models))["total_traces"]
     }
-    rows = queries.top(dimension, scope, period, queries.Metric.TOKENS, 2, filters)
+    rows = ask(queries.top(dimension, scope, period, Metric.TOKENS, 2, filters))
     assert [row.numbers.total_tokens for row in rows] == sorted(tokens.values(), reverse=True)[:2]
     for row in rows:
         counted = [trace for trace in groups[row.key] if plain([trace], models)["total_traces"]]
@@ -227,7 +236,7 @@ def check_top(
 def check_breakdown(
     dimension: Dimension, scope: Scope, period: Period, filters: Filters, within: list[Trace]
 ) -> None:
-    rows = queries.breakdown(dimension, scope, period, filters)
+    rows = ask(queries.breakdown(dimension, scope, period, filters))
     expected: dict[Any, dict[str, Any]] = {}
     if dimension is Dimension.MODEL:
         models = {
@@ -236,7 +245,7 @@ def check_breakdown(
             for step in trace.billed_observations.all()
             if step.cost_source != "no_usage"
         }
-        models &= set(filters.models) or models
+        models &= set(filters.of(Dimension.MODEL)) or models
         expected = {model: plain(within, {model}) for model in models}
         without = [
             trace
@@ -247,7 +256,7 @@ def check_breakdown(
     else:
         for trace in within:
             expected.setdefault(key_of(dimension, trace), []).append(trace)  # type: ignore[arg-type, union-attr]
-        wanted = set(filters.models) or None
+        wanted = set(filters.of(Dimension.MODEL)) or None
         expected = {key: plain(some, wanted) for key, some in expected.items()}  # type: ignore[arg-type]
         expected = {key: numbers for key, numbers in expected.items() if numbers["total_traces"]}
     assert {row.key for row in rows} == expected.keys()
@@ -277,7 +286,10 @@ def test_the_stored_observations_sum_to_their_traces(some_usage: None) -> None:
 
 def test_a_top_list_is_ordered_and_leaves_out_nobody(some_usage: None, people: People) -> None:
     period = Period(NOON - timedelta(days=7), NOON + timedelta(days=7), ZoneInfo("UTC"))
-    top: Callable[..., Any] = queries.top
+
+    def top(*asked: Any, **options: Any) -> list[queries.Ranked]:
+        return ask(queries.top(*asked, **options))
+
     assert [row.key for row in top(Dimension.USER, Scope(), period)] == [
         people.globex_user.pk,
         people.acme_user.pk,
@@ -286,7 +298,7 @@ def test_a_top_list_is_ordered_and_leaves_out_nobody(some_usage: None, people: P
     assert [row.key for row in top(Dimension.USER, Scope(), period, limit=1)] == [
         people.globex_user.pk
     ]
-    by_traces = top(Dimension.TENANT, Scope(), period, metric=queries.Metric.TRACES)
+    by_traces = top(Dimension.TENANT, Scope(), period, metric=Metric.TRACES)
     assert [(row.label, row.numbers.total_traces) for row in by_traces] == [
         ("Acme", 3),
         ("Globex", 2),

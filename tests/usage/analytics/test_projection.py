@@ -11,8 +11,8 @@ from credits.forecast import Forecast, Pattern
 from credits.projection import exhaustion_date
 from kluisz_analytics.tenants.models import Tenant, User
 from tests.conftest import People
-from usage.access import Scope
 from usage.analytics.projection import project_month
+from usage.scope import Scope
 
 ZONE = ZoneInfo("Europe/Amsterdam")
 MONDAY = date(2026, 10, 5)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from usage.rollups.lines import stored
+from kluisz_analytics.sql import stored
 
 OWNED = "t.tenant_id IS NOT NULL AND t.user_id IS NOT NULL"
 STEPS = """

@@ -13,11 +13,11 @@ import pytest
 
 from kluisz_analytics.downloads import json_lines
 from tests.conftest import NOON, People
-from usage.access import Scope
 from usage.analytics.calendar import Period
 from usage.analytics.focus import focus_rows
 from usage.analytics.question import Filters
 from usage.models import Observation, Trace
+from usage.scope import Scope
 
 pytestmark = pytest.mark.django_db
 PERIOD = {"start_date": "2026-11-01", "end_date": "2026-11-30"}

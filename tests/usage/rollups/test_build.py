@@ -10,13 +10,13 @@ import pytest
 from django.db import connection, transaction
 
 from tests.conftest import NOON, People
-from usage.access import Scope
 from usage.analytics import queries
 from usage.analytics.calendar import Period, midnight
-from usage.analytics.question import Dimension
 from usage.books import verify_books
+from usage.measures import Dimension
 from usage.models import FlowUsage, StalePeriod
 from usage.rollups.build import build_rollups
+from usage.scope import Scope
 
 pytestmark = pytest.mark.django_db
 UTC_ZONE = ZoneInfo("UTC")
@@ -27,7 +27,9 @@ DAY = Period(TODAY, TOMORROW, UTC_ZONE)
 
 def runs(dimension: Dimension) -> int:
     assert verify_books() == []
-    return sum(row.numbers.total_traces for row in queries.breakdown(dimension, Scope(), DAY))
+    return sum(
+        row.numbers.total_traces for row in queries.ask(queries.breakdown(dimension, Scope(), DAY))
+    )
 
 
 @pytest.mark.parametrize("dimension", Dimension)

@@ -10,7 +10,8 @@ from django.db import OperationalError, connection
 
 from tests.conftest import NOON, People
 from usage.books import verify_books
-from usage.models import Granularity, LangfuseConnection, StalePeriod, SyncWindow, TenantUsageStats
+from usage.models import LangfuseConnection, StalePeriod, SyncWindow, TenantUsageStats
+from usage.periods import Granularity
 from usage.rollups import build
 from usage.rollups.build import build_rollups
 from usage.sync import beside, windows

@@ -26,7 +26,8 @@ from usage.models import (
     Trace,
     UserUsageStats,
 )
-from usage.rollups.build import RULES, build_rollups
+from usage.rollups.build import build_rollups
+from usage.rollups.rules import BUILT
 from usage.sync.attribution import attribute_all
 from usage.sync.runner import sync_connection
 
@@ -128,7 +129,7 @@ def state() -> dict[str, list[Any]]:
             Observation,
             UserUsageStats,
             UsageCharge,
-            *(rule.model for rule in RULES),
+            *(rule.model for rule in BUILT),
         )
     }
 

@@ -1,4 +1,4 @@
-"""Periods cut into pieces: whatever the cut, it comes to the period, and no more."""
+"""Periods cut into segments: whatever the cut, it comes to the period, and no more."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage.analytics.pieces import Piece, Pieces, cut, cut_by_difference
-from usage.models import Granularity
-from usage.periods import period_of
+from usage.analytics.segments import Segment, Segments, cut, cut_by_difference
+from usage.periods import Granularity, period_of
 
 HOUR, DAY, WEEK, MONTH = Granularity
 FIRST = datetime(2026, 9, 20, tzinfo=UTC)
@@ -27,25 +26,25 @@ granularity_sets = st.sets(st.sampled_from(list(Granularity))).map(
 )
 
 
-def covered(*pieces: tuple[int, Pieces]) -> Counter[datetime]:
+def covered(*segments: tuple[int, Segments]) -> Counter[datetime]:
     """How often each half hour is counted."""
     found: Counter[datetime] = Counter()
-    for sign, (built, facts) in pieces:
-        for piece in (*built, *facts):
-            for number in range((piece.end - piece.start) // timedelta(minutes=30)):
-                found[piece.start + number * timedelta(minutes=30)] += sign
+    for sign, (built, facts) in segments:
+        for segment in (*built, *facts):
+            for number in range((segment.end - segment.start) // timedelta(minutes=30)):
+                found[segment.start + number * timedelta(minutes=30)] += sign
     return Counter({moment: count for moment, count in found.items() if count})
 
 
-def periods_read(pieces: Iterable[Piece]) -> Iterable[tuple[Granularity, datetime]]:
-    for piece in pieces:
-        assert piece.granularity is not None
-        start = piece.start
-        while start < piece.end:
-            assert period_of(piece.granularity, start)[0] == start
-            yield piece.granularity, start
-            start = period_of(piece.granularity, start)[1]
-        assert start == piece.end
+def periods_read(segments: Iterable[Segment]) -> Iterable[tuple[Granularity, datetime]]:
+    for segment in segments:
+        assert segment.granularity is not None
+        start = segment.start
+        while start < segment.end:
+            assert period_of(segment.granularity, start)[0] == start
+            yield segment.granularity, start
+            start = period_of(segment.granularity, start)[1]
+        assert start == segment.end
 
 
 @given(

@@ -9,15 +9,14 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from usage.models import Granularity
-from usage.periods import end_of, period_of
+from usage.periods import Granularity, end_of, period_of
 
 Bucket = tuple[datetime, datetime]
 Unreliable = Mapping[Granularity, Container[datetime]]
 """For each granularity, the starts of the periods that can't be read."""
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """A stretch of a bucket: periods of one granularity next to each other, or what only the facts
     can answer (None).
     """
@@ -28,28 +27,28 @@ class Piece(NamedTuple):
     end: datetime
 
 
-class Pieces(NamedTuple):
-    """Pieces of a rollup, and pieces of the facts."""
+class Segments(NamedTuple):
+    """Segments of a rollup, and segments of the facts."""
 
-    built: Sequence[Piece]
-    facts: Sequence[Piece]
+    built: Sequence[Segment]
+    facts: Sequence[Segment]
 
     @classmethod
-    def of(cls, pieces: Iterable[Piece]) -> "Pieces":
-        pieces = list(pieces)
+    def of(cls, segments: Iterable[Segment]) -> "Segments":
+        segments = list(segments)
         return cls(
-            [one for one in pieces if one.granularity],
-            [one for one in pieces if not one.granularity],
+            [one for one in segments if one.granularity],
+            [one for one in segments if not one.granularity],
         )
 
 
 def cut(
     buckets: Sequence[Bucket], granularities: Sequence[Granularity], unreliable: Unreliable
-) -> Pieces:
-    """The pieces of all buckets. ``granularities`` are those that can be had, finest first."""
+) -> Segments:
+    """The segments of all buckets. ``granularities`` are those that can be had, finest first."""
     coarsest_first = tuple(reversed(granularities))
-    return Pieces.of(
-        Piece(number, *stretch)
+    return Segments.of(
+        Segment(number, *stretch)
         for number, (start, end) in enumerate(buckets)
         for stretch in _merged(_cut(start, end, coarsest_first, unreliable))
     )
@@ -60,21 +59,21 @@ def cut_by_difference(
     granularities: Sequence[Granularity],
     unreliable: Unreliable,
     now: datetime,
-) -> tuple[Pieces, Pieces]:
-    """Pieces to add and pieces to take away, which come to the buckets.
+) -> tuple[Segments, Segments]:
+    """Segments to add and segments to take away, which come to the buckets.
 
     After ``now`` there is next to nothing to read.
     """
     coarsest_first = tuple(reversed(granularities))
-    pieces: dict[int, list[Piece]] = {ADDED: [], TAKEN: []}
+    segments: dict[int, list[Segment]] = {ADDED: [], TAKEN: []}
     for number, (start, end) in enumerate(buckets):
         stretches = list(_differ(start, end, coarsest_first, unreliable, now, ADDED))
-        for sign, found in pieces.items():
+        for sign, found in segments.items():
             found += [
-                Piece(number, *stretch)
+                Segment(number, *stretch)
                 for stretch in _merged(stretch for one, stretch in stretches if one == sign)
             ]
-    return Pieces.of(pieces[ADDED]), Pieces.of(pieces[TAKEN])
+    return Segments.of(segments[ADDED]), Segments.of(segments[TAKEN])
 
 
 ADDED, TAKEN = +1, -1
