@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import Any, Literal, Self
 
@@ -20,8 +20,8 @@ OBSERVATIONS = "/api/public/v2/observations"
 METRICS = "/api/public/v2/metrics"
 MOST_FIGURES = 1000
 FIELD_GROUPS = "core,basic,time,metadata,model,usage,trace_context"
-OUR_METADATA = "tenant_id,kluisz_project_id,kluisz_flow_id"
 PAGE_SIZE = 1000
+A_MOMENT = timedelta(seconds=1)
 V1, V2 = "v1", "v2"
 
 
@@ -133,8 +133,11 @@ class LangfuseClientService:
             return self.api
 
     def _has(self, path: str, kind: Kind) -> bool:
+        # Of a moment only: over all of a project's history the store may run out of time.
+        now = datetime.now(UTC)
+        asked = {"limit": 1, "fromStartTime": iso(now), "toStartTime": iso(now + A_MOMENT)}
         try:
-            self._http.get(path, {"limit": 1}, kind)
+            self._http.get(path, asked, kind)
         except NotFound:
             return False
         return True
@@ -163,7 +166,6 @@ class LangfuseClientService:
     def _v2_pages(self, start: datetime, end: datetime) -> Iterator[Page]:
         query = {
             "fields": FIELD_GROUPS,
-            "expandMetadata": OUR_METADATA,
             "limit": PAGE_SIZE,
             "fromStartTime": iso(start),
             "toStartTime": iso(end),
