@@ -219,9 +219,7 @@ class LangfuseHttp:
                 f"{self.host} ran out of time or memory over {path} (422): {_said(answer)}."
                 " Try again later, with a shorter period, or give Langfuse's store more room."
             )
-        return RequestRefused(
-            f"{self.host} refused {path} ({status}): {_said(answer)}"
-        )
+        return RequestRefused(f"{self.host} refused {path} ({status}): {_said(answer)}")
 
 
 def _said(answer: urllib3.BaseHTTPResponse) -> str:
