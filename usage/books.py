@@ -14,6 +14,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models import Count, OuterRef, Subquery
 
 from kluisz_analytics.bulk import insert_rows, stamp
+from kluisz_analytics.snapshot import one_snapshot
 from usage.langfuse.wire import SaidOfTrace
 from usage.models import Granularity, Observation, ReceivedTrace, Trace, UserUsageStats
 from usage.models.rollups import NUMBERS
@@ -135,8 +136,14 @@ FACT_CHECKS = {
 
 
 def verify_books() -> list[Finding]:
-    """Everything that doesn't hold; an empty list when all of it does."""
-    return list(_findings())
+    """Everything that doesn't hold; an empty list when all of it does.
+
+    All checks look at one state of the database, so whatever is stored meanwhile raises no alarm.
+    """
+    with connection.cursor() as cursor:
+        _make_tables(cursor)
+        with one_snapshot():
+            return list(_findings(cursor))
 
 
 # Of a user's stats the same is asked as of what is built; but they are never behind.
@@ -148,28 +155,27 @@ USER_STATS = BuiltRule(
 )
 
 
-def _findings() -> Iterator[Finding]:
-    with connection.cursor() as cursor:
-        for check, sql in {**LEDGER_CHECKS, **FACT_CHECKS}.items():
-            yield from _finding(cursor, check, sql, [])
-        yield from _received()
-        _load_periods(cursor)
-        for rule in (USER_STATS, *RULES):
-            stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
-            yield from _finding(
-                cursor,
-                f"invariant 1: {rule.table} has what the facts do not say",
-                f"{stored[0]} EXCEPT {from_facts[0]}",
-                from_facts[1],
-            )
-            yield from _finding(
-                cursor,
-                f"invariant 1: {rule.table} lacks what the facts say",
-                f"{from_facts[0]} EXCEPT {stored[0]}",
-                from_facts[1],
-            )
-        for rule in RULES:
-            yield from _sketches(cursor, rule)
+def _findings(cursor: CursorWrapper) -> Iterator[Finding]:
+    for check, sql in {**LEDGER_CHECKS, **FACT_CHECKS}.items():
+        yield from _finding(cursor, check, sql, [])
+    yield from _received()
+    _load_periods(cursor)
+    for rule in (USER_STATS, *RULES):
+        stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
+        yield from _finding(
+            cursor,
+            f"invariant 1: {rule.table} has what the facts do not say",
+            f"{stored[0]} EXCEPT {from_facts[0]}",
+            from_facts[1],
+        )
+        yield from _finding(
+            cursor,
+            f"invariant 1: {rule.table} lacks what the facts say",
+            f"{from_facts[0]} EXCEPT {stored[0]}",
+            from_facts[1],
+        )
+    for rule in RULES:
+        yield from _sketches(cursor, rule)
 
 
 def _finding(
@@ -180,10 +186,8 @@ def _finding(
         yield Finding(check, rows)
 
 
-def _load_periods(cursor: CursorWrapper) -> None:
-    """The periods that have traces, and those that are stale: what is built of these is read by
-    nobody.
-    """
+def _make_tables(cursor: CursorWrapper) -> None:
+    """The tables of :func:`_load_periods`; a transaction that only reads makes none."""
     kind = Trace._meta.get_field("hour").db_type(connection)
     period = f"granularity varchar(5), period_start {kind}"
     cursor.execute("DROP TABLE IF EXISTS books_period")
@@ -194,6 +198,12 @@ def _load_periods(cursor: CursorWrapper) -> None:
     )
     cursor.execute(f"CREATE TEMPORARY TABLE books_stale ({period})")
     cursor.execute(f"CREATE TEMPORARY TABLE books_kept_hour (period_start {kind})")
+
+
+def _load_periods(cursor: CursorWrapper) -> None:
+    """The periods that have traces, and those that are stale: what is built of these is read by
+    nobody.
+    """
     hours = Trace.objects.order_by().values_list("hour", flat=True).distinct()
     periods = [
         (stamp(hour), granularity.value, *map(stamp, period_of(granularity, hour)))

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from kluisz_analytics.bulk import moment_of
+from kluisz_analytics.snapshot import one_snapshot
 from usage.analytics.details import (
     HISTOGRAM,
     LATENCIES,
@@ -22,7 +23,7 @@ from usage.analytics.details import (
     users_of_facts,
 )
 from usage.analytics.pieces import Pieces
-from usage.analytics.plan import Plan, narrowed, one_snapshot, plan_of
+from usage.analytics.plan import PLANNING, Plan, narrowed, plan_of
 from usage.analytics.question import Question
 from usage.analytics.rows import Key, as_key, built_rows, fact_rows, run, union
 from usage.models.rollups import NUMBERS
@@ -51,7 +52,7 @@ def ask(question: Question) -> list[Answer]:
     """The answers; buckets and values without usage are left out."""
     if not question.buckets:
         return []
-    with one_snapshot():
+    with one_snapshot(*PLANNING):
         plan = plan_of(question)
         if plan.source is None:
             return _ask_facts(plan)
@@ -111,7 +112,7 @@ def _ask_facts(plan: Plan) -> list[Answer]:
 
 def sums_of(question: Question) -> list[tuple[Key, Mapping[str, int]]]:
     """Only the sums, by bucket and value; where users and percentiles are not asked for."""
-    with one_snapshot():
+    with one_snapshot(*PLANNING):
         return [
             (key, dict(zip(NUMBERS, numbers, strict=True)))
             for key, numbers, _ in _sums(plan_of(question))
@@ -120,7 +121,7 @@ def sums_of(question: Question) -> list[tuple[Key, Mapping[str, int]]]:
 
 def count_keys(question: Question) -> int:
     """How many values of its dimension a question would be answered with."""
-    with one_snapshot():
+    with one_snapshot(*PLANNING):
         return len(_summed(plan_of(question), ["total_cost_usd"]))
 
 

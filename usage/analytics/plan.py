@@ -1,13 +1,11 @@
 """How a question is answered: which periods of which rollup, and which stretches of the facts."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection, transaction
 from django.utils import timezone
 
 from usage.analytics.pieces import Piece, Pieces, Unreliable, cut, cut_by_difference
@@ -20,25 +18,7 @@ from usage.rollups.stale import Stale, stale_periods
 LONGEST_PERIOD = timedelta(days=31)
 # Groups of 50,000 users stay in memory; compiling a query takes longer than running it; what is
 # asked for is mostly in memory.
-SNAPSHOT = (
-    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL work_mem = '32MB'; SET"
-    " LOCAL jit = off; "
-)
-SNAPSHOT += "SET LOCAL random_page_cost = 1.1"
-
-
-@contextmanager
-def one_snapshot() -> Iterator[None]:
-    """All queries inside see one state of the database.
-
-    SQLite, and a transaction that has begun already, are left as they are.
-    """
-    if connection.vendor != "postgresql" or connection.in_atomic_block:
-        yield
-        return
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(SNAPSHOT)
-        yield
+PLANNING = ("work_mem = '32MB'", "jit = off", "random_page_cost = 1.1")
 
 
 @dataclass(frozen=True, slots=True)
