@@ -11,13 +11,14 @@ from threading import RLock
 from typing import Any, Literal, Self
 
 from usage.langfuse.budget import Kind, RequestBudget
-from usage.langfuse.errors import NotFound, NotLangfuse
-from usage.langfuse.http import LangfuseHttp
+from usage.langfuse.errors import NotFound, NotLangfuse, WrongKey
+from usage.langfuse.http import ATTEMPTS, LangfuseHttp
 from usage.langfuse.v1 import LEGACY_OBSERVATIONS, V1Reader
 from usage.langfuse.wire import NotAPage, Page, ReceivedObservation, decode_page, iso
 
 OBSERVATIONS = "/api/public/v2/observations"
 METRICS = "/api/public/v2/metrics"
+PROJECTS = "/api/public/projects"
 MOST_FIGURES = 1000
 FIELD_GROUPS = "core,basic,time,metadata,model,usage,trace_context"
 PAGE_SIZE = 1000
@@ -73,9 +74,10 @@ class LangfuseClientService:
         api: str = "",
         budget: RequestBudget | None = None,
         sleep: Callable[[float], object] | None = None,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self._http = LangfuseHttp(
-            host, public_key, secret_key, budget or RequestBudget(public_key), sleep
+            host, public_key, secret_key, budget or RequestBudget(public_key), sleep, attempts
         )
         self.host, self.api = self._http.host, api
         # Decoding is the interpreter's work: threads that compete for it make all others wait, the
@@ -107,12 +109,33 @@ class LangfuseClientService:
 
     def projects(self) -> list[LangfuseProject]:
         """The projects that the keys are for; in practice one."""
-        body = self._http.get_json("/api/public/projects")
-        if not isinstance(body, dict) or not isinstance(body.get("data"), list):
+        body = self._http.get_json(PROJECTS)
+        try:
+            return [LangfuseProject(str(one["id"]), str(one["name"])) for one in body["data"]]
+        except (TypeError, KeyError) as error:
             raise NotLangfuse(
                 f"{self.host} answers, but not as Langfuse does. Check the host's address."
+            ) from error
+
+    def project(self) -> LangfuseProject:
+        """The project that the keys are for.
+
+        Raises NotLangfuse where the server doesn't say it, WrongKey where it isn't one.
+        """
+        try:
+            projects = self.projects()
+        except NotFound as error:
+            raise NotLangfuse(
+                f"{self.host} does not say which project its keys are for (404 for {PROJECTS}), so"
+                " nothing is read: the same usage could be billed twice. Every Langfuse since 2.0"
+                " says it; check the host's address and what stands before it."
+            ) from error
+        if len(projects) != 1:
+            raise WrongKey(
+                f"The keys are for {len(projects)} projects of {self.host}. Enter the keys of one"
+                " project (its settings, API keys)."
             )
-        return [LangfuseProject(str(one["id"]), str(one["name"])) for one in body["data"]]
+        return projects[0]
 
     def find_api(self) -> str:
         """How the server is read; asks it once."""

@@ -76,6 +76,7 @@ class LangfuseHttp:
         secret_key: str,
         budget: RequestBudget,
         sleep: Callable[[float], object] | None = None,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self.host = host.rstrip("/")
         self._http = _pool(self.host)
@@ -83,7 +84,7 @@ class LangfuseHttp:
             "Authorization": f"Basic {b64encode(f'{public_key}:{secret_key}'.encode()).decode()}",
             "Accept-Encoding": "gzip",
         }
-        self._budget = budget
+        self._budget, self._attempts = budget, attempts
         self._interrupted = Event()
         self._wait = sleep or self._interrupted.wait
 
@@ -129,7 +130,7 @@ class LangfuseHttp:
     def _patiently(self, fetch: Callable[[], T]) -> T:
         retrying = Retrying(
             retry=retry_if_exception_type(Retryable),
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=stop_after_attempt(self._attempts),
             wait=wait_random_exponential(multiplier=0.5, max=30),
             sleep=self._sleep,
             before_sleep=lambda state: logger.warning(
@@ -144,7 +145,8 @@ class LangfuseHttp:
             raise Unreachable(
                 f"{failure}. Check the host's address and that it can be reached from here."
             ) from failure
-        raise ServerTrouble(f"{failure}, {ATTEMPTS} times. Try again later.") from failure
+        times = f", {self._attempts} times" if self._attempts > 1 else ""
+        raise ServerTrouble(f"{failure}{times}. Try again later.") from failure
 
     def _answer(self, path: str, query: Mapping[str, Any], kind: Kind) -> urllib3.BaseHTTPResponse:
         """The server's answer with status 200, after waiting as often and as long as it asks to."""

@@ -20,7 +20,7 @@ from typing import Literal
 from django.conf import settings
 from django.utils import timezone
 
-from usage.connections import client_for, remember_api
+from usage.connections import claim_project, client_for, remember_api
 from usage.langfuse.client import MOST_FIGURES, V2, Figures, LangfuseClientService
 from usage.langfuse.errors import ServerTrouble
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
@@ -50,10 +50,12 @@ def reconcile_connection(
         min(end, hour_of(now)) if end else hour_of(now),
     )
     with (
-        recorded_run(connection, SyncRun.Kind.RECONCILIATION) as result,
+        recorded_run(connection, SyncRun.Kind.RECONCILIATION) as (result, sign_of_life),
         client_for(connection) as client,
     ):
+        claim_project(connection, client)
         remember_api(connection, client.find_api())
+        windows.keep_complete_through(connection)
         result.add(retry_rejected(connection))
         windows.open_windows(connection, span)
         find = _drifted if client.api == V2 else _miscounted
@@ -70,7 +72,7 @@ def reconcile_connection(
             ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"],
             batch_size=500,
         )
-        read_due(connection, client, changed[::-1], now, result, progress)
+        read_due(connection, client, changed[::-1], now, result, progress, sign_of_life)
         result.record_drifts(drifts)
     return result
 

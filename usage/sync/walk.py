@@ -147,6 +147,7 @@ class Walk:
                         report()
                     elif not reader.is_ahead():
                         self._apply(0)
+                        report()
                 self._pass_on(reader, preparer)
                 self._apply(0)
                 report()

@@ -78,7 +78,7 @@ class Sandbox:
     """A Langfuse server's public API over a store, for one pair of keys. A WSGI application.
 
     ``is_v1`` makes it a version 3. Over reads of more time than ``longest_read``, its store runs
-    out of time.
+    out of time. ``projects_answer`` (status, body) is given in place of its project.
     """
 
     store: SandboxStore
@@ -88,6 +88,7 @@ class Sandbox:
     is_v1: bool = False
     project_id: str = PROJECT_ID
     longest_read: timedelta | None = None
+    projects_answer: tuple[int, Any] | None = None
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -127,8 +128,11 @@ class Sandbox:
         return _json({})
 
     def _read(self, request: Request) -> Response:
-        is_timed = self.longest_read is not None and request.path in TIMED_READS
-        if is_timed and asked_time(request.args) > self.longest_read:
+        if (
+            self.longest_read is not None
+            and request.path in TIMED_READS
+            and asked_time(request.args) > self.longest_read
+        ):
             raise StoreGaveUp
         if self.is_v1 and request.path != PROJECTS:
             return self._read_v1(request)
@@ -137,22 +141,22 @@ class Sandbox:
         if request.path == "/api/public/v2/metrics":
             return _json(read_metrics(self.store, request.args.get("query", "")))
         if request.path == PROJECTS:
-            organization = {"id": "sandbox", "name": "Sandbox"}
-            return _json(
-                {
-                    "data": [
-                        {
-                            "id": self.project_id,
-                            "name": self.project_id,
-                            "organization": organization,
-                            "metadata": {},
-                        }
-                    ]
-                }
-            )
+            return self._projects()
         if request.path in V1_READS:
             return _json(ONLY_V2, 404)
         return _json({"message": "Not Found"}, 404)
+
+    def _projects(self) -> Response:
+        if self.projects_answer is not None:
+            status, body = self.projects_answer
+            return _json(body, status)
+        project = {
+            "id": self.project_id,
+            "name": self.project_id,
+            "organization": {"id": "sandbox", "name": "Sandbox"},
+            "metadata": {},
+        }
+        return _json({"data": [project]})
 
     def _read_v1(self, request: Request) -> Response:
         if request.path == "/api/public/observations":
