@@ -124,6 +124,12 @@ FACT_CHECKS = {
         SELECT o.id, o.trace_id FROM usage_observation o LEFT JOIN usage_trace t
             ON t.id = o.trace_id WHERE t.id IS NULL"""
     ),
+    "facts: whose traces a connection has is known": (
+        """
+        SELECT t.tenant_id, t.connection_id FROM usage_trace t WHERE t.tenant_id IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM langfuse_connection_tenant c
+                WHERE c.connection_id = t.connection_id AND c.tenant_id = t.tenant_id)"""
+    ),
     "facts: what a trace names exists": (
         """
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN langfuse_connection c

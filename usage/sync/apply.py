@@ -386,6 +386,10 @@ def _change_traces(
     store.write_steps(
         chain(step_rows, *new.step_rows.values()), instead_of=[trace.id for trace in decided]
     )
+    store.remember_tenants(
+        assembler.connection_id,
+        {one.tenant_id for one in (*new.facts.values(), *decided) if one.tenant_id is not None},
+    )
     posted = apply_change(change, adjustment)
     holds.charged(
         [
