@@ -190,8 +190,11 @@ def serve(observations: int, latency_ms: int) -> None:
                 name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()
             }
             time.sleep(latency_ms / 1000)
-            start, end = query.get("fromStartTime", "2000"), query.get("toStartTime", "2100")
-            body = pages.page(start, end, int(query["limit"]), query.get("cursor"))
+            if self.path == "/api/public/projects":
+                body = b'{"data":[{"id":"bench","name":"bench"}]}'
+            else:
+                start, end = query.get("fromStartTime", "2000"), query.get("toStartTime", "2100")
+                body = pages.page(start, end, int(query["limit"]), query.get("cursor"))
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

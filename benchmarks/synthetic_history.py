@@ -88,6 +88,8 @@ INSERT INTO usage_user_number (user_id)
     SELECT DISTINCT user_id FROM usage_trace WHERE user_id IS NOT NULL AND tenant_id IS NOT NULL
         ORDER BY user_id;
 INSERT INTO stale_period (granularity, period_start) SELECT DISTINCT 'hour', hour FROM usage_trace;
+INSERT INTO langfuse_connection_tenant (connection_id, tenant_id)
+    SELECT DISTINCT connection_id, tenant_id FROM usage_trace WHERE tenant_id IS NOT NULL;
 """
 STATS = f"""
 INSERT INTO user_usage_stats (granularity, period_start, period_end, tenant_id, user_id,

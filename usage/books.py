@@ -14,6 +14,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models import Count, OuterRef, Subquery
 
 from kluisz_analytics.bulk import insert_rows, stamp
+from kluisz_analytics.snapshot import one_snapshot
 from usage.langfuse.wire import SaidOfTrace
 from usage.measures import SUM_NAMES
 from usage.models import Observation, ReceivedTrace, Trace
@@ -124,6 +125,12 @@ FACT_CHECKS = {
         SELECT o.id, o.trace_id FROM usage_observation o LEFT JOIN usage_trace t
             ON t.id = o.trace_id WHERE t.id IS NULL"""
     ),
+    "facts: whose traces a connection has is known": (
+        """
+        SELECT t.tenant_id, t.connection_id FROM usage_trace t WHERE t.tenant_id IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM langfuse_connection_tenant c
+                WHERE c.connection_id = t.connection_id AND c.tenant_id = t.tenant_id)"""
+    ),
     "facts: what a trace names exists": (
         """
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN langfuse_connection c
@@ -136,32 +143,37 @@ FACT_CHECKS = {
 
 
 def verify_books() -> list[Finding]:
-    """Everything that doesn't hold; an empty list when all of it does."""
-    return list(_findings())
+    """Everything that doesn't hold; an empty list when all of it does.
 
-
-def _findings() -> Iterator[Finding]:
+    All checks look at one state of the database, so whatever is stored meanwhile raises no alarm.
+    """
     with connection.cursor() as cursor:
-        for check, sql in {**LEDGER_CHECKS, **FACT_CHECKS}.items():
-            yield from _finding(cursor, check, sql, [])
-        yield from _received()
-        _load_periods(cursor)
-        for rule in (USERS, *BUILT):
-            stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
-            yield from _finding(
-                cursor,
-                f"invariant 1: {rule.table} has what the facts do not say",
-                f"{stored[0]} EXCEPT {from_facts[0]}",
-                from_facts[1],
-            )
-            yield from _finding(
-                cursor,
-                f"invariant 1: {rule.table} lacks what the facts say",
-                f"{from_facts[0]} EXCEPT {stored[0]}",
-                from_facts[1],
-            )
-        for rule in BUILT:
-            yield from _sketches(cursor, rule)
+        _make_tables(cursor)
+        with one_snapshot():
+            return list(_findings(cursor))
+
+
+def _findings(cursor: CursorWrapper) -> Iterator[Finding]:
+    for check, sql in {**LEDGER_CHECKS, **FACT_CHECKS}.items():
+        yield from _finding(cursor, check, sql, [])
+    yield from _received()
+    _load_periods(cursor)
+    for rule in (USERS, *BUILT):
+        stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
+        yield from _finding(
+            cursor,
+            f"invariant 1: {rule.table} has what the facts do not say",
+            f"{stored[0]} EXCEPT {from_facts[0]}",
+            from_facts[1],
+        )
+        yield from _finding(
+            cursor,
+            f"invariant 1: {rule.table} lacks what the facts say",
+            f"{from_facts[0]} EXCEPT {stored[0]}",
+            from_facts[1],
+        )
+    for rule in BUILT:
+        yield from _sketches(cursor, rule)
 
 
 def _finding(
@@ -172,10 +184,8 @@ def _finding(
         yield Finding(check, rows)
 
 
-def _load_periods(cursor: CursorWrapper) -> None:
-    """The periods that have traces, and those that are stale: what is built of these is read by
-    nobody.
-    """
+def _make_tables(cursor: CursorWrapper) -> None:
+    """The tables of :func:`_load_periods`; a transaction that only reads makes none."""
     kind = Trace._meta.get_field("hour").db_type(connection)
     period = f"granularity varchar(5), period_start {kind}"
     cursor.execute("DROP TABLE IF EXISTS books_period")
@@ -186,6 +196,12 @@ def _load_periods(cursor: CursorWrapper) -> None:
     )
     cursor.execute(f"CREATE TEMPORARY TABLE books_stale ({period})")
     cursor.execute(f"CREATE TEMPORARY TABLE books_kept_hour (period_start {kind})")
+
+
+def _load_periods(cursor: CursorWrapper) -> None:
+    """The periods that have traces, and those that are stale: what is built of these is read by
+    nobody.
+    """
     hours = Trace.objects.order_by().values_list("hour", flat=True).distinct()
     periods = [
         (stamp(hour), granularity.value, *map(stamp, period_of(granularity, hour)))

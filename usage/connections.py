@@ -2,15 +2,25 @@
 sandbox.
 """
 
+from itertools import count
+
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.db import IntegrityError, transaction
 
 from usage.langfuse.budget import LIMITS_OF_PLAN, RequestBudget
-from usage.langfuse.client import LangfuseClientService
+from usage.langfuse.client import LangfuseClientService, LangfuseProject
+from usage.langfuse.errors import LangfuseError
 from usage.models import LangfuseConnection
+
+Source = LangfuseConnection.Source
 
 SANDBOX_NAME = "sandbox"
 ENVIRONMENT_NAME = "environment"
+
+
+class WrongProject(LangfuseError):
+    """The keys are for a project that the connection must not read."""
 
 
 def configured_connection() -> LangfuseConnection:
@@ -18,9 +28,9 @@ def configured_connection() -> LangfuseConnection:
     Configuration).
 
     The other of the two is disabled, so that a real Langfuse never mixes with the sandbox's data
-    anew.
+    anew. Keys that were entered as a connection before go on as that connection, with all that it
+    has read.
     """
-    Source = LangfuseConnection.Source
     if settings.USES_SANDBOX:
         name, source, other = SANDBOX_NAME, Source.SANDBOX, Source.ENVIRONMENT
         host, public_key, secret_key = (
@@ -36,8 +46,8 @@ def configured_connection() -> LangfuseConnection:
             settings.LANGFUSE_SECRET_KEY,
         )
     LangfuseConnection.objects.filter(source=other).update(is_enabled=False)
-    connection = LangfuseConnection.objects.filter(source=source).first() or LangfuseConnection(
-        name=name, source=source
+    connection = _row_of(source, host, public_key) or LangfuseConnection(
+        name=_free_name(name), source=source
     )
     wanted = (host, public_key, settings.LANGFUSE_PLAN, True)
     if (
@@ -52,6 +62,32 @@ def configured_connection() -> LangfuseConnection:
         connection.secret_key = secret_key
         connection.save()
     return connection
+
+
+def _row_of(source: Source, host: str, public_key: str) -> LangfuseConnection | None:
+    """The row of this source; an entered one with these keys takes its place."""
+    rows = LangfuseConnection.objects
+    current = rows.filter(source=source).first()
+    if current and (current.host, current.public_key) == (host, public_key):
+        return current
+    same_host = {host.rstrip("/"), host.rstrip("/") + "/"}
+    entered = rows.filter(source=Source.ROW, host__in=same_host, public_key=public_key).first()
+    if entered is None:
+        return current
+    with transaction.atomic():
+        rows.filter(source=source).update(source=Source.ROW, is_enabled=False)
+        rows.filter(pk=entered.pk).update(source=source)
+    entered.source = source
+    return entered
+
+
+def _free_name(name: str) -> str:
+    """The name, with a number where a connection has it already."""
+    taken = set(
+        LangfuseConnection.objects.filter(name__startswith=name).values_list("name", flat=True)
+    )
+    numbered = (f"{name}-{number}" for number in count(2))
+    return name if name not in taken else next(one for one in numbered if one not in taken)
 
 
 def _has_secret(connection: LangfuseConnection, secret_key: str) -> bool:
@@ -84,6 +120,83 @@ def client_for(connection: LangfuseConnection) -> LangfuseClientService:
         connection.secret_key,
         api=connection.api,
         budget=budget,
+    )
+
+
+def claim_project(connection: LangfuseConnection, client: LangfuseClientService) -> LangfuseProject:
+    """The project of the connection's keys, which from now on is the connection's.
+
+    Raises WrongProject where the connection has read another one, or where another connection reads
+    this one. Call it before anything is read.
+    """
+    project = client.project()
+    if connection.project_id == project.id:
+        return project
+    own = LangfuseConnection.objects.filter(pk=connection.pk)
+    try:
+        with transaction.atomic():
+            claimed = own.filter(project_id__in=("", project.id)).update(project_id=project.id)
+    except IntegrityError as error:
+        raise WrongProject(_read_by_another(connection, project.id)) from error
+    connection.project_id = own.values_list("project_id", flat=True).get()
+    if not claimed:
+        raise WrongProject(_read_another(connection, project.id))
+    return project
+
+
+def check_project(connection: LangfuseConnection, project_id: str) -> None:
+    """Whether the connection, which may not be stored yet, may read the project.
+
+    Raises WrongProject as :func:`claim_project` does.
+    """
+    if connection.project_id not in ("", project_id):
+        raise WrongProject(_read_another(connection, project_id))
+    if holder_of(connection, project_id) is not None:
+        raise WrongProject(_read_by_another(connection, project_id))
+
+
+def holder_of(connection: LangfuseConnection, project_id: str) -> LangfuseConnection | None:
+    """The other connection that has the project."""
+    same = LangfuseConnection.objects.filter(server=connection.server, project_id=project_id)
+    return same.exclude(pk=connection.pk).first()
+
+
+def is_retired(connection: LangfuseConnection) -> bool:
+    """Whether it was the environment's, whose keys are no longer there."""
+    return connection.source == Source.ENVIRONMENT and settings.USES_SANDBOX
+
+
+def _read_another(connection: LangfuseConnection, project_id: str) -> str:
+    whose = (
+        "The keys of KLUISZ_LANGFUSE_…"
+        if connection.source == Source.ENVIRONMENT
+        else f"The keys of connection “{connection.name}”"
+    )
+    return (
+        f"{whose} are for the project “{project_id}”, and so far this connection has read the"
+        f" project “{connection.project_id}”. Nothing was read. Enter keys of"
+        f" “{connection.project_id}” again, and those of “{project_id}” as a connection of their"
+        " own (Sync, Langfuse connections)."
+    )
+
+
+def _read_by_another(connection: LangfuseConnection, project_id: str) -> str:
+    holder = holder_of(connection, project_id)
+    name = holder.name if holder else "?"
+    if holder and is_retired(holder):
+        way_out = (
+            "That one was the environment's: enter these keys as a new connection, and it goes on"
+            " with all that was read"
+        )
+    elif holder and holder.source != Source.ROW:
+        way_out = "That one is the environment's: take its keys out of the environment first"
+    else:
+        way_out = f"To go on with other keys, enter them at “{name}”"
+    return (
+        f"The keys of connection “{connection.name}” are for the project “{project_id}”, which is"
+        f" that of the connection “{name}”: its usage would be billed twice. Nothing was read."
+        f" {way_out}. If it is another server's project with the same id, enter a name of that"
+        " server at “Server”."
     )
 
 

@@ -1,7 +1,10 @@
 """Admin pages for connections and the sync."""
 
+from typing import Any
+
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import reverse
@@ -10,7 +13,8 @@ from unfold.decorators import action
 
 from kluisz_analytics.admin_pages import ReadOnlyAdmin
 from usage import connections
-from usage.connections import client_for
+from usage.connections import WrongProject, client_for
+from usage.langfuse.client import LangfuseClientService, LangfuseProject
 from usage.langfuse.errors import LangfuseError
 from usage.models import LangfuseConnection, RejectedObservation, SyncDrift, SyncRun, SyncWindow
 from usage.sync.rejections import retry_rejected
@@ -18,6 +22,9 @@ from usage.sync.rejections import retry_rejected
 
 class ConnectionForm(forms.ModelForm):
     """A secret key can be entered, and is never shown again."""
+
+    unchecked = ""
+    """Why it isn't known of which project the keys are."""
 
     new_secret_key = forms.CharField(
         label="Secret key",
@@ -28,13 +35,49 @@ class ConnectionForm(forms.ModelForm):
 
     class Meta:
         model = LangfuseConnection
-        fields = ["name", "host", "public_key", "plan", "tenant", "is_enabled"]
+        fields = ["name", "host", "public_key", "plan", "tenant", "server", "is_enabled"]
 
     def clean_new_secret_key(self) -> str:
         secret: str = self.cleaned_data["new_secret_key"]
         if not secret and not self.instance.encrypted_secret_key:
             raise forms.ValidationError("Enter the secret key of this Langfuse project (sk-lf-…).")
         return secret
+
+    def clean(self) -> dict[str, Any]:
+        """Refuses keys of a project that this connection must not read.
+
+        The environment's connection goes on as this one where its keys are no longer there. A
+        server that can't be asked now is asked by each sync.
+        """
+        super().clean()
+        if self.errors or not self._has_other_keys():
+            return self.cleaned_data
+        self.instance.server = self.cleaned_data["server"]
+        try:
+            project = self._project()
+            holder = connections.holder_of(self.instance, project.id)
+            if self.instance.pk is None and holder and connections.is_retired(holder):
+                self.instance, holder.source = holder, LangfuseConnection.Source.ROW
+            connections.check_project(self.instance, project.id)
+        except WrongProject as error:
+            raise forms.ValidationError(str(error)) from error
+        except (LangfuseError, ImproperlyConfigured) as error:
+            self.unchecked = str(error)
+        else:
+            self.instance.project_id = project.id
+        return self.cleaned_data
+
+    def _has_other_keys(self) -> bool:
+        what_tells = {"host", "public_key", "new_secret_key", "server"}
+        return not self.instance.project_id or bool(what_tells.intersection(self.changed_data))
+
+    def _project(self) -> LangfuseProject:
+        """The project of the keys as they are entered; asks once."""
+        entered = self.cleaned_data
+        secret_key = entered["new_secret_key"] or self.instance.secret_key
+        host, public_key = entered["host"], entered["public_key"]
+        with LangfuseClientService(host, public_key, secret_key, attempts=1) as client:
+            return client.project()
 
     def save(self, commit: bool = True) -> LangfuseConnection:
         if self.cleaned_data["new_secret_key"]:
@@ -45,7 +88,7 @@ class ConnectionForm(forms.ModelForm):
 @admin.register(LangfuseConnection)
 class LangfuseConnectionAdmin(ModelAdmin):
     form = ConnectionForm
-    list_display = ["name", "source", "host", "plan", "api", "tenant", "is_enabled"]
+    list_display = ["name", "source", "host", "project_id", "plan", "api", "tenant", "is_enabled"]
     list_select_related = ["tenant"]
     search_fields = ["name", "host"]
     actions_detail = ["test_connection"]
@@ -61,21 +104,29 @@ class LangfuseConnectionAdmin(ModelAdmin):
     ) -> bool:
         return False
 
+    def save_model(
+        self, request: HttpRequest, obj: LangfuseConnection, form: ConnectionForm, change: bool
+    ) -> None:
+        super().save_model(request, obj, form, change)
+        if form.unchecked:
+            messages.warning(
+                request, f"Saved; which project its keys are for isn't known yet: {form.unchecked}"
+            )
+
     @action(description="Test connection", url_path="test")
     def test_connection(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
         connection = LangfuseConnection.objects.get(pk=object_id)
         try:
             with client_for(connection) as client:
-                health, projects = client.health(), client.projects()
+                health, project = client.health(), connections.claim_project(connection, client)
                 connections.remember_api(connection, client.find_api())
         except LangfuseError as error:
             messages.error(request, str(error))
         else:
-            names = ", ".join(project.name for project in projects) or "no project"
             messages.success(
                 request,
                 f"{connection.host} is a Langfuse {health.version}, read by"
-                f" {connection.get_api_display()}; the keys are for {names}.",
+                f" {connection.get_api_display()}; the keys are for {project.name}.",
             )
         return HttpResponseRedirect(
             reverse("admin:usage_langfuseconnection_change", args=[object_id])
@@ -90,6 +141,7 @@ class SyncRunAdmin(ReadOnlyAdmin):
         "kind",
         "outcome",
         "windows",
+        "windows_elsewhere",
         "windows_drifted",
         "observations_read",
         "observations_stored",

@@ -14,9 +14,10 @@ from typing import Any
 from django.utils import timezone
 
 from kluisz_analytics.bulk import moment_of
+from kluisz_analytics.snapshot import one_snapshot
 from kluisz_analytics.sql import numbers_in
 from usage.analytics import compile as compiled
-from usage.analytics.fetch import Row, one_snapshot, rows_by_question
+from usage.analytics.fetch import PLANNING, Row, rows_by_question
 from usage.analytics.plan import Plan, plan_of, stretch_of
 from usage.analytics.question import Question
 from usage.analytics.sources import source_of
@@ -67,7 +68,7 @@ def answer_all(questions: Sequence[Question]) -> list[Answers]:
     asked = {place: question for place, question in enumerate(questions) if question.buckets}
     if not asked:
         return [Answers() for _ in questions]
-    with one_snapshot():
+    with one_snapshot(*PLANNING):
         plans = _plans(asked)
         leaders = rows_by_question(compiled.leaders(plans))
         plans = {

@@ -1,12 +1,11 @@
 """Runs what has been compiled, and hands back its rows by question."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
-from django.db import connection, transaction
+from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from kluisz_analytics.sql import Sql
@@ -16,24 +15,7 @@ Row = tuple[Any, ...]
 
 # Groups of 50,000 users stay in memory; compiling a query takes longer than running it; what is
 # asked for is mostly in memory.
-SNAPSHOT = (
-    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
-    " SET LOCAL work_mem = '32MB'; SET LOCAL jit = off; SET LOCAL random_page_cost = 1.1"
-)
-
-
-@contextmanager
-def one_snapshot() -> Iterator[None]:
-    """All queries inside see one state of the database.
-
-    SQLite, and a transaction that has begun already, are left as they are.
-    """
-    if connection.vendor != "postgresql" or connection.in_atomic_block:
-        yield
-        return
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(SNAPSHOT)
-        yield
+PLANNING = ("work_mem = '32MB'", "jit = off", "random_page_cost = 1.1")
 
 
 def rows_by_question(sql: Sql | None) -> Mapping[int, Sequence[Row]]:

@@ -6,7 +6,8 @@ from datetime import datetime
 from django.db.models import Count, Q
 
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
-from usage.sync.windows import complete_through
+from usage.sync.runner import outcome_at
+from usage.sync.windows import complete_through_each
 
 State = SyncWindow.State
 
@@ -38,13 +39,16 @@ def sync_status(now: datetime) -> list[ConnectionStatus]:
     connections = LangfuseConnection.objects.annotate(
         rejected_count=Count("rejected", filter=Q(rejected__resolution=""))
     )
+    moments = complete_through_each()
     return [
-        _status(connection, connection.rejected_count, now)
+        _status(connection, connection.rejected_count, moments.get(connection.pk), now)
         for connection in connections.order_by("name")
     ]
 
 
-def _status(connection: LangfuseConnection, rejected: int, now: datetime) -> ConnectionStatus:
+def _status(
+    connection: LangfuseConnection, rejected: int, moment: datetime | None, now: datetime
+) -> ConnectionStatus:
     states = dict(
         SyncWindow.objects.filter(connection=connection)
         .order_by()
@@ -54,7 +58,6 @@ def _status(connection: LangfuseConnection, rejected: int, now: datetime) -> Con
     runs = SyncRun.objects.filter(connection=connection).order_by("-started_at")
     last, failed = runs.first(), runs.exclude(error="").first()
     drifts = SyncDrift.objects.filter(run__connection=connection)
-    moment = complete_through(connection)
     return ConnectionStatus(
         name=connection.name,
         host=connection.host,
@@ -65,7 +68,7 @@ def _status(connection: LangfuseConnection, rejected: int, now: datetime) -> Con
         windows_pending=states.get(State.PENDING.value, 0),
         windows_leased=states.get(State.LEASED.value, 0),
         last_run_at=last.started_at if last else None,
-        last_run_outcome=last.outcome if last else None,
+        last_run_outcome=outcome_at(last, now) if last else None,
         last_error=failed.error if failed else None,
         drifted_hours=drifts.count(),
         repaired_hours=drifts.filter(observations_stored__isnull=False).count(),

@@ -66,11 +66,21 @@ class SummaryAnswer(PeriodAnswer, NumbersAnswer):
     change = ChangeAnswer()
 
 
+class LaggingAnswer(serializers.Serializer[Any]):
+    """An enabled connection that is over an hour behind; null where its first reading isn't done,
+    so that ``complete_through`` does not speak of it.
+    """
+
+    name = serializers.CharField()
+    complete_through = serializers.DateTimeField(allow_null=True)
+
+
 class PlatformAnswer(SummaryAnswer):
     total_tenants = serializers.IntegerField()
     active_tenants = serializers.IntegerField()
     total_users = serializers.IntegerField()
     unattributed = NumbersAnswer()
+    lagging_connections = LaggingAnswer(many=True)
 
 
 class TenantAnswer(SummaryAnswer):
@@ -319,6 +329,7 @@ class SyncConnectionAnswer(serializers.Serializer[Any]):
 
 class SyncStatusAnswer(serializers.Serializer[Any]):
     complete_through = serializers.DateTimeField(allow_null=True)
+    lagging_connections = LaggingAnswer(many=True)
     connections = SyncConnectionAnswer(many=True)
 
 

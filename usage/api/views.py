@@ -31,7 +31,7 @@ from usage.analytics import names, queries
 from usage.analytics.anomalies import find_anomalies
 from usage.analytics.calendar import Period, PeriodError
 from usage.analytics.explain import explain
-from usage.analytics.freshness import complete_through_all
+from usage.analytics.freshness import complete_through_of, lagging_connections
 from usage.analytics.projection import project_month
 from usage.analytics.queries import Ranked, Summary
 from usage.analytics.sync_status import sync_status
@@ -39,6 +39,7 @@ from usage.analytics.unpriced import unpriced_models
 from usage.api import answers, parameters
 from usage.measures import PLACES, Dimension, Metric, Numbers
 from usage.periods import Granularity
+from usage.scope import Scope
 
 
 class AnalyticsView(APIView):
@@ -63,12 +64,17 @@ class AnalyticsView(APIView):
             tenant = self.viewer.tenant
         return parameters.period_of(asked, tenant.zone if tenant else ZoneInfo("UTC"))
 
-    def framed(self, period: Period, body: dict[str, Any]) -> dict[str, Any]:
-        """The body, with the period that it is for and up to when that is complete."""
+    def framed(
+        self, period: Period, body: dict[str, Any], scope: Scope | None = None
+    ) -> dict[str, Any]:
+        """The body, with the period that it is for and up to when that is complete.
+
+        It is of ``scope``; by default of all that the caller may see.
+        """
         return {
             "period_start": period.start,
             "period_end": period.end,
-            "complete_through": complete_through_all(),
+            "complete_through": complete_through_of(scope or scope_of(self.viewer)),
             **body,
         }
 
@@ -100,6 +106,7 @@ class PlatformStats(AnalyticsView):
             **asdict(queries.platform_totals()),
             "active_tenants": active_tenants,
             "unattributed": unattributed,
+            "lagging_connections": lagging_connections(timezone.now()),
         }
         return Response(answers.PlatformAnswer(self.framed(period, body)).data)
 
@@ -122,7 +129,7 @@ class TenantStats(AnalyticsView):
             "name": tenant.name,
             **summary_body(queries.ask(queries.summary(scope, period))),
         }
-        return Response(answers.TenantAnswer(self.framed(period, body)).data)
+        return Response(answers.TenantAnswer(self.framed(period, body, scope)).data)
 
 
 class UserStats(AnalyticsView):
@@ -147,7 +154,7 @@ class UserStats(AnalyticsView):
                 "exhaustion_date": credit_status(user, now).projected_exhaustion_date,
             },
         }
-        return Response(answers.UserAnswer(self.framed(period, body)).data)
+        return Response(answers.UserAnswer(self.framed(period, body, scope)).data)
 
 
 class MyStats(UserStats):
@@ -282,13 +289,13 @@ class SyncStatus(AnalyticsView):
         """How far each connection is read, its last run and error, and what had drifted: for
         platform admins.
         """
-        platform_scope(self.viewer)
-        found = sync_status(timezone.now())
-        return Response(
-            answers.SyncStatusAnswer(
-                {"complete_through": complete_through_all(), "connections": found}
-            ).data
-        )
+        scope, now = platform_scope(self.viewer), timezone.now()
+        body = {
+            "complete_through": complete_through_of(scope),
+            "lagging_connections": lagging_connections(now),
+            "connections": sync_status(now),
+        }
+        return Response(answers.SyncStatusAnswer(body).data)
 
 
 class CostBreakdown(ListView):
@@ -389,9 +396,8 @@ class Unpriced(ListView):
     @extend_schema(responses=answers.UnpricedAnswer, operation_id="unpriced")
     def get(self, request: Request) -> Response:
         """Models without a price, with what they used, the most used first: for platform admins."""
-        platform_scope(self.viewer)
         body = {
-            "complete_through": complete_through_all(),
+            "complete_through": complete_through_of(platform_scope(self.viewer)),
             "results": [asdict(one) for one in unpriced_models()],
         }
         return Response(answers.UnpricedAnswer(body).data)

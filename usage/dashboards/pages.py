@@ -14,7 +14,7 @@ from credits.status import CreditStatus, credit_status
 from kluisz_analytics.tenants.models import Tenant, User
 from usage.analytics import names, queries
 from usage.analytics.calendar import Period
-from usage.analytics.freshness import complete_through_all
+from usage.analytics.freshness import Lagging, complete_through_of, lagging_connections
 from usage.analytics.projection import Projection, project_month
 from usage.analytics.queries import Ranked, Summary
 from usage.analytics.traces import Run, recent_traces
@@ -65,6 +65,7 @@ class Dashboard:
     complete_through: datetime | None
     connections: list[LangfuseConnection]
     uses_sandbox: bool
+    lagging: list[Lagging] = field(default_factory=list)
     unattributed: Numbers | None = None
     totals: queries.PlatformTotals | None = None
     active_tenants: int | None = None
@@ -113,6 +114,7 @@ def platform_dashboard(period: Period) -> Dashboard:
         title="Platform",
         subtitle="All tenants",
         lists=[_tenant_list(tenants), _user_list(users, scope), _flow_list(flows, scope)],
+        lagging=lagging_connections(timezone.now()),
         unattributed=unattributed if unattributed.total_traces else None,
         totals=queries.platform_totals(),
         active_tenants=active_tenants,
@@ -185,7 +187,7 @@ def _answers(
         "by_model": charts.cost_by_model(models),
         "models": models,
         "runs": recent_traces(scope, period, ROWS),
-        "complete_through": complete_through_all(),
+        "complete_through": complete_through_of(scope),
         "connections": list(LangfuseConnection.objects.filter(is_enabled=True)),
         "uses_sandbox": settings.USES_SANDBOX,
     }

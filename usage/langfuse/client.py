@@ -6,22 +6,23 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import Any, Literal, Self
 
 from usage.langfuse.budget import Kind, RequestBudget
-from usage.langfuse.errors import NotFound, NotLangfuse
-from usage.langfuse.http import LangfuseHttp
+from usage.langfuse.errors import NotFound, NotLangfuse, WrongKey
+from usage.langfuse.http import ATTEMPTS, LangfuseHttp
 from usage.langfuse.v1 import LEGACY_OBSERVATIONS, V1Reader
 from usage.langfuse.wire import NotAPage, Page, ReceivedObservation, decode_page, iso
 
 OBSERVATIONS = "/api/public/v2/observations"
 METRICS = "/api/public/v2/metrics"
+PROJECTS = "/api/public/projects"
 MOST_FIGURES = 1000
 FIELD_GROUPS = "core,basic,time,metadata,model,usage,trace_context"
-OUR_METADATA = "tenant_id,kluisz_project_id,kluisz_flow_id"
 PAGE_SIZE = 1000
+A_MOMENT = timedelta(seconds=1)
 V1, V2 = "v1", "v2"
 
 
@@ -73,9 +74,10 @@ class LangfuseClientService:
         api: str = "",
         budget: RequestBudget | None = None,
         sleep: Callable[[float], object] | None = None,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self._http = LangfuseHttp(
-            host, public_key, secret_key, budget or RequestBudget(public_key), sleep
+            host, public_key, secret_key, budget or RequestBudget(public_key), sleep, attempts
         )
         self.host, self.api = self._http.host, api
         # Decoding is the interpreter's work: threads that compete for it make all others wait, the
@@ -107,12 +109,33 @@ class LangfuseClientService:
 
     def projects(self) -> list[LangfuseProject]:
         """The projects that the keys are for; in practice one."""
-        body = self._http.get_json("/api/public/projects")
-        if not isinstance(body, dict) or not isinstance(body.get("data"), list):
+        body = self._http.get_json(PROJECTS)
+        try:
+            return [LangfuseProject(str(one["id"]), str(one["name"])) for one in body["data"]]
+        except (TypeError, KeyError) as error:
             raise NotLangfuse(
                 f"{self.host} answers, but not as Langfuse does. Check the host's address."
+            ) from error
+
+    def project(self) -> LangfuseProject:
+        """The project that the keys are for.
+
+        Raises NotLangfuse where the server doesn't say it, WrongKey where it isn't one.
+        """
+        try:
+            projects = self.projects()
+        except NotFound as error:
+            raise NotLangfuse(
+                f"{self.host} does not say which project its keys are for (404 for {PROJECTS}), so"
+                " nothing is read: the same usage could be billed twice. Every Langfuse since 2.0"
+                " says it; check the host's address and what stands before it."
+            ) from error
+        if len(projects) != 1:
+            raise WrongKey(
+                f"The keys are for {len(projects)} projects of {self.host}. Enter the keys of one"
+                " project (its settings, API keys)."
             )
-        return [LangfuseProject(str(one["id"]), str(one["name"])) for one in body["data"]]
+        return projects[0]
 
     def find_api(self) -> str:
         """How the server is read; asks it once."""
@@ -133,8 +156,11 @@ class LangfuseClientService:
             return self.api
 
     def _has(self, path: str, kind: Kind) -> bool:
+        # Of a moment only: over all of a project's history the store may run out of time.
+        now = datetime.now(UTC)
+        asked = {"limit": 1, "fromStartTime": iso(now), "toStartTime": iso(now + A_MOMENT)}
         try:
-            self._http.get(path, {"limit": 1}, kind)
+            self._http.get(path, asked, kind)
         except NotFound:
             return False
         return True
@@ -163,7 +189,6 @@ class LangfuseClientService:
     def _v2_pages(self, start: datetime, end: datetime) -> Iterator[Page]:
         query = {
             "fields": FIELD_GROUPS,
-            "expandMetadata": OUR_METADATA,
             "limit": PAGE_SIZE,
             "fromStartTime": iso(start),
             "toStartTime": iso(end),

@@ -21,6 +21,10 @@ class ServerTrouble(LangfuseError):
     """Langfuse answered with an error of its own, again and again."""
 
 
+class TooMuchAtOnce(ServerTrouble):
+    """Langfuse's store ran out of time or memory over one request: ask for less at once."""
+
+
 class RequestRefused(LangfuseError):
     """Langfuse did not accept the request."""
 

@@ -3,6 +3,7 @@ everything that can go wrong.
 """
 
 import logging
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from threading import Event
@@ -27,6 +28,7 @@ from usage.langfuse.errors import (
     NotLangfuse,
     RequestRefused,
     ServerTrouble,
+    TooMuchAtOnce,
     Unreachable,
     WrongKey,
 )
@@ -41,6 +43,12 @@ ATTEMPTS = 5
 LONGEST_WAIT_SECONDS = 15 * 60
 TOO_MANY = 429
 TROUBLE = frozenset({500, 502, 503, 504, 524})
+UNPROCESSABLE = 422
+# How a Langfuse 4 says with 422 that its store gave up; any other 422 is about the request itself.
+STORE_GAVE_UP = re.compile(
+    rb"timed? ?out|memory limit|resource limit|too long|narrow your request|shorter date range",
+    re.IGNORECASE,
+)
 # The host isn't there at all; any other break of the transport may be the server's doing.
 NO_CONNECTION = (
     urllib3.exceptions.NewConnectionError,
@@ -68,6 +76,7 @@ class LangfuseHttp:
         secret_key: str,
         budget: RequestBudget,
         sleep: Callable[[float], object] | None = None,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self.host = host.rstrip("/")
         self._http = _pool(self.host)
@@ -75,7 +84,7 @@ class LangfuseHttp:
             "Authorization": f"Basic {b64encode(f'{public_key}:{secret_key}'.encode()).decode()}",
             "Accept-Encoding": "gzip",
         }
-        self._budget = budget
+        self._budget, self._attempts = budget, attempts
         self._interrupted = Event()
         self._wait = sleep or self._interrupted.wait
 
@@ -94,7 +103,8 @@ class LangfuseHttp:
 
         Waits as the server or the budget asks, and tries again, with backoff and jitter, after what
         may be better the next time. Raises a LangfuseError: WrongKey, NotFound (404), NotLangfuse,
-        RequestRefused, BudgetSpent, Unreachable, or ServerTrouble once the retries are used up.
+        RequestRefused, BudgetSpent, Unreachable, TooMuchAtOnce, or ServerTrouble once the retries
+        are used up.
         """
         return self._patiently(lambda: self._answer(path, query or {}, kind).data)
 
@@ -120,7 +130,7 @@ class LangfuseHttp:
     def _patiently(self, fetch: Callable[[], T]) -> T:
         retrying = Retrying(
             retry=retry_if_exception_type(Retryable),
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=stop_after_attempt(self._attempts),
             wait=wait_random_exponential(multiplier=0.5, max=30),
             sleep=self._sleep,
             before_sleep=lambda state: logger.warning(
@@ -135,7 +145,8 @@ class LangfuseHttp:
             raise Unreachable(
                 f"{failure}. Check the host's address and that it can be reached from here."
             ) from failure
-        raise ServerTrouble(f"{failure}, {ATTEMPTS} times. Try again later.") from failure
+        times = f", {self._attempts} times" if self._attempts > 1 else ""
+        raise ServerTrouble(f"{failure}{times}. Try again later.") from failure
 
     def _answer(self, path: str, query: Mapping[str, Any], kind: Kind) -> urllib3.BaseHTTPResponse:
         """The server's answer with status 200, after waiting as often and as long as it asks to."""
@@ -204,9 +215,18 @@ class LangfuseHttp:
             return NotLangfuse(
                 f"{self.host} answered {status} for {path}. Check the host's address."
             )
-        return RequestRefused(
-            f"{self.host} refused {path} ({status}): {answer.data[:300].decode(errors='replace')}"
-        )
+        if status == UNPROCESSABLE and STORE_GAVE_UP.search(answer.data):
+            # The same request would take as long again, so it isn't repeated.
+            return TooMuchAtOnce(
+                f"{self.host} ran out of time or memory over {path} (422): {_said(answer)}."
+                " Try again later, with a shorter period, or give Langfuse's store more room."
+            )
+        return RequestRefused(f"{self.host} refused {path} ({status}): {_said(answer)}")
+
+
+def _said(answer: urllib3.BaseHTTPResponse) -> str:
+    """The beginning of the body."""
+    return answer.data[:300].decode(errors="replace")
 
 
 def _pool(host: str) -> urllib3.PoolManager:

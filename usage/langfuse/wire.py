@@ -18,6 +18,8 @@ from kluisz_analytics.fields import USD_PLACES, round_half_up
 from usage.identifiers import canonical_id
 
 TEXT_LENGTH = 200
+# So much of a metadata value does Langfuse give.
+METADATA_LENGTH = 200
 ROW_EXCERPT_LENGTH = 100_000
 # Beyond these a row is a mistake, and sums of such rows would overflow: no call uses a thousand
 # million tokens or costs 10,000 dollars.
@@ -372,7 +374,7 @@ def _said(tenant: Any, user: str | None, project: Any, flow: Any, name: str | No
     """The steps of a trace say the same of it, and so do most runs of a flow by a user."""
     return SaidOfTrace(
         _metadata_id(tenant),
-        canonical_id(_text(user)),
+        _unquoted_id(user or ""),
         _metadata_id(project),
         _metadata_id(flow),
         _text(name),
@@ -387,10 +389,13 @@ def _metadata_id(value: Any) -> str:
 
 
 def _unquoted_id(value: str) -> str:
-    """A server that doesn't read metadata hands on JSON-encoded strings: their quotes go."""
-    if len(value) >= 2 and value[0] == value[-1] == '"':
+    """An id without the quotes of JSON, which come where the server hands on a JSON-encoded string
+    as it is; also where it has cut off the closing one with the rest of a long value.
+    """
+    if len(value) >= 2 and value[0] == '"':
+        is_cut_off = value[-1] != '"' and len(value) >= METADATA_LENGTH
         with contextlib.suppress(msgspec.DecodeError):
-            value = msgspec.json.decode(value, type=str)
+            value = msgspec.json.decode(value + '"' if is_cut_off else value, type=str)
     return canonical_id(_cut(value))
 
 

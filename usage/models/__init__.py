@@ -1,6 +1,12 @@
 """Facts (what happened), rollups (sums of facts) and the state of the sync."""
 
-from usage.models.connections import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
+from usage.models.connections import (
+    ConnectionTenant,
+    LangfuseConnection,
+    SyncDrift,
+    SyncRun,
+    SyncWindow,
+)
 from usage.models.facts import Observation, ReceivedTrace, RejectedObservation, Trace, TraceVoid
 from usage.models.repricing import Repricing
 from usage.models.rollups import (
@@ -16,6 +22,7 @@ from usage.models.rollups import (
 )
 
 __all__ = [
+    "ConnectionTenant",
     "FlowEstimate",
     "FlowUsage",
     "LangfuseConnection",

@@ -2,6 +2,7 @@
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 from kluisz_analytics.secrets import decrypt, encrypt
 from kluisz_analytics.tenants.models import Tenant
@@ -54,12 +55,41 @@ class LangfuseConnection(models.Model):
         editable=False,
         help_text="Found out at the first sync.",
     )
+    project_id = models.CharField(
+        max_length=200,
+        blank=True,
+        editable=False,
+        help_text="The project that it reads, as Langfuse names it. Once known, it never changes.",
+    )
+    server = models.SlugField(
+        max_length=100,
+        blank=True,
+        help_text=(
+            "Only for a project whose id another server's project has, too"
+            " (LANGFUSE_INIT_PROJECT_ID): any name for this server."
+        ),
+    )
     is_enabled = models.BooleanField(default=True)
+    complete_through = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="Up to when all of it had been read when its last run began. Never goes back.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         db_table = "langfuse_connection"
         ordering = ["name"]
+        constraints = [
+            # Two would bill the same usage twice. Ids are unique over all servers, unless chosen by
+            # hand; a server can have several addresses.
+            models.UniqueConstraint(
+                fields=["server", "project_id"],
+                condition=~Q(project_id=""),
+                name="one_connection_a_project",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -75,6 +105,25 @@ class LangfuseConnection(models.Model):
     @secret_key.setter
     def secret_key(self, value: str) -> None:
         self.encrypted_secret_key = encrypt(value)
+
+
+class ConnectionTenant(models.Model):
+    """A tenant of which something was read by a connection: how far that is read, concerns it."""
+
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        db_table = "langfuse_connection_tenant"
+        ordering = ["connection", "tenant"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["connection", "tenant"], name="one_row_a_connection_and_tenant"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant}, by {self.connection}"
 
 
 class SyncWindow(models.Model):
@@ -118,6 +167,14 @@ class SyncWindow(models.Model):
                 condition=Q(end__gt=F("start")), name="window_ends_after_it_starts"
             ),
         ]
+        indexes = [
+            # Each answer asks for the first of these; there are hardly any.
+            models.Index(
+                fields=["connection", "start"],
+                condition=Q(complete_through__isnull=True) | Q(complete_through__lt=F("end")),
+                name="window_not_wholly_read",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.connection} {self.start:%Y-%m-%d %H:00}"
@@ -133,18 +190,26 @@ class SyncRun(models.Model):
     class Outcome(models.TextChoices):
         RUNNING = "running", "Running"
         COMPLETE = "complete", "Complete"
+        SHARED = "shared", "Shared: other workers read a part"
         FAILED = "failed", "Failed"
+        INTERRUPTED = "interrupted", "Interrupted"
 
     connection = models.ForeignKey(
         LangfuseConnection, on_delete=models.CASCADE, related_name="runs"
     )
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True, blank=True)
-    outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.RUNNING)
+    last_seen_at = models.DateTimeField(
+        default=timezone.now, help_text="When its worker last gave a sign of life."
+    )
+    outcome = models.CharField(max_length=12, choices=Outcome.choices, default=Outcome.RUNNING)
     kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.SYNC)
     windows = models.PositiveIntegerField(default=0)
     windows_drifted = models.PositiveIntegerField(
         default=0, help_text="Hours that had changed in Langfuse since they were read."
+    )
+    windows_elsewhere = models.PositiveIntegerField(
+        default=0, help_text="Hours that were due and that other workers read."
     )
     observations_read = models.PositiveBigIntegerField(default=0)
     observations_stored = models.PositiveBigIntegerField(default=0)
@@ -160,6 +225,11 @@ class SyncRun(models.Model):
         db_table = "sync_run"
         ordering = ["-started_at"]
         get_latest_by = "started_at"
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(outcome="failed") | ~Q(error=""), name="a_failed_run_says_why"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.connection} {self.started_at:%Y-%m-%d %H:%M}"

@@ -46,6 +46,20 @@ TOGETHER = 250
 ByTrace = Mapping[str, Sequence[ReceivedObservation]]
 
 
+@dataclass(frozen=True, slots=True)
+class OutdatedStep:
+    """A step of which a version came that is older than the stored one: when the stored one starts,
+    and what came.
+    """
+
+    stored_start: datetime
+    came: ReceivedObservation
+
+
+Outdated = Mapping[tuple[str, str], OutdatedStep]
+"""Steps by their trace's key and their id."""
+
+
 @dataclass(slots=True)
 class Applied:
     """What a batch changed."""
@@ -59,6 +73,7 @@ class Applied:
     microcredits: int = 0
     stored_by_hour: Counter[datetime] = field(default_factory=Counter)
     gone_by_hour: Counter[datetime] = field(default_factory=Counter)
+    outdated: Outdated = field(default_factory=dict)
 
     def __iadd__(self, other: "Applied") -> "Applied":
         self.observations_stored += other.observations_stored
@@ -70,7 +85,19 @@ class Applied:
         self.microcredits += other.microcredits
         self.stored_by_hour += other.stored_by_hour
         self.gone_by_hour += other.gone_by_hour
+        self.outdated = newest_of(self.outdated, other.outdated)
         return self
+
+
+def newest_of(some: Outdated, others: Outdated) -> Outdated:
+    """The steps of both; of each the newest version that came."""
+    if not some or not others:
+        return some or others
+    newest = dict(some)
+    for key, one in others.items():
+        if key not in newest or is_newer(one.came, newest[key].came):
+            newest[key] = one
+    return newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +264,7 @@ def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembl
         assembler, batch.new = current, None
     stored = store.stored_traces(batch.by_trace) if batch.by_trace else set()
     before = store.load_received(stored) if stored else {}
-    news = {key: fresh for key in stored if (fresh := _news(batch.by_trace[key], before[key]))}
+    news, outdated = _news({key: batch.by_trace[key] for key in stored}, before)
     if batch.new is None:
         new = NewTraces.of(
             assembler, {key: steps for key, steps in batch.by_trace.items() if key not in stored}
@@ -246,6 +273,7 @@ def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembl
         new, batch.new = batch.new, None
         new.leave_out(stored)
     applied = _change_traces(assembler, news.keys(), news, new)
+    applied.outdated = outdated
     applied.observations_stored = sum(map(len, news.values())) + sum(
         fact.observations for fact in new.facts.values()
     )
@@ -260,17 +288,36 @@ def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembl
     return applied
 
 
-def _news(
-    observations: Sequence[ReceivedObservation], stored: Received
-) -> list[ReceivedObservation]:
-    """Those that are not stored yet, are newer than what is, or had been gone."""
-    return [
-        one
-        for one in observations
-        if (known := stored.observations.get(one.step.observation_id)) is None
-        or is_newer(one, known)
-        or one.step.observation_id in stored.gone
-    ]
+def _news(by_trace: ByTrace, stored: Mapping[str, Received]) -> tuple[ByTrace, Outdated]:
+    """What is not stored yet, is newer than what is, or had been gone; and what is older."""
+    news: dict[str, list[ReceivedObservation]] = {}
+    outdated: dict[tuple[str, str], OutdatedStep] = {}
+    for key, observations in by_trace.items():
+        known_of, gone = stored[key].observations, stored[key].gone
+        for one in observations:
+            step_id = one.step.observation_id
+            known = known_of.get(step_id)
+            if known is None or step_id in gone or is_newer(one, known):
+                news.setdefault(key, []).append(one)
+            elif one != known:
+                outdated[key, step_id] = OutdatedStep(known.step.start_time, one)
+    return news, outdated
+
+
+def give_way(assembler: Assembler, shown: ByTrace) -> Applied:
+    """Store what Langfuse shows in place of newer versions of the same steps that it shows no more.
+    Call it in a transaction.
+    """
+    if not shown:
+        return Applied()
+    applied = _change_traces(
+        up_to_date(assembler), shown.keys(), shown, NewTraces(), is_all_that_is_shown=True
+    )
+    applied.observations_stored = sum(map(len, shown.values()))
+    applied.stored_by_hour.update(
+        hour_of(one.step.start_time) for steps in shown.values() for one in steps
+    )
+    return applied
 
 
 def reassemble(assembler: Assembler, keys: Collection[str], adjustment: str = "") -> Applied:
@@ -307,9 +354,12 @@ def _change_traces(
     news: ByTrace,
     new: NewTraces,
     adjustment: str = "",
+    is_all_that_is_shown: bool = False,
 ) -> Applied:
     """Write new traces, and stored ones as they are with their news; then what follows from
     both.
+
+    News that are all that is shown of their steps replace newer versions, too.
     """
     change, changed_traces, changed_received, step_rows = new.change, [], [], []
     cost_picousd = microcredits = 0
@@ -317,7 +367,7 @@ def _change_traces(
     for old_trace, received in locked_traces(stored_keys):
         change.take_away(old_trace)
         if old_trace.id in news:
-            _merge(received, news[old_trace.id])
+            _merge(received, news[old_trace.id], is_all_that_is_shown)
         trace, billed, steps = assembler.trace_of(
             old_trace.id, [*received.observations.values()], old_trace, len(received.gone)
         )
@@ -335,6 +385,10 @@ def _change_traces(
     store.write_received(new.received_rows.values(), changed_received)
     store.write_steps(
         chain(step_rows, *new.step_rows.values()), instead_of=[trace.id for trace in decided]
+    )
+    store.remember_tenants(
+        assembler.connection_id,
+        {one.tenant_id for one in (*new.facts.values(), *decided) if one.tenant_id is not None},
     )
     posted = apply_change(change, adjustment)
     holds.charged(
@@ -361,11 +415,17 @@ def locked_traces(keys: Collection[str]) -> list[tuple[TraceFact, Received]]:
     return [(trace, received[key]) for key, trace in traces.items()]
 
 
-def _merge(received: Received, news: Iterable[ReceivedObservation]) -> None:
-    """Put the news where they still are, now that what is stored is locked."""
+def _merge(
+    received: Received, news: Iterable[ReceivedObservation], is_all_that_is_shown: bool
+) -> None:
+    """Put the news where they still are, now that what is stored is locked.
+
+    What is gone gives way to whatever comes.
+    """
     for one in news:
         step_id = one.step.observation_id
         known = received.observations.get(step_id)
-        if known is None or is_newer(one, known):
+        gives_way = is_all_that_is_shown or step_id in received.gone
+        if known is None or gives_way or is_newer(one, known):
             received.observations[step_id] = one
         received.gone.pop(step_id, None)

@@ -4,6 +4,10 @@ find.
 It stays billed and is marked (domain.md; an operator can void its trace). While hours are read that
 had been read before, all that comes is remembered in a temporary table; when such an hour has been
 read, what is stored of it and didn't come is gone.
+
+Of a step that was sent again, Langfuse shows all versions until it merges them. Where the stored
+version didn't come, and another one did, that one is what a merge has left: the stored one gives
+way to it.
 """
 
 from collections import Counter
@@ -22,7 +26,7 @@ from usage.models import LangfuseConnection, ReceivedTrace, SyncWindow, Trace
 from usage.periods import hour_of
 from usage.received import packed_gone
 from usage.sync import store
-from usage.sync.apply import locked_traces
+from usage.sync.apply import Outdated, locked_traces
 from usage.sync.identity import trace_key
 
 
@@ -40,7 +44,7 @@ def forget_seen() -> None:
     with database.cursor() as cursor:
         cursor.execute(
             f"CREATE TEMPORARY TABLE IF NOT EXISTS sync_seen (trace_id {key}, observation_id"
-            " varchar(200), is_stored bool)"
+            " varchar(200), is_stored bool, is_outdated bool)"
         )
         # A temporary table has no statistics; with the index, looking something up is quick
         # whatever the database believes.
@@ -49,62 +53,87 @@ def forget_seen() -> None:
 
 
 def remember_seen(
-    connection: LangfuseConnection, seen: Seen, not_stored: Collection[datetime]
+    connection: LangfuseConnection,
+    seen: Seen,
+    not_stored: Collection[datetime],
+    outdated: Outdated,
 ) -> None:
     """Keep what came, all of which is stored but what was rejected and what starts in the hours
-    ``not_stored``.
+    ``not_stored``; of steps that are ``outdated``, no version that came is the one that is stored.
     """
     if not seen.observations and not seen.rejected:
         return
     observations = (
         (
-            trace_key(connection.pk, one.trace_id),
+            key := trace_key(connection.pk, one.trace_id),
             one.step.observation_id,
             not not_stored or hour_of(one.step.start_time) not in not_stored,
+            bool(outdated) and (key, one.step.observation_id) in outdated,
         )
         for one in seen.observations
     )
     rejected = (
-        (trace_key(connection.pk, row.trace_id), row.observation_id, False) for row in seen.rejected
+        (trace_key(connection.pk, row.trace_id), row.observation_id, False, False)
+        for row in seen.rejected
     )
     with database.cursor() as cursor:
         insert_rows(
             cursor,
             "sync_seen",
-            ["trace_id", "observation_id", "is_stored"],
+            ["trace_id", "observation_id", "is_stored", "is_outdated"],
             chain(observations, rejected),
         )
 
 
-def mark_gone(connection: LangfuseConnection, windows: Sequence[SyncWindow]) -> Counter[datetime]:
-    """Mark what is stored of the windows and has not been seen; how many by hour.
+@dataclass(slots=True)
+class Missed:
+    """What is stored of hours that were read again and didn't come: how many steps by hour, and by
+    trace the versions that came in place of others.
+    """
+
+    gone_by_hour: Counter[datetime] = field(default_factory=Counter)
+    shown_instead: dict[str, list[ReceivedObservation]] = field(default_factory=dict)
+
+
+def mark_gone(
+    connection: LangfuseConnection, windows: Sequence[SyncWindow], outdated: Outdated
+) -> Missed:
+    """Mark the steps that are stored of the windows and have not been seen, and find those of which
+    only ``outdated`` versions have.
 
     Call it in the transaction in which the windows are done: all that Langfuse has of them has been
     seen by then.
     """
-    counts: Counter[datetime] = Counter()
+    missed = Missed()
     spans = _spans(windows)
     if not spans:
-        return counts
+        return missed
     with database.cursor() as cursor:
         candidates = {
             key for start, end in spans for key in _with_unseen(cursor, connection, start, end)
         }
-        seen = _seen_of(cursor, candidates) if candidates else set()
+        candidates |= {
+            key for (key, _), step in outdated.items() if _is_within(step.stored_start, spans)
+        }
+        seen = _seen_of(cursor, candidates) if candidates else {}
     now = timezone.now()
     changed: list[store.Row] = []
     for trace, received in locked_traces(candidates):
         for step_id, one in received.observations.items():
             start_time = one.step.start_time
-            is_read = any(start <= start_time < end for start, end in spans)
-            if is_read and step_id not in received.gone and (trace.id, step_id) not in seen:
+            if not _is_within(start_time, spans) or step_id in received.gone:
+                continue
+            was_the_stored_one_seen = seen.get((trace.id, step_id))
+            if was_the_stored_one_seen is None:
                 received.gone[step_id] = now
-                counts[hour_of(start_time)] += 1
+                missed.gone_by_hour[hour_of(start_time)] += 1
+            elif not was_the_stored_one_seen and (instead := outdated.get((trace.id, step_id))):
+                missed.shown_instead.setdefault(trace.id, []).append(instead.came)
         if len(received.gone) > trace.gone_observations:
             changed.append((trace.id, packed_gone(received.gone), len(received.gone)))
     if changed:
         _write(changed)
-    return counts
+    return missed
 
 
 def _spans(windows: Sequence[SyncWindow]) -> list[tuple[datetime, datetime]]:
@@ -116,6 +145,10 @@ def _spans(windows: Sequence[SyncWindow]) -> list[tuple[datetime, datetime]]:
         else:
             spans.append((window.start, window.end))
     return spans
+
+
+def _is_within(moment: datetime, spans: Sequence[tuple[datetime, datetime]]) -> bool:
+    return any(start <= moment < end for start, end in spans)
 
 
 # What of a trace lies in other hours may not have been seen yet, so this finds more than is gone.
@@ -142,13 +175,17 @@ def _with_unseen(
     return [_hex(key) for (key,) in cursor.fetchall()]
 
 
-def _seen_of(cursor: CursorWrapper, keys: Collection[str]) -> set[tuple[str, str]]:
-    """What has been seen of these traces."""
+def _seen_of(cursor: CursorWrapper, keys: Collection[str]) -> dict[tuple[str, str], bool]:
+    """What has been seen of these traces: by the ids of trace and step, whether the version that is
+    stored was among what came of it.
+    """
     condition = among("trace_id", keys)
     cursor.execute(
-        f"SELECT trace_id, observation_id FROM sync_seen WHERE {condition.sql}", condition.params
+        "SELECT trace_id, observation_id, MIN(CASE WHEN is_outdated THEN 1 ELSE 0 END)"
+        f" FROM sync_seen WHERE {condition.sql} GROUP BY trace_id, observation_id",
+        condition.params,
     )
-    return {(_hex(key), step_id) for key, step_id in cursor.fetchall()}
+    return {(_hex(key), step_id): not outdated for key, step_id, outdated in cursor.fetchall()}
 
 
 def _write(changed: Sequence[store.Row]) -> None:

@@ -15,12 +15,14 @@ day is read again when that number is another than what was read.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
+from typing import Literal
 
 from django.conf import settings
 from django.utils import timezone
 
-from usage.connections import client_for, remember_api
+from usage.connections import claim_project, client_for, remember_api
 from usage.langfuse.client import MOST_FIGURES, V2, Figures, LangfuseClientService
+from usage.langfuse.errors import ServerTrouble
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.periods import DAY, hour_of
 from usage.sync import windows
@@ -48,10 +50,12 @@ def reconcile_connection(
         min(end, hour_of(now)) if end else hour_of(now),
     )
     with (
-        recorded_run(connection, SyncRun.Kind.RECONCILIATION) as result,
+        recorded_run(connection, SyncRun.Kind.RECONCILIATION) as (result, sign_of_life),
         client_for(connection) as client,
     ):
+        claim_project(connection, client)
         remember_api(connection, client.find_api())
+        windows.keep_complete_through(connection)
         result.add(retry_rejected(connection))
         windows.open_windows(connection, span)
         find = _drifted if client.api == V2 else _miscounted
@@ -68,7 +72,7 @@ def reconcile_connection(
             ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"],
             batch_size=500,
         )
-        read_due(connection, client, changed[::-1], now, result, progress)
+        read_due(connection, client, changed[::-1], now, result, progress, sign_of_life)
         result.record_drifts(drifts)
     return result
 
@@ -122,19 +126,35 @@ def _drifted(
     days = [day for day in sorted(by_day) if _is_unknown(by_day[day])]
     known = [day for day in sorted(by_day) if not _is_unknown(by_day[day])]
     for some in _neighbours(known, MOST_FIGURES):
-        figures = client.figures(some[0], some[-1] + DAY, "day")
+        figures = _figures(client, some, "day")
         days += [
             day.date()
             for day in some
             if _summed(by_day[day.date()]).differ(figures.get(day, NOTHING))
         ]
     for some in _neighbours(sorted(days), DAYS_OF_HOURS):
-        figures = client.figures(some[0], some[-1] + DAY, "hour")
+        figures = _figures(client, some, "hour")
         for day in some:
             for window in by_day[day.date()]:
                 now_said = figures.get(window.start, NOTHING)
                 if window.langfuse_count is None or _said_of(window).differ(now_said):
                     yield window, now_said
+
+
+def _figures(
+    client: LangfuseClientService, days: list[datetime], granularity: Literal["hour", "day"]
+) -> dict[datetime, Figures]:
+    """What Langfuse says of these days, in one request; in two of half as many where its store
+    gives up.
+    """
+    try:
+        return client.figures(days[0], days[-1] + DAY, granularity)
+    except ServerTrouble:
+        if len(days) == 1:
+            raise
+    middle = len(days) // 2
+    newer = _figures(client, days[middle:], granularity)
+    return _figures(client, days[:middle], granularity) | newer
 
 
 def _is_unknown(of_a_day: Iterable[SyncWindow]) -> bool:

@@ -3,15 +3,17 @@
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db.models import F
 from django.utils import timezone
 
-from usage.connections import client_for, remember_api
+from usage.connections import claim_project, client_for, remember_api
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.errors import LangfuseError, NotFound
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
@@ -28,6 +30,12 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, int], None]
 """Called with the windows done, the windows due and the observations read so far."""
+SignOfLife = Callable[[], None]
+Outcome = SyncRun.Outcome
+NO_SIGN_OF_LIFE = (
+    "Its worker gave no more sign of life: it was killed, or its machine went down. What it had"
+    " stored is whole; the next run reads the rest."
+)
 
 
 def no_progress(done: int, due: int, read: int) -> None:
@@ -49,55 +57,115 @@ def sync_connection(
     now = timezone.now()
     span = Span.around(start or now - timedelta(days=settings.SYNC_BACKFILL_DAYS), end or now)
     again_from = span.start if start or end else now - timedelta(hours=settings.SYNC_OVERLAP_HOURS)
-    with recorded_run(connection, SyncRun.Kind.SYNC) as result, client_for(connection) as client:
+    with (
+        recorded_run(connection, SyncRun.Kind.SYNC) as (result, sign_of_life),
+        client_for(connection) as client,
+    ):
+        claim_project(connection, client)
+        windows.keep_complete_through(connection)
         windows.open_windows(connection, span)
         due = windows.due(connection, span, again_from)
         with DaysBeside(connection, (window.start for window in due)) as beside:
-            read_due(connection, client, due, now, result, progress, beside.read)
+            read_due(connection, client, due, now, result, progress, sign_of_life, beside.read)
         remember_api(connection, client.api)
         build_rollups(built=beside.built)
     return result
 
 
 @contextmanager
-def recorded_run(connection: LangfuseConnection, kind: SyncRun.Kind) -> Iterator[SyncResult]:
-    """A run that operators see, whatever becomes of it.
+def recorded_run(
+    connection: LangfuseConnection, kind: SyncRun.Kind
+) -> Iterator[tuple[SyncResult, SignOfLife]]:
+    """A run that operators see, whatever becomes of it; call the second now and then while it goes
+    on.
 
-    A failure of Langfuse ends up in the result, any other goes on up.
+    A failure of Langfuse ends up in the result, any other goes on up. Runs whose workers were
+    killed are closed first.
     """
-    run = SyncRun.objects.create(connection=connection, kind=kind, started_at=timezone.now())
-    result = SyncResult(connection.name)
+    now = timezone.now()
+    close_interrupted(now)
+    run = SyncRun.objects.create(connection=connection, kind=kind, started_at=now, last_seen_at=now)
+    result, is_interrupted = SyncResult(connection.name), False
     try:
-        yield result
+        yield result, _signs_of_life(run)
     except LangfuseError as error:
         if isinstance(error, NotFound):
             remember_api(connection, "")
-        result.error = str(error)
+        result.error = _in_words(error)
         logger.error("The %s of connection %s failed: %s", kind.value, connection.name, error)
     except BaseException as error:
-        result.error = f"{type(error).__name__}: {error}"
+        result.error, is_interrupted = _in_words(error), not isinstance(error, Exception)
         raise
     finally:
         result.complete_through = windows.complete_through(connection)
-        _finish(run, result)
+        _finish(run, result, is_interrupted)
 
 
-def _finish(run: SyncRun, result: SyncResult) -> None:
+def _in_words(error: BaseException) -> str:
+    kind, words = type(error).__name__, str(error)
+    if isinstance(error, LangfuseError) and words:
+        return words
+    return f"{kind}: {words}" if words else kind
+
+
+def _finish(run: SyncRun, result: SyncResult, is_interrupted: bool) -> None:
     for name in COUNTS:
-        if name != "windows_elsewhere":
-            setattr(run, name, getattr(result, name))
+        setattr(run, name, getattr(result, name))
     run.error = result.error
-    run.outcome = SyncRun.Outcome.COMPLETE if result.is_complete else SyncRun.Outcome.FAILED
-    run.finished_at = timezone.now()
+    run.outcome = Outcome.INTERRUPTED if is_interrupted else _outcome(result)
+    run.finished_at = run.last_seen_at = timezone.now()
     run.save()
     for drift in result.drifts:
         drift.run = run
     SyncDrift.objects.bulk_create(result.drifts)
 
 
-def _last_complete(connection: LangfuseConnection) -> datetime | None:
-    """When the last run that did everything began."""
-    complete = SyncRun.objects.filter(connection=connection, outcome=SyncRun.Outcome.COMPLETE)
+def _outcome(result: SyncResult) -> Outcome:
+    if result.error:
+        return Outcome.FAILED
+    return Outcome.SHARED if result.windows_elsewhere else Outcome.COMPLETE
+
+
+def _signs_of_life(run: SyncRun) -> SignOfLife:
+    """Says that the run goes on; as often as it is called, it writes a few times a lease."""
+    written_at = time.monotonic()
+
+    def give() -> None:
+        nonlocal written_at
+        if time.monotonic() - written_at > settings.SYNC_LEASE_SECONDS / 3:
+            SyncRun.objects.filter(pk=run.pk).update(last_seen_at=timezone.now())
+            written_at = time.monotonic()
+
+    return give
+
+
+def close_interrupted(now: datetime) -> int:
+    """Close the runs that have given no sign of life for as long as a lease lasts: their workers
+    were killed. Returns how many.
+
+    One that goes on all the same, only slowly, says in the end itself what became of it.
+    """
+    silent = SyncRun.objects.filter(outcome=Outcome.RUNNING, last_seen_at__lt=_silent_since(now))
+    return silent.update(
+        outcome=Outcome.INTERRUPTED, finished_at=F("last_seen_at"), error=NO_SIGN_OF_LIFE
+    )
+
+
+def outcome_at(run: SyncRun, now: datetime) -> str:
+    """The run's outcome, as the next run would find it."""
+    is_silent = run.outcome == Outcome.RUNNING and run.last_seen_at < _silent_since(now)
+    return Outcome.INTERRUPTED.value if is_silent else run.outcome
+
+
+def _silent_since(now: datetime) -> datetime:
+    return now - windows.lease_time()
+
+
+def _last_whole_run(connection: LangfuseConnection) -> datetime | None:
+    """When the last run began that went to its end."""
+    complete = SyncRun.objects.filter(
+        connection=connection, outcome__in=(Outcome.COMPLETE, Outcome.SHARED)
+    )
     return complete.order_by("-started_at").values_list("started_at", flat=True).first()
 
 
@@ -108,13 +176,19 @@ def read_due(
     found_due_at: datetime,
     result: SyncResult,
     progress: Progress = no_progress,
+    sign_of_life: SignOfLife = lambda: None,
     on_read: HoursRead = lambda hours: None,
 ) -> None:
     """Read the windows, newest first, after attributing what has found its owner and pricing what
     has found a price. Adds to ``result``.
     """
     result.add(attribute_known(connection))
-    result.add(price_waiting_since(connection, _last_complete(connection)))
+    result.add(price_waiting_since(connection, _last_whole_run(connection)))
     worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     walk = Walk(connection, client, due, worker, result, on_read, found_due_at)
-    walk.read(lambda: progress(result.windows, len(due), result.observations_read))
+
+    def report() -> None:
+        sign_of_life()
+        progress(result.windows, len(due), result.observations_read)
+
+    walk.read(report)

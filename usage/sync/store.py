@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 from django.db import connection as database
@@ -20,6 +21,7 @@ from pricing.units import TokenCounts
 from usage.identifiers import parse_uuid
 from usage.langfuse.wire import RejectedRow, SaidOfTrace
 from usage.models import (
+    ConnectionTenant,
     LangfuseConnection,
     Observation,
     ReceivedTrace,
@@ -279,6 +281,17 @@ def load_repriced() -> list[Repriced]:
         .values_list("start", "end", "as_of", "tenant_id")
     )
     return [Repriced(*row) for row in rows]
+
+
+def remember_tenants(connection_id: int, tenant_ids: Collection[UUID]) -> None:
+    """Keep that something of these tenants was read by the connection."""
+    ConnectionTenant.objects.bulk_create(
+        [
+            ConnectionTenant(connection_id=connection_id, tenant_id=one)
+            for one in sorted(tenant_ids)
+        ],
+        ignore_conflicts=True,
+    )
 
 
 def known_ids(model: type[Tenant] | type[User], references: Collection[str]) -> list[str]:

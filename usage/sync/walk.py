@@ -27,7 +27,17 @@ from usage.langfuse.wire import Page, ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection, SyncWindow
 from usage.periods import HOUR, hour_of
 from usage.sync import gone, windows
-from usage.sync.apply import Applied, Assembler, Batch, apply_batch, committed, load_assembler
+from usage.sync.apply import (
+    Applied,
+    Assembler,
+    Batch,
+    Outdated,
+    apply_batch,
+    committed,
+    give_way,
+    load_assembler,
+    newest_of,
+)
 from usage.sync.gone import Seen
 from usage.sync.reader import Reader, Stretch
 from usage.sync.result import SyncResult
@@ -110,6 +120,7 @@ class Walk:
         self._lost: set[datetime] = set()
         self._read_at: dict[int, datetime] = {}
         self._counts: Counter[datetime] = Counter()
+        self._outdated: Outdated = {}
         self._pile = Pile()
         self._work: deque[Work] = deque()
         self._batches = 0
@@ -136,6 +147,7 @@ class Walk:
                         report()
                     elif not reader.is_ahead():
                         self._apply(0)
+                        report()
                 self._pass_on(reader, preparer)
                 self._apply(0)
                 report()
@@ -282,17 +294,22 @@ class Walk:
             applied = apply_batch(
                 self._connection, batch.without(lost) if lost else batch, self._assembler
             )
-            gone.remember_seen(self._connection, work.seen, lost)
-            applied.gone_by_hour = gone.mark_gone(
-                self._connection, [window for window in finished if windows.is_known(window)]
+            gone.remember_seen(self._connection, work.seen, lost, applied.outdated)
+            missed = gone.mark_gone(
+                self._connection,
+                [window for window in finished if windows.is_known(window)],
+                newest_of(self._outdated, applied.outdated),
             )
+            applied.gone_by_hour = missed.gone_by_hour
             applied.observations_gone = applied.gone_by_hour.total()
+            applied += give_way(self._assembler, missed.shown_instead)
             windows.complete(finished, self._read_at, self._counts)
             windows.renew(left, timezone.now())
             return applied, held
 
         applied, held = committed(stored)
         self._result.add(applied)
+        self._outdated = newest_of(self._outdated, applied.outdated)
         self._batches += 1
         if self._batches % BATCHES_A_COLLECTION == 0:
             gc.collect()

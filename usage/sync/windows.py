@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import connection
-from django.db.models import F, Max, Q, QuerySet
+from django.db import connection as database
+from django.db.models import F, Q, QuerySet
 
-from kluisz_analytics.bulk import stamp, update_rows
+from kluisz_analytics.bulk import moment_of, stamp, update_rows
 from usage.models import LangfuseConnection, SyncWindow
 from usage.periods import HOUR, hour_of
 
@@ -217,18 +217,50 @@ def complete(
         )
         for window in held
     ]
-    with connection.cursor() as cursor:
+    with database.cursor() as cursor:
         update_rows(cursor, SyncWindow._meta.db_table, columns, rows)
 
 
-def complete_through(connection: LangfuseConnection) -> datetime | None:
-    """Up to when everything of the connection is stored: to the first window that isn't wholly
-    read. None before the first sync.
+def keep_complete_through(connection: LangfuseConnection) -> None:
+    """Remember how far it is read, before older hours are opened: what was read once stays complete
+    up to there.
     """
-    windows = SyncWindow.objects.filter(connection=connection)
-    unfinished = windows.filter(NOT_WHOLLY_READ).order_by("start").first()
-    if unfinished is None:
-        return windows.aggregate(last=Max("end"))["last"]
-    if unfinished.complete_through is not None:
-        return unfinished.complete_through
-    return windows.filter(start__lt=unfinished.start).aggregate(last=Max("end"))["last"]
+    moment = complete_through(connection)
+    if moment is None or moment == connection.complete_through:
+        return
+    row = LangfuseConnection.objects.filter(pk=connection.pk)
+    is_further = Q(complete_through=None) | Q(complete_through__lt=moment)
+    row.filter(is_further).update(complete_through=moment)
+    connection.complete_through = moment
+
+
+def complete_through(connection: LangfuseConnection) -> datetime | None:
+    """Up to when everything of the connection is stored. None until its first reading is done."""
+    return complete_through_each()[connection.pk]
+
+
+UNFINISHED = """FROM sync_window w WHERE w.connection_id = c.id
+    AND (w.complete_through IS NULL OR w.complete_through < w."end") ORDER BY w.start LIMIT 1"""
+HOW_FAR = f"""
+    SELECT f.id, f.kept, f.unfinished, f.read_of_unfinished,
+        (SELECT w."end" FROM sync_window w WHERE w.connection_id = f.id AND w.start < f.unfinished
+            ORDER BY w.start DESC LIMIT 1),
+        (SELECT w."end" FROM sync_window w WHERE w.connection_id = f.id
+            ORDER BY w.start DESC LIMIT 1)
+    FROM (SELECT c.id, c.complete_through AS kept, (SELECT w.start {UNFINISHED}) AS unfinished,
+        (SELECT w.complete_through {UNFINISHED}) AS read_of_unfinished
+        FROM langfuse_connection c) f"""
+
+
+def complete_through_each() -> dict[int, datetime | None]:
+    """The same of every connection, by its key: to the first window that isn't wholly read, and
+    never less than it has been once. One query, in SQL: each answer of the API asks it.
+    """
+    moments = {}
+    with database.cursor() as cursor:
+        cursor.execute(HOW_FAR)
+        for pk, kept, unfinished, read_of_unfinished, read_before, last in cursor.fetchall():
+            reached = last if unfinished is None else read_of_unfinished or read_before
+            known = [moment_of(moment) for moment in (kept, reached) if moment is not None]
+            moments[pk] = max(known, default=None)
+    return moments

@@ -19,6 +19,7 @@ from usage.langfuse.errors import (
     NotLangfuse,
     RequestRefused,
     ServerTrouble,
+    TooMuchAtOnce,
     Unreachable,
     WrongKey,
 )
@@ -147,6 +148,17 @@ def test_a_wrong_host_says_so() -> None:
         ((403, {}, b"{}"), WrongKey, "403"),
         ((400, {}, b'{"message": "Invalid request data"}'), RequestRefused, "Invalid request data"),
         ((500, {}, b"oops"), ServerTrouble, "answered 500, 5 times"),
+        ((422, {}, b'{"message": "Unknown filter column"}'), RequestRefused, "Unknown filter"),
+        (
+            (422, {}, b'{"message": "Please narrow your request", "error": "Request timed out"}'),
+            TooMuchAtOnce,
+            "narrow your request",
+        ),
+        (
+            (422, {}, b'{"message": "Memory limit exceeded", "error": "InternalServerError"}'),
+            TooMuchAtOnce,
+            "Memory limit",
+        ),
         ((524, {}, b""), ServerTrouble, "524"),
     ],
 )

@@ -100,6 +100,16 @@ def test_a_row_that_is_sent_again_is_another_row_with_the_same_id(sandbox: Runni
     assert len(ids) > len(set(ids))
 
 
+def test_it_says_which_project_the_keys_are_for_as_recorded(sandbox: RunningSandbox) -> None:
+    expected = recorded("projects")
+    sandbox.sandbox.project_id = "proj1"
+    answer = ask(sandbox, expected["request"])
+    (project,), (theirs,) = answer.json()["data"], expected["body"]["data"]
+    its_organization, their_organization = project.pop("organization"), theirs.pop("organization")
+    assert (answer.status_code, project) == (expected["status"], theirs)
+    assert its_organization.keys() == their_organization.keys()
+
+
 def test_a_wrong_key_is_refused_as_recorded(sandbox: RunningSandbox) -> None:
     expected = recorded("error_wrong_key")
     answer = httpx.get(

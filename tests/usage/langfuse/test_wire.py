@@ -94,11 +94,30 @@ def test_absent_texts_are_empty(absent: Any) -> None:
         ({"a": [1]}, '{"a":[1]}'),
         (None, ""),
         ('"a" and "b"', '"a" and "b"'),
+        ('"' + "x" * 250, "x" * 200),
+        ('"' + "x" * 199, "x" * 199),
+        ('"unfinished', '"unfinished'),
     ],
 )
 def test_metadata_is_read_json_encoded_or_raw(value: Any, text: str) -> None:
     (row,) = page_of({**GOOD, "metadata": {"tenant_id": value, "scope.name": "x"}}).observations
     assert row.said.tenant_reference == text
+
+
+@pytest.mark.parametrize(
+    ("user", "reference"),
+    [
+        ("ann", "ann"),
+        ('"ann"', "ann"),
+        ('"7A7602A5-0A5C-4B3C-9D0A-6A1C2F1D7E10"', "7a7602a5-0a5c-4b3c-9d0a-6a1c2f1d7e10"),
+        ('"Ann" of "Acme"', '"Ann" of "Acme"'),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_a_user_id_is_read_json_encoded_or_raw(user: str | None, reference: str) -> None:
+    (row,) = page_of({**GOOD, "userId": user}).observations
+    assert row.said.user_reference == reference
 
 
 def test_the_model_may_have_its_older_name() -> None:

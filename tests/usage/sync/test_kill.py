@@ -22,7 +22,7 @@ from tests.conftest import PUBLIC_KEY, SECRET_KEY, People, RunningSandbox
 from tests.usage.stored import stored_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned
 from usage.books import verify_books
-from usage.models import SyncWindow, Trace
+from usage.models import SyncRun, SyncWindow, Trace
 
 pytestmark = [
     pytest.mark.skipif(
@@ -157,6 +157,8 @@ def test_thirty_kills_lose_nothing_and_double_nothing(
     expected = truth(sent)
     assert {key: step.version.cost_usd for key, step in stored_steps().items()} == expected
     assert not SyncWindow.objects.exclude(state="done").exists()
+    assert not SyncRun.objects.filter(outcome="running").exists()
+    assert SyncRun.objects.filter(outcome="interrupted").count() >= KILLS_MID_WORK
     assert verify_books() == []
     charged = sum(Account.objects.values_list("used", flat=True), Decimal(0))
     assert (
@@ -179,5 +181,6 @@ def test_two_workers_at_once_share_the_work(
             _, errors = one.communicate(timeout=120)
             assert "Traceback" not in errors, errors
     assert worker(env).wait(120) == 0
+    assert set(SyncRun.objects.values_list("outcome", flat=True)) <= {"complete", "shared"}
     assert {key: step.version.cost_usd for key, step in stored_steps().items()} == truth(rows)
     assert verify_books() == []

@@ -103,7 +103,7 @@ def _row(
         "usagePricingTierName": "Standard" if model else None,
         "latency": _seconds(end - start),
         "timeToFirstToken": None,
-        "userId": attributes.get(Attribute.TRACE_USER_ID, ""),
+        "userId": _user_id(attributes),
         "sessionId": attributes.get(Attribute.TRACE_SESSION_ID, ""),
         "isRootObservation": is_root,
         "traceName": attributes.get(Attribute.TRACE_NAME) or (span.name if is_root else None),
@@ -116,6 +116,12 @@ def _row(
         "outputPrice": price_text(prices.get("output")),
         "totalPrice": price_text(prices.get("total")),
     }
+
+
+def _user_id(attributes: dict[str, str]) -> str:
+    """Set through metadata, it stays as it was sent, JSON and its quotes."""
+    set_through_metadata = attributes.get(f"{Attribute.TRACE_METADATA}.langfuse_user_id", "")
+    return attributes.get(Attribute.TRACE_USER_ID) or set_through_metadata
 
 
 def _usage(attributes: dict[str, str]) -> dict[str, int]:

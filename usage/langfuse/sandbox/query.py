@@ -57,6 +57,24 @@ class BadRequest(Exception):
         self.body = {"message": message, "error": error}
 
 
+class StoreGaveUp(Exception):
+    """A request that the real server's store doesn't answer in time."""
+
+
+NO_END = datetime.max.replace(tzinfo=UTC)
+NO_BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+def asked_time(query: Mapping[str, str]) -> timedelta:
+    """How much time a read of observations, traces or metrics is about."""
+    asked = _metrics_query(query["query"]) if query.get("query") else query
+    start = asked.get("fromStartTime") or asked.get("fromTimestamp")
+    end = asked.get("toStartTime") or asked.get("toTimestamp")
+    return (datetime.fromisoformat(end) if end else NO_END) - (
+        datetime.fromisoformat(start) if start else NO_BEGINNING
+    )
+
+
 def list_observations(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
     """The body of GET /api/public/v2/observations."""
     limit = _limit(query.get("limit"))
@@ -65,6 +83,8 @@ def list_observations(store: SandboxStore, query: Mapping[str, str]) -> dict[str
     rows, position = store.page(conditions, after, limit)
     groups = (query.get("fields") or DEFAULT_GROUPS).split(",")
     expanded = frozenset((query.get("expandMetadata") or "").split(","))
+    if any(expanded):
+        rows = [_with_any_versions_metadata(store, row, expanded) for row in rows]
     data = [_projected(row, groups, expanded) for row in rows]
     return {"data": data, "meta": {"cursor": _write_cursor(position)} if position else {}}
 
@@ -202,6 +222,20 @@ def _write_cursor(position: Position) -> str:
         "lastId": position.observation_id,
     }
     return base64.b64encode(json.dumps(cursor, separators=(",", ":")).encode()).decode()
+
+
+def _with_any_versions_metadata(store: SandboxStore, row: Row, expanded: frozenset[str]) -> Row:
+    """The row, with the expanded keys as some version of the same start, trace and id has them: so
+    the real server joins them.
+    """
+    same = Condition(
+        "start_time = ? AND trace_id = ? AND observation_id = ?",
+        [row["startTime"], row["traceId"], row["id"]],
+    )
+    (first, *_), _ = store.page([same], None, 1_000)
+    metadata = {key: value for key, value in row["metadata"].items() if key not in expanded}
+    joined = {key: value for key, value in first["metadata"].items() if key in expanded}
+    return {**row, "metadata": metadata | joined}
 
 
 def _projected(row: Row, groups: list[str], expanded: frozenset[str]) -> Row:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -16,7 +16,13 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from usage.langfuse.sandbox.otlp import read_export
-from usage.langfuse.sandbox.query import BadRequest, list_observations, read_metrics
+from usage.langfuse.sandbox.query import (
+    BadRequest,
+    StoreGaveUp,
+    asked_time,
+    list_observations,
+    read_metrics,
+)
 from usage.langfuse.sandbox.store import SandboxStore
 from usage.langfuse.sandbox.v1 import VERSION as V1_VERSION
 from usage.langfuse.sandbox.v1 import find_v1_trace, list_v1_observations, list_v1_traces
@@ -25,12 +31,25 @@ VERSION = "4.16.0"
 PROJECT_ID = "sandbox"
 PROJECTS = "/api/public/projects"
 WRONG_KEY = {"message": "Invalid credentials. Confirm that you've configured the correct host."}
+TIMED_OUT = {
+    "message": (
+        "The store ran out of resources over this request. Please narrow your request by adding"
+        " more specific filters (e.g., a shorter date range)."
+    ),
+    "error": "Request timed out",
+}
 ONLY_V2 = {
     "message": (
         "This endpoint is not available on deployments running in Langfuse v4 events_only mode."
         " Learn more about Langfuse v4 at: https://langfuse.com/docs/v4"
     )
 }
+TIMED_READS = (
+    "/api/public/v2/observations",
+    "/api/public/v2/metrics",
+    "/api/public/observations",
+    "/api/public/traces",
+)
 V1_READS = ("/api/public/traces", "/api/public/observations", "/api/public/metrics/daily")
 
 
@@ -56,8 +75,10 @@ class RateLimit:
 
 @dataclass
 class Sandbox:
-    """A Langfuse server's public API over a store, for one pair of keys; ``is_v1`` makes it a
-    version 3. A WSGI application.
+    """A Langfuse server's public API over a store, for one pair of keys. A WSGI application.
+
+    ``is_v1`` makes it a version 3. Over reads of more time than ``longest_read``, its store runs
+    out of time. ``projects_answer`` (status, body) is given in place of its project.
     """
 
     store: SandboxStore
@@ -65,6 +86,9 @@ class Sandbox:
     secret_key: str
     rate_limit: RateLimit | None = None
     is_v1: bool = False
+    project_id: str = PROJECT_ID
+    longest_read: timedelta | None = None
+    projects_answer: tuple[int, Any] | None = None
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -85,6 +109,8 @@ class Sandbox:
             return self._read(request)
         except BadRequest as error:
             return _json(error.body, 400)
+        except StoreGaveUp:
+            return _json(TIMED_OUT, 422)
 
     def _is_known(self, request: Request) -> bool:
         expected = base64.b64encode(f"{self.public_key}:{self.secret_key}".encode()).decode()
@@ -95,13 +121,19 @@ class Sandbox:
         try:
             if request.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            rows = list(read_export(body, PROJECT_ID, datetime.now(UTC)))
+            rows = list(read_export(body, self.project_id, datetime.now(UTC)))
         except (DecodeError, ValueError, OSError, EOFError):
             return _json({"error": "Failed to parse OTel Protobuf Trace"}, 400)
         self.store.add(rows)
         return _json({})
 
     def _read(self, request: Request) -> Response:
+        if (
+            self.longest_read is not None
+            and request.path in TIMED_READS
+            and asked_time(request.args) > self.longest_read
+        ):
+            raise StoreGaveUp
         if self.is_v1 and request.path != PROJECTS:
             return self._read_v1(request)
         if request.path == "/api/public/v2/observations":
@@ -109,22 +141,22 @@ class Sandbox:
         if request.path == "/api/public/v2/metrics":
             return _json(read_metrics(self.store, request.args.get("query", "")))
         if request.path == PROJECTS:
-            organization = {"id": "sandbox", "name": "Sandbox"}
-            return _json(
-                {
-                    "data": [
-                        {
-                            "id": PROJECT_ID,
-                            "name": "sandbox",
-                            "organization": organization,
-                            "metadata": {},
-                        }
-                    ]
-                }
-            )
+            return self._projects()
         if request.path in V1_READS:
             return _json(ONLY_V2, 404)
         return _json({"message": "Not Found"}, 404)
+
+    def _projects(self) -> Response:
+        if self.projects_answer is not None:
+            status, body = self.projects_answer
+            return _json(body, status)
+        project = {
+            "id": self.project_id,
+            "name": self.project_id,
+            "organization": {"id": "sandbox", "name": "Sandbox"},
+            "metadata": {},
+        }
+        return _json({"data": [project]})
 
     def _read_v1(self, request: Request) -> Response:
         if request.path == "/api/public/observations":
