@@ -18,6 +18,19 @@ class UsdField(serializers.DecimalField):
         super().__init__(max_digits=None, decimal_places=USD_PLACES, **kwargs)
 
 
+class ExactField(serializers.DecimalField):
+    """A product that is not rounded, with all the decimals that say something.
+
+    ``max_digits`` is what DRF counts with: of 24 decimals, Python's own 28 digits leave four before
+    the point, and a run of 10,000 credits would be an error.
+    """
+
+    def __init__(self, decimal_places: int, **kwargs: Any) -> None:
+        super().__init__(
+            max_digits=60, decimal_places=decimal_places, normalize_output=True, **kwargs
+        )
+
+
 class NumbersAnswer(serializers.Serializer[Any]):
     total_traces = serializers.IntegerField()
     successful_traces = serializers.IntegerField()
@@ -140,9 +153,7 @@ class PriceLineAnswer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(choices=[one.value for one in UnitKind])
     units = serializers.IntegerField()
     usd_per_million = UsdField()
-    amount_usd = serializers.DecimalField(
-        max_digits=None, decimal_places=2 * USD_PLACES, normalize_output=True
-    )
+    amount_usd = ExactField(2 * USD_PLACES)
 
 
 class ObservationExplainedAnswer(serializers.Serializer[Any]):
@@ -197,13 +208,9 @@ class ExplanationAnswer(serializers.Serializer[Any]):
     unbilled_observations = serializers.IntegerField()
     cost_usd = UsdField(source="trace.cost_usd", allow_null=True)
     rate = RateAnswer(allow_null=True)
-    billed_cost_exact = serializers.DecimalField(
-        max_digits=None, decimal_places=18, normalize_output=True, allow_null=True
-    )
+    billed_cost_exact = ExactField(18, allow_null=True)
     billed_cost_usd = UsdField(source="trace.billed_cost_usd", allow_null=True)
-    credits_before_limits = serializers.DecimalField(
-        max_digits=None, decimal_places=24, normalize_output=True, allow_null=True
-    )
+    credits_before_limits = ExactField(24, allow_null=True)
     limit = serializers.ChoiceField(choices=["", "minimum", "maximum"])
     credits = CreditsField(source="trace.credits", allow_null=True)
     why_no_credits = serializers.CharField()
