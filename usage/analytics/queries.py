@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Count
+from django.utils import timezone
 
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import split
@@ -18,6 +19,7 @@ from usage.access import Scope
 from usage.analytics import names
 from usage.analytics.ask import Answer, ask, count_keys
 from usage.analytics.calendar import Period, buckets
+from usage.analytics.comparison import Comparison, comparison_of
 from usage.analytics.numbers import NO_NUMBERS, Numbers, change_of, numbers_from
 from usage.analytics.question import Dimension, Filters, Question
 from usage.models import Granularity
@@ -45,11 +47,14 @@ NO_FILTERS = Filters()
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A period's numbers, those of the period before, and how they changed (ratios)."""
+    """A period's numbers, those of the stretch that it is compared with, and how they changed
+    (ratios): as far as the period is known.
+    """
 
     numbers: Numbers
     previous: Numbers
     change: dict[str, float | None]
+    comparison: Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,26 @@ class Ranked:
     share: float | None = None
 
 
-def summary(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Summary:
+def summary(
+    scope: Scope,
+    period: Period,
+    complete_through: datetime | None,
+    filters: Filters = NO_FILTERS,
+) -> Summary:
     """The period's summary; one question."""
-    question = Question(
-        scope, [(period.start, period.end), (period.previous.start, period.start)], filters
+    comparison = comparison_of(period, timezone.now(), complete_through)
+    asked = [
+        (period.start, period.end),
+        (comparison.previous_start, comparison.previous_end),
+        (period.start, comparison.until),
+    ]
+    is_whole = comparison.until == period.end
+    numbers, previous, *known = _per_bucket(
+        Question(scope, asked[:2] if is_whole else asked, filters)
     )
-    now, before = _per_bucket(question)
-    return Summary(now, before, change_of(now, before))
+    return Summary(
+        numbers, previous, change_of(numbers if is_whole else known[0], previous), comparison
+    )
 
 
 def unattributed(period: Period, filters: Filters = NO_FILTERS) -> Numbers:

@@ -53,8 +53,8 @@ class NumbersAnswer(serializers.Serializer[Any]):
 
 
 class ChangeAnswer(serializers.Serializer[Any]):
-    """How each number changed since the period before, as a ratio; null where that is 0 or
-    unknown.
+    """How each number changed since the same stretch of the time before, as a ratio; null where
+    that is 0 or unknown.
     """
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
@@ -69,8 +69,20 @@ class PeriodAnswer(serializers.Serializer[Any]):
     complete_through = serializers.DateTimeField(allow_null=True)
 
 
+class PreviousPeriodAnswer(NumbersAnswer):
+    """The stretch that the period is compared with: the time before it, as far as the period itself
+    is known.
+    """
+
+    period_start = serializers.DateTimeField()
+    period_end = serializers.DateTimeField()
+
+
 class SummaryAnswer(PeriodAnswer, NumbersAnswer):
-    previous_period = NumbersAnswer()
+    """``change`` compares the period up to ``compared_until`` with ``previous_period``."""
+
+    compared_until = serializers.DateTimeField()
+    previous_period = PreviousPeriodAnswer()
     change = ChangeAnswer()
 
 

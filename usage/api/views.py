@@ -21,6 +21,7 @@ from kluisz_analytics.tenants.models import Tenant, User
 from pricing.tiers import default_tiers_of
 from usage.access import (
     NotVisible,
+    Scope,
     platform_scope,
     scope_of,
     tenant_scope,
@@ -30,11 +31,11 @@ from usage.access import (
 from usage.analytics import names, queries
 from usage.analytics.anomalies import find_anomalies
 from usage.analytics.calendar import Period, PeriodError
+from usage.analytics.comparison import known_through
 from usage.analytics.explain import explain
 from usage.analytics.freshness import complete_through_all
-from usage.analytics.numbers import Numbers
 from usage.analytics.projection import project_month
-from usage.analytics.queries import METRIC_COLUMN, Metric, Ranked, Summary
+from usage.analytics.queries import METRIC_COLUMN, Metric, Ranked
 from usage.analytics.question import Dimension
 from usage.analytics.sync_status import sync_status
 from usage.analytics.unpriced import unpriced_models
@@ -65,13 +66,12 @@ class AnalyticsView(APIView):
         return parameters.period_of(asked, tenant.zone if tenant else ZoneInfo("UTC"))
 
     def framed(self, period: Period, body: dict[str, Any]) -> dict[str, Any]:
-        """The body, with the period that it is for and up to when that is complete."""
-        return {
-            "period_start": period.start,
-            "period_end": period.end,
-            "complete_through": complete_through_all(),
-            **body,
-        }
+        """The body, with the period that it is for and up to when that is complete, if it doesn't
+        say so itself.
+        """
+        if "complete_through" not in body:
+            body = {"complete_through": complete_through_all(), **body}
+        return {"period_start": period.start, "period_end": period.end, **body}
 
 
 class ListView(AnalyticsView):
@@ -92,7 +92,7 @@ class PlatformStats(AnalyticsView):
         scope = platform_scope(self.viewer)
         period = self.period(parameters.read_parameters(request, parameters.PeriodParameters))
         body = {
-            **summary_body(queries.summary(scope, period)),
+            **summary_body(scope, period),
             **asdict(queries.platform_totals()),
             "active_tenants": queries.active_tenants(period),
             "unattributed": queries.unattributed(period),
@@ -116,7 +116,7 @@ class TenantStats(AnalyticsView):
         body = {
             "tenant_id": tenant.pk,
             "name": tenant.name,
-            **summary_body(queries.summary(scope, period)),
+            **summary_body(scope, period),
         }
         return Response(answers.TenantAnswer(self.framed(period, body)).data)
 
@@ -137,7 +137,7 @@ class UserStats(AnalyticsView):
         body = {
             "user_id": user.pk,
             "username": user.username,
-            **summary_body(queries.summary(scope, period)),
+            **summary_body(scope, period),
             "projection": {
                 **asdict(project_month(scope, period.zone, now)),
                 "exhaustion_date": credit_status(user, now).projected_exhaustion_date,
@@ -343,6 +343,7 @@ class Anomalies(ListView):
                 METRIC_COLUMN[metric],
                 filters,
                 asked["limit"],
+                known_through(timezone.now(), complete_through_all()),
             )
         except PeriodError as error:
             raise parameters.as_validation_error(error) from error
@@ -417,9 +418,18 @@ def shown_amount(metric: Metric, amount: float) -> str:
     )
 
 
-def summary_body(summary: Summary) -> dict[str, Numbers | Any]:
+def summary_body(scope: Scope, period: Period) -> dict[str, Any]:
+    """The summary's fields, and up to when it is complete."""
+    complete_through = complete_through_all()
+    summary = queries.summary(scope, period, complete_through)
     return {
         **summary.numbers.as_dict(),
-        "previous_period": summary.previous,
+        "complete_through": complete_through,
+        "compared_until": summary.comparison.until,
+        "previous_period": {
+            "period_start": summary.comparison.previous_start,
+            "period_end": summary.comparison.previous_end,
+            **summary.previous.as_dict(),
+        },
         "change": summary.change,
     }

@@ -22,6 +22,7 @@ from usage.analytics.queries import Ranked, Summary
 from usage.analytics.question import Dimension
 from usage.analytics.traces import Run, recent_traces
 from usage.dashboards import charts
+from usage.dashboards.compared_with import than
 from usage.models import Granularity, LangfuseConnection, Trace
 
 ROWS = 8
@@ -86,6 +87,11 @@ class Dashboard:
     def month_end_day(self) -> date | None:
         """The last day of the month that the projection is for."""
         return _last_day_before(self.projection.month_end, self.period) if self.projection else None
+
+    @property
+    def compared_with(self) -> str:
+        """What the arrows compare with, in words."""
+        return than(self.period, self.summary.comparison, timezone.now())
 
     @property
     def success_ratio(self) -> float | None:
@@ -153,16 +159,17 @@ def crumbs_of(trace: Trace, viewer: User) -> list[tuple[str, str]]:
 def _common(scope: Scope, period: Period) -> dict[str, Any]:
     granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
     models = queries.breakdown(Dimension.MODEL, scope, period)
+    complete_through = complete_through_all()
     return {
         "period": period,
-        "summary": queries.summary(scope, period),
+        "summary": queries.summary(scope, period, complete_through),
         "over_time": charts.usage_over_time(
             queries.time_series(scope, period, granularity), period
         ),
         "by_model": charts.cost_by_model(models),
         "models": models,
         "runs": recent_traces(scope, period, ROWS),
-        "complete_through": complete_through_all(),
+        "complete_through": complete_through,
         "connections": list(LangfuseConnection.objects.filter(is_enabled=True)),
         "uses_sandbox": settings.USES_SANDBOX,
     }
