@@ -20,6 +20,7 @@ from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_colum
 from kluisz_analytics.tenants.models import Tenant
 from pricing.models import PricingTier
 from pricing.scenario import Scenario
+from usage.access import Scope
 from usage.analytics import names
 from usage.analytics.unpriced import unpriced_models
 from usage.models import Repricing
@@ -313,7 +314,7 @@ def what_if_view(request: HttpRequest) -> HttpResponse:
         comparisons = what_if(
             *form.period, scenarios, form.tenant_chosen.pk if form.tenant_chosen else None
         )
-    labels = names.tenants_by_id(one.tenant_id for one in comparisons)
+    labels = names.tenants_by_id((one.tenant_id for one in comparisons), Scope())
     rows = [
         (labels[one.tenant_id].name if one.tenant_id in labels else names.UNATTRIBUTED_LABEL, one)
         for one in comparisons

@@ -21,6 +21,7 @@ from usage.analytics import names
 from usage.analytics.ask import sums_of
 from usage.analytics.calendar import Period, PeriodError, buckets
 from usage.analytics.comparison import same_clock_time
+from usage.analytics.names import Name
 from usage.analytics.pieces import Bucket
 from usage.analytics.question import Dimension, Filters, Question
 from usage.models import Granularity
@@ -95,10 +96,8 @@ def find_anomalies(
     used: dict[Any, dict[Bucket, int]] = defaultdict(dict)
     for (number, key), sums in sums_of(Question(scope, asked, filters.only(by, keys), by=by)):
         used[key][asked[number]] = sums[column]
-    labels = names.labels_for(by, keys, scope)
-    found = [
-        anomaly for key in keys for anomaly in _of_one(key, labels[key], used[key], compared)
-    ]
+    shown = names.names_of(by, keys, scope)
+    found = [anomaly for key in keys for anomaly in _of_one(shown[key], used[key], compared)]
     return sorted(found, key=lambda one: (-abs(one.score), one.period_start, one.label))[:limit]
 
 
@@ -149,13 +148,13 @@ def _until(
 
 
 def _of_one(
-    key: Any, label: str, used: Mapping[Bucket, int], compared: Sequence[Compared]
+    name: Name, used: Mapping[Bucket, int], compared: Sequence[Compared]
 ) -> Iterator[Anomaly]:
     """One key's anomalies."""
     for bucket, past in compared:
         value = used.get(bucket, 0)
         if (found := _score(value, [used.get(one, 0) for one in past])) is not None:
-            yield Anomaly(key, label, *bucket, value, *found)
+            yield Anomaly(*name, *bucket, value, *found)
 
 
 def _score(value: int, past: Sequence[int]) -> tuple[float, float] | None:

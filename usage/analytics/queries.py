@@ -20,6 +20,7 @@ from usage.analytics import names
 from usage.analytics.ask import Answer, ask, count_keys
 from usage.analytics.calendar import Period, buckets
 from usage.analytics.comparison import Comparison, comparison_of
+from usage.analytics.names import Name
 from usage.analytics.numbers import NO_NUMBERS, Numbers, change_of, numbers_from
 from usage.analytics.question import Dimension, Filters, Question
 from usage.models import Granularity
@@ -59,7 +60,9 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One row of a list: the key of the dimension (None: unattributed), its label and numbers."""
+    """One row of a list: the key of the dimension (None: unattributed, or not to be known), its
+    label and numbers.
+    """
 
     key: Any
     label: str
@@ -161,8 +164,8 @@ def top(
         only_named=dimension not in (Dimension.TENANT, Dimension.USER),
     )
     answers = ask(question)
-    labels = names.labels_for(dimension, [answer.key for answer in answers], scope)
-    return [_ranked(answer, labels) for answer in answers]
+    shown = names.names_of(dimension, [answer.key for answer in answers], scope)
+    return [_ranked(answer, shown) for answer in answers]
 
 
 def breakdown(
@@ -196,11 +199,11 @@ def breakdown(
         answers = _with_unowned(answers, ask(replace(question, by=None, only_unattributed=True)))[
             :limit
         ]
-    labels = names.labels_for(dimension, [answer.key for answer in answers], scope)
+    shown = names.names_of(dimension, [answer.key for answer in answers], scope)
     costs = [answer.sums["total_cost_usd"] for answer in answers]
     rest = answers[0].total_cost - sum(costs) if answers else 0
     return [
-        replace(_ranked(answer, labels), share=share)
+        replace(_ranked(answer, shown), share=share)
         for answer, share in zip(answers, _shares([*costs, rest]), strict=False)
     ]
 
@@ -221,5 +224,5 @@ def _shares(costs: Sequence[int]) -> list[float | None]:
     return [share / WHOLE for share in split(WHOLE, costs)]
 
 
-def _ranked(answer: Answer, labels: Mapping[Any, str]) -> Ranked:
-    return Ranked(answer.key, labels[answer.key], numbers_from(answer), answer.last_activity)
+def _ranked(answer: Answer, shown: Mapping[Any, Name]) -> Ranked:
+    return Ranked(*shown[answer.key], numbers_from(answer), answer.last_activity)

@@ -1,6 +1,7 @@
 """The forms of the answers, as the OpenAPI schema describes them."""
 
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 
@@ -8,6 +9,7 @@ from credits.api.answers import CreditsField
 from kluisz_analytics.fields import USD_PLACES
 from pricing.engine import CostSource
 from pricing.units import UnitKind
+from usage.analytics.names import Name, owner_of
 from usage.models import Trace
 
 
@@ -124,7 +126,9 @@ class SeriesAnswer(PeriodAnswer):
 
 
 class TopUserAnswer(NumbersAnswer):
-    user_id = serializers.UUIDField()
+    """A user; of one that is none of the caller's business there is no ``user_id``."""
+
+    user_id = serializers.UUIDField(allow_null=True)
     username = serializers.CharField()
     tenant_id = serializers.UUIDField(allow_null=True)
     last_activity = serializers.DateTimeField(allow_null=True)
@@ -261,7 +265,10 @@ class TopTenantsAnswer(PeriodAnswer):
 
 
 class TraceAnswer(serializers.Serializer[Any]):
-    """A run. ``trace_id`` is its id here, ``langfuse_trace_id`` as it was traced."""
+    """A run. ``trace_id`` is its id here, ``langfuse_trace_id`` as it was traced.
+
+    A user or a tenant that is none of the caller's business has no id.
+    """
 
     trace_id = serializers.UUIDField(source="pk")
     langfuse_trace_id = serializers.CharField()
@@ -269,9 +276,9 @@ class TraceAnswer(serializers.Serializer[Any]):
     status = serializers.SerializerMethodField()
     start_time = serializers.DateTimeField()
     latency_ms = serializers.IntegerField(allow_null=True)
-    tenant_id = serializers.UUIDField(allow_null=True)
-    user_id = serializers.UUIDField(allow_null=True)
-    username = serializers.CharField(source="user.username", default=None, allow_null=True)
+    tenant_id = serializers.SerializerMethodField()
+    user_id = serializers.SerializerMethodField()
+    username = serializers.SerializerMethodField()
     project_id = serializers.CharField()
     flow_id = serializers.CharField()
     input_tokens = serializers.IntegerField()
@@ -284,6 +291,19 @@ class TraceAnswer(serializers.Serializer[Any]):
 
     def get_status(self, trace: Trace) -> str:
         return "failed" if trace.is_failed else "success"
+
+    def get_tenant_id(self, trace: Trace) -> UUID | None:
+        return self._owner(trace)[0].key
+
+    def get_user_id(self, trace: Trace) -> UUID | None:
+        return self._owner(trace)[1].key
+
+    def get_username(self, trace: Trace) -> str | None:
+        return self._owner(trace)[1].label or None
+
+    def _owner(self, trace: Trace) -> tuple[Name, Name]:
+        """As far as they are the caller's business: of its ``scope``, in the context."""
+        return owner_of(trace, self.context["scope"])
 
 
 class TracesAnswer(PeriodAnswer):
@@ -341,7 +361,7 @@ class AnomalyAnswer(serializers.Serializer[Any]):
     how far apart they are.
     """
 
-    key = serializers.CharField()
+    key = serializers.CharField(allow_null=True)
     # # an answer's field, not the serializer's label
     label = serializers.CharField()  # type: ignore[assignment]
     period_start = serializers.DateTimeField()

@@ -196,7 +196,7 @@ class TopUsers(ListView):
     def get(self, request: Request) -> Response:
         """The users with the most usage."""
         period, rows = top_rows(self, request, Dimension.USER)
-        users = names.users_by_id(row.key for row in rows)
+        users = names.users_by_id((row.key for row in rows), scope_of(self.viewer))
         results = [
             {
                 "user_id": row.key,
@@ -248,11 +248,11 @@ class TopTenants(ListView):
 
         ``tier`` is the tenant's default.
         """
-        platform_scope(self.viewer)
+        scope = platform_scope(self.viewer)
         period, rows = top_rows(self, request, Dimension.TENANT)
         rows = [row for row in rows if row.key is not None]
         keys = [row.key for row in rows]
-        tenants, remaining = names.tenants_by_id(keys), remaining_by_tenant(keys)
+        tenants, remaining = names.tenants_by_id(keys, scope), remaining_by_tenant(keys)
         tiers, users = default_tiers_of(keys, timezone.now()), queries.users_count(keys)
         results = [
             {
@@ -350,7 +350,7 @@ class Anomalies(ListView):
         results = [
             {
                 **asdict(one),
-                "key": str(one.key),
+                "key": None if one.key is None else str(one.key),
                 "value": shown_amount(metric, one.value),
                 "usual": shown_amount(metric, one.usual),
             }

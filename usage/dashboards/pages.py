@@ -12,7 +12,7 @@ from django.utils import timezone
 from credits.accounts import remaining_by_tenant
 from credits.status import CreditStatus, credit_status
 from kluisz_analytics.tenants.models import Tenant, User
-from usage.access import Scope
+from usage.access import Scope, scope_of
 from usage.analytics import names, queries
 from usage.analytics.calendar import Period
 from usage.analytics.freshness import complete_through_all
@@ -151,8 +151,9 @@ def crumbs_of(trace: Trace, viewer: User) -> list[tuple[str, str]]:
     crumbs = [("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else []
     if trace.tenant is not None and (viewer.is_superuser or viewer.is_tenant_admin):
         crumbs.append((trace.tenant.name, reverse("tenant-dashboard", args=[trace.tenant.slug])))
-    if trace.user is not None:
-        crumbs.append((trace.user.username, reverse("user-dashboard", args=[trace.user.pk])))
+    user = names.owner_of(trace, scope_of(viewer))[1]
+    if user.key is not None:
+        crumbs.append((user.label, reverse("user-dashboard", args=[user.key])))
     return crumbs
 
 
@@ -177,7 +178,7 @@ def _common(scope: Scope, period: Period) -> dict[str, Any]:
 
 def _top_tenants(scope: Scope, period: Period) -> TopList:
     rows = queries.top(Dimension.TENANT, scope, period, limit=ROWS)
-    tenants = names.tenants_by_id(row.key for row in rows)
+    tenants = names.tenants_by_id((row.key for row in rows), scope)
     remaining = remaining_by_tenant([row.key for row in rows])
     return TopList(
         "Tenants",
@@ -195,7 +196,7 @@ def _top_tenants(scope: Scope, period: Period) -> TopList:
 
 def _top_users(scope: Scope, period: Period) -> TopList:
     rows = queries.top(Dimension.USER, scope, period, limit=ROWS)
-    users = names.users_by_id(row.key for row in rows)
+    users = names.users_by_id((row.key for row in rows), scope)
     return TopList(
         "Users",
         "users",
