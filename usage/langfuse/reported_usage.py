@@ -9,6 +9,7 @@ here raises.
 import logging
 from collections.abc import Iterator, Mapping
 from decimal import ROUND_HALF_UP, Decimal, DecimalException
+from numbers import Number
 from typing import Any
 
 from usage.langfuse.wire import LARGEST_COST_USD, LARGEST_COUNT
@@ -72,11 +73,11 @@ def _counted(items: Any) -> Iterator[tuple[str, int]]:
 
 def _number(given: object) -> Decimal | None:
     """A finite number; None of anything else."""
-    if isinstance(given, bool):
+    if isinstance(given, bool) or not isinstance(given, str | Number):
         return None
     try:
         number = Decimal(str(given))
-    except (DecimalException, ValueError):
+    except DecimalException:
         return None
     return number if number.is_finite() else None
 

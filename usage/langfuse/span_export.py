@@ -8,7 +8,7 @@ and more from variables that belong to the host's own telemetry. Each is given h
 import copy
 import logging
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db import close_old_connections
@@ -85,7 +85,8 @@ class LangfuseExporter(SpanExporter):
         )
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        return self._exporter.export([_complete(span) for span in spans])
+        tenants = _looked_up_tenants(spans)
+        return self._exporter.export([_complete(span, tenants) for span in spans])
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
@@ -136,11 +137,12 @@ class RunSpanProcessor(LangfuseSpanProcessor, SizedBatches):
         )
 
 
-def _complete(span: ReadableSpan) -> ReadableSpan:
+def _complete(span: ReadableSpan, tenants: Mapping[str, str]) -> ReadableSpan:
     """The span as it is sent: itself, or a copy where something had to be added or mended."""
     given = dict(span.attributes or {})
-    attributes = {**given, **_looked_up_tenant(given)}
-    attributes = {name: _encodable(value) for name, value in attributes.items()}
+    attributes = {name: _encodable(value) for name, value in given.items()}
+    if (user_id := _user_without_tenant(span)) in tenants:
+        attributes[TENANT_ATTRIBUTE] = metadata_text(tenants[user_id])
     name = _encodable(span.name)
     if attributes == given and name == span.name:
         return span
@@ -149,29 +151,39 @@ def _complete(span: ReadableSpan) -> ReadableSpan:
     return completed
 
 
-def _looked_up_tenant(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """The tenant of the span's user, where the host has named none.
+def _user_without_tenant(span: ReadableSpan) -> str:
+    """The user of a span for which the host has named no tenant, else ""."""
+    attributes = span.attributes or {}
+    return (
+        ""
+        if TENANT_ATTRIBUTE in attributes
+        else str(attributes.get(LangfuseOtelSpanAttributes.TRACE_USER_ID, ""))
+    )
 
-    It is asked for here, in the exporter's thread: in the host's event loop the database can't be
-    asked, and in any thread of a run it may be slow.
+
+def _looked_up_tenants(spans: Sequence[ReadableSpan]) -> dict[str, str]:
+    """The known tenants of the users for whom the host has named none.
+
+    They are asked for here, in the exporter's thread: in the host's event loop the database can't
+    be asked, and in any thread of a run it may be slow.
     """
-    user_id = attributes.get(LangfuseOtelSpanAttributes.TRACE_USER_ID)
-    if not user_id or TENANT_ATTRIBUTE in attributes:
+    users = {user_id for span in spans if (user_id := _user_without_tenant(span))}
+    if not users:
         return {}
     try:
-        tenant_id = _tenant_in_this_thread(str(user_id))
+        found = _tenants_in_this_thread(users)
     except Exception as error:
-        # The sync finds the tenant of a known user too; the run must not be lost for it.
-        logger.warning("No tenant could be looked up (%s); sent without.", type(error).__name__)
+        # The sync finds the tenant of a known user too; the runs must not be lost for it.
+        logger.warning("No tenants could be looked up (%s); sent without.", type(error).__name__)
         return {}
-    return {TENANT_ATTRIBUTE: metadata_text(tenant_id)} if tenant_id else {}
+    return {user_id: tenant_id for user_id, tenant_id in found.items() if tenant_id}
 
 
-def _tenant_in_this_thread(user_id: str) -> str | None:
-    """The user's tenant; as in a request, a connection that is too old isn't used or kept."""
+def _tenants_in_this_thread(users: Iterable[str]) -> dict[str, str | None]:
+    """The users' tenants; as in a request, a connection that is too old isn't used or kept."""
     close_old_connections()
     try:
-        return tenant_of(user_id)
+        return {user_id: tenant_of(user_id) for user_id in users}
     finally:
         close_old_connections()
 

@@ -80,7 +80,7 @@ class LangfuseTracer:
         self.trace_type = _name(trace_type)
         self.project_name = _name(project_name)
         self.user_id = id_text(user_id)
-        self.session_id = id_text(session_id)
+        self.session_id = None if session_id is None else str(session_id)
         self.tenant_id = id_text(tenant_id)
         self.kluisz_project_id = id_text(kluisz_project_id)
         self.kluisz_flow_id = id_text(kluisz_flow_id)
