@@ -190,6 +190,8 @@ LANGFUSE_SECRET_KEY = langfuse_setting("LANGFUSE_SECRET_KEY")
 LANGFUSE_HOST = (
     langfuse_setting("LANGFUSE_HOST", "LANGFUSE_BASE_URL") or "https://cloud.langfuse.com"
 )
+# Of the runs that the tracer sends; "" is Langfuse's default.
+LANGFUSE_TRACING_ENVIRONMENT = langfuse_setting("LANGFUSE_TRACING_ENVIRONMENT")
 if bool(LANGFUSE_PUBLIC_KEY) != bool(LANGFUSE_SECRET_KEY):
     missing = "KLUISZ_LANGFUSE_SECRET_KEY" if LANGFUSE_PUBLIC_KEY else "KLUISZ_LANGFUSE_PUBLIC_KEY"
     raise ImproperlyConfigured(

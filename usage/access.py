@@ -122,6 +122,20 @@ def visible_trace(viewer: User, trace_id: UUID) -> Trace:
     return trace
 
 
+def shows_user(scope: Scope, user_tenant_id: UUID | None) -> bool:
+    """Whether a run's user, of that tenant, may be named in an answer of the scope.
+
+    A run may name one tenant and a user of another: it counts in the first, whose admin sees the
+    run, and no name, id or tenant of its user. In a user's scope the user is that one.
+    """
+    return scope.is_platform or scope.user_id is not None or user_tenant_id == scope.tenant_id
+
+
+def shows_tenant(scope: Scope, tenant_id: UUID | None, user_tenant_id: UUID | None) -> bool:
+    """Whether a run's tenant may be named: to its user, only where it is the user's own."""
+    return scope.is_platform or scope.tenant_id is not None or tenant_id == user_tenant_id
+
+
 def sees_ledger_of(viewer: User, user: User | None) -> bool:
     """Whether the viewer may see the user's ledger: the user itself, its own tenant's admin, a
     platform admin.

@@ -28,6 +28,7 @@ from usage.repricing import repricing as service
 from usage.repricing.labels import labelled
 from usage.repricing.preview import preview
 from usage.repricing.what_if import Comparison, total_of, what_if
+from usage.scope import Scope
 
 ROWS_SHOWN = 200
 SECONDS_A_REQUEST = 15
@@ -314,7 +315,7 @@ def what_if_view(request: HttpRequest) -> HttpResponse:
         comparisons = what_if(
             *form.period, scenarios, form.tenant_chosen.pk if form.tenant_chosen else None
         )
-    labels = names.tenants_by_id(one.tenant_id for one in comparisons)
+    labels = names.tenants_by_id((one.tenant_id for one in comparisons), Scope())
     rows = [
         (labels[one.tenant_id].name if one.tenant_id in labels else UNATTRIBUTED, one)
         for one in comparisons

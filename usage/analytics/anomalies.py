@@ -5,7 +5,8 @@ fourteen days before it. What is usual is their median; how far they stray from 
 their distances, made comparable to a standard deviation (times 1.4826), and at least a tenth of
 what is usual. A score is how many such spreads lie between what was used and what is usual; from
 3.5 on, up or down, it is an anomaly. Medians make one odd day of the past no measure for the next.
-Who has fewer than four such days has no pattern yet.
+Who has fewer than four such days has no pattern yet. A day or an hour of which not everything is
+known yet is compared with the others up to the same time of the clock.
 """
 
 from collections import defaultdict
@@ -13,12 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from usage.analytics import names
 from usage.analytics.answer import answer
 from usage.analytics.calendar import Period, PeriodError, buckets
+from usage.analytics.comparison import same_clock_time
+from usage.analytics.names import Name
 from usage.analytics.question import Filters, Question
+from usage.analytics.segments import Bucket
 from usage.measures import Dimension
 from usage.periods import Granularity
 from usage.scope import Scope
@@ -59,10 +63,11 @@ def find_anomalies(
     column: str,
     filters: Filters,
     limit: int,
+    known_through: datetime,
 ) -> list[Anomaly]:
     """The anomalies of the period that stand out the most; two questions, and one of names.
 
-    Raises PeriodError.
+    Nothing is said of what isn't known yet. Raises PeriodError.
     """
     if period.end - period.start > LONGEST[granularity]:
         days = LONGEST[granularity].days
@@ -88,46 +93,67 @@ def find_anomalies(
     keys = [row.key for row in answer(looked_at).rows]
     if not keys:
         return []
-    used: dict[Any, dict[int, int]] = defaultdict(dict)
-    of_these = Question(scope, every, filters.only(by, keys), by=by, wants_details=False)
+    compared = _compared(every, granularity, period, known_through)
+    asked = list(dict.fromkeys(bucket for one in compared for bucket in (one.bucket, *one.past)))
+    used: dict[Any, dict[Bucket, int]] = defaultdict(dict)
+    of_these = Question(scope, asked, filters.only(by, keys), by=by, wants_details=False)
     for row in answer(of_these).rows:
-        used[row.key][row.bucket] = row.sums[column]
-    labels = names.labels_for(by, keys, scope)
-    found = [
-        anomaly for key in keys for anomaly in _of_one(key, labels[key], used[key], every, period)
-    ]
+        used[row.key][asked[row.bucket]] = row.sums[column]
+    shown = names.names_of(by, keys, scope)
+    found = [anomaly for key in keys for anomaly in _of_one(shown[key], used[key], compared)]
     return sorted(found, key=lambda one: (-abs(one.score), one.period_start, one.label))[:limit]
 
 
-def _of_one(
-    key: Any,
-    label: str,
-    used: Mapping[int, int],
-    every: Sequence[tuple[datetime, datetime]],
-    period: Period,
-) -> Iterator[Anomaly]:
-    """One key's anomalies.
+class Compared(NamedTuple):
+    """A day or an hour, and those before it that it is compared with."""
 
-    Buckets are of one granularity; those alike have the same weekday, or the same hour, in the
-    zone.
+    bucket: Bucket
+    past: Sequence[Bucket]
+
+
+def _compared(
+    every: Sequence[Bucket], granularity: Granularity, period: Period, known_through: datetime
+) -> list[Compared]:
+    """What of the period is known, each with those alike: of the same weekday, or the same hour, in
+    the zone.
     """
-    alike: dict[Any, list[int]] = defaultdict(list)
-    is_daily = every[0][1] - every[0][0] > timedelta(hours=1)
-    for number, (start, end) in enumerate(every):
+    is_daily = granularity is Granularity.DAY
+    looked_back = LOOKED_BACK[granularity].days // (7 if is_daily else 1)
+    alike: dict[int, list[Bucket]] = defaultdict(list)
+    compared = []
+    for bucket in every:
+        start, end = bucket
+        if start >= known_through:
+            break
         local = start.astimezone(period.zone)
         before = alike[local.weekday() if is_daily else local.hour]
         if start >= period.start:
-            past = before[
-                -(
-                    LOOKED_BACK[Granularity.DAY].days // 7
-                    if is_daily
-                    else LOOKED_BACK[Granularity.HOUR].days
-                ) :
-            ]
-            value = used.get(number, 0)
-            if (found := _score(value, [used.get(one, 0) for one in past])) is not None:
-                yield Anomaly(key, label, start, end, value, *found)
-        before.append(number)
+            past, until = before[-looked_back:], min(end, known_through)
+            if until < end:
+                past = [_until(until, one, start, is_daily, period) for one in past]
+            compared.append(Compared((start, until), past))
+        before.append(bucket)
+    return compared
+
+
+def _until(
+    until: datetime, bucket: Bucket, start: datetime, is_daily: bool, period: Period
+) -> Bucket:
+    """The bucket up to the same time of the clock; an hour, up to the same minute."""
+    if not is_daily:
+        return bucket[0], min(bucket[0] + (until - start), bucket[1])
+    day = bucket[0].astimezone(period.zone).date()
+    return bucket[0], min(same_clock_time(until, day, period), bucket[1])
+
+
+def _of_one(
+    name: Name, used: Mapping[Bucket, int], compared: Sequence[Compared]
+) -> Iterator[Anomaly]:
+    """One key's anomalies."""
+    for bucket, past in compared:
+        value = used.get(bucket, 0)
+        if (found := _score(value, [used.get(one, 0) for one in past])) is not None:
+            yield Anomaly(*name, *bucket, value, *found)
 
 
 def _score(value: int, past: Sequence[int]) -> tuple[float, float] | None:

@@ -27,25 +27,15 @@ class PeriodError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A half-open stretch of time, and the zone in which its days are counted."""
+    """A half-open stretch of time, and the zone in which its days are counted.
+
+    ``is_last_days``: so many days were asked for, wherever months begin.
+    """
 
     start: datetime
     end: datetime
     zone: ZoneInfo
-
-    @property
-    def previous(self) -> "Period":
-        """The period before, of equal length: as many days where this one is whole days in its
-        zone.
-        """
-        start, end = self.start.astimezone(self.zone), self.end.astimezone(self.zone)
-        if start.time() == end.time() == time(0):
-            return Period(
-                midnight(start.date() - (end.date() - start.date()), self.zone),
-                self.start,
-                self.zone,
-            )
-        return Period(self.start - (self.end - self.start), self.start, self.zone)
+    is_last_days: bool = False
 
 
 def asked_period(
@@ -77,7 +67,7 @@ def asked_period(
                 f"{name} {moment.date()} is out of range; ask for a time from {EARLIEST.date()} to"
                 f" {LATEST.date()}.",
             )
-    return Period(start_moment, end_moment, zone)
+    return Period(start_moment, end_moment, zone, is_last_days=start is None)
 
 
 def _shown(value: date | None) -> str:

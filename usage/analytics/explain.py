@@ -119,7 +119,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     billed_rows = list(trace.billed_observations.all())
     rows = [row for row in billed_rows if row.cost_source != CostSource.NO_USAGE.value]
     rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
-    prices = _Prices(rows)
+    prices = _Prices(viewer, rows)
     rate_row = (
         TierRate.objects.select_related("tier", "recorded_by").filter(pk=trace.rate_id or 0).first()
     )
@@ -132,7 +132,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
         trace=trace,
         observations=[prices.explain(row) for row in rows],
         steps=steps_of(trace, billed_rows),
-        rate=None if rate_row is None else _rate(rate_row),
+        rate=None if rate_row is None else _rate(rate_row, viewer),
         billed_cost_exact=billed,
         credits_before_limits=credits,
         limit=_limit(credits, rate_row),
@@ -146,7 +146,8 @@ def explain(trace: Trace, viewer: User) -> Explanation:
 class _Prices:
     """The prices that the observations were priced with."""
 
-    def __init__(self, rows: Sequence[Observation]) -> None:
+    def __init__(self, viewer: User, rows: Sequence[Observation]) -> None:
+        self._viewer = viewer
         listed = {
             row.price_id
             for row in rows
@@ -188,7 +189,7 @@ class _Prices:
                 valid_from=price.valid_from,
                 valid_until=price.valid_until,
                 recorded_at=price.recorded_at,
-                recorded_by=price.recorded_by.username if price.recorded_by else "",
+                recorded_by=_recorded_by(price.recorded_by, self._viewer),
                 url_name="admin:pricing_modelprice_change",
             ),
             price_of(price).card,
@@ -203,12 +204,17 @@ class _Prices:
         ), book.card_at(row.model, row.start_time)
 
 
-def _rate(row: TierRate) -> RateExplained:
+def _recorded_by(user: User | None, viewer: User) -> str:
+    """Who entered it; "" where that is nobody the viewer may see."""
+    return user.username if user is not None and sees_ledger_of(viewer, user) else ""
+
+
+def _rate(row: TierRate, viewer: User) -> RateExplained:
     return RateExplained(
         tier=row.tier.name,
         valid_from=row.valid_from,
         recorded_at=row.recorded_at,
-        recorded_by=row.recorded_by.username if row.recorded_by else "",
+        recorded_by=_recorded_by(row.recorded_by, viewer),
         credits_per_usd=row.credits_per_usd,
         pricing_multiplier=row.pricing_multiplier,
         minimum_credits=row.minimum_credits_per_trace,

@@ -12,6 +12,7 @@ from typing import Any
 
 from pricing.engine import CostSource
 from usage.analytics.calendar import Period
+from usage.analytics.names import NO_NAME, Name, owner_names
 from usage.analytics.question import Filters
 from usage.analytics.traces import traces_in
 from usage.measures import Dimension
@@ -39,6 +40,7 @@ PATHS = {
     "tenant_name": "trace__tenant__name",
     "user": "trace__user_id",
     "username": "trace__user__username",
+    "user_tenant": "trace__user__tenant_id",
     "project": "trace__project_id",
     "flow": "trace__flow_id",
     "failed": "trace__is_failed",
@@ -56,12 +58,19 @@ def focus_rows(scope: Scope, period: Period, filters: Filters) -> Iterator[dict[
         steps = steps.filter(model__in=models)
     ordered = steps.order_by("trace__start_time", "trace_id", "pk")
     for values in ordered.values_list(*PATHS.values()).iterator(chunk_size=ROWS_A_FETCH):
-        yield _row(dict(zip(PATHS, values, strict=True)))
+        yield _row(dict(zip(PATHS, values, strict=True)), scope)
 
 
-def _row(one: dict[str, Any]) -> dict[str, Any]:
+def _row(one: dict[str, Any], scope: Scope) -> dict[str, Any]:
     month_start, month_end = period_of(Granularity.MONTH, one["start"])
-    is_owned = one["tenant"] is not None and one["user"] is not None
+    tenant = user = NO_NAME
+    if one["tenant"] is not None and one["user"] is not None:
+        tenant, user = owner_names(
+            scope,
+            Name(one["tenant"], one["tenant_name"]),
+            Name(one["user"], one["username"]),
+            one["user_tenant"],
+        )
     return {
         "BillingPeriodStart": _time(month_start),
         "BillingPeriodEnd": _time(month_end),
@@ -80,15 +89,15 @@ def _row(one: dict[str, Any]) -> dict[str, Any]:
         "BilledCost": _amount(one["billed"]),
         "ResourceId": one["trace"],
         "ResourceType": "Flow run",
-        "SubAccountId": str(one["tenant"]) if is_owned else None,
-        "SubAccountName": one["tenant_name"] if is_owned else None,
+        "SubAccountId": tenant.key and str(tenant.key),
+        "SubAccountName": tenant.label or None,
         "x_Credits": _amount(one["credits"]),
         "x_CostSource": one["source"],
         "x_InputTokens": one["input"],
         "x_OutputTokens": one["output"],
         "x_ObservationId": one["observation"],
-        "x_UserId": str(one["user"]) if is_owned else None,
-        "x_UserName": one["username"] if is_owned else None,
+        "x_UserId": user.key and str(user.key),
+        "x_UserName": user.label or None,
         "x_ProjectId": one["project"],
         "x_FlowId": one["flow"],
         "x_Failed": one["failed"],

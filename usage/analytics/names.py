@@ -1,23 +1,50 @@
 """What keys are called: tenants, users, projects and flows by the names that the host application
-has told us.
+has told us, and those that are none of the scope's business by no name and no id.
 """
 
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
+from usage.access import shows_tenant, shows_user
 from usage.identifiers import parse_uuid
 from usage.measures import Dimension
+from usage.models import Trace
 from usage.scope import Scope
 
+FOREIGN_LABELS = {
+    Dimension.USER: "A user of another tenant",
+    Dimension.TENANT: "Another tenant",
+}
 
-def users_by_id(ids: Iterable[UUID | None]) -> dict[UUID, User]:
-    return User.objects.select_related("tenant").in_bulk([one for one in ids if one])
+
+class Name(NamedTuple):
+    """How a key is shown: with its id (None where it is not to be known, or there is none) and what
+    it is called.
+    """
+
+    key: Any
+    label: str
 
 
-def tenants_by_id(ids: Iterable[UUID | None]) -> dict[UUID, Tenant]:
-    return Tenant.objects.in_bulk([one for one in ids if one])
+NO_NAME = Name(None, "")
+
+
+def users_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, User]:
+    """The users that the scope may name."""
+    users = User.objects.select_related("tenant").in_bulk([one for one in ids if one])
+    return {pk: user for pk, user in users.items() if shows_user(scope, user.tenant_id)}
+
+
+def tenants_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, Tenant]:
+    """The tenants that the scope may name; a user's is its own."""
+    tenants = Tenant.objects.all()
+    if scope.tenant_id is not None:
+        tenants = tenants.filter(pk=scope.tenant_id)
+    elif scope.user_id is not None:
+        tenants = tenants.filter(users=scope.user_id)
+    return tenants.in_bulk([one for one in ids if one])
 
 
 def flows_by_id(ids: Collection[str], scope: Scope) -> dict[str, Flow]:
@@ -42,22 +69,46 @@ def projects_by_id(ids: Collection[str], scope: Scope) -> dict[str, Project]:
     return {str(project.pk): project for project in projects}
 
 
-def labels_for(dimension: Dimension, keys: Collection[Any], scope: Scope) -> dict[Any, str]:
-    """A label for every key: a name where it is known, else the id; one query."""
+def names_of(dimension: Dimension, keys: Collection[Any], scope: Scope) -> dict[Any, Name]:
+    """How every key is shown: by a name where it is known, else by the id; one query.
+
+    Those that the scope may not name all have the same name, and no key.
+    """
     named: dict[Any, str] = {}
     if dimension is Dimension.USER:
-        named = {pk: user.username for pk, user in users_by_id(keys).items()}
+        named = {pk: user.username for pk, user in users_by_id(keys, scope).items()}
     elif dimension is Dimension.TENANT:
-        named = {pk: tenant.name for pk, tenant in tenants_by_id(keys).items()}
+        named = {pk: tenant.name for pk, tenant in tenants_by_id(keys, scope).items()}
     elif dimension is Dimension.FLOW:
         named = {pk: flow.name for pk, flow in flows_by_id(keys, scope).items()}
     elif dimension is Dimension.PROJECT:
         named = {pk: project.name for pk, project in projects_by_id(keys, scope).items()}
-    return {key: named.get(key) or _label_without_name(dimension, key) for key in keys}
+    if dimension in FOREIGN_LABELS and not scope.is_platform:
+        foreign = Name(None, FOREIGN_LABELS[dimension])
+        return {key: Name(key, named[key]) if key in named else foreign for key in keys}
+    nothing = dimension.declared.nothing
+    return {key: Name(key, named.get(key) or str(key or nothing)) for key in keys}
 
 
-def _label_without_name(dimension: Dimension, key: Any) -> str:
-    return str(key) if key else dimension.declared.nothing
+def owner_names(
+    scope: Scope, tenant: Name, user: Name, user_tenant_id: UUID | None
+) -> tuple[Name, Name]:
+    """A run's tenant and user as the scope may know them; ``user_tenant_id`` is the user's own."""
+    if tenant.key and not shows_tenant(scope, tenant.key, user_tenant_id):
+        tenant = Name(None, FOREIGN_LABELS[Dimension.TENANT])
+    if user.key and not shows_user(scope, user_tenant_id):
+        user = Name(None, FOREIGN_LABELS[Dimension.USER])
+    return tenant, user
+
+
+def owner_of(trace: Trace, scope: Scope) -> tuple[Name, Name]:
+    """The same of a trace with its tenant and user."""
+    return owner_names(
+        scope,
+        Name(trace.tenant.pk, trace.tenant.name) if trace.tenant else NO_NAME,
+        Name(trace.user.pk, trace.user.username) if trace.user else NO_NAME,
+        trace.user.tenant_id if trace.user else None,
+    )
 
 
 def _uuids(ids: Iterable[str]) -> list[UUID]:

@@ -11,12 +11,14 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.db.models import Count
+from django.utils import timezone
 
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import split
 from usage.analytics import names
 from usage.analytics.answer import Answer, Answers, answer_all
 from usage.analytics.calendar import Period, buckets
+from usage.analytics.comparison import Comparison, comparison_of
 from usage.analytics.question import Filters, Question
 from usage.measures import DECLARED_NUMBERS, NO_NUMBERS, Dimension, Metric, Numbers
 from usage.periods import Granularity
@@ -29,16 +31,21 @@ NO_FILTERS = Filters()
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A period's numbers, those of the period before, and how they changed (ratios)."""
+    """A period's numbers, those of the stretch that it is compared with, and how they changed
+    (ratios): as far as the period is known.
+    """
 
     numbers: Numbers
     previous: Numbers
     change: dict[str, float | None]
+    comparison: Comparison
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One row of a list: the key of the dimension (None: unattributed), its label and numbers."""
+    """One row of a list: the key of the dimension (None: unattributed, or not to be known), its
+    label and numbers.
+    """
 
     key: Any
     label: str
@@ -69,15 +76,27 @@ def ask_all(*queries: Query[Any]) -> list[Any]:
     return [query.read([next(answers) for _ in query.questions]) for query in queries]
 
 
-def summary(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Query[Summary]:
-    """The period's summary."""
-    stretches = [(period.start, period.end), (period.previous.start, period.start)]
+def summary(
+    scope: Scope,
+    period: Period,
+    complete_through: datetime | None,
+    filters: Filters = NO_FILTERS,
+) -> Query[Summary]:
+    """The period's summary, compared as far as it is known."""
+    comparison = comparison_of(period, timezone.now(), complete_through)
+    asked = [
+        (period.start, period.end),
+        (comparison.previous_start, comparison.previous_end),
+    ]
+    if comparison.until < period.end:
+        asked.append((period.start, comparison.until))
 
     def read(answers: Sequence[Answers]) -> Summary:
-        now, before = _per_bucket(stretches, answers)
-        return Summary(now, before, change_of(now, before))
+        whole, previous, *known = _per_bucket(asked, answers)
+        change = change_of(known[0] if known else whole, previous)
+        return Summary(whole, previous, change, comparison)
 
-    return Query([Question(scope, stretches, filters)], read)
+    return Query([Question(scope, asked, filters)], read)
 
 
 def change_of(now: Numbers, before: Numbers) -> dict[str, float | None]:
@@ -226,5 +245,5 @@ def _shares(costs: Sequence[int]) -> list[float | None]:
 
 
 def _ranked(dimension: Dimension, scope: Scope, rows: Sequence[Answer]) -> list[Ranked]:
-    labels = names.labels_for(dimension, [row.key for row in rows], scope)
-    return [Ranked(row.key, labels[row.key], row.numbers, row.last_activity) for row in rows]
+    shown = names.names_of(dimension, [row.key for row in rows], scope)
+    return [Ranked(*shown[row.key], row.numbers, row.last_activity) for row in rows]

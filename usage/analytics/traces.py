@@ -8,7 +8,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from pricing.engine import CostSource
 from usage.analytics.calendar import Period
-from usage.analytics.names import flows_by_id
+from usage.analytics.names import Name, flows_by_id, owner_of
 from usage.analytics.question import Filters, Status
 from usage.measures import Dimension
 from usage.models import Observation, Trace
@@ -16,12 +16,13 @@ from usage.scope import Scope
 
 
 class Run(NamedTuple):
-    """A run and what it is called: its flow's name where that is known to the viewer, else its
-    own.
+    """A run, what it is called (its flow's name where that is known to the viewer, else its own),
+    and its user, as far as it is the viewer's business.
     """
 
     trace: Trace
     label: str
+    user: Name
 
 
 def labelled(traces: Sequence[Trace], scope: Scope) -> list[Run]:
@@ -35,6 +36,7 @@ def labelled(traces: Sequence[Trace], scope: Scope) -> list[Run]:
                 if trace.flow_id in flows
                 else trace.name or trace.langfuse_trace_id
             ),
+            owner_of(trace, scope)[1],
         )
         for trace in traces
     ]

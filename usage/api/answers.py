@@ -2,6 +2,7 @@
 
 from types import NoneType
 from typing import Any, get_args, get_type_hints
+from uuid import UUID
 
 from rest_framework import serializers
 
@@ -9,6 +10,7 @@ from credits.api.answers import CreditsField
 from kluisz_analytics.fields import USD_PLACES
 from pricing.engine import CostSource
 from pricing.units import UnitKind
+from usage.analytics.names import Name, owner_of
 from usage.measures import DECLARED_NUMBERS, Numbers, Unit
 from usage.models import Trace
 
@@ -18,6 +20,19 @@ class UsdField(serializers.DecimalField):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_digits=None, decimal_places=USD_PLACES, **kwargs)
+
+
+class ExactField(serializers.DecimalField):
+    """A product that is not rounded, with all the decimals that say something.
+
+    ``max_digits`` is what DRF counts with: of 24 decimals, Python's own 28 digits leave four before
+    the point, and a run of 10,000 credits would be an error.
+    """
+
+    def __init__(self, decimal_places: int, **kwargs: Any) -> None:
+        super().__init__(
+            max_digits=60, decimal_places=decimal_places, normalize_output=True, **kwargs
+        )
 
 
 class NumbersAnswer(serializers.Serializer[Any]):
@@ -47,8 +62,8 @@ DECIMAL_FIELDS = {Unit.USD: UsdField, Unit.CREDITS: CreditsField}
 
 
 class ChangeAnswer(serializers.Serializer[Any]):
-    """How each number changed since the period before, as a ratio; null where that is 0 or
-    unknown.
+    """How each number changed since the same stretch of the time before, as a ratio; null where
+    that is 0 or unknown.
     """
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
@@ -61,8 +76,20 @@ class PeriodAnswer(serializers.Serializer[Any]):
     complete_through = serializers.DateTimeField(allow_null=True)
 
 
+class PreviousPeriodAnswer(NumbersAnswer):
+    """The stretch that the period is compared with: the time before it, as far as the period itself
+    is known.
+    """
+
+    period_start = serializers.DateTimeField()
+    period_end = serializers.DateTimeField()
+
+
 class SummaryAnswer(PeriodAnswer, NumbersAnswer):
-    previous_period = NumbersAnswer()
+    """``change`` compares the period up to ``compared_until`` with ``previous_period``."""
+
+    compared_until = serializers.DateTimeField()
+    previous_period = PreviousPeriodAnswer()
     change = ChangeAnswer()
 
 
@@ -114,7 +141,9 @@ class SeriesAnswer(PeriodAnswer):
 
 
 class TopUserAnswer(NumbersAnswer):
-    user_id = serializers.UUIDField()
+    """A user; of one that is none of the caller's business there is no ``user_id``."""
+
+    user_id = serializers.UUIDField(allow_null=True)
     username = serializers.CharField()
     tenant_id = serializers.UUIDField(allow_null=True)
     last_activity = serializers.DateTimeField(allow_null=True)
@@ -155,9 +184,7 @@ class PriceLineAnswer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(choices=[one.value for one in UnitKind])
     units = serializers.IntegerField()
     usd_per_million = UsdField()
-    amount_usd = serializers.DecimalField(
-        max_digits=None, decimal_places=2 * USD_PLACES, normalize_output=True
-    )
+    amount_usd = ExactField(2 * USD_PLACES)
 
 
 class ObservationExplainedAnswer(serializers.Serializer[Any]):
@@ -212,13 +239,9 @@ class ExplanationAnswer(serializers.Serializer[Any]):
     unbilled_observations = serializers.IntegerField()
     cost_usd = UsdField(source="trace.cost_usd", allow_null=True)
     rate = RateAnswer(allow_null=True)
-    billed_cost_exact = serializers.DecimalField(
-        max_digits=None, decimal_places=18, normalize_output=True, allow_null=True
-    )
+    billed_cost_exact = ExactField(18, allow_null=True)
     billed_cost_usd = UsdField(source="trace.billed_cost_usd", allow_null=True)
-    credits_before_limits = serializers.DecimalField(
-        max_digits=None, decimal_places=24, normalize_output=True, allow_null=True
-    )
+    credits_before_limits = ExactField(24, allow_null=True)
     limit = serializers.ChoiceField(choices=["", "minimum", "maximum"])
     credits = CreditsField(source="trace.credits", allow_null=True)
     why_no_credits = serializers.CharField()
@@ -257,7 +280,10 @@ class TopTenantsAnswer(PeriodAnswer):
 
 
 class TraceAnswer(serializers.Serializer[Any]):
-    """A run. ``trace_id`` is its id here, ``langfuse_trace_id`` as it was traced."""
+    """A run. ``trace_id`` is its id here, ``langfuse_trace_id`` as it was traced.
+
+    A user or a tenant that is none of the caller's business has no id.
+    """
 
     trace_id = serializers.UUIDField(source="pk")
     langfuse_trace_id = serializers.CharField()
@@ -265,9 +291,9 @@ class TraceAnswer(serializers.Serializer[Any]):
     status = serializers.SerializerMethodField()
     start_time = serializers.DateTimeField()
     latency_ms = serializers.IntegerField(allow_null=True)
-    tenant_id = serializers.UUIDField(allow_null=True)
-    user_id = serializers.UUIDField(allow_null=True)
-    username = serializers.CharField(source="user.username", default=None, allow_null=True)
+    tenant_id = serializers.SerializerMethodField()
+    user_id = serializers.SerializerMethodField()
+    username = serializers.SerializerMethodField()
     project_id = serializers.CharField()
     flow_id = serializers.CharField()
     input_tokens = serializers.IntegerField()
@@ -280,6 +306,19 @@ class TraceAnswer(serializers.Serializer[Any]):
 
     def get_status(self, trace: Trace) -> str:
         return "failed" if trace.is_failed else "success"
+
+    def get_tenant_id(self, trace: Trace) -> UUID | None:
+        return self._owner(trace)[0].key
+
+    def get_user_id(self, trace: Trace) -> UUID | None:
+        return self._owner(trace)[1].key
+
+    def get_username(self, trace: Trace) -> str | None:
+        return self._owner(trace)[1].label or None
+
+    def _owner(self, trace: Trace) -> tuple[Name, Name]:
+        """As far as they are the caller's business: of its ``scope``, in the context."""
+        return owner_of(trace, self.context["scope"])
 
 
 class TracesAnswer(PeriodAnswer):
@@ -338,7 +377,7 @@ class AnomalyAnswer(serializers.Serializer[Any]):
     how far apart they are.
     """
 
-    key = serializers.CharField()
+    key = serializers.CharField(allow_null=True)
     # an answer's field, not the serializer's label
     label = serializers.CharField()  # type: ignore[assignment]
     period_start = serializers.DateTimeField()

@@ -1,6 +1,7 @@
 """The analytics endpoints: read the parameters, ask one query, hand back its answer."""
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -30,6 +31,7 @@ from usage.access import (
 from usage.analytics import names, queries
 from usage.analytics.anomalies import find_anomalies
 from usage.analytics.calendar import Period, PeriodError
+from usage.analytics.comparison import known_through
 from usage.analytics.explain import explain
 from usage.analytics.freshness import complete_through_of, lagging_connections
 from usage.analytics.projection import project_month
@@ -37,7 +39,7 @@ from usage.analytics.queries import Ranked, Summary
 from usage.analytics.sync_status import sync_status
 from usage.analytics.unpriced import unpriced_models
 from usage.api import answers, parameters
-from usage.measures import PLACES, Dimension, Metric, Numbers
+from usage.measures import PLACES, Dimension, Metric
 from usage.periods import Granularity
 from usage.scope import Scope
 
@@ -67,16 +69,15 @@ class AnalyticsView(APIView):
     def framed(
         self, period: Period, body: dict[str, Any], scope: Scope | None = None
     ) -> dict[str, Any]:
-        """The body, with the period that it is for and up to when that is complete.
+        """The body, with the period that it is for and up to when that is complete, if it doesn't
+        say so itself.
 
         It is of ``scope``; by default of all that the caller may see.
         """
-        return {
-            "period_start": period.start,
-            "period_end": period.end,
-            "complete_through": complete_through_of(scope or scope_of(self.viewer)),
-            **body,
-        }
+        if "complete_through" not in body:
+            moment = complete_through_of(scope or scope_of(self.viewer))
+            body = {"complete_through": moment, **body}
+        return {"period_start": period.start, "period_end": period.end, **body}
 
 
 class ListView(AnalyticsView):
@@ -96,13 +97,14 @@ class PlatformStats(AnalyticsView):
         """The whole platform's summary, and what has no owner yet."""
         scope = platform_scope(self.viewer)
         period = self.period(parameters.read_parameters(request, parameters.PeriodParameters))
+        complete_through = complete_through_of(scope)
         summary, active_tenants, unattributed = queries.ask_all(
-            queries.summary(scope, period),
+            queries.summary(scope, period, complete_through),
             queries.active_tenants(period),
             queries.unattributed(period),
         )
         body = {
-            **summary_body(summary),
+            **summary_body(summary, complete_through),
             **asdict(queries.platform_totals()),
             "active_tenants": active_tenants,
             "unattributed": unattributed,
@@ -127,7 +129,7 @@ class TenantStats(AnalyticsView):
         body = {
             "tenant_id": tenant.pk,
             "name": tenant.name,
-            **summary_body(queries.ask(queries.summary(scope, period))),
+            **summary_of(scope, period),
         }
         return Response(answers.TenantAnswer(self.framed(period, body, scope)).data)
 
@@ -148,7 +150,7 @@ class UserStats(AnalyticsView):
         body = {
             "user_id": user.pk,
             "username": user.username,
-            **summary_body(queries.ask(queries.summary(scope, period))),
+            **summary_of(scope, period),
             "projection": {
                 **asdict(project_month(scope, period.zone, now)),
                 "exhaustion_date": credit_status(user, now).projected_exhaustion_date,
@@ -209,7 +211,7 @@ class TopUsers(ListView):
     def get(self, request: Request) -> Response:
         """The users with the most usage."""
         period, rows = top_rows(self, request, Dimension.USER)
-        users = names.users_by_id(row.key for row in rows)
+        users = names.users_by_id((row.key for row in rows), scope_of(self.viewer))
         results = [
             {
                 "user_id": row.key,
@@ -261,11 +263,11 @@ class TopTenants(ListView):
 
         ``tier`` is the tenant's default.
         """
-        platform_scope(self.viewer)
+        scope = platform_scope(self.viewer)
         period, rows = top_rows(self, request, Dimension.TENANT)
         rows = [row for row in rows if row.key is not None]
         keys = [row.key for row in rows]
-        tenants, remaining = names.tenants_by_id(keys), remaining_by_tenant(keys)
+        tenants, remaining = names.tenants_by_id(keys, scope), remaining_by_tenant(keys)
         tiers, users = default_tiers_of(keys, timezone.now()), queries.users_count(keys)
         results = [
             {
@@ -358,13 +360,14 @@ class Anomalies(ListView):
                 metric.sum,
                 filters,
                 asked["limit"],
+                known_through(timezone.now(), complete_through_of(scope_of(self.viewer))),
             )
         except PeriodError as error:
             raise parameters.as_validation_error(error) from error
         results = [
             {
                 **asdict(one),
-                "key": str(one.key),
+                "key": None if one.key is None else str(one.key),
                 "value": shown_amount(metric, one.value),
                 "usual": shown_amount(metric, one.usual),
             }
@@ -423,9 +426,23 @@ def shown_amount(metric: Metric, amount: float) -> str:
     )
 
 
-def summary_body(summary: Summary) -> dict[str, Numbers | Any]:
+def summary_of(scope: Scope, period: Period) -> dict[str, Any]:
+    """The scope's summary, as an answer's fields."""
+    complete_through = complete_through_of(scope)
+    summary = queries.ask(queries.summary(scope, period, complete_through))
+    return summary_body(summary, complete_through)
+
+
+def summary_body(summary: Summary, complete_through: datetime | None) -> dict[str, Any]:
+    """The summary's fields, and up to when it is complete."""
     return {
         **summary.numbers.as_dict(),
-        "previous_period": summary.previous,
+        "complete_through": complete_through,
+        "compared_until": summary.comparison.until,
+        "previous_period": {
+            "period_start": summary.comparison.previous_start,
+            "period_end": summary.comparison.previous_end,
+            **summary.previous.as_dict(),
+        },
         "change": summary.change,
     }

@@ -12,6 +12,7 @@ from django.utils import timezone
 from credits.accounts import remaining_by_tenant
 from credits.status import CreditStatus, credit_status
 from kluisz_analytics.tenants.models import Tenant, User
+from usage.access import scope_of
 from usage.analytics import names, queries
 from usage.analytics.calendar import Period
 from usage.analytics.freshness import Lagging, complete_through_of, lagging_connections
@@ -19,6 +20,7 @@ from usage.analytics.projection import Projection, project_month
 from usage.analytics.queries import Ranked, Summary
 from usage.analytics.traces import Run, recent_traces
 from usage.dashboards import charts
+from usage.dashboards.compared_with import than
 from usage.measures import Dimension, Numbers
 from usage.models import LangfuseConnection, Trace
 from usage.periods import Granularity
@@ -89,6 +91,11 @@ class Dashboard:
         return _last_day_before(self.projection.month_end, self.period) if self.projection else None
 
     @property
+    def compared_with(self) -> str:
+        """What the arrows compare with, in words."""
+        return than(self.period, self.summary.comparison, timezone.now())
+
+    @property
     def success_ratio(self) -> float | None:
         numbers = self.summary.numbers
         return numbers.successful_traces / numbers.total_traces if numbers.total_traces else None
@@ -113,7 +120,7 @@ def platform_dashboard(period: Period) -> Dashboard:
     return Dashboard(
         title="Platform",
         subtitle="All tenants",
-        lists=[_tenant_list(tenants), _user_list(users, scope), _flow_list(flows, scope)],
+        lists=[_tenant_list(tenants, scope), _user_list(users, scope), _flow_list(flows, scope)],
         lagging=lagging_connections(timezone.now()),
         unattributed=unattributed if unattributed.total_traces else None,
         totals=queries.platform_totals(),
@@ -164,8 +171,9 @@ def crumbs_of(trace: Trace, viewer: User) -> list[tuple[str, str]]:
     crumbs = [("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else []
     if trace.tenant is not None and (viewer.is_superuser or viewer.is_tenant_admin):
         crumbs.append((trace.tenant.name, reverse("tenant-dashboard", args=[trace.tenant.slug])))
-    if trace.user is not None:
-        crumbs.append((trace.user.username, reverse("user-dashboard", args=[trace.user.pk])))
+    user = names.owner_of(trace, scope_of(viewer))[1]
+    if user.key is not None:
+        crumbs.append((user.label, reverse("user-dashboard", args=[user.key])))
     return crumbs
 
 
@@ -174,8 +182,9 @@ def _answers(
 ) -> tuple[dict[str, Any], list[Any]]:
     """What every page shows, and the answers to the page's own queries; all asked at once."""
     granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
+    complete_through = complete_through_of(scope)
     summary, series, models, *answers = queries.ask_all(
-        queries.summary(scope, period),
+        queries.summary(scope, period, complete_through),
         queries.time_series(scope, period, granularity),
         queries.breakdown(Dimension.MODEL, scope, period),
         *own,
@@ -187,15 +196,15 @@ def _answers(
         "by_model": charts.cost_by_model(models),
         "models": models,
         "runs": recent_traces(scope, period, ROWS),
-        "complete_through": complete_through_of(scope),
+        "complete_through": complete_through,
         "connections": list(LangfuseConnection.objects.filter(is_enabled=True)),
         "uses_sandbox": settings.USES_SANDBOX,
     }
     return common, answers
 
 
-def _tenant_list(rows: list[Ranked]) -> TopList:
-    tenants = names.tenants_by_id(row.key for row in rows)
+def _tenant_list(rows: list[Ranked], scope: Scope) -> TopList:
+    tenants = names.tenants_by_id((row.key for row in rows), scope)
     remaining = remaining_by_tenant([row.key for row in rows])
     return TopList(
         "Tenants",
@@ -212,7 +221,7 @@ def _tenant_list(rows: list[Ranked]) -> TopList:
 
 
 def _user_list(rows: list[Ranked], scope: Scope) -> TopList:
-    users = names.users_by_id(row.key for row in rows)
+    users = names.users_by_id((row.key for row in rows), scope)
     return TopList(
         "Users",
         "users",

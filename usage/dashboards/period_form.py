@@ -1,5 +1,6 @@
 """The period picker of the pages."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
 from zoneinfo import ZoneInfo
@@ -38,13 +39,15 @@ class PeriodForm(forms.Form):
         cleaned = super().clean() or {}
         start, end = cleaned.get("start_date"), cleaned.get("end_date")
         now = timezone.now()
-        if not start and not end:
+        is_last_days = not start and not end
+        if is_last_days:
             days = int(cleaned.get("days") or DEFAULT_PRESET)
             start = now.astimezone(self.zone).date() - timedelta(days=days - 1)
         try:
-            self.period = asked_period(start, end, self.zone, now)
+            asked = asked_period(start, end, self.zone, now)
         except PeriodError as error:
             raise forms.ValidationError(str(error)) from error
+        self.period = replace(asked, is_last_days=asked.is_last_days or is_last_days)
         return cleaned
 
     @property

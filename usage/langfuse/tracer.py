@@ -13,26 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 
-from django.core.cache import cache
 from langfuse import Langfuse, LangfuseGeneration, LangfuseSpan
 from langfuse.types import TraceContext
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
-from kluisz_analytics.tenants.models import User
-from usage.langfuse.tracing_client import (
-    TracingClient,
-    configured_tracing_client,
-    next_trace_id,
-    run_attributes,
-)
+from usage.langfuse.reported_usage import costs_of, counts_of
+from usage.langfuse.run_identity import id_text, run_attributes
+from usage.langfuse.tracing_client import TracingClient, configured_tracing_client, next_trace_id
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+Observation = TypeVar("Observation", LangfuseSpan, LangfuseGeneration)
+Id = uuid.UUID | str
 
-TENANT_CACHE_SECONDS = 300
 NANOSECONDS = 1_000_000_000
+NOT_SHOWN = "(could not be written as JSON)"
 
 
 def harmless(method: Callable[P, T]) -> Callable[P, T | None]:
@@ -59,8 +56,8 @@ class LangfuseTracer:
     """Traces one flow run into Langfuse.
 
     ``trace_id`` is the run's id; a UUID becomes the Langfuse trace id as it is, anything else is
-    hashed. The tenant is looked up from the user where it isn't given. The trace is named by the
-    flow id where there is one, else by ``trace_name``.
+    hashed. Ids are UUIDs or text in any form. Where no tenant is given, the user's is sent. The
+    trace is named by the flow id where there is one, else by ``trace_name``.
     """
 
     def __init__(
@@ -68,26 +65,26 @@ class LangfuseTracer:
         trace_name: str,
         trace_type: str,
         project_name: str,
-        trace_id: uuid.UUID | str,
-        user_id: str | None = None,
-        session_id: str | None = None,
-        tenant_id: str | None = None,
-        kluisz_project_id: str | None = None,
-        kluisz_flow_id: str | None = None,
+        trace_id: Id,
+        user_id: Id | None = None,
+        session_id: Id | None = None,
+        tenant_id: Id | None = None,
+        kluisz_project_id: Id | None = None,
+        kluisz_flow_id: Id | None = None,
         *,
         inputs: Mapping[str, Any] | None = None,
         start_time: datetime | None = None,
         client: TracingClient | None = None,
     ) -> None:
-        self.trace_name = trace_name
-        self.trace_type = trace_type
-        self.project_name = project_name
-        self.user_id = user_id
-        self.session_id = session_id
-        self.tenant_id = tenant_id
-        self.kluisz_project_id = kluisz_project_id
-        self.kluisz_flow_id = kluisz_flow_id
-        self.langfuse_trace_id = as_trace_id(trace_id)
+        self.trace_name = _name(trace_name)
+        self.trace_type = _name(trace_type)
+        self.project_name = _name(project_name)
+        self.user_id = id_text(user_id)
+        self.session_id = None if session_id is None else str(session_id)
+        self.tenant_id = id_text(tenant_id)
+        self.kluisz_project_id = id_text(kluisz_project_id)
+        self.kluisz_flow_id = id_text(kluisz_flow_id)
+        self.langfuse_trace_id = _traceable(trace_id)
         self._lock = threading.Lock()
         self._open: dict[str, list[LangfuseSpan]] = {}
         self._root: LangfuseSpan | None = None
@@ -106,7 +103,6 @@ class LangfuseTracer:
         client: TracingClient | None,
     ) -> None:
         self._client = client or configured_tracing_client()
-        self.tenant_id = self.tenant_id or tenant_of(self.user_id)
         metadata = {
             "tenant_id": self.tenant_id,
             "kluisz_project_id": self.kluisz_project_id,
@@ -117,32 +113,29 @@ class LangfuseTracer:
         trace_id = int(self.langfuse_trace_id, 16)
         name = self.kluisz_flow_id or self.trace_name
         self._client.identity.remember(
-            trace_id, run_attributes(self.user_id, self.session_id, name, metadata)
+            trace_id,
+            run_attributes(self.user_id, self.session_id, name, self._client.environment, metadata),
         )
         token = next_trace_id.set(trace_id)
         try:
-            # An empty context: the run is a trace of its own, whatever the host application is
-            # tracing around it.
             span = self._client.tracer.start_span(
-                self.trace_name, context=Context(), start_time=_nanoseconds(start_time)
+                self.trace_name, context=OUTSIDE, start_time=_nanoseconds(start_time)
             )
         finally:
             next_trace_id.reset(token)
-        self._root = LangfuseSpan(
-            otel_span=span, langfuse_client=self._client.langfuse, input=inputs
-        )
+        self._root = self._observed(LangfuseSpan, span, input=inputs)
 
     @harmless
     def add_trace(
         self,
-        trace_id: str,
+        trace_id: Id,
         trace_name: str,
         trace_type: str,
         inputs: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         vertex: object = None,
         *,
-        parent_id: str | None = None,
+        parent_id: Id | None = None,
         start_time: datetime | None = None,
     ) -> None:
         """Open the span of a component.
@@ -152,19 +145,20 @@ class LangfuseTracer:
         if self._root is None:
             return
         parent = self._innermost(parent_id) or self._root
-        span = LangfuseSpan(
-            otel_span=self._start_span(trace_name, parent, start_time),
-            langfuse_client=self._langfuse,
+        component = {"component_id": _key(trace_id), "component_type": _name(trace_type)}
+        span = self._observed(
+            LangfuseSpan,
+            self._start_span(_name(trace_name), parent, start_time),
             input=inputs,
-            metadata={**(metadata or {}), "component_id": trace_id, "component_type": trace_type},
+            metadata={**_map_of("metadata", metadata), **component},
         )
         with self._lock:
-            self._open.setdefault(trace_id, []).append(span)
+            self._open.setdefault(_key(trace_id), []).append(span)
 
     @harmless
     def end_trace(
         self,
-        trace_id: str,
+        trace_id: Id,
         trace_name: str,
         outputs: Mapping[str, Any] | None = None,
         error: BaseException | None = None,
@@ -174,11 +168,11 @@ class LangfuseTracer:
     ) -> None:
         """Close the span of a component: the one that was opened last under this id."""
         with self._lock:
-            opened = self._open.get(trace_id)
+            opened = self._open.get(_key(trace_id))
             span = opened.pop() if opened else None
         if span is None:
             return
-        output = {**(outputs or {}), **({"logs": list(logs)} if logs else {})}
+        output = {**_map_of("output", outputs), "logs": logs} if logs else outputs
         _close(span, output, error, end_time)
 
     @harmless
@@ -192,7 +186,7 @@ class LangfuseTracer:
         inputs: Any = None,
         outputs: Any = None,
         error: BaseException | None = None,
-        parent_id: str | None = None,
+        parent_id: Id | None = None,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> None:
@@ -201,13 +195,13 @@ class LangfuseTracer:
         """
         if self._root is None:
             return
-        generation = LangfuseGeneration(
-            otel_span=self._start_span(name, self._innermost(parent_id) or self._root, start_time),
-            langfuse_client=self._langfuse,
+        generation = self._observed(
+            LangfuseGeneration,
+            self._start_span(_name(name), self._innermost(parent_id) or self._root, start_time),
             input=inputs,
-            model=model,
-            usage_details=dict(usage),
-            cost_details=dict(cost_usd) if cost_usd else None,
+            model=_name(model) or None,
+            usage_details=counts_of(usage),
+            cost_details=costs_of(cost_usd) or None,
         )
         _close(generation, outputs, error, end_time)
 
@@ -233,7 +227,7 @@ class LangfuseTracer:
             _close(span, None, error, end_time)
         root, self._root = self._root, None
         if inputs is not None or metadata is not None:
-            root.update(input=inputs, metadata=dict(metadata) if metadata else None)
+            _update(root, input=inputs, metadata=_map_of("metadata", metadata) or None)
         _close(root, outputs, error, end_time)
 
     @harmless
@@ -243,21 +237,34 @@ class LangfuseTracer:
         """
         if self._root is None:
             return None
+        context = TraceContext(trace_id=self.langfuse_trace_id, parent_span_id=self._root.id)
         try:
-            from langfuse.langchain import CallbackHandler  # noqa: PLC0415  (LangChain is optional)
+            return self._client.langchain_callback(context)
         except ImportError:
             return None
-        context = TraceContext(trace_id=self.langfuse_trace_id, parent_span_id=self._root.id)
-        return CallbackHandler(public_key=self._client.public_key, trace_context=context)
 
     @property
     def _langfuse(self) -> Langfuse:
         return self._client.langfuse
 
-    def _innermost(self, component_id: str | None) -> LangfuseSpan | None:
+    def _innermost(self, component_id: Id | None) -> LangfuseSpan | None:
+        if component_id is None:
+            return None
         with self._lock:
-            opened = self._open.get(component_id) if component_id else None
+            opened = self._open.get(_key(component_id))
             return opened[-1] if opened else None
+
+    def _observed(
+        self, kind: type[Observation], span: otel.Span, *, input: Any = None, **said: Any
+    ) -> Observation:
+        """The span as an observation of Langfuse's; contents that can't be written are left out,
+        and not the step.
+        """
+        observation = kind(otel_span=span, langfuse_client=self._langfuse)
+        said = {name: value for name, value in said.items() if value is not None}
+        for name, value in {**said, **({} if input is None else {"input": input})}.items():
+            _update(observation, **{name: value})
+        return observation
 
     def _start_span(
         self, name: str, parent: LangfuseSpan, start_time: datetime | None
@@ -268,19 +275,69 @@ class LangfuseTracer:
         )
 
 
+OUTSIDE = otel.set_span_in_context(otel.INVALID_SPAN, Context())
+"""The run is a trace of its own, whatever the host application is tracing around it.
+
+An empty context is none for the SDK's processor: it would take the current one.
+"""
+
+
 def _close(
-    span: LangfuseSpan | LangfuseGeneration,
+    observation: LangfuseSpan | LangfuseGeneration,
     outputs: Any,
     error: BaseException | None,
     end_time: datetime | None,
 ) -> None:
-    if error is not None:
-        span.update(
-            output=outputs or None, level="ERROR", status_message=f"{type(error).__name__}: {error}"
-        )
-    elif outputs:
-        span.update(output=outputs)
-    span.end(end_time=_nanoseconds(end_time))
+    try:
+        if outputs:
+            _update(observation, output=outputs)
+        if error is not None:
+            _update(observation, level="ERROR", status_message=_message(error))
+    finally:
+        # What isn't ended is never sent.
+        observation.end(end_time=_nanoseconds(end_time))
+
+
+def _update(observation: LangfuseSpan | LangfuseGeneration, **said: Any) -> None:
+    """Say more of an observation; contents that can't be written are told to be missing."""
+    try:
+        observation.update(**said)
+    except Exception as error:
+        logger.warning("Tracing could not write %s (%s).", *said, type(error).__name__)
+        missing: dict[str, Any] = dict.fromkeys(said, NOT_SHOWN)
+        observation.update(**missing)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
+def _traceable(run_id: object) -> str:
+    """The run's trace id; one of its own where the host has none (or the nil UUID, which no trace
+    may have).
+    """
+    if not isinstance(run_id, uuid.UUID):
+        run_id = str(run_id or "").strip()
+    trace_id = as_trace_id(run_id) if run_id else ""
+    return trace_id if trace_id.strip("0") else uuid.uuid4().hex
+
+
+def _name(given: object) -> str:
+    return "" if given is None else str(given)
+
+
+def _key(component_id: object) -> str:
+    return id_text(component_id) or ""
+
+
+def _map_of(name: str, given: Any) -> dict[str, Any]:
+    """A map as it is, anything else under a name."""
+    if not given:
+        return {}
+    return dict(given) if isinstance(given, Mapping) else {name: given}
 
 
 def as_trace_id(run_id: uuid.UUID | str) -> str:
@@ -293,23 +350,12 @@ def as_trace_id(run_id: uuid.UUID | str) -> str:
         return Langfuse.create_trace_id(seed=run_id)
 
 
-def tenant_of(user_id: str | None) -> str | None:
-    """The user's tenant, from the cache or the database; None for an unknown user."""
-    if not user_id:
-        return None
-    return cache.get_or_set(
-        f"tenant-of-user:{user_id}", lambda: _stored_tenant_of(user_id), TENANT_CACHE_SECONDS
-    )
-
-
-def _stored_tenant_of(user_id: str) -> str | None:
-    try:
-        key = uuid.UUID(user_id)
-    except ValueError:
-        return None
-    tenant_id = User.objects.filter(pk=key).values_list("tenant_id", flat=True).first()
-    return str(tenant_id) if tenant_id else None
-
-
 def _nanoseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000) * (NANOSECONDS // 1000)
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        logger.warning(
+            "A time of a run is %s and no datetime; now is taken.", type(moment).__name__
+        )
+        return None
+    return int(moment.timestamp() * 1000) * (NANOSECONDS // 1000)

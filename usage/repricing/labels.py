@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from usage.analytics.names import labels_for
+from usage.analytics.names import names_of
 from usage.measures import Dimension
 from usage.repricing.preview import Difference, Preview
 from usage.scope import Scope
@@ -19,10 +19,12 @@ class LabelledDifference:
 def labelled(preview: Preview) -> list[LabelledDifference]:
     """Three queries, however many there are."""
     keys = list(preview.differences)
-    tenants = labels_for(Dimension.TENANT, {key.tenant_id for key in keys}, Scope())
-    users = labels_for(Dimension.USER, {key.user_id for key in keys}, Scope())
+    tenants = names_of(Dimension.TENANT, {key.tenant_id for key in keys}, Scope())
+    users = names_of(Dimension.USER, {key.user_id for key in keys}, Scope())
     rows = [
-        LabelledDifference(tenants[key.tenant_id], users[key.user_id], key.model or "No model", one)
+        LabelledDifference(
+            tenants[key.tenant_id].label, users[key.user_id].label, key.model or "No model", one
+        )
         for key, one in preview.differences.items()
     ]
     return sorted(

@@ -99,9 +99,9 @@ def percent(ratio: float | None) -> str:
 
 
 @register.simple_tag
-def change(ratio: float | None, more_is: str = "neutral") -> SafeString | str:
-    """How a number changed, as a badge; ``more_is`` says whether more of it is good, bad or
-    neutral.
+def change(ratio: float | None, than: str, more_is: str = "neutral") -> SafeString | str:
+    """How a number changed, as a badge; ``than`` says what it is compared with, ``more_is`` whether
+    more of it is good, bad or neutral.
     """
     if ratio is None:
         return ""
@@ -111,9 +111,13 @@ def change(ratio: float | None, more_is: str = "neutral") -> SafeString | str:
         mood = "good" if (ratio > 0) == (more_is == "good") else "bad"
     arrow = {"up": "▲", "down": "▼", "same": "■"}[direction]
     shown = f"{abs(ratio):.0%}" if abs(ratio) < 10 else f"{abs(ratio):,.0f}×"
+    word = {"up": "more", "down": "less", "same": "no more"}[direction]
     return format_html(
-        '<span class="kz-change kz-{}" title="Compared with the period before">{} {}</span>',
+        '<span class="kz-change kz-{}" title="{} {} {}">{} {}</span>',
         mood,
+        shown,
+        word,
+        than,
         arrow,
         shown,
     )
@@ -155,4 +159,4 @@ def signed_credits(value: Decimal) -> str:
 @register.simple_tag
 def credits_change(before: Decimal, after: Decimal) -> SafeString | str:
     """How much more or less it would be, as a ratio."""
-    return change(float(after / before) - 1) if before else UNKNOWN
+    return change(float(after / before) - 1, "than was charged") if before else UNKNOWN

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from usage.analytics.calendar import Period, PeriodError, asked_period, buckets
+from usage.analytics.calendar import PeriodError, asked_period, buckets
 from usage.periods import Granularity
 
 AMSTERDAM, KOLKATA, UTC_ZONE = (
@@ -73,13 +73,6 @@ def test_an_impossible_period_says_which_part_is(
     with pytest.raises(PeriodError) as caught:
         asked_period(start, end, UTC_ZONE, NOW)
     assert caught.value.parameter == parameter
-
-
-def test_the_period_before_has_as_many_days_over_a_clock_change() -> None:
-    """Amsterdam's clocks went back on 25 October 2026."""
-    period = asked_period(date(2026, 10, 25), date(2026, 10, 25), AMSTERDAM, NOW)
-    assert period.end - period.start == timedelta(hours=25)
-    assert period.previous == Period(utc(2026, 10, 23, 22), utc(2026, 10, 24, 22), AMSTERDAM)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -352,3 +353,15 @@ def test_unpriced_models_are_listed_with_what_waits(
     )
     text = api(people.platform_admin, "unpriced", format="csv").content.decode()
     assert text.splitlines()[1].startswith("acme-7b,1,15,10,5,1,2026-11-10T12:00:00Z")
+
+
+@pytest.mark.parametrize("cost", ["52.631579", "9999.123456789012"])
+def test_a_large_run_is_explained_like_any_other(
+    people: People, use: Callable[..., None], api: Callable[..., Any], cost: str
+) -> None:
+    """10,000 credits and more have five digits before the point, and up to 24 decimals."""
+    use(people.acme_user, cost, NOON + timedelta(days=5))
+    trace = Trace.objects.latest("start_time")
+    body = api(people.acme_user, f"traces/{trace.pk}/explanation").json()
+    assert Decimal(body["billed_cost_exact"]) == Decimal(cost) * Decimal("0.95")
+    assert Decimal(body["credits_before_limits"]) == Decimal(cost) * Decimal("190")

@@ -48,6 +48,8 @@ def test_a_number_is_shown_as_people_write_it(
 
 
 def test_a_change_is_a_badge() -> None:
-    assert figures.change(None) == ""
-    assert "kz-bad" in str(figures.change(0.25, "bad"))
-    assert "▼ 50%" in str(figures.change(-0.5))
+    assert figures.change(None, "than yesterday") == ""
+    assert "kz-bad" in str(figures.change(0.25, "than yesterday", "bad"))
+    badge = str(figures.change(-0.5, "than yesterday until 14:00"))
+    assert "▼ 50%" in badge
+    assert 'title="50% less than yesterday until 14:00"' in badge

@@ -1,0 +1,263 @@
+"""A run may name one tenant and a user of another.
+
+That tenant's admin sees the run, and no name, id or tenant of its user, by no door; and its user no
+name or id of that tenant.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import transaction
+from django.test import Client
+
+from kluisz_analytics.tenants.models import Tenant, User
+from pricing.models import TierRate
+from tests.conftest import NOON, People
+from tests.usage.sync.test_assemble import received
+from usage.api.urls import urlpatterns
+from usage.models import LangfuseConnection, Trace
+from usage.sync.apply import apply_received
+
+pytestmark = pytest.mark.django_db
+PERIOD = {"start_date": "2026-11-01", "end_date": "2026-11-30"}
+FORMATS = ("json", "csv", "jsonl")
+GROUPS = ("tenant", "user", "project", "flow", "model")
+DOORS = [
+    "tenant/{acme}/stats",
+    "user/me/stats",
+    "time-series",
+    *(f"top-users?metric={metric}" for metric in ("credits", "cost", "tokens", "traces")),
+    "top-flows",
+    *(f"cost-breakdown?group_by={group}" for group in GROUPS),
+    *(f"anomalies?group_by={group}" for group in ("tenant", "user", "flow", "model")),
+    "traces",
+    "traces/{trace}",
+    "traces/{trace}/explanation",
+    "costs",
+]
+FOREIGN_TENANTS_ADMIN_DOORS = ["platform/stats", "top-tenants", "sync/status", "unpriced"]
+PAGES = ["/tenants/acme/", "/tenants/acme/?days=90", "/traces/{trace}/"]
+
+
+@pytest.fixture
+def foreign(people: People, use: Callable[..., None], bare_connection: LangfuseConnection) -> Trace:
+    """A run of Globex's user that names Acme, on top of a pattern of such runs; and one of
+    Acme's own user.
+    """
+    User.objects.filter(pk=people.globex_user.pk).update(
+        username="gustav-of-globex", email="gustav@globex.test", first_name="Gustav"
+    )
+    people.globex_user.refresh_from_db()
+    for week in range(6):
+        run = received(
+            "call",
+            trace_id=f"foreign{week}",
+            start_time=NOON - timedelta(days=7 * week),
+            end_time=NOON - timedelta(days=7 * week),
+            is_root=True,
+            model="gpt-4o",
+            usage_details={"input": 10, "output": 5, "total": 15},
+            cost_usd=Decimal("0.06" if week else "60"),
+            user_reference=str(people.globex_user.pk),
+            tenant_reference=str(people.acme.pk),
+        )
+        with transaction.atomic():
+            apply_received(bare_connection, [run])
+    use(people.acme_user, "0.02", NOON)
+    return Trace.objects.filter(user=people.globex_user).latest("start_time")
+
+
+def written(answer: Any) -> str:
+    text = (answer.getvalue() if answer.streaming else answer.content).decode()
+    return re.sub(r'name="csrfmiddlewaretoken" value="\w+"', "", text)
+
+
+def secrets_of(user: User, tenant: Tenant) -> list[str]:
+    return [
+        user.username,
+        user.email,
+        user.first_name,
+        str(user.pk),
+        user.pk.hex,
+        tenant.name,
+        tenant.slug,
+        str(tenant.pk),
+    ]
+
+
+def test_the_doors_are_all_there_are() -> None:
+    """So that a new endpoint is among them."""
+    doors = {door.split("?")[0] for door in (*DOORS, *FOREIGN_TENANTS_ADMIN_DOORS)}
+    named = {
+        str(one.pattern).replace("<uuid:tenant_id>", "{acme}").replace("<uuid:trace_id>", "{trace}")
+        for one in urlpatterns
+    }
+    assert named - {"user/<uuid:user_id>/stats"} == doors
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("door", DOORS)
+def test_no_answer_names_a_foreign_user(
+    people: People, foreign: Trace, api: Callable[..., Any], door: str, format: str
+) -> None:
+    address, _, query = door.format(acme=people.acme.pk, trace=foreign.pk).partition("?")
+    asked = dict([query.split("=")]) if query else {}
+    answer = api(people.acme_admin, address, **PERIOD, **asked, format=format)
+    if answer.status_code == 404 and format != "json":
+        return  # not a list
+    if (answer.status_code, door, format) == (404, "costs", "json"):
+        return  # a download alone
+    assert answer.status_code == 200
+    text = written(answer)
+    for secret in secrets_of(people.globex_user, people.globex):
+        assert secret not in text, secret
+
+
+@pytest.mark.parametrize("door", FOREIGN_TENANTS_ADMIN_DOORS)
+def test_what_is_of_the_platform_is_refused(
+    people: People, foreign: Trace, api: Callable[..., Any], door: str
+) -> None:
+    assert api(people.acme_admin, door, **PERIOD).status_code == 403
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_page_names_a_foreign_user(people: People, foreign: Trace, path: str) -> None:
+    client = Client()
+    client.force_login(people.acme_admin)
+    answer = client.get(path.format(trace=foreign.pk))
+    assert answer.status_code == 200
+    text = written(answer)
+    for secret in secrets_of(people.globex_user, people.globex):
+        assert secret not in text, secret
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/admin/usage/trace/",
+        "/admin/usage/trace/{trace}/change/",
+        "/admin/tenants/user/",
+        "/admin/tenants/user/{user}/change/",
+        "/admin/usage/userusagestats/",
+    ],
+)
+def test_the_admin_is_the_platforms(people: People, foreign: Trace, path: str) -> None:
+    client = Client()
+    client.force_login(people.acme_admin)
+    answer = client.get(path.format(trace=foreign.pk, user=people.globex_user.pk))
+    assert answer.status_code in (302, 403)
+    assert people.globex_user.username not in written(answer)
+
+
+def test_its_numbers_count_under_a_name_that_says_no_more(
+    people: People, foreign: Trace, api: Callable[..., Any]
+) -> None:
+    first, second = api(people.acme_admin, "top-users", metric="cost", **PERIOD).json()["results"]
+    assert (first["user_id"], first["username"], first["tenant_id"]) == (
+        None,
+        "A user of another tenant",
+        None,
+    )
+    assert (second["user_id"], second["username"]) == (str(people.acme_user.pk), "ann")
+    shares = api(people.acme_admin, "cost-breakdown", group_by="user", **PERIOD).json()["results"]
+    assert [(one["key"], one["label"]) for one in shares] == [
+        (None, "A user of another tenant"),
+        (str(people.acme_user.pk), "ann"),
+    ]
+    assert sum(Decimal(str(one["share"])) for one in shares) == 1
+    odd = api(people.acme_admin, "anomalies", group_by="user", **PERIOD).json()["results"]
+    assert {(one["key"], one["label"]) for one in odd} == {(None, "A user of another tenant")}
+    run = api(people.acme_admin, f"traces/{foreign.pk}").json()
+    assert (run["user_id"], run["username"], run["tenant_id"]) == (
+        None,
+        "A user of another tenant",
+        str(people.acme.pk),
+    )
+    rows = [
+        json.loads(line)
+        for line in written(api(people.acme_admin, "costs", **PERIOD, format="jsonl")).splitlines()
+    ]
+    assert (None, "A user of another tenant") in {
+        (row["x_UserId"], row["x_UserName"]) for row in rows
+    }
+    assert {row["SubAccountName"] for row in rows} == {"Acme"}
+
+
+def test_the_platform_and_the_user_itself_see_who_it_is(
+    people: People, foreign: Trace, api: Callable[..., Any]
+) -> None:
+    for viewer in (people.platform_admin, people.globex_user):
+        run = api(viewer, f"traces/{foreign.pk}").json()
+        assert (run["user_id"], run["username"]) == (
+            str(people.globex_user.pk),
+            "gustav-of-globex",
+        )
+    assert api(people.platform_admin, f"traces/{foreign.pk}").json()["tenant_id"] == str(
+        people.acme.pk
+    )
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("door", [door for door in DOORS if "{acme}" not in door])
+def test_its_user_sees_no_name_and_no_id_of_the_tenant(
+    people: People, foreign: Trace, api: Callable[..., Any], door: str, format: str
+) -> None:
+    address, _, query = door.format(trace=foreign.pk).partition("?")
+    asked = dict([query.split("=")]) if query else {}
+    answer = api(people.globex_user, address, **PERIOD, **asked, format=format)
+    if answer.status_code == 404:
+        assert format != "json" or door == "costs"
+        return
+    assert answer.status_code == 200
+    text = written(answer)
+    for secret in ("Acme", "acme", str(people.acme.pk), people.acme.pk.hex):
+        assert secret not in text, secret
+
+
+ASKED_FOR_BY_ID = [
+    "/api/v2/analytics/user/{user}/stats",
+    "/users/{user}/",
+    *(
+        f"/api/v2/analytics/{path}?user_id={{user}}"
+        for path in ("time-series", "top-users", "top-flows", "cost-breakdown", "traces")
+    ),
+    "/api/v2/analytics/costs?user_id={user}",
+    "/api/v2/analytics/anomalies?user_id={user}",
+    "/api/v2/analytics/top-users?user_id={own}&user_id={user}",
+]
+
+
+@pytest.mark.parametrize("path", ASKED_FOR_BY_ID)
+@pytest.mark.parametrize("role", ["acme_admin", "acme_user"])
+def test_asking_for_it_by_its_id_does_not_say_that_it_exists(
+    people: People, foreign: Trace, role: str, path: str
+) -> None:
+    client, unknown = Client(), uuid4()
+    viewer = getattr(people, role)
+    client.force_login(viewer)
+    found, nobody = (
+        client.get(path.format(user=pk, own=viewer.pk)) for pk in (people.globex_user.pk, unknown)
+    )
+    assert found.status_code == nobody.status_code == 404
+    assert written(found).replace(str(people.globex_user.pk), "") == written(nobody).replace(
+        str(unknown), ""
+    )
+
+
+def test_who_entered_a_price_is_told_to_those_who_may_see_them(
+    people: People, foreign: Trace, api: Callable[..., Any]
+) -> None:
+    TierRate.objects.update(recorded_by=people.platform_admin)
+    told = {
+        role: api(getattr(people, role), f"traces/{foreign.pk}/explanation").json()["rate"][
+            "recorded_by"
+        ]
+        for role in ("platform_admin", "acme_admin", "globex_user")
+    }
+    assert told == {"platform_admin": "root", "acme_admin": "", "globex_user": ""}

@@ -1,0 +1,42 @@
+"""What a period is compared with, in words: “than yesterday until 14:00”."""
+
+from datetime import date, datetime, timedelta
+
+from django.utils.dateformat import format as formatted
+
+from usage.analytics.calendar import Period
+from usage.analytics.comparison import Comparison, Unit
+
+
+def than(period: Period, comparison: Comparison, now: datetime) -> str:
+    """The words after “more” or “less”; "" where nothing of the period is known yet."""
+    if comparison.previous_start == comparison.previous_end:
+        return ""
+    is_whole = comparison.previous_end == period.start
+    start, until = (
+        moment.astimezone(period.zone)
+        for moment in (comparison.previous_start, comparison.previous_end)
+    )
+    length = comparison.length
+    if length.unit is Unit.TIME:
+        return f"than from {_moment(start)} to {_moment(until)}"
+    first_day = start.date()
+    if length.unit is Unit.DAYS and length.number == 1:
+        day = _day(first_day, now.astimezone(period.zone).date())
+        return f"than {day}" if is_whole else f"than {day} until {_clock(until)}"
+    name = f"the {length.number} {length.unit} before"
+    if length.unit is Unit.MONTHS and length.number == 1:
+        name = formatted(first_day, "F Y")
+    return f"than in {name}" if is_whole else f"than in {name} until {_moment(until)}"
+
+
+def _day(day: date, today: date) -> str:
+    return "yesterday" if day == today - timedelta(days=1) else formatted(day, "j M")
+
+
+def _clock(moment: datetime) -> str:
+    return formatted(moment, "H:i")
+
+
+def _moment(moment: datetime) -> str:
+    return formatted(moment, "j M, H:i")
