@@ -1,6 +1,6 @@
 """Facts (what happened), rollups (sums of facts) and the state of the sync."""
 
-from usage.models.connections import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
+from usage.models.connections import LangfuseConnection, SyncDrift, SyncRun, SyncTurn, SyncWindow
 from usage.models.facts import Observation, ReceivedTrace, RejectedObservation, Trace, TraceVoid
 from usage.models.repricing import Repricing
 from usage.models.rollups import (
@@ -31,6 +31,7 @@ __all__ = [
     "StalePeriod",
     "SyncDrift",
     "SyncRun",
+    "SyncTurn",
     "SyncWindow",
     "TenantUsageStats",
     "Trace",
