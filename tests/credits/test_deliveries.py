@@ -79,7 +79,7 @@ def test_of_an_endless_answer_only_the_beginning_is_read(
         "ftp://127.0.0.1/x",
         "http://127.0.0.1:70000/",
         "http://127.0.0.1:port/",
-        "http://\x00/",
+        "http://exa\tmple/",
         "https://xn--\u00df\u2024.example/",
     ],
 )

@@ -20,7 +20,7 @@ from django.conf import settings
 
 from kluisz_analytics.queues import QUEUES
 
-BOUND_SECONDS = 120
+BOUND_SECONDS = 300
 """All that is waited for takes a fraction of it, on a machine with nothing else to do."""
 RESULT = "the result: "
 
