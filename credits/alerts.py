@@ -13,10 +13,11 @@ from decimal import Decimal
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Q, Sum
+from django.db.models import F, Q, QuerySet, Sum
 from django.utils import timezone
 
-from credits.models import Account, Alert, Delivery, TenantBudget, UsageCharge, Webhook
+from credits import deliveries
+from credits.models import Account, Alert, TenantBudget, UsageCharge
 from credits.recurrence import month_of
 from kluisz_analytics.fields import CreditsField
 from kluisz_analytics.tenants.models import Tenant, User
@@ -43,9 +44,7 @@ def use_cost_of(cost_of: CostOf) -> None:
 def evaluate_all(now: datetime | None = None) -> int:
     """Look at every active tenant and its users. Returns how many alerts are new; beat calls it."""
     moment = now or timezone.now()
-    return sum(
-        evaluate(tenant, moment) for tenant in Tenant.objects.filter(is_active=True).order_by("pk")
-    )
+    return _evaluate_each(Tenant.objects.filter(is_active=True), moment)
 
 
 def evaluate_changed(now: datetime | None = None) -> int:
@@ -54,8 +53,23 @@ def evaluate_changed(now: datetime | None = None) -> int:
     """
     moment = now or timezone.now()
     has_changed = Q(users__account__updated_at__gte=moment - RECENT) | Q(budgets__isnull=False)
-    tenants = Tenant.objects.filter(has_changed, is_active=True).order_by("pk").distinct()
-    return sum(evaluate(tenant, moment) for tenant in tenants)
+    return _evaluate_each(Tenant.objects.filter(has_changed, is_active=True).distinct(), moment)
+
+
+def _evaluate_each(tenants: QuerySet[Tenant], now: datetime) -> int:
+    """One tenant's trouble keeps no other from being told; it is raised after all were looked
+    at.
+    """
+    new, troubles = 0, []
+    for tenant in tenants.order_by("pk"):
+        try:
+            new += evaluate(tenant, now)
+        except Exception as trouble:  # noqa: BLE001 - raised below
+            trouble.add_note(f"While looking at tenant {tenant.slug} ({tenant.pk}).")
+            troubles.append(trouble)
+    if troubles:
+        raise ExceptionGroup("Not all tenants could be looked at.", troubles)
+    return new
 
 
 def evaluate(tenant: Tenant, now: datetime) -> int:
@@ -188,7 +202,7 @@ def _tell(reached: Iterable[Alert], now: datetime) -> int:
             stored, is_new = _stored(alert)
             new += is_new
             if is_new and alert.is_told:
-                _address(stored, now)
+                deliveries.address(stored, now)
     return new
 
 
@@ -206,26 +220,4 @@ def _stored(alert: Alert) -> tuple[Alert, bool]:
         period_start=alert.period_start,
         **owner,
         defaults=told,
-    )
-
-
-def _address(alert: Alert, now: datetime) -> None:
-    """One delivery for each receiver: webhooks of the tenant and of the platform, the user and its
-    tenant's admins by e-mail.
-    """
-    hooks = Webhook.objects.filter(
-        Q(tenant=alert.tenant_id) | Q(tenant__isnull=True), is_enabled=True
-    )
-    admins = User.objects.filter(tenant=alert.tenant_id, is_tenant_admin=True, is_active=True)
-    addresses = {
-        user.email for user in [*admins, *([alert.user] if alert.user else [])] if user.email
-    }
-    Delivery.objects.bulk_create(
-        [
-            *(Delivery(alert=alert, webhook=hook, next_attempt_at=now) for hook in hooks),
-            *(
-                Delivery(alert=alert, email=address, next_attempt_at=now)
-                for address in sorted(addresses)
-            ),
-        ]
     )

@@ -1,135 +1,124 @@
-"""Delivers alerts by signed webhook and by e-mail, with patience, and keeps what came of it.
+"""Delivers alerts by their channels, with patience, and keeps what came of each attempt.
 
-The signature is the HMAC-SHA256 of ``timestamp.body`` with the webhook's secret, in the header
-``X-Kluisz-Signature: t=<timestamp>,v1=<hex>``; a receiver computes it anew and refuses old
-timestamps. The delivery's id comes along, so that a repeated one is known.
+The rows are what there is to do; messages of the queue only say when. A delivery that is due is
+handed over to a task of its own, and handed over again if nothing was heard of it for a while. A
+task makes the attempt that its message names, or none: of two messages for one attempt the second
+does nothing, and a task that was killed leaves a row that is due later.
 """
 
-import hashlib
-import hmac
-import json
+import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from smtplib import SMTPException
+from uuid import UUID
 
-import httpx
-from django.conf import settings
-from django.core.mail import send_mail
-from django.db import connection, transaction
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import transaction
 from django.utils import timezone
 
-from credits.models import Delivery, Webhook
+from credits.channels import CHANNELS, webhook
+from credits.channels.errors import Undeliverable
+from credits.models import Alert, Delivery, Webhook
+
+logger = logging.getLogger(__name__)
 
 BACKOFF = [timedelta(minutes=minutes) for minutes in (1, 5, 30, 120, 360, 720, 1440)]
 """How long after each failed attempt the next one is made; after the last, it is given up."""
-TIMEOUT_SECONDS = 10
+HANDED_OVER = timedelta(minutes=15)
+"""How long a delivery may wait in the queue before it is handed over once more."""
+AT_ONCE = 500
 LONGEST_ANSWER = 500
+NO_RESULT = "No result: the attempt is under way, or its worker was stopped."
+State = Delivery.State
 
 
-def deliver_due(now: datetime | None = None, at_most: int = 500) -> int:
-    """Try everything that is due.
+def address(alert: Alert, now: datetime) -> None:
+    """Store a delivery for each receiver of each channel, due now."""
+    deliveries = []
+    for name, channel in CHANNELS.items():
+        for delivery in channel.receivers(alert):
+            delivery.channel, delivery.next_attempt_at = name, now
+            deliveries.append(delivery)
+    Delivery.objects.bulk_create(deliveries)
 
-    Returns how many were delivered; beat calls it, and several may at once.
+
+def hand_over(to: Callable[[UUID, int], object], now: datetime | None = None) -> int:
+    """Hand over what is due: ``to`` is called with each delivery and the number of its attempt.
+
+    Returns how many; beat calls it, and several may at once.
     """
     moment = now or timezone.now()
-    sent = 0
-    for _ in range(at_most):
-        delivery = _claim(moment)
-        if delivery is None:
-            break
-        sent += attempt(delivery, moment)
-    return sent
-
-
-def _claim(now: datetime) -> Delivery | None:
-    """The next that is due, put off so that nobody else takes it while it is tried."""
-    with transaction.atomic():
-        due = Delivery.objects.filter(
-            state=Delivery.State.PENDING, next_attempt_at__lte=now
-        ).order_by("next_attempt_at")
-        delivery = due.select_for_update(
-            skip_locked=connection.features.has_select_for_update_skip_locked
-        ).first()
-        if delivery is not None:
-            delivery.attempts += 1
-            delivery.next_attempt_at = now + BACKOFF[min(delivery.attempts, len(BACKOFF)) - 1]
-            delivery.save(update_fields=["attempts", "next_attempt_at"])
-        return delivery
-
-
-def attempt(delivery: Delivery, now: datetime) -> bool:
-    """Try once, and write down what came of it. Whether it was delivered."""
-    try:
-        answer = _post(delivery, delivery.webhook, now) if delivery.webhook else _mail(delivery)
-    except (httpx.HTTPError, SMTPException, OSError) as error:
-        delivery.answer = f"{type(error).__name__}: {error}"[:LONGEST_ANSWER]
-        if delivery.attempts > len(BACKOFF):
-            delivery.state = Delivery.State.FAILED
-        delivery.save(update_fields=["answer", "state"])
-        return False
-    delivery.answer, delivery.state, delivery.sent_at = (
-        answer[:LONGEST_ANSWER],
-        Delivery.State.SENT,
-        now,
-    )
-    delivery.save(update_fields=["answer", "state", "sent_at"])
-    return True
-
-
-def send_test(webhook: Webhook) -> Delivery:
-    """Send a test now, to see whether the receiver takes it."""
-    now = timezone.now()
-    delivery = Delivery.objects.create(webhook=webhook, attempts=1, next_attempt_at=now)
-    if not attempt(delivery, now):
-        delivery.state = Delivery.State.FAILED
-        delivery.save(update_fields=["state"])
-    return delivery
-
-
-def body_of(delivery: Delivery) -> bytes:
-    """What is posted: JSON, the same at every attempt."""
-    alert = delivery.alert
-    content: dict[str, object] = {"id": str(delivery.pk), "event": "test"}
-    if alert is not None:
-        content |= {
-            "event": f"alert.{alert.kind}",
-            "tenant_id": str(alert.tenant_id),
-            "user_id": str(alert.user_id) if alert.user_id else None,
-            "threshold_percent": alert.threshold,
-            "period_start": alert.period_start.isoformat(),
-            "message": alert.message,
-        }
-    return json.dumps(content).encode()
-
-
-def signature(secret: str, timestamp: int, body: bytes) -> str:
-    """The header's value."""
-    digest = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={timestamp},v1={digest}"
-
-
-def _post(delivery: Delivery, webhook: Webhook, now: datetime) -> str:
-    body = body_of(delivery)
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "Kluisz-Analytics",
-        "X-Kluisz-Signature": signature(webhook.secret, int(now.timestamp()), body),
-    }
-    answer = httpx.post(
-        webhook.url, content=body, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False
-    )
-    if not answer.is_success:
-        raise httpx.HTTPStatusError(
-            f"{answer.status_code} {answer.text[:200]}", request=answer.request, response=answer
+    due = Delivery.objects.filter(state=State.PENDING, next_attempt_at__lte=moment)
+    some = list(due.order_by("next_attempt_at").values_list("pk", "attempts")[:AT_ONCE])
+    for pk, attempts in some:
+        # First, so that what could not be sent stays due.
+        to(pk, attempts + 1)
+        Delivery.objects.filter(pk=pk, state=State.PENDING, attempts=attempts).update(
+            next_attempt_at=moment + HANDED_OVER
         )
-    return f"{answer.status_code}"
+    return len(some)
 
 
-def _mail(delivery: Delivery) -> str:
-    message = delivery.alert.message if delivery.alert else "A test."
-    send_mail(
-        f"Kluisz Analytics: {message}",
-        f"{message}\n",
-        settings.DEFAULT_FROM_EMAIL,
-        [delivery.email],
+def attempt(delivery_id: UUID, number: int, now: datetime | None = None) -> bool:
+    """Make this attempt, unless it was made before, and write down what came of it.
+
+    Whether it was delivered. Never in a transaction: a receiver may take its time.
+    """
+    moment = now or timezone.now()
+    delivery = _claim(delivery_id, number, moment)
+    if delivery is None:
+        return False
+    try:
+        delivery.answer = _send(delivery, moment)
+        delivery.state, delivery.sent_at = State.SENT, moment
+    except Undeliverable as error:
+        delivery.answer, delivery.state = str(error), State.FAILED
+    except SoftTimeLimitExceeded:
+        delivery.answer = "Stopped: it took longer than an attempt may."
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this delivery's alone, and said
+        delivery.answer = f"{type(error).__name__}: {error}"
+    delivery.answer = delivery.answer[:LONGEST_ANSWER]
+    delivery.save(update_fields=["answer", "state", "sent_at"])
+    if delivery.state == State.SENT:
+        return True
+    logger.warning(
+        "Delivery %s to %s, attempt %d: %s", delivery.pk, delivery.address, number, delivery.answer
     )
-    return "handed to the mail server"
+    return False
+
+
+def _claim(delivery_id: UUID, number: int, now: datetime) -> Delivery | None:
+    """The delivery, if this attempt is its next one; written down as it stays if the worker dies:
+    to be tried later, or given up.
+    """
+    is_last = number > len(BACKOFF)
+    with transaction.atomic(durable=True):
+        claimed = Delivery.objects.filter(
+            pk=delivery_id, state=State.PENDING, attempts=number - 1
+        ).update(
+            attempts=number,
+            next_attempt_at=now + BACKOFF[min(number, len(BACKOFF)) - 1],
+            state=State.FAILED if is_last else State.PENDING,
+            answer=NO_RESULT,
+        )
+    if not claimed:
+        return None
+    return Delivery.objects.select_related("alert", "webhook").get(pk=delivery_id)
+
+
+def _send(delivery: Delivery, now: datetime) -> str:
+    channel = CHANNELS.get(delivery.channel)
+    if channel is None:
+        raise Undeliverable(f"There is no channel “{delivery.channel}” any more.")
+    return channel.send(delivery, now)
+
+
+def send_test(hook: Webhook) -> Delivery:
+    """Send a test now, once, to see whether the receiver takes it."""
+    delivery = webhook.to(hook)
+    # Not due for anyone else meanwhile.
+    delivery.next_attempt_at = timezone.now() + HANDED_OVER
+    delivery.save()
+    if not attempt(delivery.pk, 1):
+        Delivery.objects.filter(pk=delivery.pk).update(state=State.FAILED)
+    delivery.refresh_from_db()
+    return delivery

@@ -3,6 +3,7 @@ Two sizes).
 """
 
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 from django.urls import reverse_lazy
+from kombu import Exchange, Queue
+
+from kluisz_analytics.queues import DELIVERIES, HOUSEKEEPING, LONGEST_SECONDS, QUEUES
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -25,7 +29,12 @@ DEBUG = env.bool("KLUISZ_DEBUG", default=False)
 
 
 def embedded_secret_key() -> str:
-    """A random key of this installation's own, made at its first start."""
+    """A random key of this installation's own, made at its first start.
+
+    Collecting static files needs none, so an image that is built has none in it.
+    """
+    if sys.argv[1:2] == ["collectstatic"]:
+        return secrets.token_urlsafe(50)
     path = VAR_DIR / "secret-key"
     if not path.exists():
         path.touch(mode=0o600)
@@ -148,6 +157,14 @@ LOGOUT_REDIRECT_URL = "login"
 # smtp://user:password@host:587 (also smtp+tls://); without it, mail is written to the log.
 EMAIL_CONFIG = env.email("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+# How long a webhook may take for all of its answer, and a mail server for each step.
+DELIVERY_SECONDS = env.int("KLUISZ_DELIVERY_SECONDS", default=10)
+if not 1 <= DELIVERY_SECONDS < DELIVERIES.soft_seconds:
+    raise ImproperlyConfigured(
+        f"KLUISZ_DELIVERY_SECONDS is {DELIVERY_SECONDS}: write 1 to {DELIVERIES.soft_seconds - 1};"
+        f" after {DELIVERIES.soft_seconds} s an attempt is interrupted."
+    )
+EMAIL_TIMEOUT = DELIVERY_SECONDS
 DEFAULT_FROM_EMAIL = env.str("KLUISZ_MAIL_FROM", default="kluisz-analytics@localhost")
 
 LANGUAGE_CODE = "en-us"
@@ -229,52 +246,47 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A task that names no queue of ours is refused when it is sent, not lost where nobody looks.
+CELERY_TASK_QUEUES = [
+    Queue(queue.name, Exchange(queue.name), routing_key=queue.name) for queue in QUEUES
+]
+CELERY_TASK_DEFAULT_QUEUE = HOUSEKEEPING.name
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+# Most of a task's time is waiting, so there are as many processes on a small machine, too.
+CELERY_WORKER_CONCURRENCY = env.int("KLUISZ_WORKER_PROCESSES", default=4)
+# A worker takes what it has a process for, and leaves the rest to others.
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
+# No message expires (kluisz_analytics.repeated).
 CELERY_BEAT_SCHEDULE = {
-    "sync-usage": {
-        "task": "usage.tasks.sync_usage",
-        "schedule": SYNC_EVERY_SECONDS,
-        "options": {"expires": SYNC_EVERY_SECONDS},
-    },
-    "continue-repricings": {
-        "task": "usage.tasks.continue_repricings",
-        "schedule": 60,
-        "options": {"expires": 60},
-    },
-    "catch-up-grants": {
-        "task": "credits.tasks.catch_up_grants",
-        "schedule": 60,
-        "options": {"expires": 60},
-    },
-    "top-up-month": {"task": "credits.tasks.top_up_month", "schedule": crontab(minute=5)},
-    "tell-alerts": {
-        "task": "credits.tasks.tell_alerts",
-        "schedule": 60,
-        "options": {"expires": 60},
-    },
-    "look-at-all-accounts": {
-        "task": "credits.tasks.look_at_all_accounts",
-        "schedule": crontab(minute=50),
-    },
-    "expire-holds": {
-        "task": "credits.tasks.expire_holds",
-        "schedule": 300,
-        "options": {"expires": 300},
-    },
-    "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},
-    "update-shipped-prices": {
-        "task": "pricing.tasks.update_shipped_prices",
-        "schedule": crontab(hour=4, minute=40),
-    },
+    "sync-usage": {"task": "usage.tasks.sync_usage", "schedule": SYNC_EVERY_SECONDS},
     "reconcile-usage": {
         "task": "usage.tasks.reconcile_usage",
         "schedule": crontab(hour=3, minute=20),
     },
+    "continue-repricings": {"task": "usage.tasks.continue_repricings", "schedule": 60},
+    "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},
+    "catch-up-grants": {"task": "credits.tasks.catch_up_grants", "schedule": 60},
+    "top-up-month": {"task": "credits.tasks.top_up_month", "schedule": crontab(minute=5)},
+    "expire-holds": {"task": "credits.tasks.expire_holds", "schedule": 300},
+    "tell-alerts": {"task": "credits.tasks.tell_alerts", "schedule": 60},
+    "look-at-all-accounts": {
+        "task": "credits.tasks.look_at_all_accounts",
+        "schedule": crontab(minute=50),
+    },
+    "send-deliveries": {"task": "credits.tasks.send_deliveries", "schedule": 60},
+    "update-shipped-prices": {
+        "task": "pricing.tasks.update_shipped_prices",
+        "schedule": crontab(hour=4, minute=40),
+    },
 }
 if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL
+    # Redis gives a task to another worker after that time, whether or not the first one is alive.
+    CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {"visibility_timeout": 2 * LONGEST_SECONDS}
 else:
     CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_TRANSPORT = "kluisz_analytics.broker:Transport"
     BROKER_DIR = VAR_DIR / "broker"
     for folder in ("messages", "control"):
         (BROKER_DIR / folder).mkdir(parents=True, exist_ok=True)
@@ -282,6 +294,8 @@ else:
         "data_folder_in": str(BROKER_DIR / "messages"),
         "data_folder_out": str(BROKER_DIR / "messages"),
         "control_folder": str(BROKER_DIR / "control"),
+        # Seconds between two messages of a queue.
+        "polling_interval": 0.2,
     }
 
 # --- API

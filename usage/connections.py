@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 
 from usage.langfuse.budget import LIMITS_OF_PLAN, RequestBudget
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
-from usage.langfuse.errors import LangfuseError
+from usage.langfuse.errors import LangfuseError, UnreadableKey
 from usage.models import LangfuseConnection
 
 Source = LangfuseConnection.Source
@@ -112,12 +112,19 @@ def enabled_connections() -> list[LangfuseConnection]:
 
 
 def client_for(connection: LangfuseConnection) -> LangfuseClientService:
-    """A client for the connection, within the budget that all workers share."""
+    """A client for the connection, within the budget that all workers share.
+
+    Raises UnreadableKey, which is this connection's trouble and no other's.
+    """
+    try:
+        secret_key = connection.secret_key
+    except ImproperlyConfigured as error:
+        raise UnreadableKey(f"Connection {connection.name}: {error}") from error
     budget = RequestBudget(str(connection.pk), LIMITS_OF_PLAN[connection.plan])
     return LangfuseClientService(
         connection.host,
         connection.public_key,
-        connection.secret_key,
+        secret_key,
         api=connection.api,
         budget=budget,
     )

@@ -1,7 +1,5 @@
 """Admin pages for budgets, alerts, webhooks and deliveries."""
 
-from typing import Any
-
 from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponseRedirect
@@ -86,16 +84,13 @@ class DeliveryAdmin(ReadOnlyAdmin):
     list_display = [
         "created_at",
         "alert",
-        "receiver",
+        "channel",
+        "address",
         "state",
         "attempts",
         "next_attempt_at",
         "answer",
         "sent_at",
     ]
-    list_filter = ["state", "webhook"]
-    list_select_related = ["alert", "webhook"]
-
-    @admin.display(description="To")
-    def receiver(self, delivery: Delivery) -> Any:
-        return delivery.webhook or delivery.email
+    list_filter = ["state", "channel", "webhook"]
+    list_select_related = ["alert"]

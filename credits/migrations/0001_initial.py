@@ -221,7 +221,8 @@ class Migration(migrations.Migration):
             name='Delivery',
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
-                ('email', models.EmailField(blank=True, max_length=254)),
+                ('channel', models.CharField(help_text='One of credits.channels.', max_length=20)),
+                ('address', models.CharField(help_text='Where it goes, as the channel says it.', max_length=500)),
                 ('state', models.CharField(choices=[('pending', 'Pending'), ('sent', 'Sent'), ('failed', 'Given up')], default='pending', max_length=7)),
                 ('attempts', models.PositiveIntegerField(default=0)),
                 ('next_attempt_at', models.DateTimeField()),

@@ -153,7 +153,8 @@ class Delivery(models.Model):
     webhook = models.ForeignKey(
         Webhook, null=True, on_delete=models.CASCADE, related_name="deliveries"
     )
-    email = models.EmailField(blank=True)
+    channel = models.CharField(max_length=20, help_text="One of credits.channels.")
+    address = models.CharField(max_length=500, help_text="Where it goes, as the channel says it.")
     state = models.CharField(max_length=7, choices=State.choices, default=State.PENDING)
     attempts = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField()
@@ -172,4 +173,4 @@ class Delivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_state_display()}: {self.webhook or self.email}"
+        return f"{self.get_state_display()}: {self.address}"

@@ -38,6 +38,8 @@ class Services:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env=os.environ,
+                # A group of its own: a worker's processes end with it.
+                start_new_session=True,
             )
 
     def log(self, name: str) -> Path:
@@ -67,5 +69,5 @@ class Services:
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
         self._running.clear()

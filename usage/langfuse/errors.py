@@ -9,6 +9,10 @@ class WrongKey(LangfuseError):
     """The server refused the keys."""
 
 
+class UnreadableKey(LangfuseError):
+    """The stored secret key can't be decrypted."""
+
+
 class Unreachable(LangfuseError):
     """There is no answer from the host."""
 

@@ -430,6 +430,20 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='SyncTurn',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('kind', models.CharField(max_length=20)),
+                ('held_by', models.CharField(blank=True, max_length=32)),
+                ('held_until', models.DateTimeField()),
+                ('connection', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='usage.langfuseconnection')),
+            ],
+            options={
+                'db_table': 'sync_turn',
+                'constraints': [models.UniqueConstraint(fields=('connection', 'kind'), name='one_turn_a_connection')],
+            },
+        ),
+        migrations.CreateModel(
             name='SyncWindow',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

@@ -5,6 +5,7 @@ from usage.models.connections import (
     LangfuseConnection,
     SyncDrift,
     SyncRun,
+    SyncTurn,
     SyncWindow,
 )
 from usage.models.facts import Observation, ReceivedTrace, RejectedObservation, Trace, TraceVoid
@@ -36,6 +37,7 @@ __all__ = [
     "StalePeriod",
     "SyncDrift",
     "SyncRun",
+    "SyncTurn",
     "SyncWindow",
     "TenantUsageStats",
     "Trace",

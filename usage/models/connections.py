@@ -180,6 +180,26 @@ class SyncWindow(models.Model):
         return f"{self.connection} {self.start:%Y-%m-%d %H:00}"
 
 
+class SyncTurn(models.Model):
+    """Whose turn it is to sync or to reconcile a connection: of the tasks on the queue, one's at a
+    time.
+    """
+
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=20)
+    held_by = models.CharField(max_length=32, blank=True)
+    held_until = models.DateTimeField()
+
+    class Meta:
+        db_table = "sync_turn"
+        constraints = [
+            models.UniqueConstraint(fields=["connection", "kind"], name="one_turn_a_connection")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.connection} {self.kind}"
+
+
 class SyncRun(models.Model):
     """One run of the sync over one connection, as operators see it."""
 

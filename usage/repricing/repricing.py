@@ -123,17 +123,6 @@ def advance(
             report(repricing)
 
 
-def advance_all(seconds: float) -> int:
-    """Go on with every repricing that is under way, the oldest first.
-
-    Returns how many there were; beat calls it.
-    """
-    under_way = list(Repricing.objects.filter(state__in=Repricing.UNDER_WAY).order_by("created_at"))
-    for repricing in under_way:
-        advance(repricing, seconds)
-    return len(under_way)
-
-
 def _batch(repricing: Repricing, assemblers: dict[int, Assembler]) -> Applied:
     """The next traces, decided anew, and how far it is; nothing if another has stopped or undone
     it. Call it in a transaction.

@@ -218,7 +218,7 @@ def test_after_a_crash_it_goes_on_where_it_was(
     assert verify_books() == []
     assert Trace.objects.filter(credits=D("2.85")).count() == 2
 
-    assert service.advance_all(60) == 1
+    service.advance(repricing, 60)
 
     repricing.refresh_from_db()
     assert (repricing.state, repricing.traces_changed) == ("applied", 5)

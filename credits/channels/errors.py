@@ -1,0 +1,5 @@
+"""What a channel raises."""
+
+
+class Undeliverable(Exception):
+    """The delivery can't be made however often it is tried. The message says the way out."""
