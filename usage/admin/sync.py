@@ -16,7 +16,14 @@ from usage import connections
 from usage.connections import WrongProject, client_for
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
 from usage.langfuse.errors import LangfuseError
-from usage.models import LangfuseConnection, RejectedObservation, SyncDrift, SyncRun, SyncWindow
+from usage.models import (
+    ConnectionTenant,
+    LangfuseConnection,
+    RejectedObservation,
+    SyncDrift,
+    SyncRun,
+    SyncWindow,
+)
 from usage.sync.rejections import retry_rejected
 
 
@@ -131,6 +138,13 @@ class LangfuseConnectionAdmin(ModelAdmin):
         return HttpResponseRedirect(
             reverse("admin:usage_langfuseconnection_change", args=[object_id])
         )
+
+
+@admin.register(ConnectionTenant)
+class ConnectionTenantAdmin(ReadOnlyAdmin):
+    list_display = ["tenant", "connection"]
+    list_filter = ["connection"]
+    list_select_related = ["tenant", "connection"]
 
 
 @admin.register(SyncRun)

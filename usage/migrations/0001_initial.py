@@ -156,6 +156,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'langfuse_connection_tenant',
+                'verbose_name': 'tenant of a connection',
+                'verbose_name_plural': 'tenants of connections',
                 'ordering': ['connection', 'tenant'],
                 'constraints': [models.UniqueConstraint(fields=('connection', 'tenant'), name='one_row_a_connection_and_tenant')],
             },

@@ -116,6 +116,8 @@ class ConnectionTenant(models.Model):
     class Meta:
         db_table = "langfuse_connection_tenant"
         ordering = ["connection", "tenant"]
+        verbose_name = "tenant of a connection"
+        verbose_name_plural = "tenants of connections"
         constraints = [
             models.UniqueConstraint(
                 fields=["connection", "tenant"], name="one_row_a_connection_and_tenant"

@@ -70,7 +70,7 @@ def test_the_same_results(
     )
     sync(connection)
     v2 = facts()
-    sandbox.sandbox.is_v1 = True
+    sandbox.sandbox.is_v1, sandbox.sandbox.project_id = True, "read by v1"
     other = LangfuseConnection(name="v1", host=sandbox.url, public_key=connection.public_key)
     other.secret_key = connection.secret_key
     other.save()
