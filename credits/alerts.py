@@ -19,7 +19,8 @@ from django.utils import timezone
 from credits import deliveries
 from credits.models import Account, Alert, TenantBudget, UsageCharge
 from credits.recurrence import month_of
-from kluisz_analytics.fields import CreditsField
+from kluisz_analytics import figures
+from kluisz_analytics.fields import CREDIT_PLACES, CreditsField, round_half_up
 from kluisz_analytics.tenants.models import Tenant, User
 
 THRESHOLDS = (80, 95, 100)
@@ -137,7 +138,8 @@ def _of_credits(
                 threshold=threshold,
                 period_start=start,
                 message=(
-                    f"{who} has used {used * 100 / allocated:.0f}% of {allocated:,.0f} credits."
+                    f"{who} has used {used * 100 / allocated:,.0f}% of"
+                    f" {figures.credits(allocated)} credits."
                 ),
             )
     rest = (
@@ -151,8 +153,8 @@ def _of_credits(
             threshold=100,
             period_start=start,
             message=(
-                f"At the pace of four weeks, {who}'s remaining {allocated - used:,.0f} credits"
-                " run out before the month's end."
+                f"At the pace of four weeks, {who}'s remaining"
+                f" {figures.credits(allocated - used)} credits run out before the month's end."
             ),
         )
 
@@ -173,8 +175,8 @@ def _budgets(tenant: Tenant, now: datetime, start: datetime) -> Iterator[Alert]:
                     threshold=threshold,
                     period_start=start,
                     message=(
-                        f"{tenant.name} has used {budget.used * 100 / budget.amount:.0f}%"
-                        f" of this month's {budget}; {what}."
+                        f"{tenant.name} has used {budget.used * 100 / budget.amount:,.0f}%"
+                        f" of this month's {budget.amount_text}; {what}."
                     ),
                 )
 
@@ -182,7 +184,7 @@ def _budgets(tenant: Tenant, now: datetime, start: datetime) -> Iterator[Alert]:
 def used_of(budget: TenantBudget, tenant: Tenant, start: datetime, now: datetime) -> Decimal:
     """What counts against the budget in the month so far."""
     if budget.unit == TenantBudget.Unit.USD:
-        return _costs[0](tenant.pk, start, now)
+        return round_half_up(_costs[0](tenant.pk, start, now), CREDIT_PLACES)
     charges = UsageCharge.objects.filter(
         account__user__tenant=tenant, hour__gte=start, hour__lte=now
     ).order_by()

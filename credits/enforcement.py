@@ -227,6 +227,6 @@ def _check_budgets(user: User, now: datetime) -> None:
     ):
         if budget.period_start == month_of(now, user.tenant.zone)[0]:
             raise BudgetExhausted(
-                f"{user.tenant.name} has used up this month's {budget}: new runs are refused until"
-                " the month's end."
+                f"{user.tenant.name} has used up this month's {budget.amount_text}: new runs are"
+                " refused until the month's end."
             )

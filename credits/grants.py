@@ -17,6 +17,7 @@ from credits.models import Account, Grant, Hold, Transaction
 from credits.recurrence import Recurrence, occurrence
 from kluisz_analytics.fields import CREDIT_PLACES, to_scaled
 from kluisz_analytics.tenants.models import User
+from pricing.bounds import LARGEST_CREDITS
 
 ACCOUNTS_A_BATCH = 500
 FARTHEST = timedelta(days=10 * 365)
@@ -96,20 +97,29 @@ def check_amount(amount: Decimal, what: str) -> None:
     """Raises ValueError for an amount that can't be given or taken."""
     if not (amount.is_finite() and amount > 0):
         raise ValueError(f"{what} {amount} credits is not possible; write more than 0.")
+    if amount > LARGEST_CREDITS:
+        raise ValueError(
+            f"{what} {amount} credits is not possible: at most {LARGEST_CREDITS:,f} at once."
+        )
     to_scaled(amount, CREDIT_PLACES)
 
 
 def _check(new: NewGrant) -> None:
     check_amount(new.amount, "Giving")
-    if abs(new.starts_at - timezone.now()) > FARTHEST:
+    check_term(new.starts_at, new.expires_at)
+
+
+def check_term(starts_at: datetime, expires_at: datetime | None) -> None:
+    """Raises ValueError for a term that no grant can have."""
+    if abs(starts_at - timezone.now()) > FARTHEST:
         raise ValueError(
-            f"The beginning, {new.starts_at.isoformat()}, is more than {FARTHEST.days // 365} years"
+            f"The beginning, {starts_at.isoformat()}, is more than {FARTHEST.days // 365} years"
             " away."
         )
-    if new.expires_at is not None and new.expires_at <= new.starts_at:
+    if expires_at is not None and expires_at <= starts_at:
         raise ValueError(
-            f"The end, {new.expires_at.isoformat()}, is not after the beginning,"
-            f" {new.starts_at.isoformat()}."
+            f"The end, {expires_at.isoformat()}, is not after the beginning,"
+            f" {starts_at.isoformat()}."
         )
 
 

@@ -1,14 +1,122 @@
 """What admin pages of several apps have in common."""
 
+import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin import helpers
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.db import models
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from unfold.admin import ModelAdmin
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from unfold import admin as unfold
+from unfold.decorators import display
+from unfold.forms import PaginationInlineFormSet
+from unfold.widgets import UnfoldBooleanWidget
 
+from kluisz_analytics import figures
+from kluisz_analytics.plain_numbers import PlainDecimalField, PlainIntegerField
 from kluisz_analytics.tenants.models import User
+
+BEYOND_64_BITS = re.compile(r"\d{19}")
+
+
+class PossibleChoices(AutocompleteSelect):
+    """A choice among rows that can show again what was wrongly sent: no row can have it."""
+
+    def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
+        target = self.field.target_field
+        return super().optgroups(name, [one for one in value if _is_possible(target, one)], attr)
+
+
+class CarefulForms:
+    """Forms that take numbers as people write them, and answer whatever is sent."""
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):  # type: ignore[attr-defined]
+            widget = PossibleChoices(db_field, self.admin_site)  # type: ignore[attr-defined]
+            kwargs.setdefault("widget", widget)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]
+
+    def formfield_for_dbfield(
+        self, db_field: "models.Field[Any, Any]", request: HttpRequest, **kwargs: Any
+    ) -> Any:
+        if not db_field.choices and isinstance(db_field, models.DecimalField):
+            kwargs.setdefault("form_class", PlainDecimalField)
+        if not db_field.choices and isinstance(db_field, models.IntegerField):
+            kwargs.setdefault("form_class", PlainIntegerField)
+        return super().formfield_for_dbfield(db_field, request, **kwargs)  # type: ignore[misc]
+
+
+class InlineRows(PaginationInlineFormSet):
+    """Rows inside another's form, each with a tick to delete it that can be seen."""
+
+    def add_fields(self, form: Any, index: int | None) -> None:
+        super().add_fields(form, index)
+        if "DELETE" in form.fields:
+            form.fields["DELETE"].widget = UnfoldBooleanWidget()
+
+
+class TabularInline(CarefulForms, unfold.TabularInline):
+    """Rows inside another's form."""
+
+    formset = InlineRows
+
+
+class ModelAdmin(CarefulForms, unfold.ModelAdmin):
+    """An admin that answers whatever stands in its address: what no row can have finds nothing."""
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        texts = [*request.GET, *(value for name, value in _values(request.GET) if name != "q")]
+        if any(BEYOND_64_BITS.search(text) for text in texts) or _has_nul(request.GET):
+            # As Django answers a filter that makes no sense.
+            return HttpResponseRedirect(f"{request.path}?e=1")
+        return super().changelist_view(request, extra_context)
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
+        key = self.opts.pk
+        for chosen in request.POST.getlist(helpers.ACTION_CHECKBOX_NAME):
+            if not _is_possible(key, chosen):
+                messages.error(request, f"There is no {self.opts.verbose_name} “{chosen}”.")
+                return HttpResponseRedirect(request.get_full_path())
+        return super().response_action(request, queryset)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """What a link fills in, without what its field can't be."""
+        initial = super().get_changeform_initial_data(request)
+        return {name: value for name, value in initial.items() if self._can_be(name, value)}
+
+    def _can_be(self, name: str, value: Any) -> bool:
+        try:
+            field = self.opts.get_field(name)
+        except FieldDoesNotExist:
+            return "\x00" not in str(value)
+        return not isinstance(field, models.Field) or _is_possible(field, value)
+
+
+def _values(query: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, one) for name, many in query.lists() for one in many]  # type: ignore[attr-defined]
+
+
+def _has_nul(query: Mapping[str, Any]) -> bool:
+    """PostgreSQL stores no NUL in a text, and refuses to look for one."""
+    return any("\x00" in name or "\x00" in value for name, value in _values(query))
+
+
+def _is_possible(field: "models.Field[Any, Any]", value: Any) -> bool:
+    """Whether a row could have the value there."""
+    if isinstance(field, models.ForeignKey | models.OneToOneField):
+        return _is_possible(field.target_field, value)
+    try:
+        field.run_validators(field.to_python(value))
+    except ValidationError:
+        return False
+    return "\x00" not in str(value)
 
 
 class ReadOnlyAdmin(ModelAdmin):
@@ -62,8 +170,23 @@ def amount_column(name: str, label: str = "") -> Any:
     def column(row: Any) -> str:
         value: Decimal | None = getattr(row, name)
         if value is None:
-            return "–"
+            return figures.UNKNOWN
         text = f"{value:,f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
+
+    return column
+
+
+def state_column(name: str, label: str, true: str, false: str, *, true_is: str = "info") -> Any:
+    """A column with what a boolean of the row means, in words and in the colour of its mood.
+
+    A tick and a cross would say that true is good and false is bad; here ``true_is`` says it
+    ("danger", "warning", "success" or "info").
+    """
+    false_is = "success" if true_is == "danger" else ""
+
+    @display(description=label, ordering=name, label={true: true_is, false: false_is})
+    def column(row: Any) -> str:
+        return true if getattr(row, name) else false
 
     return column

@@ -13,11 +13,18 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, Streami
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
-from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminFileFieldWidget
 
-from kluisz_analytics.admin_pages import InListFilter, ReadOnlyAdmin, admin_user, amount_column
+from kluisz_analytics.admin_pages import (
+    InListFilter,
+    ModelAdmin,
+    ReadOnlyAdmin,
+    TabularInline,
+    admin_user,
+    amount_column,
+)
+from kluisz_analytics.confirmation import confirmed_action
 from pricing import lists
 from pricing.models import (
     IN_LIST,
@@ -92,10 +99,14 @@ class PricingTierAdmin(ModelAdmin):
             else "–"
         )
 
-    @admin.action(description="Retire: not given to anyone anew", permissions=["change"])
-    def retire(self, request: HttpRequest, queryset: QuerySet[PricingTier]) -> None:
+    @confirmed_action(
+        "Retire: not given to anyone anew",
+        "Retire these tiers? Whoever has one keeps it; nobody is given it anew.",
+        permissions=["change"],
+    )
+    def retire(self, request: HttpRequest, tiers: QuerySet[PricingTier], form: Any) -> None:
         messages.success(
-            request, f"Retired {lists.retire_tiers(queryset)} tiers; whoever has them keeps them."
+            request, f"Retired {lists.retire_tiers(tiers)} tiers; whoever has them keeps them."
         )
 
     def has_delete_permission(self, request: HttpRequest, obj: PricingTier | None = None) -> bool:
@@ -129,7 +140,8 @@ class TierRateAdmin(ReadOnlyAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: TierRate | None = None) -> bool:
         """Only along with a tier that nobody ever had."""
-        return obj is not None and not obj.tier.assignments.exists()
+        may_delete = request.user.has_perm("pricing.delete_tierrate")
+        return may_delete and obj is not None and not obj.tier.assignments.exists()
 
 
 @admin.register(TierAssignment)
@@ -149,9 +161,15 @@ class TierAssignmentAdmin(ReadOnlyAdmin):
     ) -> None:
         lists.assign_tier(obj, admin_user(request))
 
-    @admin.action(description="Withdraw: as if it had not been given", permissions=["add"])
-    def withdraw(self, request: HttpRequest, queryset: QuerySet[TierAssignment]) -> None:
-        chosen = list(queryset.filter(IN_LIST))
+    @confirmed_action(
+        "Withdraw: as if it had not been given",
+        "Withdraw these assignments? Usage is priced as if they had not been given.",
+        permissions=["add"],
+    )
+    def withdraw(
+        self, request: HttpRequest, assignments: QuerySet[TierAssignment], form: Any
+    ) -> None:
+        chosen = list(assignments.filter(IN_LIST))
         for assignment in chosen:
             lists.withdraw(assignment, admin_user(request))
         messages.success(
@@ -271,15 +289,19 @@ class ModelPriceAdmin(ModelAdmin):
         """What a link fills in; a time comes as ISO text."""
         initial = super().get_changeform_initial_data(request)
         if "valid_from" in initial:
-            initial["valid_from"] = parse_datetime(str(initial["valid_from"]).replace(" ", "+"))
+            initial["valid_from"] = parse_datetime(str(initial["valid_from"]))
         return initial
 
     def save_model(self, request: HttpRequest, obj: ModelPrice, form: Any, change: bool) -> None:
         lists.enter_price(obj, admin_user(request), replaces=form.replaced() if change else None)
 
-    @admin.action(description="Withdraw from the list", permissions=["change"])
-    def withdraw(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> None:
-        chosen = list(queryset.filter(IN_LIST))
+    @confirmed_action(
+        "Withdraw from the list",
+        "Withdraw these prices? Nothing new is priced with them.",
+        permissions=["change"],
+    )
+    def withdraw(self, request: HttpRequest, prices: QuerySet[ModelPrice], form: Any) -> None:
+        chosen = list(prices.filter(IN_LIST))
         for price in chosen:
             lists.withdraw(price, admin_user(request))
         messages.success(

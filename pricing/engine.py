@@ -9,6 +9,10 @@ A trace is priced with the lists as they were when it was first priced (``known_
 that began later, then), or when its period was last repriced: what is entered late for a past date
 changes nothing until an operator reprices. Only usage that nothing in those lists could price takes
 the first price after.
+
+Amounts beyond what any run can come to (pricing.bounds) are mistakes, of a price, a rate or the
+usage. They are neither stored nor charged, and could not be: such a trace is set aside with its
+reason, and all others go on.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,13 +23,16 @@ from uuid import UUID
 
 import msgspec
 
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
+from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
+from pricing.bounds import LARGEST_TRACE_CREDITS, LARGEST_TRACE_USD
 from pricing.offers import Amount, CostSource, Offer, offers_of, shipped_offers
 from pricing.price_book import PriceBook
 from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate
 from pricing.units import shape_of
 
 CUBED = MILLION**3
+LARGEST_PICOUSD = to_scaled(LARGEST_TRACE_USD, USD_PLACES)
+LARGEST_MICROCREDITS = to_scaled(LARGEST_TRACE_CREDITS, CREDIT_PLACES)
 # A member of an enumeration is looked up slowly through its class, and these are asked for each
 # observation.
 FROM_LANGFUSE, WITHOUT_USAGE = CostSource.LANGFUSE, CostSource.NO_USAGE
@@ -52,11 +59,15 @@ UNPRICED = Cost(None, CostSource.UNPRICED)
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
-    """What a trace is billed; both amounts None where the cost or the tier is unknown."""
+    """What a trace is billed; both amounts None where the cost or the tier is unknown.
+
+    ``set_aside`` says why where both are known and come to too much: then both are None too.
+    """
 
     billed_picousd: int | None
     microcredits: int | None
     rate: TierRate | None = None
+    set_aside: str = ""
 
     @property
     def billed_cost_usd(self) -> Decimal | None:
@@ -74,7 +85,7 @@ NO_CHARGE = Charge(None, None)
 
 def charge_for(cost_picousd: int | None, rate: TierRate | None) -> Charge:
     """A trace's charge: cost × multiplier × credits a dollar, then the minimum and the maximum,
-    rounded once, half up.
+    rounded once, half up; set aside where it comes to more than any run is charged.
     """
     if rate is None or cost_picousd is None:
         return Charge(None, None, rate)
@@ -86,7 +97,30 @@ def charge_for(cost_picousd: int | None, rate: TierRate | None) -> Charge:
         credits = minimum
     if maximum is not None and credits > maximum:
         credits = maximum
-    return Charge((2 * billed + MILLION) // (2 * MILLION), credits, rate)
+    billed = (2 * billed + MILLION) // (2 * MILLION)
+    if credits > LARGEST_MICROCREDITS or billed > LARGEST_PICOUSD:
+        return Charge(None, None, rate, _why_not_charged(billed, credits))
+    return Charge(billed, credits, rate)
+
+
+def _why_not_charged(billed: int, credits: int) -> str:
+    return (
+        f"Its charge would be {from_scaled(credits, CREDIT_PLACES):,.2f} credits for"
+        f" {from_scaled(billed, USD_PLACES):,.2f} USD billed, and no run is charged more than"
+        f" {LARGEST_TRACE_CREDITS:,f} credits or {LARGEST_TRACE_USD:,f} USD: correct the rate of"
+        " its tier, and reprice its period."
+    )
+
+
+def _why_unpriced(
+    cost: int, observations: Sequence["ObservationUsage"], costs: Sequence[Cost]
+) -> str:
+    dearest = max(range(len(costs)), key=lambda at: costs[at].picousd or 0)
+    return (
+        f"Its cost would be {from_scaled(cost, USD_PLACES):,.2f} USD, and no run costs more than"
+        f" {LARGEST_TRACE_USD:,f} USD: look at the price of “{observations[dearest].model[:100]}”,"
+        " correct it, and reprice its period."
+    )
 
 
 def split(amount: int, weights: Sequence[int]) -> list[int]:
@@ -133,11 +167,14 @@ class TraceUsage(msgspec.Struct, frozen=True, gc=False):
 class PricedTrace(msgspec.Struct, frozen=True, gc=False):
     """A cost for each observation, in their order; the trace's cost (None when nothing of its usage
     has a price) and charge.
+
+    ``set_aside``: why it has no cost or no charge though there are a price and a rate.
     """
 
     costs: list[Cost]
     cost_picousd: int | None
     charge: Charge
+    set_aside: str = ""
 
     def parts(self) -> list[tuple[int, int, int]]:
         """How the charge is told apart: (which observation, billed picousd, microcredits), in
@@ -219,13 +256,18 @@ class PricingEngine:
                 unbilled += 1
             else:
                 total += cost.picousd
+        if total > LARGEST_PICOUSD:
+            why = _why_unpriced(total, trace.observations, costs)
+            costs = [one if one.source is WITHOUT_USAGE else UNPRICED for one in costs]
+            return PricedTrace(costs, None, NO_CHARGE, why)
         cost_picousd = None if unknown and unknown + unbilled == len(costs) else total
         if tenant_id is None or trace.user_id is None:
             return PricedTrace(costs, cost_picousd, NO_CHARGE)
         rate = self.book.rate_for(
             trace.user_id, tenant_id, started_at, known_at if known_at > started_at else started_at
         )
-        return PricedTrace(costs, cost_picousd, charge_for(cost_picousd, rate))
+        charge = charge_for(cost_picousd, rate)
+        return PricedTrace(costs, cost_picousd, charge, charge.set_aside)
 
     def cost_of(
         self, tenant_id: UUID | None, usage: ObservationUsage, known_at: datetime = LATEST

@@ -228,8 +228,8 @@ def _copy(price: ModelPrice, **changes: Any) -> ModelPrice:
 
 def _values(price: ModelPrice) -> dict[str, Any]:
     """What a price says, without who recorded it and when."""
-    values = model_to_dict(price, exclude=["id"])
-    return {**values, "tenant_id": values.pop("tenant")}
+    values = model_to_dict(price, exclude=["id", "tenant"])
+    return {**values, "tenant_id": price.tenant_id}
 
 
 def same_price(one: ModelPrice, other: ModelPrice) -> bool:

@@ -16,6 +16,14 @@ from django.utils import timezone
 
 from kluisz_analytics.fields import CreditsField, ExactDecimalField, UsdField
 from kluisz_analytics.tenants.models import Tenant, User
+from pricing.bounds import (
+    LARGEST_CREDITS,
+    LARGEST_CREDITS_A_TRACE,
+    LARGEST_CREDITS_PER_USD,
+    LARGEST_MULTIPLIER,
+    LARGEST_USD_PER_MILLION,
+    at_most,
+)
 from pricing.prices import Precedence
 from pricing.units import UnitKind
 
@@ -25,7 +33,15 @@ ABOVE_ZERO = MinValueValidator(
 NOT_BELOW_ZERO = MinValueValidator(
     Decimal(0), message="%(show_value)s is not possible: write 0 or a number above it."
 )
+CREDITS_GIVEN = [NOT_BELOW_ZERO, at_most(LARGEST_CREDITS)]
+CREDITS_A_TRACE = [NOT_BELOW_ZERO, at_most(LARGEST_CREDITS_A_TRACE)]
+USD_PER_MILLION = [NOT_BELOW_ZERO, at_most(LARGEST_USD_PER_MILLION)]
 IN_LIST = Q(withdrawn_at__isnull=True)
+
+
+def _at_most(name: str, limit: Decimal) -> Q:
+    """Whether the column is empty or no more than the limit."""
+    return Q(**{f"{name}__isnull": True}) | Q(**{f"{name}__lte": limit})
 
 
 class Recorded(models.Model):
@@ -56,10 +72,10 @@ class PricingTier(models.Model):
     name = models.CharField(max_length=100, unique=True)
     default_credits = CreditsField(
         default=0,
-        validators=[NOT_BELOW_ZERO],
+        validators=CREDITS_GIVEN,
         help_text="Granted once, to a new user of this tier.",
     )
-    default_credits_per_month = CreditsField(default=0, validators=[NOT_BELOW_ZERO])
+    default_credits_per_month = CreditsField(default=0, validators=CREDITS_GIVEN)
     retired_at = models.DateTimeField(
         null=True, blank=True, help_text="From then on it is not given to anyone anew."
     )
@@ -67,6 +83,15 @@ class PricingTier(models.Model):
     class Meta:
         db_table = "pricing_tier"
         ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    default_credits__lte=LARGEST_CREDITS,
+                    default_credits_per_month__lte=LARGEST_CREDITS,
+                ),
+                name="tier_gives_no_more_than_possible",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -77,15 +102,19 @@ class TierRate(Recorded):
 
     tier = models.ForeignKey(PricingTier, on_delete=models.CASCADE, related_name="rates")
     valid_from = models.DateTimeField()
-    credits_per_usd = ExactDecimalField(decimal_places=6, validators=[ABOVE_ZERO])
-    pricing_multiplier = ExactDecimalField(
-        decimal_places=6, validators=[ABOVE_ZERO], help_text="0.95 is 5% off."
+    credits_per_usd = ExactDecimalField(
+        decimal_places=6, validators=[ABOVE_ZERO, at_most(LARGEST_CREDITS_PER_USD)]
     )
-    minimum_credits_per_trace = CreditsField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
-    maximum_credits_per_trace = CreditsField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
+    pricing_multiplier = ExactDecimalField(
+        decimal_places=6,
+        validators=[ABOVE_ZERO, at_most(LARGEST_MULTIPLIER)],
+        help_text="0.95 is 5% off.",
+    )
+    minimum_credits_per_trace = CreditsField(null=True, blank=True, validators=CREDITS_A_TRACE)
+    maximum_credits_per_trace = CreditsField(null=True, blank=True, validators=CREDITS_A_TRACE)
     grace_credits = CreditsField(
         default=0,
-        validators=[NOT_BELOW_ZERO],
+        validators=CREDITS_GIVEN,
         help_text="How far below zero a user may still start runs.",
     )
 
@@ -114,6 +143,19 @@ class TierRate(Recorded):
                 name="minimum_not_above_maximum",
             ),
             models.CheckConstraint(condition=Q(grace_credits__gte=0), name="grace_not_negative"),
+            models.CheckConstraint(
+                condition=Q(
+                    credits_per_usd__lte=LARGEST_CREDITS_PER_USD,
+                    pricing_multiplier__lte=LARGEST_MULTIPLIER,
+                    grace_credits__lte=LARGEST_CREDITS,
+                ),
+                name="rate_within_bounds",
+            ),
+            models.CheckConstraint(
+                condition=_at_most("minimum_credits_per_trace", LARGEST_CREDITS_A_TRACE)
+                & _at_most("maximum_credits_per_trace", LARGEST_CREDITS_A_TRACE),
+                name="limits_within_bounds",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -234,60 +276,60 @@ class ModelPrice(Recorded):
     valid_until = models.DateTimeField(
         null=True, blank=True, help_text="Not including this moment. Empty: until the next price."
     )
-    input = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
+    input = UsdField(null=True, blank=True, validators=USD_PER_MILLION)
     cached_input = UsdField(
-        null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input."
+        null=True, blank=True, validators=USD_PER_MILLION, help_text="Empty: as input."
     )
     cache_write = UsdField(
         "cache write (5 minutes)",
         null=True,
         blank=True,
-        validators=[NOT_BELOW_ZERO],
+        validators=USD_PER_MILLION,
         help_text="Empty: as input.",
     )
     cache_write_1h = UsdField(
         "cache write (1 hour)",
         null=True,
         blank=True,
-        validators=[NOT_BELOW_ZERO],
+        validators=USD_PER_MILLION,
         help_text="Empty: as the cache write of 5 minutes.",
     )
     input_audio = UsdField(
-        "audio in", null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as input."
+        "audio in", null=True, blank=True, validators=USD_PER_MILLION, help_text="Empty: as input."
     )
     input_image = UsdField(
         "image tokens in",
         null=True,
         blank=True,
-        validators=[NOT_BELOW_ZERO],
+        validators=USD_PER_MILLION,
         help_text="Empty: as input.",
     )
-    output = UsdField(null=True, blank=True, validators=[NOT_BELOW_ZERO])
+    output = UsdField(null=True, blank=True, validators=USD_PER_MILLION)
     reasoning = UsdField(
-        null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="Empty: as output."
+        null=True, blank=True, validators=USD_PER_MILLION, help_text="Empty: as output."
     )
     output_audio = UsdField(
         "audio out",
         null=True,
         blank=True,
-        validators=[NOT_BELOW_ZERO],
+        validators=USD_PER_MILLION,
         help_text="Empty: as output.",
     )
     output_image = UsdField(
         "image tokens out",
         null=True,
         blank=True,
-        validators=[NOT_BELOW_ZERO],
+        validators=USD_PER_MILLION,
         help_text="Empty: as output.",
     )
     images = UsdField(
-        null=True, blank=True, validators=[NOT_BELOW_ZERO], help_text="For a million images."
+        null=True, blank=True, validators=USD_PER_MILLION, help_text="For a million images."
     )
     request = UsdField(
         "a request",
         null=True,
         blank=True,
-        validators=[NOT_BELOW_ZERO],
+        validators=USD_PER_MILLION,
         help_text="For a million requests.",
     )
 
@@ -311,6 +353,13 @@ class ModelPrice(Recorded):
                 models.CheckConstraint(
                     condition=Q(**{f"{kind.value}__isnull": True}) | Q(**{f"{kind.value}__gte": 0}),
                     name=f"{kind.value}_price_not_negative",
+                )
+                for kind in UnitKind
+            ),
+            *(
+                models.CheckConstraint(
+                    condition=_at_most(kind.value, LARGEST_USD_PER_MILLION),
+                    name=f"{kind.value}_price_within_bounds",
                 )
                 for kind in UnitKind
             ),

@@ -33,6 +33,9 @@ class ShippedBook(Protocol):
         change with the time of day.
         """
 
+    def model_names(self) -> set[str]:
+        """The names of the models that it knows; it knows more by pattern."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repriced:
@@ -98,6 +101,12 @@ class PriceBook:
             if assignment is None
             else _held_at(self.rates.get(assignment.tier_id, ()), moment, known_at)
         )
+
+    def model_names(self) -> set[str]:
+        """The models that have a price of their own name in any list."""
+        listed = [self.platform_prices, *self.tenant_prices.values()]
+        names = {price.model for prices in listed for price in prices if not price.is_pattern}
+        return names.union(*(book.model_names() for book in self.shipped_books))
 
     def __post_init__(self) -> None:
         for name in ("user_tiers", "tenant_tiers"):

@@ -5,11 +5,12 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from kluisz_analytics.plain_numbers import decimal_of
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing import lists
 from pricing.models import IN_LIST, ModelPrice
@@ -127,6 +128,8 @@ def _messages(error: ValidationError) -> list[str]:
 
 
 def _rows(text: str) -> list[tuple[int, ModelPrice]]:
+    if "\x00" in text:
+        raise PriceListError(["There is a NUL in it, so it is no text: export it as CSV in UTF-8."])
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), strict=True)
     problems: list[str] = []
     try:
@@ -212,9 +215,8 @@ def _amount(values: dict[str, str], name: str) -> Decimal | None:
     if not text:
         return None
     try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite():
-        raise ValueError(f"{name} is “{text}”; write USD for a million units, for example 2.5.")
-    return amount
+        return decimal_of(text)
+    except ValueError:
+        raise ValueError(
+            f"{name} is “{text}”; write USD for a million units, for example 2.5."
+        ) from None

@@ -100,6 +100,10 @@ class ShippedPrices:
         spans = [(start, end, self.card_at(model, start)) for start, end in pairwise(borders)]
         return [(start, end, card) for start, end, card in spans if card is not None]
 
+    def model_names(self) -> set[str]:
+        """The names of the models that it knows; it knows more by pattern."""
+        return {model.id for provider in self._read() for model in provider.models}
+
     def _model(self, model: str) -> ModelInfo | None:
         if model not in self._models:
             self._models[model] = self._find(model)

@@ -1,7 +1,7 @@
 """Admin pages for accounts, grants, holds and the ledger."""
 
 import uuid
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -9,7 +9,6 @@ from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
@@ -17,7 +16,15 @@ from credits import grants
 from credits.grants import NewGrant
 from credits.models import Account, Grant, Hold, Transaction, UsageCharge
 from credits.recurrence import Recurrence
-from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
+from kluisz_analytics.admin_pages import (
+    ModelAdmin,
+    ReadOnlyAdmin,
+    TabularInline,
+    admin_user,
+    amount_column,
+)
+from kluisz_analytics.confirmation import confirmed_action
+from kluisz_analytics.plain_numbers import decimal_of
 
 
 class GrantInline(TabularInline):
@@ -36,10 +43,28 @@ def remaining_column(account: Account) -> str:
     return str(amount_column("remaining")(account))
 
 
-class AdjustmentForm(ActionForm):
-    """What adjusting needs beside the accounts."""
+class Adjustment(forms.Form):
+    """What adjusting takes beside the accounts."""
 
-    # Read by the action, which can say what is wrong with it.
+    amount = forms.CharField(required=False)
+    reason = forms.CharField(max_length=500, error_messages={"required": "Write a reason."})
+
+    def clean_amount(self) -> Decimal:
+        text: str = self.cleaned_data["amount"]
+        try:
+            amount = decimal_of(text)
+            if amount:
+                grants.check_amount(abs(amount), "Giving" if amount > 0 else "Taking")
+        except ValueError as error:
+            raise forms.ValidationError(f"Write an amount other than 0. {error}") from error
+        if not amount:
+            raise forms.ValidationError(f"Write an amount other than 0 (not “{text}”).")
+        return amount
+
+
+class AdjustmentBar(ActionForm):
+    """Where it is entered, beside the choice of the action."""
+
     amount = forms.CharField(
         required=False,
         label="",
@@ -49,9 +74,10 @@ class AdjustmentForm(ActionForm):
     )
     reason = forms.CharField(
         required=False,
-        max_length=500,
         label="",
-        widget=forms.TextInput(attrs={"placeholder": "Reason", "class": "action-reason"}),
+        widget=forms.TextInput(
+            attrs={"placeholder": "Reason", "class": "action-reason", "aria-label": "Reason"}
+        ),
     )
 
 
@@ -65,7 +91,7 @@ class AccountAdmin(ReadOnlyAdmin):
         "updated_at",
     ]
     actions = ["adjust_accounts"]
-    action_form = AdjustmentForm
+    action_form = AdjustmentBar
     list_filter = ["user__tenant"]
     list_select_related = ["user__tenant"]
     search_fields = ["user__username", "user__email"]
@@ -75,33 +101,26 @@ class AccountAdmin(ReadOnlyAdmin):
         """It is money: platform admins only."""
         return bool(request.user.is_superuser)
 
-    @admin.action(description="Adjust by the amount, up or down", permissions=["move"])
-    def adjust_accounts(self, request: HttpRequest, queryset: QuerySet[Account]) -> None:
-        text, reason = request.POST.get("amount", ""), request.POST.get("reason", "").strip()
-        try:
-            amount = Decimal(text)
-        except InvalidOperation:
-            amount = Decimal(0)
-        if not amount or not reason:
-            messages.error(request, f"Write an amount other than 0 (not “{text}”) and a reason.")
-            return
-        try:
-            with transaction.atomic():
-                for account in queryset.select_related("user__tenant"):
-                    key = f"admin:{uuid.uuid4()}"
-                    grants.adjust(
-                        account.user,
-                        amount,
-                        reason=reason,
-                        idempotency_key=key,
-                        by=admin_user(request),
-                    )
-        except ValueError as error:
-            messages.error(request, str(error))
-        else:
-            messages.success(
-                request, f"Adjusted {queryset.count()} accounts by {amount:+f} credits."
+    @confirmed_action(
+        "Adjust by the amount, up or down",
+        "Adjust the credits of each of these accounts?",
+        permissions=["move"],
+        form=Adjustment,
+    )
+    @transaction.atomic
+    def adjust_accounts(
+        self, request: HttpRequest, accounts: QuerySet[Account], form: Adjustment
+    ) -> None:
+        amount: Decimal = form.cleaned_data["amount"]
+        for account in accounts.select_related("user__tenant"):
+            grants.adjust(
+                account.user,
+                amount,
+                reason=form.cleaned_data["reason"],
+                idempotency_key=f"admin:{uuid.uuid4()}",
+                by=admin_user(request),
             )
+        messages.success(request, f"Adjusted {accounts.count()} accounts by {amount:+f} credits.")
 
     @admin.display(ordering="user__tenant__name")
     def tenant(self, account: Account) -> str:
@@ -132,6 +151,15 @@ class GrantForm(forms.ModelForm):
         if amount <= 0:
             raise forms.ValidationError(f"{amount} is not possible: write a number above 0.")
         return amount
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        if not self.errors:
+            try:
+                grants.check_term(cleaned["starts_at"], cleaned.get("expires_at"))
+            except ValueError as error:
+                self.add_error(None, str(error))
+        return cleaned
 
 
 @admin.register(Grant)
@@ -169,14 +197,17 @@ class GrantAdmin(ModelAdmin):
         """It is money: platform admins only."""
         return bool(request.user.is_superuser)
 
-    @admin.action(description="Void: end it now; what is left goes back", permissions=["add"])
-    def void(self, request: HttpRequest, queryset: QuerySet[Grant]) -> None:
-        for grant in queryset:
+    @confirmed_action(
+        "Void: end it now; what is left goes back",
+        "Void these grants? What is left of them is taken out of the accounts, for good.",
+        permissions=["add"],
+    )
+    def void(self, request: HttpRequest, chosen: QuerySet[Grant], form: Any) -> None:
+        for grant in chosen:
             grants.void(grant, admin_user(request))
         messages.success(
             request,
-            f"Voided {queryset.count()} grants; what was left of them is no longer in the"
-            " accounts.",
+            f"Voided {chosen.count()} grants; what was left of them is no longer in the accounts.",
         )
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:

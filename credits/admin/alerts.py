@@ -2,20 +2,29 @@
 
 from django import forms
 from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponseRedirect
-from django.urls import reverse
-from unfold.admin import ModelAdmin
-from unfold.decorators import action
+from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from credits.deliveries import send_test
 from credits.models import Alert, Delivery, TenantBudget, Webhook
-from kluisz_analytics.admin_pages import ReadOnlyAdmin, amount_column
+from kluisz_analytics.admin_pages import (
+    ModelAdmin,
+    ReadOnlyAdmin,
+    amount_column,
+    state_column,
+)
+from kluisz_analytics.confirmation import confirmed_page
 
 
 @admin.register(TenantBudget)
 class TenantBudgetAdmin(ModelAdmin):
-    list_display = ["tenant", "unit", amount_column("amount"), amount_column("used"), "is_hard"]
+    list_display = [
+        "tenant",
+        "unit",
+        amount_column("amount"),
+        amount_column("used"),
+        state_column("is_hard", "when used up", "refuses runs", "only tells", true_is="warning"),
+    ]
     list_filter = ["tenant", "unit", "is_hard"]
     list_select_related = ["tenant"]
     autocomplete_fields = ["tenant"]
@@ -63,20 +72,38 @@ class WebhookAdmin(ModelAdmin):
     autocomplete_fields = ["tenant"]
     actions_detail = ["test"]
 
-    @action(description="Send a test", url_path="test", permissions=["change"])
-    def test(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
-        delivery = send_test(Webhook.objects.get(pk=object_id))
+    @confirmed_page(
+        "Send a test",
+        "Post a test to this address now?",
+        url_path="test",
+        permission="change",
+    )
+    def test(self, request: HttpRequest, webhook: Webhook) -> None:
+        delivery = send_test(webhook)
         tell = messages.success if delivery.state == Delivery.State.SENT else messages.error
         tell(request, f"{delivery.webhook} answered: {delivery.answer}")
-        return HttpResponseRedirect(reverse("admin:credits_webhook_change", args=[object_id]))
 
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyAdmin):
-    list_display = ["created_at", "tenant", "user", "kind", "threshold", "message", "is_told"]
+    list_display = [
+        "created_at",
+        "tenant",
+        "user",
+        "kind",
+        "threshold",
+        "message",
+        state_column("is_told", "told", "told", "kept"),
+    ]
     list_filter = ["kind", "threshold", "tenant"]
     list_select_related = ["tenant", "user"]
     search_fields = ["user__username", "message"]
+    exclude = ["is_told"]
+    readonly_fields = ["told"]
+
+    @admin.display(description="Told")
+    def told(self, alert: Alert) -> str:
+        return "told" if alert.is_told else "kept: a higher one was reached at the same time"
 
 
 @admin.register(Delivery)

@@ -7,14 +7,14 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from credits import licences
 from credits.licences import CreditsPolicy, LicenceRefused
 from credits.models import Licence, LicenceEvent, LicencePool
-from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user
+from kluisz_analytics.admin_pages import ModelAdmin, ReadOnlyAdmin, admin_user
+from kluisz_analytics.confirmation import confirmed_action
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier
 
@@ -98,16 +98,39 @@ class LicenceForm(forms.ModelForm):
             self.add_error(None, str(error))
 
 
-class LicenceActionForm(ActionForm):
-    """What changing licences needs beside them."""
+class LicenceChange(forms.Form):
+    """What changing licences takes beside them."""
 
     tier = forms.ModelChoiceField(
-        PricingTier.objects.all(), required=False, label="", empty_label="To tier …"
+        PricingTier.objects.all(), error_messages={"required": "Choose the tier to change to."}
     )
-    credits = forms.ChoiceField(
-        choices=[(one.value, f"Credits: {one.value}") for one in CreditsPolicy],
+    credits = forms.ChoiceField(choices=[(one.value, one.value) for one in CreditsPolicy])
+
+
+class UncheckedChoice(forms.ChoiceField):
+    """A choice that the action checks, which can say what is wrong with it."""
+
+    def validate(self, value: Any) -> None:
+        """Anything, as far as the bar goes."""
+
+
+class LicenceChangeBar(ActionForm):
+    """Where it is chosen, beside the choice of the action."""
+
+    tier = UncheckedChoice(
         required=False,
         label="",
+        choices=lambda: [
+            ("", "To tier …"),
+            *PricingTier.objects.values_list("pk", "name"),
+        ],
+        widget=forms.Select(attrs={"class": "action-reason", "aria-label": "Tier"}),
+    )
+    credits = UncheckedChoice(
+        required=False,
+        label="",
+        choices=[(one.value, f"Credits: {one.value}") for one in CreditsPolicy],
+        widget=forms.Select(attrs={"class": "action-reason", "aria-label": "Credits"}),
     )
 
 
@@ -120,7 +143,7 @@ class LicenceAdmin(ReadOnlyAdmin):
     search_fields = ["user__username"]
     autocomplete_fields = ["user"]
     actions = ["take_back", "change_tier"]
-    action_form = LicenceActionForm
+    action_form = LicenceChangeBar
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.is_superuser)
@@ -135,32 +158,40 @@ class LicenceAdmin(ReadOnlyAdmin):
     def get_form(
         self, request: HttpRequest, obj: Licence | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        if obj is not None:
-            return super().get_form(request, obj, change, **kwargs)
-        return type("LicenceForm", (LicenceForm,), {"by": admin_user(request)})
+        form = super().get_form(request, obj, change, **kwargs)
+        if obj is None:
+            form.by = admin_user(request)
+        return form
 
     def save_model(self, request: HttpRequest, obj: Licence, form: Any, change: bool) -> None:
         """It was given when the form was checked."""
 
-    @admin.action(description="Take back into the pool", permissions=["add"])
-    def take_back(self, request: HttpRequest, queryset: QuerySet[Licence]) -> None:
+    @confirmed_action(
+        "Take back into the pool",
+        "Take these licences back? Their users can start no runs from then on.",
+        permissions=["add"],
+    )
+    def take_back(self, request: HttpRequest, chosen: QuerySet[Licence], form: Any) -> None:
         self._each(
             request,
-            queryset,
+            chosen,
             lambda licence: licences.unassign(licence.user, admin_user(request)),
             "Took back",
         )
 
-    @admin.action(description="Change to the tier", permissions=["add"])
-    def change_tier(self, request: HttpRequest, queryset: QuerySet[Licence]) -> None:
-        tier = PricingTier.objects.filter(pk=request.POST.get("tier") or 0).first()
-        if tier is None:
-            messages.error(request, "Choose the tier to change to.")
-            return
-        policy = CreditsPolicy(request.POST.get("credits") or CreditsPolicy.KEEP)
+    @confirmed_action(
+        "Change to the tier",
+        "Change these licences?",
+        permissions=["add"],
+        form=LicenceChange,
+    )
+    def change_tier(
+        self, request: HttpRequest, chosen: QuerySet[Licence], form: LicenceChange
+    ) -> None:
+        tier, policy = form.cleaned_data["tier"], CreditsPolicy(form.cleaned_data["credits"])
         self._each(
             request,
-            queryset,
+            chosen,
             lambda licence: licences.change(
                 licence.user, tier, admin_user(request), credits=policy
             ),
@@ -182,7 +213,8 @@ class LicenceAdmin(ReadOnlyAdmin):
                 messages.error(request, str(error))
             else:
                 done += 1
-        messages.success(request, f"{verb} {done} licences.")
+        if done:
+            messages.success(request, f"{verb} {done} licences.")
 
 
 @admin.register(LicenceEvent)

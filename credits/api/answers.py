@@ -7,8 +7,9 @@ from rest_framework import serializers
 
 from credits.models import Grant, Hold, Transaction
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES
+from pricing.bounds import LARGEST_CREDITS
 
-LARGEST = 10**12
+LARGEST = int(LARGEST_CREDITS)
 """No one reserves or is given more credits than this; it is far below what can be stored."""
 
 

@@ -6,6 +6,8 @@ import django.utils.timezone
 import kluisz_analytics.fields
 import uuid
 from django.conf import settings
+import django.core.validators
+from decimal import Decimal
 from django.db import migrations, models
 
 
@@ -60,14 +62,14 @@ class Migration(migrations.Migration):
             name='Grant',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('amount', kluisz_analytics.fields.CreditsField(decimal_places=6, max_digits=18)),
+                ('amount', kluisz_analytics.fields.CreditsField(decimal_places=6, max_digits=18, validators=[django.core.validators.MaxValueValidator(Decimal('1000000000'), message='%(show_value)s is too large: at most 1,000,000,000 is possible.')])),
                 ('priority', models.IntegerField(default=100, help_text='The lowest number is burned first.')),
                 ('starts_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('source', models.CharField(choices=[('tier_default', 'Tier default'), ('monthly', 'Monthly'), ('purchase', 'Purchase'), ('promotion', 'Promotion'), ('manual', 'Manual'), ('refund', 'Refund'), ('adjustment', 'Adjustment')], max_length=20)),
                 ('reason', models.CharField(blank=True, max_length=500)),
                 ('recurrence', models.CharField(blank=True, choices=[('', 'Once'), ('day', 'Every day'), ('week', 'Every week'), ('month', 'Every month')], max_length=5)),
-                ('rollover_maximum', kluisz_analytics.fields.CreditsField(blank=True, decimal_places=6, default=0, help_text='How much of what is left the next occurrence takes over; empty: all of it.', max_digits=18, null=True)),
+                ('rollover_maximum', kluisz_analytics.fields.CreditsField(blank=True, decimal_places=6, default=0, help_text='How much of what is left the next occurrence takes over; empty: all of it.', max_digits=18, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('1000000000'), message='%(show_value)s is too large: at most 1,000,000,000 is possible.')])),
                 ('occurrence', models.PositiveIntegerField(default=0, editable=False)),
                 ('voided_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('idempotency_key', models.CharField(editable=False, max_length=200, unique=True)),
@@ -126,7 +128,7 @@ class Migration(migrations.Migration):
             name='LicencePool',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('total', models.PositiveIntegerField()),
+                ('total', models.PositiveIntegerField(validators=[django.core.validators.MaxValueValidator(Decimal('1000000'), message='%(show_value)s is too large: at most 1,000,000 is possible.')])),
                 ('assigned', models.PositiveIntegerField(default=0, editable=False)),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='licence_pools', to='tenants.tenant')),
                 ('tier', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='pricing.pricingtier')),
@@ -157,9 +159,9 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('unit', models.CharField(choices=[('credits', 'Credits'), ('usd', 'USD of provider cost')], max_length=7)),
-                ('amount', kluisz_analytics.fields.UsdField(decimal_places=12, max_digits=18)),
+                ('amount', kluisz_analytics.fields.ExactDecimalField(decimal_places=6, max_digits=18, validators=[django.core.validators.MinValueValidator(Decimal('0.000001'), message='%(show_value)s is not possible: write a number above 0.'), django.core.validators.MaxValueValidator(Decimal('1000000000'), message='%(show_value)s is too large: at most 1,000,000,000 is possible.')])),
                 ('is_hard', models.BooleanField(default=False)),
-                ('used', kluisz_analytics.fields.UsdField(decimal_places=12, default=0, editable=False, help_text='In the month; kept up to date by the beat.', max_digits=18)),
+                ('used', kluisz_analytics.fields.ExactDecimalField(decimal_places=6, default=0, editable=False, help_text='In the month; kept up to date by the beat.', max_digits=18)),
                 ('period_start', models.DateTimeField(editable=False, null=True)),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='budgets', to='tenants.tenant')),
             ],
@@ -317,5 +319,13 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='delivery',
             index=models.Index(condition=models.Q(('state', 'pending')), fields=['next_attempt_at'], name='delivery_due'),
+        ),
+        migrations.AddConstraint(
+            model_name='grant',
+            constraint=models.CheckConstraint(condition=models.Q(('amount__lte', Decimal('1000000000'))), name='grant_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='tenantbudget',
+            constraint=models.CheckConstraint(condition=models.Q(('amount__lte', Decimal('1000000000'))), name='budget_within_bounds'),
         ),
     ]

@@ -12,6 +12,8 @@ from django.utils import timezone
 from credits.recurrence import Recurrence
 from kluisz_analytics.fields import CreditsField
 from kluisz_analytics.tenants.models import User
+from pricing.bounds import LARGEST_CREDITS, at_most
+from pricing.models import NOT_BELOW_ZERO
 
 
 class Account(models.Model):
@@ -91,7 +93,7 @@ class Grant(models.Model):
     DEFAULT_PRIORITY = 100
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="grants")
-    amount = CreditsField()
+    amount = CreditsField(validators=[at_most(LARGEST_CREDITS)])
     priority = models.IntegerField(
         default=DEFAULT_PRIORITY, help_text="The lowest number is burned first."
     )
@@ -104,6 +106,7 @@ class Grant(models.Model):
         null=True,
         blank=True,
         default=0,
+        validators=[NOT_BELOW_ZERO, at_most(LARGEST_CREDITS)],
         help_text="How much of what is left the next occurrence takes over; empty: all of it.",
     )
     series = models.ForeignKey(
@@ -135,6 +138,9 @@ class Grant(models.Model):
         ordering = ["-starts_at", "-id"]
         constraints = [
             models.CheckConstraint(condition=Q(amount__gt=0), name="grant_above_zero"),
+            models.CheckConstraint(
+                condition=Q(amount__lte=LARGEST_CREDITS), name="grant_within_bounds"
+            ),
             models.CheckConstraint(
                 condition=Q(expires_at__isnull=True) | Q(expires_at__gt=F("starts_at")),
                 name="grant_ends_after_it_begins",

@@ -8,9 +8,12 @@ from decimal import Decimal
 from django.db import models
 from django.db.models import Q
 
-from kluisz_analytics.fields import UsdField
+from kluisz_analytics import figures
+from kluisz_analytics.fields import CREDIT_PLACES, ExactDecimalField
 from kluisz_analytics.secrets import decrypt, encrypt
 from kluisz_analytics.tenants.models import Tenant, User
+from pricing.bounds import LARGEST_CREDITS, at_most
+from pricing.models import ABOVE_ZERO
 
 
 class TenantBudget(models.Model):
@@ -25,10 +28,16 @@ class TenantBudget(models.Model):
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="budgets")
     unit = models.CharField(max_length=7, choices=Unit.choices)
-    amount = UsdField()
+    # Six places are enough for either unit, and leave room for what a large tenant uses.
+    amount = ExactDecimalField(
+        decimal_places=CREDIT_PLACES, validators=[ABOVE_ZERO, at_most(LARGEST_CREDITS)]
+    )
     is_hard = models.BooleanField(default=False)
-    used = UsdField(
-        default=0, editable=False, help_text="In the month; kept up to date by the beat."
+    used = ExactDecimalField(
+        decimal_places=CREDIT_PLACES,
+        default=0,
+        editable=False,
+        help_text="In the month; kept up to date by the beat.",
     )
     period_start = models.DateTimeField(null=True, editable=False)
 
@@ -38,10 +47,20 @@ class TenantBudget(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["tenant", "unit"], name="one_budget_a_tenant_and_unit"),
             models.CheckConstraint(condition=Q(amount__gt=0), name="budget_above_zero"),
+            models.CheckConstraint(
+                condition=Q(amount__lte=LARGEST_CREDITS), name="budget_within_bounds"
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.amount:f} {self.unit} a month for {self.tenant}"
+        return f"{self.amount_text} a month for {self.tenant}"
+
+    @property
+    def amount_text(self) -> str:
+        """The amount as people read it, with its unit."""
+        if self.unit == self.Unit.USD:
+            return figures.usd(self.amount)
+        return f"{figures.credits(self.amount)} credits"
 
     @property
     def left(self) -> Decimal:

@@ -1,10 +1,15 @@
 """Licences: who may start runs on which tier, from pools of a tenant (domain.md, Credits)."""
 
+from decimal import Decimal
+
 from django.db import models
 from django.db.models import F, Q
 
 from kluisz_analytics.tenants.models import Tenant, User
+from pricing.bounds import at_most
 from pricing.models import PricingTier
+
+MOST_LICENCES = Decimal(1_000_000)
 
 
 class LicencePool(models.Model):
@@ -12,7 +17,7 @@ class LicencePool(models.Model):
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="licence_pools")
     tier = models.ForeignKey(PricingTier, on_delete=models.PROTECT, related_name="+")
-    total = models.PositiveIntegerField()
+    total = models.PositiveIntegerField(validators=[at_most(MOST_LICENCES)])
     assigned = models.PositiveIntegerField(default=0, editable=False)
 
     class Meta:

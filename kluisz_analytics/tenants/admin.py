@@ -4,9 +4,9 @@ from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from kluisz_analytics.admin_pages import ModelAdmin, state_column
 from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User
 
 admin.site.unregister(Group)
@@ -14,7 +14,13 @@ admin.site.unregister(Group)
 
 @admin.register(Tenant)
 class TenantAdmin(ModelAdmin):
-    list_display = ["name", "slug", "timezone", "is_active", "is_default"]
+    list_display = [
+        "name",
+        "slug",
+        "timezone",
+        "is_active",
+        state_column("is_default", "default", "default", "–"),
+    ]
     list_filter = ["is_active"]
     search_fields = ["name", "slug", "id"]
     prepopulated_fields = {"slug": ["name"]}
@@ -28,7 +34,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
-    list_display = ["username", "email", "tenant", "is_tenant_admin", "is_superuser", "is_active"]
+    list_display = ["username", "email", "tenant", "role", "is_active"]
     list_filter = ["is_active", "is_tenant_admin", "is_superuser", "is_service_account", "tenant"]
     list_select_related = ["tenant"]
     search_fields = ["username", "email", "id"]
@@ -52,8 +58,22 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         ("Dates", {"fields": ["last_login", "date_joined"]}),
     ]
     add_fieldsets = [
-        (None, {"classes": ["wide"], "fields": ["username", "tenant", "password1", "password2"]})
+        (
+            None,
+            {
+                "classes": ["wide"],
+                "fields": ["username", "tenant", "usable_password", "password1", "password2"],
+            },
+        )
     ]
+
+    @admin.display(ordering="is_superuser")
+    def role(self, user: User) -> str:
+        if user.is_superuser:
+            return "platform admin"
+        if user.is_tenant_admin:
+            return "tenant admin"
+        return "service account" if user.is_service_account else "user"
 
 
 @admin.register(Project)

@@ -17,6 +17,7 @@ from tests.conftest import People
 
 pytestmark = pytest.mark.django_db
 D = Decimal
+CONFIRMED = {"confirmed": "yes"}
 GRANT = {
     "source": "manual",
     "reason": "sorry",
@@ -68,7 +69,7 @@ def test_an_impossible_grant_is_refused_by_name(
 
 
 def test_a_grant_is_voided(client: Client, people: People) -> None:
-    chosen = {"action": "void", "_selected_action": str(Grant.objects.get().pk)}
+    chosen = {"action": "void", "_selected_action": str(Grant.objects.get().pk), **CONFIRMED}
     client.post(reverse("admin:credits_grant_changelist"), chosen)
     assert (ann(people).allocated, Transaction.objects.latest("pk").created_by) == (
         0,
@@ -82,9 +83,9 @@ def test_a_grant_is_voided(client: Client, people: People) -> None:
         ("5", "more", "105", "Adjusted 1 accounts by +5 credits."),
         ("-30", "less", "70", "Adjusted 1 accounts by -30 credits."),
         ("0", "none", "100", "Write an amount other than 0"),
-        ("abc", "x", "100", "not “abc”"),
+        ("abc", "x", "100", "“abc” is not a number"),
         ("5", " ", "100", "a reason"),
-        ("1e30", "x", "100", ""),
+        ("1e30", "x", "100", "at most 1,000,000,000 at once"),
     ],
 )
 def test_accounts_are_adjusted_with_a_reason(
@@ -95,6 +96,7 @@ def test_accounts_are_adjusted_with_a_reason(
         "_selected_action": str(people.acme_user.pk),
         "amount": amount,
         "reason": reason,
+        **CONFIRMED,
     }
     answer = client.post(reverse("admin:credits_account_changelist"), chosen, follow=True)
     assert message in answer.content.decode()
@@ -121,6 +123,7 @@ def test_licences_are_given_changed_and_taken_back(
         "_selected_action": str(licence.pk),
         "tier": str(tiers["Enterprise"].pk),
         "credits": "keep",
+        **CONFIRMED,
     }
     client.post(reverse("admin:credits_licence_changelist"), {**chosen, "action": "change_tier"})
     assert list(

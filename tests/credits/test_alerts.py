@@ -151,7 +151,7 @@ def test_a_projection_before_the_months_end_is_told(ann: User) -> None:
     evaluate_all(NOW)
     (told,) = Alert.objects.filter(user=ann)
     assert (told.kind, told.threshold) == ("projection", 100)
-    assert "remaining 300 credits run out before the month's end" in told.message
+    assert "remaining 300.00 credits run out before the month's end" in told.message
 
 
 def test_at_a_slower_pace_nothing_is_told(ann: User) -> None:
@@ -233,7 +233,9 @@ def test_a_webhook_is_tried_out_by_a_button(
     receiver.status = status
     client = Client()
     client.force_login(people.platform_admin)
-    answer = client.get(f"/admin/credits/webhook/{hook.pk}/test", follow=True)
+    answer = client.post(
+        f"/admin/credits/webhook/{hook.pk}/test/", {"confirmed": "yes"}, follow=True
+    )
     assert message in answer.content.decode()
     assert json.loads(receiver.got[0][1])["event"] == "test"
     assert Delivery.objects.get().state == ("sent" if status == 200 else "failed")
@@ -251,7 +253,8 @@ class TestBudgets:
         assert [
             one.threshold for one in Alert.objects.filter(kind="budget_credits", is_told=True)
         ] == [100]
-        assert "runs go on" in Alert.objects.get(kind="budget_credits", threshold=100).message
+        told = Alert.objects.get(kind="budget_credits", threshold=100).message
+        assert told == "Acme has used 102% of this month's 500.00 credits; runs go on."
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("django.utils.timezone.now", lambda: NOW)
             assert enforcement.check(ann, credits=D(1))
@@ -283,3 +286,20 @@ class TestBudgets:
         budget.refresh_from_db()
         assert budget.used == D("12.5")
         assert Alert.objects.get(kind="budget_usd", is_told=True).threshold == 95
+        told = Alert.objects.get(kind="budget_usd", is_told=True).message
+        assert told == "Acme has used 96% of this month's $13.00; runs go on."
+        budget.amount = D("1234567.5")
+        assert str(budget) == "$1,234,567.50 a month for Acme"
+
+    def test_one_in_credits_has_room_for_what_a_large_tenant_uses(
+        self, people: People, ann: User
+    ) -> None:
+        budget = TenantBudget.objects.create(
+            tenant=people.acme, unit="credits", amount=D(500_000_000)
+        )
+        use(ann, "410000000.123456")
+        assert evaluate_all(NOW)
+        budget.refresh_from_db()
+        assert budget.used == D("410000000.123456")
+        told = Alert.objects.get(kind="budget_credits", is_told=True).message
+        assert told == "Acme has used 82% of this month's 500,000,000 credits; runs go on."

@@ -10,9 +10,16 @@ from django.contrib.admin.utils import unquote
 from django.db.models import Max, Min, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from unfold.decorators import display
 from unfold.forms import ActionForm
 
-from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
+from kluisz_analytics.admin_pages import (
+    ReadOnlyAdmin,
+    admin_user,
+    amount_column,
+    state_column,
+)
+from kluisz_analytics.confirmation import confirmed_action
 from usage.analytics.explain import explain
 from usage.models import Observation, ReceivedTrace, Trace, TraceVoid
 from usage.sync.voiding import restore, void
@@ -51,12 +58,33 @@ class GoneFilter(admin.SimpleListFilter):
         return queryset.filter(is_voided=True) if self.value() == "voided" else queryset
 
 
-class ReasonForm(ActionForm):
-    """What an action on traces needs beside the traces."""
+class SetAsideFilter(admin.SimpleListFilter):
+    """Neither priced nor charged, since it would come to more than any run can (pricing.bounds)."""
+
+    title = "set aside"
+    parameter_name = "set_aside"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Set aside")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Trace]) -> QuerySet[Trace]:
+        return queryset.exclude(set_aside="") if self.value() == "yes" else queryset
+
+
+class Voiding(forms.Form):
+    """What voiding takes beside the traces."""
+
+    reason = forms.CharField(
+        max_length=500,
+        error_messages={"required": "Say why: a reason is kept with each voided trace."},
+    )
+
+
+class ReasonBar(ActionForm):
+    """Where it is entered, beside the choice of the action."""
 
     reason = forms.CharField(
         required=False,
-        max_length=500,
         label="",
         widget=forms.TextInput(
             attrs={
@@ -71,7 +99,7 @@ class ReasonForm(ActionForm):
 @admin.register(Trace)
 class TraceAdmin(ReadOnlyAdmin):
     actions = ["void_traces", "restore_traces", "reprice_period"]
-    action_form = ReasonForm
+    action_form = ReasonBar
     change_form_before_template = "admin/usage/explanation.html"
 
     def changeform_view(
@@ -92,24 +120,29 @@ class TraceAdmin(ReadOnlyAdmin):
         """It moves money: platform admins only."""
         return bool(request.user.is_superuser)
 
-    @admin.action(description="Void: deleted in Langfuse, not to be billed", permissions=["void"])
-    def void_traces(self, request: HttpRequest, queryset: QuerySet[Trace]) -> None:
-        try:
-            count = void(
-                [pk.hex for pk in queryset.values_list("pk", flat=True)],
-                request.POST.get("reason", ""),
-                admin_user(request),
-            )
-        except ValueError as error:
-            messages.error(request, str(error))
-        else:
-            messages.success(
-                request, f"Voided {count} traces; what was charged for them has been refunded."
-            )
+    @confirmed_action(
+        "Void: deleted in Langfuse, not to be billed",
+        "Void these traces? They go out of all numbers, and what was charged is refunded.",
+        permissions=["void"],
+        form=Voiding,
+    )
+    def void_traces(self, request: HttpRequest, traces: QuerySet[Trace], form: Voiding) -> None:
+        count = void(
+            [pk.hex for pk in traces.values_list("pk", flat=True)],
+            form.cleaned_data["reason"],
+            admin_user(request),
+        )
+        messages.success(
+            request, f"Voided {count} traces; what was charged for them has been refunded."
+        )
 
-    @admin.action(description="Restore: bill voided traces again", permissions=["void"])
-    def restore_traces(self, request: HttpRequest, queryset: QuerySet[Trace]) -> None:
-        count = restore([pk.hex for pk in queryset.values_list("pk", flat=True)])
+    @confirmed_action(
+        "Restore: bill voided traces again",
+        "Restore these traces? They are charged again.",
+        permissions=["void"],
+    )
+    def restore_traces(self, request: HttpRequest, traces: QuerySet[Trace], form: Any) -> None:
+        count = restore([pk.hex for pk in traces.values_list("pk", flat=True)])
         messages.success(request, f"Restored {count} traces; they are charged again.")
 
     @admin.action(description="Reprice the days of these traces…", permissions=["void"])
@@ -126,16 +159,16 @@ class TraceAdmin(ReadOnlyAdmin):
         "name",
         "tenant",
         "user",
-        "is_failed",
+        state_column("is_failed", "outcome", "failed", "succeeded", true_is="danger"),
         "total_tokens",
         amount_column("cost_usd"),
         amount_column("credits"),
         "unpriced_observations",
         "latency_ms",
         "gone_observations",
-        "is_voided",
+        state_column("is_voided", "billing", "voided", "billed", true_is="warning"),
     ]
-    list_filter = [OwnerFilter, GoneFilter, "is_failed", "tenant"]
+    list_filter = [OwnerFilter, GoneFilter, SetAsideFilter, "is_failed", "tenant"]
     list_select_related = ["tenant", "user"]
     search_fields = [
         "langfuse_trace_id",
@@ -146,6 +179,16 @@ class TraceAdmin(ReadOnlyAdmin):
         "flow_id",
     ]
     show_full_result_count = False
+    exclude = ["is_failed", "is_voided"]
+    readonly_fields = ["outcome", "billing"]
+
+    @display(label={"failed": "danger", "succeeded": "success"})
+    def outcome(self, trace: Trace) -> str:
+        return "failed" if trace.is_failed else "succeeded"
+
+    @display(label={"voided": "warning"})
+    def billing(self, trace: Trace) -> str:
+        return "voided" if trace.is_voided else "billed"
 
 
 @admin.register(TraceVoid)
@@ -186,3 +229,9 @@ class ObservationAdmin(ReadOnlyAdmin):
     list_filter = ["cost_source", "type", "level"]
     search_fields = ["langfuse_observation_id", "trace__langfuse_trace_id", "model", "name"]
     show_full_result_count = False
+    exclude = ["is_root"]
+    readonly_fields = ["place"]
+
+    @admin.display(description="Place in the trace")
+    def place(self, observation: Observation) -> str:
+        return "root" if observation.is_root else "inner step"

@@ -13,26 +13,32 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from unfold.decorators import action
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    BASE_INPUT_CLASSES,
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
 
 from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
+from kluisz_analytics.confirmation import confirmed_page
 from kluisz_analytics.tenants.models import Tenant
 from pricing.models import PricingTier
 from pricing.scenario import Scenario
 from usage.analytics import names
 from usage.analytics.unpriced import unpriced_models
 from usage.measures import UNATTRIBUTED
-from usage.models import Repricing
+from usage.models import Repricing, Trace
 from usage.repricing import repricing as service
 from usage.repricing.labels import labelled
 from usage.repricing.preview import preview
-from usage.repricing.what_if import Comparison, total_of, what_if
+from usage.repricing.what_if import Comparison, UnknownModel, total_of, what_if
 from usage.scope import Scope
 
 ROWS_SHOWN = 200
 SECONDS_A_REQUEST = 15
 UTC_ZONE = ZoneInfo("UTC")
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)
 
 
 class DateInput(forms.DateInput):
@@ -41,7 +47,7 @@ class DateInput(forms.DateInput):
     input_type = "date"
 
     def __init__(self) -> None:
-        super().__init__(format="%Y-%m-%d", attrs={"class": "kz-input"})
+        super().__init__(format="%Y-%m-%d", attrs={"class": " ".join(BASE_INPUT_CLASSES)})
 
 
 class PeriodOfTenantForm(forms.Form):
@@ -59,6 +65,11 @@ class PeriodOfTenantForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         first, last = cleaned.get("first_day"), cleaned.get("last_day")
+        for name, day in (("first_day", first), ("last_day", last)):
+            if day and not FIRST_DAY <= day <= LAST_DAY:
+                self.add_error(
+                    name, f"{day} is not possible: write a day from {FIRST_DAY} to {LAST_DAY}."
+                )
         if first and last and last < first:
             self.add_error("last_day", f"{last} is before the first day, {first}.")
         return cleaned
@@ -93,7 +104,7 @@ class WhatIfForm(PeriodOfTenantForm):
         PricingTier.objects.all(),
         required=False,
         label="If everybody had the tier",
-        widget=forms.CheckboxSelectMultiple,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
     )
     model = forms.CharField(
         required=False,
@@ -222,32 +233,41 @@ class RepricingAdmin(ReadOnlyAdmin):
             return HttpResponseRedirect(
                 f"{reverse('admin:usage_repricing_add')}?{urlencode(query)}"
             )
-        return self._advanced(request, repricing)
+        self.log_addition(request, repricing, "Begun.")
+        self._advance(request, repricing)
+        return HttpResponseRedirect(reverse("admin:usage_repricing_change", args=[repricing.pk]))
 
-    @action(description="Stop", url_path="stop", permissions=["move"])
-    def stop(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self._moved(request, object_id, service.stop)
+    @confirmed_page(
+        "Stop",
+        "Stop this repricing? What is done stays done; it can be continued or undone.",
+        url_path="stop",
+        permission="move",
+    )
+    def stop(self, request: HttpRequest, repricing: Repricing) -> None:
+        service.stop(repricing)
+        self._advance(request, repricing)
 
-    @action(description="Continue", url_path="continue", permissions=["move"])
-    def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self._moved(request, object_id, service.resume)
+    @confirmed_page(
+        "Continue",
+        "Continue this repricing? Its adjustments are posted.",
+        url_path="continue",
+        permission="move",
+    )
+    def resume(self, request: HttpRequest, repricing: Repricing) -> None:
+        service.resume(repricing)
+        self._advance(request, repricing)
 
-    @action(description="Undo", url_path="undo", permissions=["move"])
-    def undo(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self._moved(request, object_id, service.undo)
+    @confirmed_page(
+        "Undo",
+        "Undo this repricing? Its traces are priced as before; that is posted as adjustments.",
+        url_path="undo",
+        permission="move",
+    )
+    def undo(self, request: HttpRequest, repricing: Repricing) -> None:
+        service.undo(repricing)
+        self._advance(request, repricing)
 
-    def _moved(
-        self, request: HttpRequest, object_id: str, move: Callable[[Repricing], None]
-    ) -> HttpResponse:
-        repricing = Repricing.objects.get(pk=object_id)
-        try:
-            move(repricing)
-        except ValueError as error:
-            messages.error(request, str(error))
-            return HttpResponseRedirect(reverse("admin:usage_repricing_change", args=[object_id]))
-        return self._advanced(request, repricing)
-
-    def _advanced(self, request: HttpRequest, repricing: Repricing) -> HttpResponse:
+    def _advance(self, request: HttpRequest, repricing: Repricing) -> None:
         service.advance(repricing, SECONDS_A_REQUEST)
         if repricing.state in Repricing.UNDER_WAY:
             messages.info(
@@ -257,7 +277,6 @@ class RepricingAdmin(ReadOnlyAdmin):
             )
         else:
             messages.success(request, f"{repricing}: {repricing.get_state_display().lower()}.")
-        return HttpResponseRedirect(reverse("admin:usage_repricing_change", args=[repricing.pk]))
 
 
 def _this_month() -> dict[str, date]:
@@ -291,7 +310,12 @@ def unpriced_view(request: HttpRequest) -> HttpResponse:
         )
         for one in unpriced_models()
     ]
-    context = {**admin.site.each_context(request), "title": "Unpriced usage", "rows": rows}
+    context = {
+        **admin.site.each_context(request),
+        "title": "Unpriced usage",
+        "rows": rows,
+        "set_aside": Trace.objects.exclude(set_aside="").count(),
+    }
     return render(request, "admin/usage/unpriced.html", context)
 
 
@@ -312,9 +336,11 @@ def what_if_view(request: HttpRequest) -> HttpResponse:
     scenarios: list[Scenario] = []
     if form.is_bound and form.is_valid():
         scenarios = form.scenarios
-        comparisons = what_if(
-            *form.period, scenarios, form.tenant_chosen.pk if form.tenant_chosen else None
-        )
+        tenant_id = form.tenant_chosen.pk if form.tenant_chosen else None
+        try:
+            comparisons = what_if(*form.period, scenarios, tenant_id)
+        except UnknownModel as error:
+            form.add_error("model" if error.is_of_usage else "other_model", str(error))
     labels = names.tenants_by_id((one.tenant_id for one in comparisons), Scope())
     rows = [
         (labels[one.tenant_id].name if one.tenant_id in labels else UNATTRIBUTED, one)

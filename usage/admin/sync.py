@@ -6,12 +6,11 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseRedirect
-from django.urls import reverse
-from unfold.admin import ModelAdmin
-from unfold.decorators import action
+from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminPasswordWidget
 
-from kluisz_analytics.admin_pages import ReadOnlyAdmin
+from kluisz_analytics.admin_pages import ModelAdmin, ReadOnlyAdmin
+from kluisz_analytics.confirmation import confirmed_action, confirmed_page
 from usage import connections
 from usage.connections import WrongProject, client_for
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
@@ -36,7 +35,7 @@ class ConnectionForm(forms.ModelForm):
     new_secret_key = forms.CharField(
         label="Secret key",
         required=False,
-        widget=forms.PasswordInput,
+        widget=UnfoldAdminPasswordWidget,
         help_text="Stored encrypted. Leave it empty to keep the one that is stored.",
     )
 
@@ -120,9 +119,17 @@ class LangfuseConnectionAdmin(ModelAdmin):
                 request, f"Saved; which project its keys are for isn't known yet: {form.unchecked}"
             )
 
-    @action(description="Test connection", url_path="test")
-    def test_connection(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
-        connection = LangfuseConnection.objects.get(pk=object_id)
+    def has_test_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """Also of a connection that is not changed here, but by the environment."""
+        return super().has_change_permission(request)
+
+    @confirmed_page(
+        "Test connection",
+        "Ask this Langfuse now who it is, with the stored keys?",
+        url_path="test",
+        permission="test",
+    )
+    def test_connection(self, request: HttpRequest, connection: LangfuseConnection) -> None:
         try:
             with client_for(connection) as client:
                 health, project = client.health(), connections.claim_project(connection, client)
@@ -135,9 +142,6 @@ class LangfuseConnectionAdmin(ModelAdmin):
                 f"{connection.host} is a Langfuse {health.version}, read by"
                 f" {connection.get_api_display()}; the keys are for {project.name}.",
             )
-        return HttpResponseRedirect(
-            reverse("admin:usage_langfuseconnection_change", args=[object_id])
-        )
 
 
 @admin.register(ConnectionTenant)
@@ -218,8 +222,18 @@ class RejectedObservationAdmin(ReadOnlyAdmin):
     search_fields = ["langfuse_observation_id", "langfuse_trace_id", "reason"]
     actions = ["try_again"]
 
-    @admin.action(description="Try everything of these connections again")
-    def try_again(self, request: HttpRequest, queryset: QuerySet[RejectedObservation]) -> None:
-        chosen = LangfuseConnection.objects.filter(pk__in=queryset.values("connection"))
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        """What is read is charged: platform admins only."""
+        return bool(request.user.is_superuser)
+
+    @confirmed_action(
+        "Try everything of these connections again",
+        "Try to read everything again that is set aside of the connections of these rows?",
+        permissions=["retry"],
+    )
+    def try_again(
+        self, request: HttpRequest, rows: QuerySet[RejectedObservation], form: object
+    ) -> None:
+        chosen = LangfuseConnection.objects.filter(pk__in=rows.values("connection"))
         stored = sum(retry_rejected(connection).observations_stored for connection in chosen)
         messages.success(request, f"Tried again: {stored} could be read now.")

@@ -238,6 +238,8 @@ def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
     """Why nothing is charged; "" where something is."""
     if trace.is_voided:
         return "It was voided: deleted in Langfuse, and an operator took it out of all numbers."
+    if trace.set_aside:
+        return f"It was set aside. {trace.set_aside}"
     if not trace.is_attributed:
         return "Its tenant or its user is unknown, so nobody is charged until they are known."
     if rate is None:

@@ -3,17 +3,37 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+from django.core.exceptions import ValidationError
 from msgspec import Meta, Struct
 
+from kluisz_analytics.plain_numbers import refuse_underscores
 from kluisz_analytics.tenants.models import validate_timezone
+from pricing.models import PricingTier, TierRate
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Slug = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[-a-zA-Z0-9_]+$")]
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+AMOUNT_COLUMNS: dict[str, Any] = {
+    name: model._meta.get_field(name)
+    for model, names in (
+        (
+            TierRate,
+            (
+                "credits_per_usd",
+                "pricing_multiplier",
+                "minimum_credits_per_trace",
+                "maximum_credits_per_trace",
+                "grace_credits",
+            ),
+        ),
+        (PricingTier, ("default_credits", "default_credits_per_month")),
+    )
+    for name in names
+}
 
 
 class DirectoryError(ValueError):
@@ -75,30 +95,41 @@ class DirectoryDocument(Struct, forbid_unknown_fields=True):
     users: list[UserEntry] = []
 
 
+class WrittenTiers(Struct):
+    """The tiers as they are written, with what Python would read as a number all the same."""
+
+    tiers: list[dict[str, Any]] = []
+
+
 def read_document(path: Path) -> DirectoryDocument:
     """The directory in the file. Raises DirectoryError naming what is wrong and where."""
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=DirectoryDocument)
+        text = path.read_bytes()
+        document = msgspec.json.decode(text, type=DirectoryDocument)
     except FileNotFoundError as error:
         raise DirectoryError(f"There is no file {path}.") from error
     except msgspec.DecodeError as error:
         raise DirectoryError(f"{path}: {error}. See docs/directory.md for the form.") from error
+    _refuse_underscores(msgspec.json.decode(text, type=WrittenTiers))
     _check(document)
     return document
 
 
+def _refuse_underscores(written: WrittenTiers) -> None:
+    for tier in written.tiers:
+        for name in AMOUNT_COLUMNS:
+            try:
+                refuse_underscores(str(tier.get(name, "")))
+            except ValueError as error:
+                raise DirectoryError(
+                    f"Tier “{tier['name']}”: {name} is {tier[name]}. {error}"
+                ) from error
+
+
 def _check(document: DirectoryDocument) -> None:
     for tier in document.tiers:
-        for name in ("credits_per_usd", "pricing_multiplier"):
-            _check_amount(tier.name, name, getattr(tier, name), above_zero=True)
-        for name in (
-            "minimum_credits_per_trace",
-            "maximum_credits_per_trace",
-            "grace_credits",
-            "default_credits",
-            "default_credits_per_month",
-        ):
-            _check_amount(tier.name, name, getattr(tier, name), above_zero=False)
+        for name in AMOUNT_COLUMNS:
+            _check_amount(tier.name, name, getattr(tier, name))
         _check_zone(tier.valid_from, f"tier “{tier.name}”")
     for tenant in document.tenants:
         try:
@@ -111,15 +142,19 @@ def _check(document: DirectoryDocument) -> None:
         _check_zone(user.tier_valid_from, f"user “{user.username}”")
 
 
-def _check_amount(tier: str, name: str, amount: Decimal | None, *, above_zero: bool) -> None:
+def _check_amount(tier: str, name: str, amount: Decimal | None) -> None:
+    """By the rules of the column that it is for."""
     if amount is None:
         return
-    is_fine = amount.is_finite() and (amount > 0 if above_zero else amount >= 0)
-    if not is_fine or amount != amount.quantize(Decimal("0.000001")):
-        wanted = "a number above 0" if above_zero else "0 or a number above it"
+    column = AMOUNT_COLUMNS[name]
+    if not amount.is_finite():
+        raise DirectoryError(f"Tier “{tier}”: {name} is {amount}; write a number.")
+    try:
+        column.run_validators(amount)
+    except ValidationError as error:
         raise DirectoryError(
-            f"Tier “{tier}”: {name} is {amount}; write {wanted}, with at most six decimals."
-        )
+            f"Tier “{tier}”: {name} is {amount}. {' '.join(error.messages)}"
+        ) from error
 
 
 def _check_zone(moment: datetime, where: str) -> None:

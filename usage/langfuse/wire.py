@@ -25,6 +25,7 @@ ROW_EXCERPT_LENGTH = 100_000
 # million tokens or costs 10,000 dollars.
 LARGEST_COUNT = 10**9
 LARGEST_COST_USD = Decimal(10_000)
+MOST_COSTS = 500
 # How far costDetails' own total may be from the sum of its parts: the store truncates it.
 TOTAL_TOLERANCE_USD = Decimal("1e-9")
 Type = Literal[
@@ -264,6 +265,8 @@ def _broken_rule(row: WireRow) -> str | None:
 
 
 def _broken_cost(details: Mapping[str, Decimal | None]) -> str | None:
+    if len(details) > MOST_COSTS:
+        return f"There are {len(details)} costs; at most {MOST_COSTS} can be of one call."
     for unit, cost in details.items():
         if cost is not None and not (cost.is_finite() and 0 <= cost <= LARGEST_COST_USD):
             return f"The cost of “{unit[:50]}” is {cost}; costs are 0 to {LARGEST_COST_USD:f} USD."

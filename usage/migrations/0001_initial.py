@@ -65,6 +65,7 @@ class Migration(migrations.Migration):
                 ('rate_id', models.BigIntegerField(help_text="The tier's rate that priced it.", null=True)),
                 ('priced_as_of', models.DateTimeField(help_text='It is priced with the lists as they were then, unless its period was repriced.')),
                 ('is_voided', models.BooleanField(default=False, help_text='Taken out of all numbers and of the ledger by an operator.')),
+                ('set_aside', models.CharField(blank=True, help_text='Why it has no cost or no charge: it would come to more than any run can.', max_length=500)),
             ],
             options={
                 'db_table': 'usage_trace',
@@ -649,5 +650,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='userusagestats',
             constraint=models.UniqueConstraint(fields=('user', 'period_start', 'period_end', 'tenant'), name='one_stats_row_a_user_and_period'),
+        ),
+        migrations.AddIndex(
+            model_name='trace',
+            index=models.Index(condition=models.Q(('set_aside', ''), _negated=True), fields=['start_time'], name='trace_set_aside'),
         ),
     ]

@@ -100,6 +100,11 @@ class Trace(TokenColumns):
     is_voided = models.BooleanField(
         default=False, help_text="Taken out of all numbers and of the ledger by an operator."
     )
+    set_aside = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="Why it has no cost or no charge: it would come to more than any run can.",
+    )
 
     class Meta:
         db_table = "usage_trace"
@@ -123,6 +128,7 @@ class Trace(TokenColumns):
             models.Index(
                 fields=["start_time"], condition=Q(gone_observations__gt=0), name="trace_gone"
             ),
+            models.Index(fields=["start_time"], condition=~Q(set_aside=""), name="trace_set_aside"),
             # Whoever reads an hour again looks here for the traces that run into it.
             models.Index(
                 fields=["last_step_hour", "start_time"],

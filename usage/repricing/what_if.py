@@ -3,10 +3,11 @@
 Reads only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from uuid import UUID
 
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
@@ -15,6 +16,18 @@ from pricing.engine import CostSource, PricedTrace, PricingEngine
 from pricing.scenario import Scenario
 from usage.repricing.stored import StoredTrace, stored_traces
 from usage.sync.store import load_repriced
+
+NAMES_SHOWN = 3
+
+
+class UnknownModel(ValueError):
+    """A scenario names a model that nothing of the period used (``is_of_usage``), or that has no
+    price. The message names the nearest that there are.
+    """
+
+    def __init__(self, message: str, *, is_of_usage: bool) -> None:
+        super().__init__(message)
+        self.is_of_usage = is_of_usage
 
 
 @dataclass(slots=True)
@@ -70,9 +83,15 @@ class Comparison:
 def what_if(
     start: datetime, end: datetime, scenarios: Sequence[Scenario], tenant_id: UUID | None = None
 ) -> list[Comparison]:
-    """The tenants with usage in the period, those with the most credits first."""
+    """The tenants with usage in the period, those with the most credits first.
+
+    Raises UnknownModel for a model that a scenario names by mistake.
+    """
     book = load_price_book(load_repriced())
     engines = [PricingEngine(scenario.book(book)) for scenario in scenarios]
+    for scenario, engine in zip(scenarios, engines, strict=True):
+        _check_prices(scenario, engine, tenant_id)
+    used: set[str] = set()
     comparisons: dict[UUID | None, Comparison] = {}
     for stored in stored_traces(start, end, tenant_id):
         usage = stored.usage
@@ -83,12 +102,43 @@ def what_if(
                 owner, scenarios=[Totals() for _ in scenarios]
             )
         comparison.traces += 1
+        used.update(one.model for one in usage.observations)
         _add_stored(comparison.actual, stored)
         for totals, scenario, engine in zip(comparison.scenarios, scenarios, engines, strict=True):
             _add_priced(totals, engine.price(scenario.usage(usage)))
+    for scenario in scenarios:
+        _check_usage(scenario, used)
     return sorted(
         comparisons.values(), key=lambda one: (-one.actual.microcredits, str(one.tenant_id))
     )
+
+
+def _check_prices(scenario: Scenario, engine: PricingEngine, tenant_id: UUID | None) -> None:
+    owners = [tenant_id] if tenant_id is not None else [None, *engine.book.tenant_prices]
+    for model in scenario.models.values():
+        if not any(
+            engine.is_priceable(owner, model, scenario.as_of, scenario.as_of) for owner in owners
+        ):
+            nearest = _nearest(model, engine.book.model_names())
+            raise UnknownModel(
+                f"There is no price for a model “{model}” today.{nearest}", is_of_usage=False
+            )
+
+
+def _check_usage(scenario: Scenario, used: set[str]) -> None:
+    for model in scenario.models:
+        if model not in used:
+            raise UnknownModel(
+                f"No call in this period was of a model “{model}”.{_nearest(model, used)}",
+                is_of_usage=True,
+            )
+
+
+def _nearest(model: str, names: Iterable[str]) -> str:
+    """The names that it could have been meant to be, as the end of a message."""
+    known = {name.casefold(): name for name in names if name}
+    found = get_close_matches(model.casefold(), known, NAMES_SHOWN, cutoff=0.5)
+    return f" Is it {' or '.join(f'“{known[name]}”' for name in found)}?" if found else ""
 
 
 def total_of(comparisons: Sequence[Comparison]) -> Comparison:

@@ -76,6 +76,7 @@ def assemble(
         None if charge.rate is None else charge.rate.id,
         priced_as_of,
         stored is not None and stored.is_voided,
+        priced.set_aside,
     )
     return AssembledTrace(fact, billed, packed(ordered, said))
 

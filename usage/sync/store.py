@@ -61,6 +61,7 @@ STEP_COLUMNS = (
 )
 DECIDED = (
     *("connection_id", "langfuse_trace_id", "name", "latency_ms", "is_failed", "is_voided"),
+    "set_aside",
     *("tenant_reference", "user_reference", "project_id", "flow_id", "model"),
     *(
         "observations",
@@ -124,6 +125,7 @@ def trace_row(trace: TraceFact) -> Row:
             trace.latency_ms,
             trace.is_failed,
             trace.is_voided,
+            trace.set_aside,
         ),
         *(
             trace.tenant_reference,

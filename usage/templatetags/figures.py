@@ -9,9 +9,12 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-register = template.Library()
+from kluisz_analytics.figures import UNKNOWN, credits, exact, usd
 
-UNKNOWN = "–"
+register = template.Library()
+for figure in (usd, credits, exact):
+    register.filter(figure)
+
 SCALES = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
 
 
@@ -34,36 +37,6 @@ def compact(value: int | None) -> str:
                 else f"{float(value) / scale:,.0f}{letter}"
             )
     return f"{value:,}"
-
-
-@register.filter
-def usd(value: Decimal | None) -> str:
-    """Dollars with cents; below ten cents with mills, below one with as many decimals as it takes
-    to show something.
-    """
-    if value is None:
-        return UNKNOWN
-    if value and Decimal("0.01") <= abs(value) < Decimal("0.1"):
-        return f"${value:.3f}"
-    if value and abs(value) < Decimal("0.01"):
-        return f"${value.quantize(Decimal('0.000001')).normalize():f}"
-    return f"${value:,.2f}"
-
-
-@register.filter
-def credits(value: Decimal | None) -> str:
-    """Credits with as many decimals as say something: none above a thousand, two above one, six
-    below.
-    """
-    if value is None:
-        return UNKNOWN
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if not value:
-        return "0"
-    if abs(value) >= 1:
-        return f"{value:,.2f}"
-    return f"{value.quantize(Decimal('0.000001')).normalize():f}"
 
 
 @register.filter
@@ -127,15 +100,6 @@ def change(ratio: float | None, than: str, more_is: str = "neutral") -> SafeStri
 def width(part: Any) -> str:
     """A ratio as a CSS width."""
     return f"{100 * min(max(float(part or 0), 0), 1):.2f}%"
-
-
-@register.filter
-def exact(value: Decimal | None) -> str:
-    """All digits that say something: 11.400000 → 11.4."""
-    if value is None:
-        return UNKNOWN
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 @register.filter

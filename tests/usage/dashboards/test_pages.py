@@ -187,11 +187,17 @@ def test_testing_a_connection_says_what_is_wrong(
 ) -> None:
     client = Client()
     client.force_login(people.platform_admin)
-    address = f"/admin/usage/langfuseconnection/{connection.pk}/test"
-    assert "is a Langfuse 4.16.0" in client.get(address, follow=True).content.decode()
+    address = f"/admin/usage/langfuseconnection/{connection.pk}/test/"
+    assert (
+        "is a Langfuse 4.16.0"
+        in client.post(address, {"confirmed": "yes"}, follow=True).content.decode()
+    )
     connection.secret_key = "wrong"
     connection.save()
-    assert "refused the keys" in client.get(address, follow=True).content.decode()
+    assert (
+        "refused the keys"
+        in client.post(address, {"confirmed": "yes"}, follow=True).content.decode()
+    )
 
 
 def test_an_operator_voids_a_deleted_trace_in_the_admin(
@@ -200,7 +206,11 @@ def test_an_operator_voids_a_deleted_trace_in_the_admin(
     use(people.acme_user, "0.06")
     Trace.objects.update(gone_observations=2)
     client, page = Client(), reverse("admin:usage_trace_changelist")
-    chosen = {"action": "void_traces", "_selected_action": [str(Trace.objects.get().pk)]}
+    chosen = {
+        "action": "void_traces",
+        "_selected_action": [str(Trace.objects.get().pk)],
+        "confirmed": "yes",
+    }
     client.force_login(people.platform_admin)
     assert b"Say why" in client.post(page, chosen, follow=True).content
     answer = client.post(page, {**chosen, "reason": "A test run"}, follow=True)

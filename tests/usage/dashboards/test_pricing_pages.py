@@ -225,7 +225,11 @@ def test_a_tier_in_use_can_be_retired_and_not_deleted(
         ).status_code
         == 302
     )
-    chosen = {"action": "retire", "_selected_action": str(tiers["Professional"].pk)}
+    chosen = {
+        "action": "retire",
+        "_selected_action": str(tiers["Professional"].pk),
+        "confirmed": "yes",
+    }
     admin_client.post(reverse("admin:pricing_pricingtier_changelist"), chosen)
     tiers["Professional"].refresh_from_db()
     assert tiers["Professional"].retired_at is not None
@@ -241,7 +245,11 @@ def test_a_tier_in_use_can_be_retired_and_not_deleted(
     assert "“Professional” is retired" in errors_of(again)
     admin_client.post(
         reverse("admin:pricing_tierassignment_changelist"),
-        {"action": "withdraw", "_selected_action": str(people.acme_user.tier_assignments.get().pk)},
+        {
+            "action": "withdraw",
+            "_selected_action": str(people.acme_user.tier_assignments.get().pk),
+            "confirmed": "yes",
+        },
     )
     assert TierAssignment.objects.get(user=people.acme_user).withdrawn_by == people.platform_admin
 
@@ -273,9 +281,11 @@ def test_repricing_is_shown_then_applied_then_undone(
     assert (Trace.objects.get().credits, repricing.created_by) == (D("2.85"), people.platform_admin)
     assert (
         "so it can&#x27;t be stopped"
-        in admin_client.get(f"{PREFIX}{repricing.pk}/stop", follow=True).content.decode()
+        in admin_client.post(
+            f"{PREFIX}{repricing.pk}/stop/", {"confirmed": "yes"}, follow=True
+        ).content.decode()
     )
-    admin_client.get(f"{PREFIX}{repricing.pk}/undo", follow=True)
+    admin_client.post(f"{PREFIX}{repricing.pk}/undo/", {"confirmed": "yes"})
     assert Trace.objects.get().credits == D("11.4")
 
 

@@ -1,5 +1,6 @@
 """What a period's real usage would have come to on other terms; nothing is written."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,7 +14,7 @@ from pricing.models import ModelPrice, PricingTier, TierAssignment, TierRate
 from pricing.scenario import Scenario
 from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.sync.test_sync import state
-from usage.repricing.what_if import total_of, what_if
+from usage.repricing.what_if import UnknownModel, total_of, what_if
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("usage")]
 D = Decimal
@@ -59,14 +60,31 @@ def test_another_models_prices(people: People) -> None:
     lists.enter_price(
         ModelPrice(model="own", valid_from=timezone.now(), input=D(1000), output=D(2000)), None
     )
-    globex, acme, nobody = what_if(
-        *PERIOD, [scenario(models={"gpt-4o": "own"}), scenario(models={"gpt-4o": "unknown-7b"})]
-    )
-    own, unknown = acme.scenarios
+    globex, acme, nobody = what_if(*PERIOD, [scenario(models={"gpt-4o": "own"})])
+    (own,) = acme.scenarios
     assert (own.cost_usd, own.credits, own.unpriced) == (D("0.06"), D("11.4"), 0)
-    assert (unknown.cost_usd, unknown.unpriced) == (D("0.04"), 1)
     assert globex.scenarios[0].cost_usd == D("0.02")
     assert nobody.scenarios[0].cost_usd == D("0.02")
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"gpt-4oo": "gpt-5"}, "No call in this period was of a model “gpt-4oo”. Is it “gpt-4o”"),
+        ({"GPT-5": "gpt-4o"}, "No call in this period was of a model “GPT-5”. Is it “gpt-5”"),
+        ({"gpt-4o": "gtp-5-mini"}, "no price for a model “gtp-5-mini” today. Is it “gpt-5-mini”"),
+        ({"gpt-4o": "qqqqqqqqq"}, "There is no price for a model “qqqqqqqqq” today."),
+        ({"gpt-4o": "acme-0wn"}, "Is it “acme-own”"),
+    ],
+)
+def test_a_mistyped_model_is_refused_with_the_nearest_names(
+    people: People, models: dict[str, str], message: str
+) -> None:
+    own = ModelPrice(model="acme-own", tenant=people.acme, valid_from=LONG_AGO, input=D(1))
+    lists.enter_price(own, None)
+    with pytest.raises(UnknownModel, match=re.escape(message)):
+        what_if(*PERIOD, [scenario(models=models)])
+    assert what_if(*PERIOD, [scenario(models={"gpt-4o": "acme-own"})], people.acme.pk)
 
 
 def test_a_tier_whose_rate_began_later_is_taken_to_have_had_it_before() -> None:

@@ -1,0 +1,158 @@
+"""A world in which every list of the admin has a row."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+from django.utils import timezone
+
+from credits import grants, licences
+from credits.grants import NewGrant
+from credits.models import Alert, Delivery, Grant, Hold, LicencePool, TenantBudget, Webhook
+from kluisz_analytics.tenants.models import ApiToken, User
+from pricing import lists
+from pricing.models import ModelPrice, PricingTier, ShippedPriceList
+from pricing.shipped_update import record_installed
+from tests.conftest import LONG_AGO, NOON, People
+from tests.usage.conftest import bare_connection, use
+from usage.models import (
+    FlowEstimate,
+    LangfuseConnection,
+    RejectedObservation,
+    Repricing,
+    SyncDrift,
+    SyncRun,
+    SyncWindow,
+    Trace,
+    TraceVoid,
+)
+from usage.rollups.build import build_rollups
+
+__all__ = ["bare_connection", "use"]
+
+HOUR = timedelta(hours=1)
+REJECTED_ROW = '{"id": "bad"}'
+
+
+@pytest.fixture
+def world(
+    people: People,
+    tiers: dict[str, PricingTier],
+    bare_connection: LangfuseConnection,
+    use: Callable[..., None],
+) -> People:
+    """A row of everything that the admin lists."""
+    _usage(people, use)
+    _money(people, tiers)
+    _prices(people)
+    _sync(bare_connection)
+    ApiToken.objects.create(user=people.acme_user, name="ann's", expiry=None)
+    return people
+
+
+def _usage(people: People, use: Callable[..., None]) -> None:
+    use(people.acme_user, flow=str(people.flow.pk), project=str(people.project.pk))
+    use(None, "0.25")
+    build_rollups()
+    use(people.acme_user, None, model="unknown-7b")
+    Trace.objects.update(gone_observations=1)
+    trace = Trace.objects.earliest("langfuse_trace_id")
+    TraceVoid.objects.create(trace=trace, reason="asked for", created_by=people.platform_admin)
+    FlowEstimate.objects.create(
+        flow_id=str(people.flow.pk), median=1, p90=2, runs=3, computed_at=NOON
+    )
+    Repricing.objects.create(
+        start=NOON, end=NOON + HOUR, reason="agreed", as_of=NOON, state=Repricing.State.APPLIED
+    )
+
+
+def _money(people: People, tiers: dict[str, PricingTier]) -> None:
+    given = NewGrant(people.acme_user, Decimal(100), Grant.Source.MANUAL, "ann")
+    grants.grant(given)
+    Hold.objects.create(
+        account_id=people.acme_user.pk,
+        trace_id="held",
+        credits=1,
+        state=Hold.State.RELEASED,
+        created_at=NOON,
+        expires_at=NOON + HOUR,
+    )
+    TenantBudget.objects.create(tenant=people.acme, unit="credits", amount=1000)
+    hook = Webhook(url="http://127.0.0.1:9/", tenant=people.acme)
+    hook.secret = "sixteen characters"
+    hook.save()
+    alert = Alert.objects.create(
+        kind=Alert.Kind.CREDITS, tenant=people.acme, threshold=80, period_start=NOON, message="80%"
+    )
+    Delivery.objects.create(alert=alert, webhook=hook, next_attempt_at=NOON)
+    LicencePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=5)
+    LicencePool.objects.create(tenant=people.acme, tier=tiers["Enterprise"], total=5)
+    licences.assign(people.acme_colleague, tiers["Starter"], None)
+
+
+def _prices(people: People) -> None:
+    for tenant in (None, people.acme):
+        lists.enter_price(
+            ModelPrice(model="gpt-4o", tenant=tenant, valid_from=LONG_AGO, input=Decimal(1)), None
+        )
+    if not ShippedPriceList.objects.exists():
+        record_installed()
+
+
+def _sync(connection: LangfuseConnection) -> None:
+    run = SyncRun.objects.create(connection=connection, started_at=NOON)
+    SyncWindow.objects.create(connection=connection, start=NOON, end=NOON + HOUR)
+    SyncDrift.objects.create(
+        run=run,
+        start=NOON,
+        count_before=1,
+        count_now=2,
+        tokens_before=1,
+        tokens_now=2,
+        cost_usd_before=1,
+        cost_usd_now=2,
+    )
+    RejectedObservation.objects.create(
+        connection=connection,
+        langfuse_observation_id="bad",
+        reason="no trace",
+        row=REJECTED_ROW,
+    )
+
+
+@pytest.fixture
+def root(world: People) -> Client:
+    """The platform admin, at the admin."""
+    client = Client(raise_request_exception=False)
+    client.force_login(world.platform_admin)
+    return client
+
+
+@pytest.fixture
+def nobody(world: People) -> Client:
+    """Staff without any permission."""
+    user = User.objects.create_user("temp", password="right", tenant=world.acme, is_staff=True)
+    client = Client(raise_request_exception=False)
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def clerk(world: People) -> Client:
+    """Staff with every permission of Django's, who is no platform admin."""
+    user = User.objects.create_user("clerk", password="right", tenant=world.acme, is_staff=True)
+    content_types = ContentType.objects.all()
+    user.user_permissions.set(Permission.objects.filter(content_type__in=content_types))
+    client = Client(raise_request_exception=False)
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def next_month() -> str:
+    """A day that is yet to come, as a form takes it."""
+    return f"{timezone.now() + timedelta(days=30):%Y-%m-%d}"
