@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable
 from typing import Any
 from uuid import UUID
 
+from kluisz_analytics.identifiers import parse_uuid
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from usage.access import Scope
 from usage.analytics.question import Dimension
-from usage.identifiers import parse_uuid
 
 UNATTRIBUTED_LABEL = "Unattributed"
 NONE_LABELS = {

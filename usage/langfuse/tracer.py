@@ -19,6 +19,7 @@ from langfuse.types import TraceContext
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
+from kluisz_analytics.identifiers import as_trace_id
 from kluisz_analytics.tenants.models import User
 from usage.langfuse.tracing_client import (
     TracingClient,
@@ -87,7 +88,7 @@ class LangfuseTracer:
         self.tenant_id = tenant_id
         self.kluisz_project_id = kluisz_project_id
         self.kluisz_flow_id = kluisz_flow_id
-        self.langfuse_trace_id = as_trace_id(trace_id)
+        self.langfuse_trace_id = as_trace_id(trace_id or uuid.uuid4())
         self._lock = threading.Lock()
         self._open: dict[str, list[LangfuseSpan]] = {}
         self._root: LangfuseSpan | None = None
@@ -281,16 +282,6 @@ def _close(
     elif outputs:
         span.update(output=outputs)
     span.end(end_time=_nanoseconds(end_time))
-
-
-def as_trace_id(run_id: uuid.UUID | str) -> str:
-    """The 32 hex digits that name the run's trace."""
-    if isinstance(run_id, uuid.UUID):
-        return run_id.hex
-    try:
-        return uuid.UUID(run_id).hex
-    except ValueError:
-        return Langfuse.create_trace_id(seed=run_id)
 
 
 def tenant_of(user_id: str | None) -> str | None:
