@@ -15,10 +15,11 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
+from kluisz_analytics.periods import Period, PeriodError
 from usage.access import Scope
 from usage.analytics import names
 from usage.analytics.ask import sums_of
-from usage.analytics.calendar import Period, PeriodError, buckets
+from usage.analytics.calendar import buckets
 from usage.analytics.question import Dimension, Filters, Question
 from usage.models import Granularity
 

@@ -10,9 +10,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from kluisz_analytics.periods import Period
 from pricing.engine import CostSource
 from usage.access import Scope
-from usage.analytics.calendar import Period
 from usage.analytics.question import Filters
 from usage.analytics.traces import traces_in
 from usage.models import Granularity, Observation

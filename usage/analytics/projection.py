@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 
 from credits.forecast import DAYS, Forecast, Pattern
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, round_half_up
+from kluisz_analytics.periods import midnight
 from usage.access import Scope
 from usage.analytics.ask import sums_of
-from usage.analytics.calendar import midnight
 from usage.analytics.question import Question
 
 FOUR_OF_FIVE = 1.28

@@ -12,12 +12,13 @@ from uuid import UUID
 
 from django.db.models import Count
 
+from kluisz_analytics.periods import Period
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import split
 from usage.access import Scope
 from usage.analytics import names
 from usage.analytics.ask import Answer, ask, count_keys
-from usage.analytics.calendar import Period, buckets
+from usage.analytics.calendar import buckets
 from usage.analytics.numbers import NO_NUMBERS, Numbers, change_of, numbers_from
 from usage.analytics.question import Dimension, Filters, Question
 from usage.models import Granularity

@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 from django.db.models import Exists, OuterRef, QuerySet
 
+from kluisz_analytics.periods import Period
 from pricing.engine import CostSource
 from usage.access import Scope
-from usage.analytics.calendar import Period
 from usage.analytics.names import flows_by_id
 from usage.analytics.question import Filters, Status
 from usage.models import Observation, Trace

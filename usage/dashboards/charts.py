@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from usage.analytics.calendar import Period
+from kluisz_analytics.periods import Period
 from usage.analytics.numbers import Numbers
 from usage.analytics.queries import Ranked
 

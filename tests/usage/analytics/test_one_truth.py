@@ -16,11 +16,12 @@ from django.db.models import QuerySet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kluisz_analytics.periods import Period
 from tests.conftest import NOON, People
 from tests.usage.random_usage import draw_usage, moments_around
 from usage.access import Scope
 from usage.analytics import queries
-from usage.analytics.calendar import Period, buckets
+from usage.analytics.calendar import buckets
 from usage.analytics.question import Dimension, Filters, Status
 from usage.models import Granularity, LangfuseConnection, Observation, Trace
 from usage.rollups.sketches import bucket_of, latency_of
