@@ -26,6 +26,6 @@ def __getattr__(name: str) -> Any:
     """
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from credits import enforcement  # noqa: PLC0415
+    from credits import enforcement, gate  # noqa: PLC0415
 
-    return getattr(enforcement, name)
+    return getattr(gate if hasattr(gate, name) else enforcement, name)

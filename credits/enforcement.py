@@ -1,5 +1,5 @@
 """The gate before a run: may it start, and are its credits reserved (domain.md, Credits,
-Enforcement).
+Enforcement). The rule is in :mod:`credits.gate`.
 
 One conditional statement decides (:func:`credits.holds.insert`): it adds to what is held only where
 enough remains. So any number of runs that start at once, in any number of processes, can never
@@ -14,38 +14,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
 from django.utils import timezone
 
 from credits import grants, holds, ledger, top_up
 from credits.estimate import estimate
-from credits.licences import licence_state
-from credits.models import Account, Hold, TenantBudget
+from credits.gate import SMALLEST, InsufficientCredits, RunRefused, refusal, standing_of
+from credits.holds import HoldConflict
+from credits.models import Account, Hold
 from credits.recurrence import month_of
+from kluisz_analytics.identifiers import as_trace_id, canonical_id
 from kluisz_analytics.tenants.models import User
 
 DEFAULT_TTL = timedelta(hours=1)
 LONGEST_TTL = timedelta(days=7)
-SMALLEST = Decimal("0.000001")
 ZERO = Decimal(0)
-
-
-class NoActiveLicense(Exception):
-    """The user has no active licence. The message says why."""
-
-
-class InsufficientCredits(Exception):
-    """Less remains than is required; both are said."""
-
-    def __init__(self, required: Decimal, remaining: Decimal) -> None:
-        super().__init__(f"{required:f} credits are required and {remaining:f} remain.")
-        self.required, self.remaining = required, remaining
-
-
-class BudgetExhausted(Exception):
-    """The tenant's hard budget for the month is used up. The message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,73 +52,74 @@ class Reservation:
 def check(user: User, flow_id: str = "", credits: Decimal | None = None) -> Checked:
     """Whether a run may start now; reserves nothing. Platform admins pass.
 
-    What it needs is ``credits``, else the median of the flow's history. Raises NoActiveLicense,
-    InsufficientCredits; ValueError for an impossible amount.
+    What it needs is ``credits``, else the median of the flow's history. Raises RunRefused, and
+    ValueError for an impossible amount.
     """
     now = timezone.now()
     required = _amount(credits) or _expected(estimate(flow_id).median)
-    grace = _grace(user, now)
-    remaining = remaining_of(user, now)
-    if not user.is_superuser and remaining + grace < required:
-        _make_room(user, now)
-        remaining = remaining_of(user, now)
-        if remaining + grace < required:
-            raise InsufficientCredits(required, remaining)
-    return Checked(required, remaining)
+    refused = _refusal(user, required, now)
+    if isinstance(refused, InsufficientCredits) and _make_room(user, now):
+        refused = _refusal(user, required, now)
+    if refused is not None:
+        raise refused
+    return Checked(required, remaining_of(user, now))
 
 
 def reserve_credits(
     user: User,
-    trace_id: str,
+    trace_id: UUID | str,
     flow_id: str = "",
     credits: Decimal | None = None,
     ttl: timedelta = DEFAULT_TTL,
 ) -> Reservation:
-    """Reserve credits for a run if enough remain; the same trace again returns the same hold.
-    Platform admins pass.
+    """Reserve credits for a run if enough remain; the same trace again returns the same hold, as
+    long as that is open. Platform admins pass.
 
-    What it needs is ``credits``, else the 90th percentile of the flow's history. Raises
-    NoActiveLicense, InsufficientCredits; ValueError for an impossible amount, time or trace id;
-    IdempotencyConflict for a trace with a hold of another user or amount.
+    ``trace_id`` is the run's id in any form that a tracer takes. What it needs is ``credits``, else
+    the 90th percentile of the flow's history. Raises RunRefused; ValueError for an impossible
+    amount, time or trace id; IdempotencyConflict for a trace with a hold of another user or amount,
+    HoldConflict for one whose hold has ended.
     """
     now = timezone.now()
-    _check_request(trace_id, ttl)
+    trace_id = _run(trace_id)
+    _check_ttl(ttl)
     required = _amount(credits) or _expected(estimate(flow_id).p90)
     hold = Hold(
         id=uuid.uuid4(),
         account_id=user.pk,
         trace_id=trace_id,
-        flow_id=flow_id,
+        flow_id=canonical_id(flow_id),
         credits=required,
         created_at=now,
         expires_at=now + ttl,
     )
     month_start, _ = month_of(now, user.tenant.zone)
     try:
-        if holds.insert(hold, month_start=month_start, is_free=user.is_superuser):
+        if holds.insert(hold, month_start=month_start):
             return Reservation(hold, is_new=True)
-        # Only now is it asked why: an answer to a repeated call, a refusal, or something that is
-        # due.
-        if (existing := _existing(trace_id, user, credits)) is not None:
+        # Only now is it asked why: an answer to a repeated call, something that is due, or a
+        # refusal.
+        if (existing := _existing(trace_id, user, credits, now)) is not None:
             return Reservation(existing, is_new=False)
-        _grace(user, now)
-        if _make_room(user, now) and holds.insert(
-            hold, month_start=month_start, is_free=user.is_superuser
-        ):
-            return Reservation(hold, is_new=True)
+        refused = _refusal(user, required, now)
+        if _may_pass(refused) and _make_room(user, now):
+            if holds.insert(hold, month_start=month_start):
+                return Reservation(hold, is_new=True)
+            refused = _refusal(user, required, now)
     except IntegrityError:
         # Another call was faster with the same trace.
-        existing = _existing(trace_id, user, credits)
+        existing = _existing(trace_id, user, credits, now)
         if existing is None:
             raise
         return Reservation(existing, is_new=False)
-    raise InsufficientCredits(required, remaining_of(user, now))
+    # Where nothing stands in the way any more, too little remained when it was decided.
+    raise refused or InsufficientCredits(required, remaining_of(user, now))
 
 
 @contextmanager
 def reserve(
     user: User,
-    trace_id: str,
+    trace_id: UUID | str,
     flow_id: str = "",
     credits: Decimal | None = None,
     ttl: timedelta = DEFAULT_TTL,
@@ -158,6 +144,15 @@ def remaining_of(user: User, now: datetime) -> Decimal:
     return ZERO if account is None else account.remaining + holds.expired_credits(account, now)
 
 
+def _refusal(user: User, required: Decimal, now: datetime) -> RunRefused | None:
+    return refusal(standing_of(user, now), required, remaining_of(user, now))
+
+
+def _may_pass(refused: RunRefused | None) -> bool:
+    """Whether the run could start once what is due has been done."""
+    return refused is None or isinstance(refused, InsufficientCredits)
+
+
 def _amount(credits: Decimal | None) -> Decimal | None:
     if credits is not None:
         grants.check_amount(credits, "Reserving")
@@ -169,9 +164,14 @@ def _expected(known: Decimal) -> Decimal:
     return max(known, SMALLEST)
 
 
-def _check_request(trace_id: str, ttl: timedelta) -> None:
-    if not trace_id or len(trace_id) > 200 or "\0" in trace_id:
-        raise ValueError(f"“{trace_id[:50]}” is not a trace id: write 1 to 200 characters.")
+def _run(trace_id: UUID | str) -> str:
+    text = str(trace_id)
+    if not text or len(text) > 200 or "\0" in text:
+        raise ValueError(f"“{text[:50]}” is not a trace id: write 1 to 200 characters.")
+    return as_trace_id(text)
+
+
+def _check_ttl(ttl: timedelta) -> None:
     if not timedelta(0) < ttl <= LONGEST_TTL:
         raise ValueError(
             f"A hold of {ttl.total_seconds():.0f} seconds is not possible: at least 1 second, at"
@@ -179,12 +179,28 @@ def _check_request(trace_id: str, ttl: timedelta) -> None:
         )
 
 
-def _existing(trace_id: str, user: User, credits: Decimal | None) -> Hold | None:
+def _existing(trace_id: str, user: User, credits: Decimal | None, now: datetime) -> Hold | None:
     hold = Hold.objects.filter(trace_id=trace_id).first()
-    if hold is not None:
-        asked = {} if credits is None else {"credits": credits}
-        grants.check_same(hold, account_id=user.pk, **asked)
+    if hold is None:
+        return None
+    grants.check_same(hold, account_id=user.pk)
+    if (end := holds.end_of(hold, now)) is not None:
+        raise HoldConflict(
+            f"The hold of the run {trace_id} was {ENDS[end]}; a run that starts anew needs an id of"
+            " its own."
+        )
+    if credits is not None:
+        grants.check_same(hold, credits=credits)
     return hold
+
+
+ENDS = {
+    Hold.State.SETTLED: "settled",
+    Hold.State.CHARGED: "charged",
+    Hold.State.RELEASED: "released",
+    Hold.State.EXPIRED: "not settled before it expired",
+    Hold.State.UNCHARGED: "settled, and its run was never charged",
+}
 
 
 def _make_room(user: User, now: datetime) -> bool:
@@ -201,32 +217,3 @@ def _make_room(user: User, now: datetime) -> bool:
             grants.catch_up_accounts(accounts, now)
         topped_up = top_up.top_up([user], now)
     return is_new or bool(freed) or is_due or bool(topped_up)
-
-
-def _grace(user: User, now: datetime) -> Decimal:
-    """How far below zero the user may start runs.
-
-    Raises NoActiveLicense for one who may start none; platform admins pass.
-    """
-    if user.is_superuser:
-        return ZERO
-    licence = licence_state(user, now)
-    if not licence.is_active:
-        raise NoActiveLicense(licence.reason)
-    _check_budgets(user, now)
-    return licence.grace
-
-
-def _check_budgets(user: User, now: datetime) -> None:
-    """A hard budget of the tenant that is used up refuses new runs until the month's end.
-
-    It is reckoned once a minute by the beat.
-    """
-    for budget in TenantBudget.objects.filter(
-        tenant=user.tenant_id, is_hard=True, used__gte=F("amount"), period_start__isnull=False
-    ):
-        if budget.period_start == month_of(now, user.tenant.zone)[0]:
-            raise BudgetExhausted(
-                f"{user.tenant.name} has used up this month's {budget.amount_text}: new runs are"
-                " refused until the month's end."
-            )

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from kluisz_analytics.identifiers import canonical_id
+
 FIRST_RUN = Decimal(1)
 """What a run is taken to cost while its flow has no history (domain.md, Credits)."""
 
@@ -37,4 +39,4 @@ def use_estimator(estimator: Estimator) -> None:
 
 def estimate(flow_id: str) -> Estimate:
     """What a run of the flow will cost; the default for a flow without history."""
-    return _estimators[0](flow_id) if flow_id else Estimate()
+    return _estimators[0](canonical_id(flow_id)) if flow_id else Estimate()

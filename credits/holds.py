@@ -16,32 +16,20 @@ from django.db.models import F, Value
 from django.utils import timezone
 
 from credits import ledger
-from credits.licences import IS_LICENSED_SQL
+from credits.gate import MAY_START_SQL
 from credits.models import Account, Hold
 from kluisz_analytics.bulk import sqlite_value
 from kluisz_analytics.fields import CREDIT_PLACES, CreditsField, to_scaled
-from pricing.tiers import GRACE_SQL, TIER_SQL
+from kluisz_analytics.identifiers import as_trace_id
 
 SETTLED_TTL = timedelta(days=2)
 """How long what a run says that it used stays held, if its trace is never charged."""
 ZERO = Decimal(0)
 # An account with a grant that should have begun or ended by now is looked at first.
-IS_FREE = "TRUE"
-IS_ALLOWED = f"""EXISTS (
-    SELECT 1 FROM (
-            SELECT id, tenant_id, is_active, {TIER_SQL} AS held_tier_id FROM "user" u
-                WHERE id = %(user_id)s LIMIT 1
-        ) u
-        WHERE {IS_LICENSED_SQL}
-        AND NOT EXISTS (
-            SELECT 1 FROM credit_tenant_budget
-            WHERE tenant_id = u.tenant_id AND is_hard AND used >= amount
-                AND period_start = %(month_start)s
-        )
-        AND credit_account.allocated - credit_account.used - credit_account.held
-            + {GRACE_SQL} >= %(credits)s
-    ) AND (next_event_at IS NULL OR next_event_at > %(now)s)"""
-RESERVE = "UPDATE credit_account SET held = held + %(credits)s WHERE user_id = %(user_id)s AND "
+RESERVE = f"""
+    UPDATE credit_account SET held = held + %(credits)s
+    WHERE user_id = %(user_id)s AND {MAY_START_SQL}
+        AND (next_event_at IS NULL OR next_event_at > %(now)s)"""
 STORE = """
     INSERT INTO credit_hold (id, account_id, trace_id, flow_id, credits, state, created_at,
         expires_at)
@@ -49,9 +37,8 @@ STORE = """
         FROM """
 
 
-def insert(hold: Hold, *, month_start: datetime, is_free: bool) -> bool:
-    """Reserve and store the hold in one statement, if the user may start runs and enough remains
-    (or ``is_free``); whether it was.
+def insert(hold: Hold, *, month_start: datetime) -> bool:
+    """Reserve and store the hold in one statement, if its user may start the run; whether it was.
 
     Raises IntegrityError when its trace has a hold; nothing is reserved then.
     """
@@ -65,17 +52,16 @@ def insert(hold: Hold, *, month_start: datetime, is_free: bool) -> bool:
         "expires_at": hold.expires_at,
         "month_start": month_start,
     }
-    reserve = RESERVE + (IS_FREE if is_free else IS_ALLOWED)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             with _one_statement():
                 cursor.execute(
-                    f"WITH reserved AS ({reserve} RETURNING user_id) {STORE} reserved", values
+                    f"WITH reserved AS ({RESERVE} RETURNING user_id) {STORE} reserved", values
                 )
             return cursor.rowcount > 0
         stored = {name: sqlite_value(value) for name, value in values.items()}
         with transaction.atomic():
-            cursor.execute(reserve, stored)
+            cursor.execute(RESERVE, stored)
             if cursor.rowcount:
                 cursor.execute(f"{STORE} credit_account WHERE user_id = %(user_id)s", stored)
                 return True
@@ -89,26 +75,45 @@ def _one_statement() -> AbstractContextManager[Any]:
     return transaction.atomic() if connection.in_atomic_block else nullcontext()
 
 
+class HoldConflict(ValueError):
+    """What is asked of a hold contradicts what has become of it. The message says how."""
+
+
 def settle(hold_id: UUID, credits: Decimal | None = None) -> Hold:
     """The run says what it used: that stays held until the sync charges its trace. Without an
     amount, what was reserved stays held.
 
-    Repeating it, and settling what has ended, changes nothing. Raises Hold.DoesNotExist.
+    Where the hold has expired, nothing is held any more, and the amount is kept to be looked at.
+    Repeating it changes nothing, nor does settling what has been charged meanwhile. Raises
+    Hold.DoesNotExist, and HoldConflict for another amount than the first and for a released hold.
     """
     now = timezone.now()
     used = None if credits is None else to_scaled(credits, CREDIT_PLACES)
-    change = (
-        "state = 'settled', settled_credits = COALESCE(%(used)s, credits), expires_at = %(until)s"
-    )
     _change(
         hold_id,
-        change,
+        "state = 'settled', settled_credits = COALESCE(%(used)s, credits), expires_at = %(until)s",
         "state = 'open'",
         "settled_credits - credits",
         used=used,
         until=now + SETTLED_TTL,
     )
-    return Hold.objects.get(pk=hold_id)
+    hold = Hold.objects.get(pk=hold_id)
+    if credits is None:
+        return hold
+    if hold.state == Hold.State.EXPIRED:
+        # Kept from the first who says it: of two at once the second finds it changed.
+        Hold.objects.filter(pk=hold_id, state=Hold.State.EXPIRED).update(
+            state=Hold.State.UNCHARGED, settled_credits=credits
+        )
+        hold.refresh_from_db()
+    if hold.state == Hold.State.RELEASED:
+        raise HoldConflict(f"The hold was released, so it can't be settled with {credits:f}.")
+    if hold.settled_credits not in (None, credits):
+        raise HoldConflict(
+            f"The hold was settled with {hold.settled_credits:f} credits, so it can't be settled"
+            f" with {credits:f}."
+        )
+    return hold
 
 
 def release(hold_id: UUID) -> Hold:
@@ -160,18 +165,37 @@ def _change(hold_id: UUID, change: str, condition: str, difference: str, **value
                 )
 
 
+def end_of(hold: Hold, now: datetime) -> Hold.State | None:
+    """What has become of a hold by ``now``, also where nobody has looked at it yet; None for an
+    open one.
+    """
+    state = Hold.State(hold.state)
+    if hold.expires_at <= now:
+        state = BECOMES.get(state, state)
+    return None if state is Hold.State.OPEN else state
+
+
 def expire(account: Account, now: datetime) -> Decimal:
     """Free what has expired of the account, which is locked. Returns how much."""
-    expired = list(
-        Hold.objects.filter(account=account, state__in=Hold.HOLDING, expires_at__lte=now)
-    )
-    return _end(account, expired, Hold.State.EXPIRED, now)
+    freed = ZERO
+    for before, after in BECOMES.items():
+        due = Hold.objects.filter(account=account, state=before, expires_at__lte=now)
+        freed += _end(account, list(due), after, now)
+    return freed
+
+
+BECOMES = {
+    Hold.State.OPEN: Hold.State.EXPIRED,
+    Hold.State.SETTLED: Hold.State.UNCHARGED,
+}
+"""What a hold becomes at its time."""
 
 
 def _end(account: Account, ended: Collection[Hold], state: Hold.State, now: datetime) -> Decimal:
     freed = sum((hold.held for hold in ended), ZERO)
     if ended:
         Hold.objects.filter(pk__in=[hold.pk for hold in ended]).update(state=state, ended_at=now)
+    if freed:
         Account.objects.filter(pk=account.pk).update(held=F("held") - Value(freed, CreditsField()))
         account.held -= freed
     return freed
@@ -184,18 +208,19 @@ def charged(trace_ids: Iterable[str]) -> int:
     Returns how many holds ended. A hold that had expired or was released stays as it is: it holds
     nothing.
     """
-    if not Hold.objects.filter(state__in=Hold.HOLDING).exists():
+    if not Hold.objects.filter(state__in=Hold.AWAITING_CHARGE).exists():
         return 0
     found = list(
-        Hold.objects.filter(trace_id__in=list(trace_ids), state__in=Hold.HOLDING).values_list(
-            "pk", "account_id"
-        )
+        Hold.objects.filter(
+            trace_id__in=[as_trace_id(trace_id) for trace_id in trace_ids],
+            state__in=Hold.AWAITING_CHARGE,
+        ).values_list("pk", "account_id")
     )
     if not found:
         return 0
     accounts = ledger.lock({account_id for _, account_id in found})
     # What was found may have ended while the accounts were waited for.
-    still = Hold.objects.filter(pk__in=[pk for pk, _ in found], state__in=Hold.HOLDING)
+    still = Hold.objects.filter(pk__in=[pk for pk, _ in found], state__in=Hold.AWAITING_CHARGE)
     ended = 0
     for account in accounts.values():
         mine = [hold for hold in still if hold.account_id == account.pk]

@@ -1,11 +1,9 @@
-"""Licences and their pools: who may start runs, and giving licences out one by one (domain.md,
-Credits).
+"""Licences and their pools: giving licences out one by one (domain.md, Credits).
 
 A user whom nobody gave a licence from a pool has one by its tier: its own, its tenant's default or
-the platform's. Once a user was given one from a pool, that one decides.
+the platform's. Once a user was given one from a pool, that one decides (:mod:`credits.gate`).
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
@@ -23,9 +21,7 @@ from kluisz_analytics.fields import QUANTUM
 from kluisz_analytics.tenants.models import User
 from pricing import lists
 from pricing.models import PricingTier, TierAssignment
-from pricing.tiers import grace_of, tiers_of
 
-EXPIRING_WITHIN = timedelta(days=14)
 TIER_SOURCES = (Grant.Source.TIER_DEFAULT, Grant.Source.MONTHLY)
 
 
@@ -40,14 +36,6 @@ class LicenceRefused(ValueError):
         self.code = code
 
 
-class Status(StrEnum):
-    """Of a user's licence; an expiring one is active."""
-
-    ACTIVE = "active"
-    EXPIRING = "expiring"
-    INACTIVE = "inactive"
-
-
 class CreditsPolicy(StrEnum):
     """What becomes of the tier's credits when a licence is changed.
 
@@ -59,68 +47,6 @@ class CreditsPolicy(StrEnum):
     KEEP = "keep"
     RESET = "reset"
     PRORATE = "prorate"
-
-
-@dataclass(frozen=True, slots=True)
-class LicenceState:
-    """Whether a user may start runs, on which tier, and how far below zero; ``reason`` says why
-    not.
-    """
-
-    status: Status
-    tier: PricingTier | None
-    grace: Decimal
-    reason: str = ""
-
-    @property
-    def is_active(self) -> bool:
-        return self.status is not Status.INACTIVE
-
-
-IS_LICENSED_SQL = """
-    u.is_active AND (SELECT is_active FROM tenant WHERE id = u.tenant_id)
-        AND u.held_tier_id IS NOT NULL
-    AND COALESCE((
-        SELECT ended_at IS NULL AND (expires_at IS NULL OR expires_at > %(now)s) FROM credit_licence
-        WHERE user_id = u.id ORDER BY starts_at DESC, id DESC LIMIT 1
-    ), TRUE)
-"""
-"""Whether the user ``u`` has an active licence at ``now``: the rule of :func:`licence_state`, for
-the statement at the gate.
-"""
-
-
-def licence_state(user: User, now: datetime) -> LicenceState:
-    """The user's licence at ``now``. At most three queries."""
-    tier = tiers_of([user], now).get(user.pk)
-    licence = Licence.objects.filter(user=user).order_by("-starts_at", "-pk").first()
-    status, reason = _status(user, tier, licence, now)
-    return LicenceState(
-        status,
-        tier,
-        grace_of(tier, now) if tier and status is not Status.INACTIVE else Decimal(0),
-        reason,
-    )
-
-
-def _status(
-    user: User, tier: PricingTier | None, licence: Licence | None, now: datetime
-) -> tuple[Status, str]:
-    if not user.is_active or not user.tenant.is_active:
-        return Status.INACTIVE, f"The {'user' if not user.is_active else 'tenant'} is not active."
-    if tier is None:
-        return (
-            Status.INACTIVE,
-            "The user has no pricing tier, nor has its tenant or the platform a default.",
-        )
-    if licence is None:
-        return Status.ACTIVE, ""
-    if licence.ended_at is not None:
-        return Status.INACTIVE, f"The licence was taken back on {licence.ended_at:%Y-%m-%d}."
-    if licence.expires_at is not None and licence.expires_at <= now:
-        return Status.INACTIVE, f"The licence expired on {licence.expires_at:%Y-%m-%d}."
-    is_expiring = licence.expires_at is not None and licence.expires_at <= now + EXPIRING_WITHIN
-    return (Status.EXPIRING if is_expiring else Status.ACTIVE), ""
 
 
 @transaction.atomic
@@ -156,7 +82,6 @@ def assign(
             "already_licensed", f"{user} has a licence; take it back or change it."
         ) from error
     lists.assign_tier(TierAssignment(user=user, tier=tier, valid_from=now), by)
-    give_default_credits([(user, tier)], by)
     _log(user, LicenceEvent.Kind.ASSIGNED, None, tier, by, reason)
     return licence
 
@@ -199,8 +124,9 @@ def change(
     _put_back(licence.pool)
     licence.pool = pool
     licence.save(update_fields=["pool"])
-    lists.assign_tier(TierAssignment(user=user, tier=tier, valid_from=now), by)
+    # Before the tier is the user's: it brings its default credits to whoever never had any.
     _change_credits(user, tier, credits, licence, by, now)
+    lists.assign_tier(TierAssignment(user=user, tier=tier, valid_from=now), by)
     _log(user, LicenceEvent.Kind.CHANGED, before, tier, by, reason, credits)
     return licence
 
@@ -243,33 +169,6 @@ def _take(user: User, tier: PricingTier) -> LicencePool:
 
 def _put_back(pool: LicencePool) -> None:
     LicencePool.objects.filter(pk=pool.pk).update(assigned=F("assigned") - 1)
-
-
-def give_default_credits(given: list[tuple[User, PricingTier]], by: User | None = None) -> int:
-    """The tiers' default credits, once a user: whoever has had them gets no second helping.
-
-    Returns how many were new.
-    """
-    keys = {
-        f"tier-default:{user.pk}": (user, tier) for user, tier in given if tier.default_credits > 0
-    }
-    done = set(
-        Grant.objects.filter(idempotency_key__in=keys).values_list("idempotency_key", flat=True)
-    )
-    new = [
-        NewGrant(
-            user,
-            tier.default_credits,
-            Grant.Source.TIER_DEFAULT,
-            key,
-            f"Default credits of {tier.name}",
-            created_by=by,
-        )
-        for key, (user, tier) in keys.items()
-        if key not in done
-    ]
-    grants.give(new)
-    return len(new)
 
 
 def _change_credits(

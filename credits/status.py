@@ -7,8 +7,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
 
+from credits.gate import SMALLEST, refusal, standing_of
 from credits.holds import expired_credits
-from credits.licences import licence_state
 from credits.models import Account
 from credits.projection import exhaustion_date
 from kluisz_analytics.tenants.models import User
@@ -47,8 +47,8 @@ def credit_status(user: User, moment: datetime) -> CreditStatus:
     account = Account.objects.filter(pk=user.pk).first() or Account(
         user=user, allocated=Decimal(0), used=Decimal(0), held=Decimal(0)
     )
-    licence = licence_state(user, moment)
-    tier = licence.tier
+    standing = standing_of(user, moment)
+    tier = standing.tier
     held = account.held - expired_credits(account, moment)
     remaining = account.balance - held
     usage_percent = (
@@ -64,13 +64,13 @@ def credit_status(user: User, moment: datetime) -> CreditStatus:
         credits_remaining=remaining,
         credits_per_month=tier.default_credits_per_month if tier else Decimal(0),
         usage_percent=usage_percent,
-        license_is_active=licence.is_active,
-        license_status=licence.status.value,
+        license_is_active=not standing.inactive_because,
+        license_status=standing.licence_status.value,
         tier_name=tier.name if tier else None,
         is_low_credits=not is_out
         and usage_percent is not None
         and usage_percent >= LOW_USAGE_PERCENT,
         is_out_of_credits=is_out,
-        can_execute=user.is_superuser or (licence.is_active and remaining + licence.grace > 0),
+        can_execute=refusal(standing, SMALLEST, remaining) is None,
         projected_exhaustion_date=exhaustion_date(user, remaining, moment),
     )

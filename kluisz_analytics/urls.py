@@ -3,12 +3,19 @@
 from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.permissions import AllowAny
 
 urlpatterns = [
     path("", include("usage.dashboards.urls")),
     path("admin/", admin.site.urls),
     path("api/v2/analytics/", include("usage.api.urls")),
     path("api/v2/credits/", include("credits.api.urls")),
-    path("api/v2/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/v2/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path(
+        "api/v2/schema/", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"
+    ),
+    path(
+        "api/v2/docs/",
+        SpectacularSwaggerView.as_view(url_name="schema", permission_classes=[AllowAny]),
+        name="docs",
+    ),
 ]

@@ -17,9 +17,10 @@ from django.db.models import Q, QuerySet
 from django.forms.models import model_to_dict
 from django.utils import timezone
 
+from kluisz_analytics.bulk import among
 from kluisz_analytics.tenants.models import User
 from pricing.models import IN_LIST, ModelPrice, PricingTier, Recorded, TierAssignment, TierRate
-from pricing.signals import prices_entered
+from pricing.signals import prices_entered, tiers_assigned
 
 
 def enter_price(
@@ -160,7 +161,16 @@ def assign_tier(assignment: TierAssignment, by: User | None) -> TierAssignment:
         for same in TierAssignment.objects.filter(IN_LIST, **owner).select_for_update():
             withdraw(same, by, now)
         _record(assignment, by, now)
+        tiers_assigned.send(TierAssignment, users=_users_of(assignment), by=by)
     return assignment
+
+
+def _users_of(assignment: TierAssignment) -> QuerySet[User]:
+    if assignment.user_id is not None:
+        return User.objects.filter(pk=assignment.user_id)
+    if assignment.tenant_id is not None:
+        return User.objects.filter(tenant=assignment.tenant_id)
+    return User.objects.all()
 
 
 def assign_tiers_to_users(
@@ -198,6 +208,8 @@ def assign_tiers_to_users(
         ],
         batch_size=2000,
     )
+    given = among('"user".id', (user_id.hex for user_id, _ in news))
+    tiers_assigned.send(TierAssignment, users=User.objects.filter(given), by=by)
     return len(news)
 
 

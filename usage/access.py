@@ -9,13 +9,10 @@ from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 
+from kluisz_analytics.tenants.access import NotVisible, visible_user
 from kluisz_analytics.tenants.models import Tenant, User
 from usage.models import Trace
 from usage.scope import Scope
-
-
-class NotVisible(LookupError):
-    """What was asked for doesn't exist, or its existence is none of the caller's business."""
 
 
 def scope_of(viewer: User) -> Scope:
@@ -66,14 +63,7 @@ def user_scope(viewer: User, user_id: UUID) -> Scope:
     Raises NotVisible for a user of another tenant, PermissionDenied for a colleague.
     """
     scope = scope_of(viewer)
-    if user_id == viewer.pk:
-        return Scope(user_id=user_id, tenant_id=scope.tenant_id)
-    user = User.objects.filter(pk=user_id).only("pk", "tenant_id").first()
-    if user is None or (not scope.is_platform and user.tenant_id != viewer.tenant_id):
-        raise NotVisible(f"There is no user {user_id}.")
-    if scope.user_id is not None:
-        raise PermissionDenied("A user sees only itself.")
-    return Scope(user_id=user_id, tenant_id=scope.tenant_id)
+    return Scope(user_id=visible_user(viewer, user_id).pk, tenant_id=scope.tenant_id)
 
 
 def check_filters(viewer: User, tenant_ids: Collection[UUID], user_ids: Collection[UUID]) -> None:
@@ -134,19 +124,3 @@ def shows_user(scope: Scope, user_tenant_id: UUID | None) -> bool:
 def shows_tenant(scope: Scope, tenant_id: UUID | None, user_tenant_id: UUID | None) -> bool:
     """Whether a run's tenant may be named: to its user, only where it is the user's own."""
     return scope.is_platform or scope.tenant_id is not None or tenant_id == user_tenant_id
-
-
-def sees_ledger_of(viewer: User, user: User | None) -> bool:
-    """Whether the viewer may see the user's ledger: the user itself, its own tenant's admin, a
-    platform admin.
-
-    A run may name a tenant that isn't its user's: that tenant's admin sees the run, and nothing
-    else of the user.
-    """
-    if user is None:
-        return False
-    return (
-        viewer.is_superuser
-        or viewer.pk == user.pk
-        or (viewer.is_tenant_admin and user.tenant_id == viewer.tenant_id)
-    )

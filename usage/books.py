@@ -13,6 +13,7 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Count, OuterRef, Subquery
 
+from credits.models import Hold
 from kluisz_analytics.bulk import insert_rows, stamp
 from kluisz_analytics.snapshot import one_snapshot
 from usage.langfuse.wire import SaidOfTrace
@@ -33,7 +34,9 @@ ALL_TIME = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An invariant that doesn't hold: which, and the first rows that show it."""
+    """An invariant that doesn't hold, or what else was found: which, and the first rows that show
+    it.
+    """
 
     check: str
     rows: list[tuple[Any, ...]]
@@ -140,6 +143,22 @@ FACT_CHECKS = {
             OR (t.user_id IS NOT NULL AND u.id IS NULL)"""
     ),
 }
+
+
+NEVER_CHARGED = (
+    "holds that were settled and never charged: their traces did not come, or have no price or no"
+    " owner"
+)
+
+
+def notices() -> list[Finding]:
+    """What breaks no invariant, and somebody should look at; an empty list when there is
+    nothing.
+    """
+    uncharged = Hold.objects.filter(state=Hold.State.UNCHARGED).order_by("-created_at", "pk")
+    columns = ("pk", "trace_id", "account__user__username", "settled_credits", "created_at")
+    rows = list(uncharged.values_list(*columns)[:EVIDENCE_ROWS])
+    return [Finding(NEVER_CHARGED, rows)] if rows else []
 
 
 def verify_books() -> list[Finding]:

@@ -24,6 +24,7 @@ from kluisz_analytics.admin_pages import (
     amount_column,
 )
 from kluisz_analytics.confirmation import confirmed_action
+from kluisz_analytics.identifiers import as_trace_id
 from kluisz_analytics.plain_numbers import decimal_of
 
 
@@ -279,3 +280,12 @@ class HoldAdmin(ReadOnlyAdmin):
     list_select_related = ["account__user"]
     search_fields = ["trace_id", "account__user__username"]
     show_full_result_count = False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Hold], search_term: str
+    ) -> tuple[QuerySet[Hold], bool]:
+        """A run is found by its id in any form."""
+        found, may_repeat = super().get_search_results(request, queryset, search_term)
+        if not search_term:
+            return found, may_repeat
+        return found | queryset.filter(trace_id=as_trace_id(search_term)), may_repeat

@@ -7,6 +7,7 @@ from rest_framework import serializers
 
 from credits.models import Grant, Hold, Transaction
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES
+from kluisz_analytics.period_parameters import PeriodParameters
 from pricing.bounds import LARGEST_CREDITS
 
 LARGEST = int(LARGEST_CREDITS)
@@ -41,13 +42,25 @@ class RefusalItem(serializers.Serializer[Any]):
 
 
 class RefusalAnswer(serializers.Serializer[Any]):
-    """Why it is refused: ``insufficient_credits`` (402), ``no_active_license`` or
-    ``permission_denied`` (403), ``conflict`` (409).
+    """Why it is refused: ``no_active_license`` or ``permission_denied`` (403), ``conflict``
+    (409).
     """
 
     type = serializers.ChoiceField(choices=["client_error"])
     # an answer's field, not the serializer's own
     errors = RefusalItem(many=True)  # type: ignore[assignment]
+
+
+class ShortageItem(serializers.Serializer[Any]):
+    # # an answer's field, not the serializer's own
+    required = CreditsField()  # type: ignore[assignment]
+    remaining = CreditsField()
+
+
+class ShortageAnswer(RefusalAnswer, ShortageItem):
+    """``insufficient_credits`` or ``budget_exhausted``, with what the run requires and what
+    remains.
+    """
 
 
 class CreditStatusAnswer(serializers.Serializer[Any]):
@@ -94,7 +107,9 @@ class CheckAnswer(serializers.Serializer[Any]):
 
 
 class HoldRequest(CheckRequest):
-    trace_id = serializers.CharField(max_length=200)
+    trace_id = serializers.CharField(
+        max_length=200, help_text="The run's id, as the tracer is given it: a UUID, or any other."
+    )
     credits = AmountField(
         required=False,
         allow_null=True,
@@ -129,7 +144,7 @@ class HoldAnswer(serializers.Serializer[Any]):
 
     id = serializers.UUIDField()
     user_id = serializers.UUIDField(source="account_id")
-    trace_id = serializers.CharField()
+    trace_id = serializers.CharField(help_text="Of the run in Langfuse: 32 hex digits.")
     flow_id = serializers.CharField()
     state = serializers.ChoiceField(choices=Hold.State.choices)
     credits = CreditsField()
@@ -137,6 +152,12 @@ class HoldAnswer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)
+
+
+class HoldRowAnswer(HoldAnswer):
+    """For people to look at."""
+
+    username = serializers.CharField(source="account.user.username")
 
 
 class TransactionAnswer(serializers.ModelSerializer[Transaction]):
@@ -168,12 +189,38 @@ class EstimateParameters(serializers.Serializer[Any]):
     flow_id = serializers.CharField(max_length=200, help_text="The flow's id, as traces name it.")
 
 
-class TransactionParameters(serializers.Serializer[Any]):
-    """Whose entries; repeat ``user_id`` for “any of”. And how many, and where to go on."""
+class ListParameters(PeriodParameters):
+    """Whose rows; repeat ``user_id`` for “any of”. And how many, and where to go on."""
 
     user_id = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=100)
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
     cursor = serializers.CharField(required=False)
+
+
+class TransactionParameters(ListParameters):
+    """Which entries; repeat ``type`` for “any of”."""
+
+    type = serializers.ListField(
+        child=serializers.ChoiceField(choices=Transaction.Type.choices),
+        required=False,
+        max_length=10,
+    )
+
+
+class HoldParameters(ListParameters):
+    """Which holds; repeat ``state`` and ``flow_id`` for “any of”. The period is of when they were
+    made.
+    """
+
+    state = serializers.ListField(
+        child=serializers.ChoiceField(choices=Hold.State.choices), required=False, max_length=10
+    )
+    flow_id = serializers.ListField(
+        child=serializers.CharField(max_length=200), required=False, max_length=100
+    )
+    trace_id = serializers.CharField(
+        max_length=200, required=False, help_text="The run's id, in any form."
+    )
 
 
 class GiveRequest(serializers.Serializer[Any]):

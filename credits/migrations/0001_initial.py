@@ -91,11 +91,11 @@ class Migration(migrations.Migration):
             name='Hold',
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
-                ('trace_id', models.CharField(max_length=200)),
+                ('trace_id', models.CharField(help_text='Of the run in Langfuse.', max_length=32)),
                 ('flow_id', models.CharField(blank=True, max_length=200)),
                 ('credits', kluisz_analytics.fields.CreditsField(decimal_places=6, help_text='Reserved when the run began.', max_digits=18)),
-                ('settled_credits', kluisz_analytics.fields.CreditsField(blank=True, decimal_places=6, help_text='What the run says that it used; held until it is charged.', max_digits=18, null=True)),
-                ('state', models.CharField(choices=[('open', 'Open'), ('settled', 'Settled, waiting for the charge'), ('charged', 'Charged'), ('released', 'Released'), ('expired', 'Expired')], default='open', max_length=8)),
+                ('settled_credits', kluisz_analytics.fields.CreditsField(blank=True, decimal_places=6, help_text='What the run says that it used.', max_digits=18, null=True)),
+                ('state', models.CharField(choices=[('open', 'Open'), ('settled', 'Settled, waiting for the charge'), ('charged', 'Charged'), ('released', 'Released'), ('expired', 'Expired'), ('uncharged', 'Settled, never charged')], default='open', max_length=9)),
                 ('created_at', models.DateTimeField()),
                 ('expires_at', models.DateTimeField()),
                 ('ended_at', models.DateTimeField(blank=True, null=True)),
@@ -262,7 +262,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='hold',
-            index=models.Index(condition=models.Q(('state__in', ['open', 'settled'])), fields=['account', 'expires_at'], name='hold_by_account'),
+            index=models.Index(condition=models.Q(('state__in', ['open', 'settled', 'uncharged'])), fields=['account', 'expires_at'], name='hold_by_account'),
+        ),
+        migrations.AddIndex(
+            model_name='hold',
+            index=models.Index(fields=['account', '-created_at'], name='hold_by_account_and_time'),
         ),
         migrations.AddConstraint(
             model_name='hold',

@@ -13,7 +13,9 @@ from kluisz_analytics.fields import CreditsField
 class Hold(models.Model):
     """Credits reserved for one run, by its trace id.
 
-    While it is open or settled, its amount is in the account's ``held``.
+    While it is open or settled, its amount is in the account's ``held``. What a run said that it
+    used is kept also where nothing is charged for it: a settled hold that comes to its time
+    becomes ``uncharged``, for somebody to look at, until its trace is charged after all.
     """
 
     class State(models.TextChoices):
@@ -22,20 +24,22 @@ class Hold(models.Model):
         CHARGED = "charged", "Charged"
         RELEASED = "released", "Released"
         EXPIRED = "expired", "Expired"
+        UNCHARGED = "uncharged", "Settled, never charged"
 
     HOLDING = (State.OPEN, State.SETTLED)
+    AWAITING_CHARGE = (*HOLDING, State.UNCHARGED)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     account = models.ForeignKey(
         Account, on_delete=models.PROTECT, related_name="holds", db_index=False
     )
-    trace_id = models.CharField(max_length=200)
+    trace_id = models.CharField(max_length=32, help_text="Of the run in Langfuse.")
     flow_id = models.CharField(max_length=200, blank=True)
     credits = CreditsField(help_text="Reserved when the run began.")
     settled_credits = CreditsField(
-        null=True, blank=True, help_text="What the run says that it used; held until it is charged."
+        null=True, blank=True, help_text="What the run says that it used."
     )
-    state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
+    state = models.CharField(max_length=9, choices=State.choices, default=State.OPEN)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)
@@ -46,9 +50,10 @@ class Hold(models.Model):
         indexes = [
             models.Index(
                 fields=["account", "expires_at"],
-                condition=Q(state__in=["open", "settled"]),
+                condition=Q(state__in=["open", "settled", "uncharged"]),
                 name="hold_by_account",
             ),
+            models.Index(fields=["account", "-created_at"], name="hold_by_account_and_time"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["trace_id"], name="one_hold_a_trace"),

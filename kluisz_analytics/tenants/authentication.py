@@ -1,30 +1,16 @@
-"""Bearer tokens: Knox's check, and the scope of the token."""
+"""Bearer tokens: Knox's check of whose they are and how long they hold.
 
-from typing import Any
+What a token may be used for is said by each view (:mod:`kluisz_analytics.tenants.permissions`).
+"""
 
 from django.utils import timezone
 from knox.auth import TokenAuthentication as KnoxTokenAuthentication
-from rest_framework.exceptions import PermissionDenied
-from rest_framework.request import Request
 
 from kluisz_analytics.tenants.models import ApiToken
 
 
 class TokenAuthentication(KnoxTokenAuthentication):
-    """Knox's authentication; a token of scope ``credits`` opens the credits API only."""
-
-    def authenticate(self, request: Request) -> Any:
-        authenticated = super().authenticate(request)
-        if authenticated is None:
-            return None
-        user, token = authenticated
-        if token.scope == ApiToken.Scope.CREDITS and not request.path.startswith(
-            "/api/v2/credits/"
-        ):
-            raise PermissionDenied(
-                "This token's scope is “credits”; make one with the scope “read” for this address."
-            )
-        return user, token
+    """Knox's authentication, without its housekeeping."""
 
     def _cleanup_token(self, auth_token: ApiToken) -> bool:
         """Whether the token has expired.

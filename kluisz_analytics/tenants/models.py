@@ -129,7 +129,8 @@ class ApiToken(AbstractAuthToken):
 
     class Scope(models.TextChoices):
         READ = "read", "Read what the user may see"
-        CREDITS = "credits", "Check, reserve and settle credits"
+        CREDITS = "credits", "Check, reserve and settle credits of runs"
+        MANAGE = "manage", "Give and refund credits, and read what the user may see"
 
     name = models.CharField(max_length=100, blank=True)
     scope = models.CharField(max_length=20, choices=Scope.choices, default=Scope.READ)

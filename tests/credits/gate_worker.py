@@ -23,7 +23,7 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connection, transaction  # noqa: E402
 
 from credits import enforcement, grants, holds, ledger  # noqa: E402
-from credits.enforcement import InsufficientCredits  # noqa: E402
+from credits.gate import InsufficientCredits  # noqa: E402
 from credits.grants import NewGrant  # noqa: E402
 from credits.models import Account, Grant, Hold, UsageCharge  # noqa: E402
 from kluisz_analytics.tenants.models import Tenant, User  # noqa: E402

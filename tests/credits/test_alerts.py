@@ -16,7 +16,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from credits import enforcement, grants, ledger
+from credits import enforcement, gate, grants, ledger
 from credits.alerts import evaluate_all, evaluate_changed
 from credits.deliveries import BACKOFF, attempt, hand_over
 from credits.grants import NewGrant
@@ -260,7 +260,7 @@ class TestBudgets:
             assert enforcement.check(ann, credits=D(1))
             TenantBudget.objects.filter(pk=budget.pk).update(is_hard=True)
             with pytest.raises(
-                enforcement.BudgetExhausted, match="new runs are refused until the month's end"
+                gate.BudgetExhausted, match="new runs are refused until the month's end"
             ):
                 enforcement.check(ann, credits=D(1))
             patch.setattr("django.utils.timezone.now", lambda: NOW + timedelta(days=30))

@@ -12,8 +12,9 @@ from django.utils import timezone
 
 import credits
 from credits import enforcement, grants, holds
-from credits.enforcement import InsufficientCredits, NoActiveLicense
+from credits.gate import InsufficientCredits, NoActiveLicense
 from credits.grants import IdempotencyConflict, NewGrant
+from credits.holds import HoldConflict
 from credits.models import Account, Grant, Hold
 from credits.status import credit_status
 from kluisz_analytics.tenants.models import User
@@ -30,7 +31,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(autouse=True)
 def no_monthly_credits(tiers: dict[str, PricingTier]) -> None:
-    PricingTier.objects.update(default_credits_per_month=0)
+    PricingTier.objects.update(default_credits_per_month=0, default_credits=0)
 
 
 @pytest.fixture
@@ -76,7 +77,10 @@ def test_settling_holds_what_was_used_until_it_is_charged(ann: User) -> None:
     hold = enforcement.reserve_credits(ann, "t1", credits=D(60)).hold
     assert holds.settle(hold.pk, D(12)).settled_credits == 12
     assert (account(ann).held, account(ann).remaining) == (12, 88)
-    assert holds.settle(hold.pk, D(50)).settled_credits == 12, "settling twice is harmless"
+    assert holds.settle(hold.pk, D(12)).settled_credits == 12, "settling twice is harmless"
+    assert holds.settle(hold.pk).settled_credits == 12
+    with pytest.raises(HoldConflict, match="was settled with 12"):
+        holds.settle(hold.pk, D(50))
     assert holds.charged(["t1"]) == 1
     assert (account(ann).held, Hold.objects.get().state) == (0, "charged")
     assert holds.charged(["t1"]) == 0
@@ -100,7 +104,9 @@ def test_releasing_frees_and_is_harmless_twice(ann: User) -> None:
     hold = enforcement.reserve_credits(ann, "t1", credits=D(60)).hold
     assert holds.release(hold.pk).state == "released"
     assert holds.release(hold.pk).state == "released"
-    assert holds.settle(hold.pk, D(5)).state == "released"
+    assert holds.settle(hold.pk).state == "released"
+    with pytest.raises(HoldConflict, match="was released"):
+        holds.settle(hold.pk, D(5))
     assert account(ann).held == 0
     balanced()
 
@@ -116,7 +122,9 @@ def test_an_expired_hold_is_free_at_the_moment_it_is_looked_at(
     assert enforcement.reserve_credits(ann, "t2", credits=D(95)).is_new
     hold.refresh_from_db()
     assert (hold.state, account(ann).held) == ("expired", 95)
-    assert holds.settle(hold.pk, D(3)).state == "expired"
+    assert holds.settle(hold.pk).state == "expired"
+    assert holds.settle(hold.pk, D(3)).state == "uncharged"
+    assert account(ann).held == 95
     balanced()
 
 

@@ -227,6 +227,10 @@ def test_many_grants_take_as_many_queries_as_one(
 
 
 class TestMonthlyTopUp:
+    @pytest.fixture(autouse=True)
+    def no_default_credits(self, tiers: dict[str, PricingTier]) -> None:
+        PricingTier.objects.update(default_credits=0)
+
     def test_it_is_given_once_a_month_and_ends_with_it(self, people: People, clock: Clock) -> None:
         clock(datetime(2026, 6, 10, tzinfo=UTC))
         assert top_up_all() == 4
@@ -265,5 +269,5 @@ class TestMonthlyTopUp:
     def test_a_tier_without_monthly_credits_gives_none(
         self, people: People, tiers: dict[str, PricingTier]
     ) -> None:
-        PricingTier.objects.update(default_credits_per_month=0)
+        PricingTier.objects.update(default_credits_per_month=0, default_credits=0)
         assert top_up_all() == 0

@@ -135,7 +135,8 @@ def test_a_status_says_low_and_out(people: People) -> None:
 
 def test_without_a_tier_there_is_no_licence(people: People) -> None:
     assert credit_status(people.service, NOON).license_is_active is False
-    people.acme_user.tenant.is_active = False
+    people.acme.is_active = False
+    people.acme.save()
     assert credit_status(people.acme_user, NOON).license_is_active is False
 
 

@@ -10,8 +10,9 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from credits import enforcement, licences
-from credits.licences import CreditsPolicy, LicenceRefused, Status, licence_state
+from credits import enforcement, gate, licences
+from credits.gate import Status, standing_of
+from credits.licences import CreditsPolicy, LicenceRefused
 from credits.models import Account, Grant, Licence, LicenceEvent, LicencePool
 from credits.status import credit_status
 from kluisz_analytics.tenants.models import User
@@ -48,15 +49,15 @@ def assigned(pools: dict[str, LicencePool]) -> list[int]:
 def test_it_works(
     pools: dict[str, LicencePool], newcomer: User, people: People, tiers: dict[str, PricingTier]
 ) -> None:
-    assert licence_state(newcomer, timezone.now()).status is Status.INACTIVE
+    assert standing_of(newcomer, timezone.now()).licence_status is Status.INACTIVE
     licences.assign(newcomer, tiers["Starter"], people.platform_admin, reason="hired")
     assert assigned(pools) == [1, 0]
-    state = licence_state(newcomer, timezone.now())
-    assert (state.status, state.tier) == (Status.ACTIVE, tiers["Starter"])
+    state = standing_of(newcomer, timezone.now())
+    assert (state.licence_status, state.tier) == (Status.ACTIVE, tiers["Starter"])
     assert Account.objects.get(pk=newcomer.pk).allocated == 1000
     licences.unassign(newcomer, people.platform_admin, reason="left")
     assert assigned(pools) == [0, 0]
-    with pytest.raises(enforcement.NoActiveLicense, match="was taken back on"):
+    with pytest.raises(gate.NoActiveLicense, match="was taken back on"):
         enforcement.check(newcomer)
     assert list(
         LicenceEvent.objects.order_by("pk").values_list("kind", "reason", "created_by")
@@ -179,7 +180,7 @@ def test_a_licence_is_active_expiring_or_inactive(
     end = timezone.now() + timedelta(days=60)
     licences.assign(newcomer, tiers["Starter"], None, expires_at=end)
     moment = end - timedelta(days=days)
-    assert licence_state(newcomer, moment).status is status
+    assert standing_of(newcomer, moment).licence_status is status
     shown = credit_status(newcomer, moment)
     assert (shown.license_status, shown.license_is_active) == (
         status.value,

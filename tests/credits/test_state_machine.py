@@ -25,9 +25,11 @@ from hypothesis.stateful import (
 
 from credits import enforcement, grants, holds, ledger
 from credits.burn import GrantTerms, burn_down
-from credits.enforcement import InsufficientCredits
+from credits.gate import InsufficientCredits
 from credits.grants import NewGrant
+from credits.holds import HoldConflict
 from credits.models import Account, Grant, Hold, Transaction
+from kluisz_analytics.identifiers import as_trace_id
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier
 from tests.conftest import People
@@ -141,10 +143,14 @@ class Credits(RuleBasedStateMachine):
 
     @rule(trace=made, used=st.none() | st.integers(0, 80).map(Decimal))
     def settle(self, trace: str, used: Decimal | None) -> None:
-        hold = Hold.objects.filter(trace_id=trace).first()
+        hold = Hold.objects.filter(trace_id=as_trace_id(trace)).first()
         if hold is None:
             return
         is_open = hold.state == Hold.State.OPEN
+        if used is not None and hold.settled_credits not in (None, used):
+            with pytest.raises(HoldConflict):
+                holds.settle(hold.pk, used)
+            return
         holds.settle(hold.pk, used)
         if is_open and trace in self.holds:
             self.holds[trace] = [
@@ -154,7 +160,7 @@ class Credits(RuleBasedStateMachine):
 
     @rule(trace=consumes(made), how=st.sampled_from(["release", "charge"]))
     def end(self, trace: str, how: str) -> None:
-        hold = Hold.objects.filter(trace_id=trace).first()
+        hold = Hold.objects.filter(trace_id=as_trace_id(trace)).first()
         if how == "charge":
             holds.charged([trace])
         elif hold is not None:
@@ -203,7 +209,7 @@ class Credits(RuleBasedStateMachine):
 
 @pytest.fixture
 def machine(people: People) -> Iterator[type[Credits]]:
-    PricingTier.objects.update(default_credits_per_month=0)
+    PricingTier.objects.update(default_credits_per_month=0, default_credits=0)
 
     class OfAnn(Credits):
         user = people.acme_user

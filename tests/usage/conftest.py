@@ -39,9 +39,10 @@ def use(bare_connection: LangfuseConnection) -> Callable[..., None]:
         flow: str = "",
         project: str = "",
         seconds: float = 1,
+        trace_id: str = "",
         **extra: Any,
     ) -> None:
-        trace_id = f"run{next(number)}"
+        trace_id = trace_id or f"run{next(number)}"
         owner = (
             {"user_reference": str(user.pk), "tenant_reference": str(user.tenant_id)}
             if user

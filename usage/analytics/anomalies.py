@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any, NamedTuple
 
+from kluisz_analytics.periods import Period, PeriodError
 from usage.analytics import names
 from usage.analytics.answer import answer
-from usage.analytics.calendar import Period, PeriodError, buckets
+from usage.analytics.calendar import buckets
 from usage.analytics.comparison import same_clock_time
 from usage.analytics.names import Name
 from usage.analytics.question import Filters, Question

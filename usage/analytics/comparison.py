@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from usage.analytics.calendar import Period
+from kluisz_analytics.periods import Period
 
 
 class Unit(StrEnum):

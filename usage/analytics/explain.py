@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from credits.models import Transaction, UsageCharge
 from kluisz_analytics.fields import EXACT
+from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.models import User
 from pricing.book import load_shipped_books, price_of
 from pricing.engine import CostSource
@@ -19,7 +20,6 @@ from pricing.models import ModelPrice, TierRate
 from pricing.prices import PriceLine, RateCard
 from pricing.shipped_book import ShippedPrices
 from pricing.units import units_of
-from usage.access import sees_ledger_of
 from usage.analytics.steps import RunStep, steps_of
 from usage.models import Observation, Repricing, Trace
 
@@ -123,7 +123,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     rate_row = (
         TierRate.objects.select_related("tier", "recorded_by").filter(pk=trace.rate_id or 0).first()
     )
-    sees_ledger = sees_ledger_of(viewer, trace.user)
+    sees_ledger = trace.user is not None and sees_user(viewer, trace.user)
     billed = credits = None
     if rate_row is not None and trace.cost_usd is not None:
         billed = EXACT.multiply(trace.cost_usd, rate_row.pricing_multiplier)
@@ -206,7 +206,7 @@ class _Prices:
 
 def _recorded_by(user: User | None, viewer: User) -> str:
     """Who entered it; "" where that is nobody the viewer may see."""
-    return user.username if user is not None and sees_ledger_of(viewer, user) else ""
+    return user.username if user is not None and sees_user(viewer, user) else ""
 
 
 def _rate(row: TierRate, viewer: User) -> RateExplained:

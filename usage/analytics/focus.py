@@ -10,8 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from kluisz_analytics.periods import Period
 from pricing.engine import CostSource
-from usage.analytics.calendar import Period
 from usage.analytics.names import NO_NAME, Name, owner_names
 from usage.analytics.question import Filters
 from usage.analytics.traces import traces_in

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from kluisz_analytics.identifiers import parse_uuid
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from usage.access import shows_tenant, shows_user
-from usage.identifiers import parse_uuid
 from usage.measures import Dimension
 from usage.models import Trace
 from usage.scope import Scope

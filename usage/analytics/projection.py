@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 
 from credits.forecast import DAYS, Forecast, Pattern
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, round_half_up
+from kluisz_analytics.periods import midnight
 from usage.analytics.answer import answer
-from usage.analytics.calendar import midnight
 from usage.analytics.question import Question
 from usage.scope import Scope
 

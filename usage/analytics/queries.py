@@ -13,11 +13,12 @@ from uuid import UUID
 from django.db.models import Count
 from django.utils import timezone
 
+from kluisz_analytics.periods import Period
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import split
 from usage.analytics import names
 from usage.analytics.answer import Answer, Answers, answer_all
-from usage.analytics.calendar import Period, buckets
+from usage.analytics.calendar import buckets
 from usage.analytics.comparison import Comparison, comparison_of
 from usage.analytics.question import Filters, Question
 from usage.measures import DECLARED_NUMBERS, NO_NUMBERS, Dimension, Metric, Numbers

@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from django.db.models import Exists, OuterRef, QuerySet
 
+from kluisz_analytics.periods import Period
 from pricing.engine import CostSource
-from usage.analytics.calendar import Period
 from usage.analytics.names import Name, flows_by_id, owner_of
 from usage.analytics.question import Filters, Status
 from usage.measures import Dimension

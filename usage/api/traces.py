@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer, RowsRenderer, streamed
+from kluisz_analytics.tenants.permissions import ReadsUsage
 from usage.access import scope_of, visible_trace
 from usage.analytics.focus import focus_rows
 from usage.analytics.steps import steps_of
@@ -39,6 +40,7 @@ class TracesParameters(parameters.FilterParameters):
 
 
 class Traces(ListView):
+    permission_classes = [ReadsUsage]
     file_name = "traces"
 
     @extend_schema(
@@ -65,6 +67,7 @@ class Traces(ListView):
 
 
 class Costs(AnalyticsView):
+    permission_classes = [ReadsUsage]
     renderer_classes = [CSVRenderer, JSONLinesRenderer]
 
     @extend_schema(
@@ -86,6 +89,8 @@ class Costs(AnalyticsView):
 
 
 class TraceDetail(AnalyticsView):
+    permission_classes = [ReadsUsage]
+
     @extend_schema(responses=answers.TraceDetailAnswer, operation_id="trace")
     def get(self, request: Request, trace_id: UUID) -> Response:
         """One run with its steps, and where it is in Langfuse."""

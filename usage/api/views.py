@@ -4,24 +4,24 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from rest_framework.exceptions import NotFound
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from credits.accounts import remaining_by_tenant
 from credits.status import credit_status
 from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer
+from kluisz_analytics.period_parameters import PeriodParameters, as_validation_error, period_of
+from kluisz_analytics.periods import Period, PeriodError
 from kluisz_analytics.scales import from_scaled
 from kluisz_analytics.tenants.models import Tenant, User
+from kluisz_analytics.tenants.permissions import ReadsPlatform, ReadsUsage
+from kluisz_analytics.tenants.views import ApiView
 from pricing.tiers import default_tiers_of
 from usage.access import (
-    NotVisible,
     platform_scope,
     scope_of,
     tenant_scope,
@@ -30,7 +30,6 @@ from usage.access import (
 )
 from usage.analytics import names, queries
 from usage.analytics.anomalies import find_anomalies
-from usage.analytics.calendar import Period, PeriodError
 from usage.analytics.comparison import known_through
 from usage.analytics.explain import explain
 from usage.analytics.freshness import complete_through_of, lagging_connections
@@ -44,27 +43,16 @@ from usage.periods import Granularity
 from usage.scope import Scope
 
 
-class AnalyticsView(APIView):
+class AnalyticsView(ApiView):
     """What every analytics endpoint does alike: the caller, the zone, the period's fields of the
     answer.
     """
 
     renderer_classes = [JSONRenderer]
 
-    @property
-    def viewer(self) -> User:
-        return self.request.user  # type: ignore[return-value]
-
-    def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, NotVisible):
-            exc = NotFound(str(exc))
-        return super().handle_exception(exc)
-
     def period(self, asked: dict[str, Any], tenant: Tenant | None = None) -> Period:
-        """The asked period; its zone is by default the tenant's, for a platform admin UTC."""
-        if tenant is None and not self.viewer.is_superuser:
-            tenant = self.viewer.tenant
-        return parameters.period_of(asked, tenant.zone if tenant else ZoneInfo("UTC"))
+        """The asked period; its zone is by default the tenant's, else the caller's."""
+        return period_of(asked, tenant.zone if tenant else self.zone)
 
     def framed(
         self, period: Period, body: dict[str, Any], scope: Scope | None = None
@@ -88,15 +76,17 @@ class ListView(AnalyticsView):
 
 
 class PlatformStats(AnalyticsView):
+    permission_classes = [ReadsPlatform]
+
     @extend_schema(
-        parameters=[parameters.PeriodParameters],
+        parameters=[PeriodParameters],
         responses=answers.PlatformAnswer,
         operation_id="platform_stats",
     )
     def get(self, request: Request) -> Response:
         """The whole platform's summary, and what has no owner yet."""
         scope = platform_scope(self.viewer)
-        period = self.period(parameters.read_parameters(request, parameters.PeriodParameters))
+        period = self.period(parameters.read_parameters(request, PeriodParameters))
         complete_through = complete_through_of(scope)
         summary, active_tenants, unattributed = queries.ask_all(
             queries.summary(scope, period, complete_through),
@@ -114,8 +104,10 @@ class PlatformStats(AnalyticsView):
 
 
 class TenantStats(AnalyticsView):
+    permission_classes = [ReadsUsage]
+
     @extend_schema(
-        parameters=[parameters.PeriodParameters],
+        parameters=[PeriodParameters],
         responses=answers.TenantAnswer,
         operation_id="tenant_stats",
     )
@@ -123,9 +115,7 @@ class TenantStats(AnalyticsView):
         """A tenant's summary."""
         scope = tenant_scope(self.viewer, tenant_id)
         tenant = Tenant.objects.get(pk=tenant_id)
-        period = self.period(
-            parameters.read_parameters(request, parameters.PeriodParameters), tenant
-        )
+        period = self.period(parameters.read_parameters(request, PeriodParameters), tenant)
         body = {
             "tenant_id": tenant.pk,
             "name": tenant.name,
@@ -135,8 +125,10 @@ class TenantStats(AnalyticsView):
 
 
 class UserStats(AnalyticsView):
+    permission_classes = [ReadsUsage]
+
     @extend_schema(
-        parameters=[parameters.PeriodParameters],
+        parameters=[PeriodParameters],
         responses=answers.UserAnswer,
         operation_id="user_stats",
     )
@@ -144,9 +136,7 @@ class UserStats(AnalyticsView):
         """A user's summary, and what it comes to at the month's end."""
         scope = user_scope(self.viewer, user_id)
         user, now = User.objects.select_related("tenant").get(pk=user_id), timezone.now()
-        period = self.period(
-            parameters.read_parameters(request, parameters.PeriodParameters), user.tenant
-        )
+        period = self.period(parameters.read_parameters(request, PeriodParameters), user.tenant)
         body = {
             "user_id": user.pk,
             "username": user.username,
@@ -160,8 +150,10 @@ class UserStats(AnalyticsView):
 
 
 class MyStats(UserStats):
+    permission_classes = [ReadsUsage]
+
     @extend_schema(
-        parameters=[parameters.PeriodParameters],
+        parameters=[PeriodParameters],
         responses=answers.UserAnswer,
         operation_id="my_stats",
     )
@@ -171,6 +163,7 @@ class MyStats(UserStats):
 
 
 class TimeSeries(ListView):
+    permission_classes = [ReadsUsage]
     file_name = "time-series"
 
     @extend_schema(
@@ -188,7 +181,7 @@ class TimeSeries(ListView):
                 queries.time_series(scope_of(self.viewer), period, granularity, filters)
             )
         except PeriodError as error:
-            raise parameters.as_validation_error(error) from error
+            raise as_validation_error(error) from error
         points = [
             {"period_start": start, "period_end": end, **numbers.as_dict()}
             for start, end, numbers in series
@@ -201,6 +194,7 @@ class TimeSeries(ListView):
 
 
 class TopUsers(ListView):
+    permission_classes = [ReadsUsage]
     file_name = "top-users"
 
     @extend_schema(
@@ -226,6 +220,7 @@ class TopUsers(ListView):
 
 
 class TopFlows(ListView):
+    permission_classes = [ReadsUsage]
     file_name = "top-flows"
 
     @extend_schema(
@@ -251,6 +246,7 @@ class TopFlows(ListView):
 
 
 class TopTenants(ListView):
+    permission_classes = [ReadsPlatform]
     file_name = "top-tenants"
 
     @extend_schema(
@@ -286,6 +282,8 @@ class TopTenants(ListView):
 
 
 class SyncStatus(AnalyticsView):
+    permission_classes = [ReadsPlatform]
+
     @extend_schema(responses=answers.SyncStatusAnswer, operation_id="sync_status")
     def get(self, request: Request) -> Response:
         """How far each connection is read, its last run and error, and what had drifted: for
@@ -301,6 +299,7 @@ class SyncStatus(AnalyticsView):
 
 
 class CostBreakdown(ListView):
+    permission_classes = [ReadsUsage]
     file_name = "cost-breakdown"
 
     @extend_schema(
@@ -333,6 +332,7 @@ class CostBreakdown(ListView):
 
 
 class Anomalies(ListView):
+    permission_classes = [ReadsUsage]
     file_name = "anomalies"
 
     @extend_schema(
@@ -363,7 +363,7 @@ class Anomalies(ListView):
                 known_through(timezone.now(), complete_through_of(scope_of(self.viewer))),
             )
         except PeriodError as error:
-            raise parameters.as_validation_error(error) from error
+            raise as_validation_error(error) from error
         results = [
             {
                 **asdict(one),
@@ -383,6 +383,8 @@ class Anomalies(ListView):
 
 
 class TraceExplanation(AnalyticsView):
+    permission_classes = [ReadsUsage]
+
     @extend_schema(responses=answers.ExplanationAnswer, operation_id="trace_explanation")
     def get(self, request: Request, trace_id: UUID) -> Response:
         """Why a run was charged what it was: every figure between its units and its credits."""
@@ -394,6 +396,7 @@ class TraceExplanation(AnalyticsView):
 
 
 class Unpriced(ListView):
+    permission_classes = [ReadsPlatform]
     file_name = "unpriced"
 
     @extend_schema(responses=answers.UnpricedAnswer, operation_id="unpriced")

@@ -4,22 +4,24 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.http import HttpRequest
+from rest_framework.exceptions import ValidationError
 
 from usage.dashboards import pages
-from usage.dashboards.period_form import PeriodForm
+from usage.dashboards.period_picker import PeriodPicker
 
 
 def add_platform_view(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """The index page's context with the platform's dashboard; only a platform admin gets it."""
     if not request.user.is_superuser:
         return context
-    form = PeriodForm.of(request, ZoneInfo("UTC"))
-    if not form.is_valid():
-        form = PeriodForm({}, zone=ZoneInfo("UTC"))
-        form.full_clean()
+    try:
+        picker = PeriodPicker.of(request.GET, ZoneInfo("UTC"))
+    except ValidationError:
+        # The admin's own pages have no address for a refusal.
+        picker = PeriodPicker.of({}, ZoneInfo("UTC"))
     return {
         **context,
         "title": "Platform",
-        "dashboard": pages.platform_dashboard(form.period),
-        "period_form": form,
+        "dashboard": pages.platform_dashboard(picker.period),
+        "period_picker": picker,
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from usage.analytics.calendar import Period
+from kluisz_analytics.periods import Period
 from usage.analytics.queries import Ranked
 from usage.measures import Numbers
 

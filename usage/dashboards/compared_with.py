@@ -4,7 +4,7 @@ from datetime import date, datetime, timedelta
 
 from django.utils.dateformat import format as formatted
 
-from usage.analytics.calendar import Period
+from kluisz_analytics.periods import Period
 from usage.analytics.comparison import Comparison, Unit
 
 

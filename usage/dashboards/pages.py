@@ -11,10 +11,10 @@ from django.utils import timezone
 
 from credits.accounts import remaining_by_tenant
 from credits.status import CreditStatus, credit_status
+from kluisz_analytics.periods import Period
 from kluisz_analytics.tenants.models import Tenant, User
 from usage.access import scope_of
 from usage.analytics import names, queries
-from usage.analytics.calendar import Period
 from usage.analytics.freshness import Lagging, complete_through_of, lagging_connections
 from usage.analytics.projection import Projection, project_month
 from usage.analytics.queries import Ranked, Summary

@@ -8,21 +8,21 @@ from django.contrib.auth.decorators import login_required
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from rest_framework.exceptions import ValidationError
 
+from kluisz_analytics.tenants.access import NotVisible
 from kluisz_analytics.tenants.models import Tenant, User
 from usage.access import (
-    NotVisible,
     platform_scope,
     scope_of,
     tenant_scope,
     user_scope,
     visible_trace,
 )
-from usage.analytics.calendar import Period
 from usage.analytics.explain import explain
 from usage.analytics.traces import labelled
 from usage.dashboards import pages
-from usage.dashboards.period_form import PeriodForm
+from usage.dashboards.period_picker import PeriodPicker
 
 
 @login_required
@@ -41,8 +41,8 @@ def home(request: HttpRequest) -> HttpResponse:
 @login_required
 def platform_dashboard(request: HttpRequest) -> HttpResponse:
     platform_scope(request.user)  # type: ignore[arg-type]
-    form = PeriodForm.of(request, ZoneInfo("UTC"))
-    return _page(request, form, pages.platform_dashboard(_period(form)))
+    picker = _picked(request, ZoneInfo("UTC"))
+    return _page(request, picker, pages.platform_dashboard(picker.period))
 
 
 @login_required
@@ -53,8 +53,8 @@ def tenant_dashboard(request: HttpRequest, slug: str) -> HttpResponse:
         scope = tenant_scope(viewer, tenant.pk)
     except NotVisible as error:
         raise Http404(f"There is no tenant “{slug}”.") from error
-    form = PeriodForm.of(request, tenant.zone)
-    return _page(request, form, pages.tenant_dashboard(scope, tenant, _period(form), viewer))
+    picker = _picked(request, tenant.zone)
+    return _page(request, picker, pages.tenant_dashboard(scope, tenant, picker.period, viewer))
 
 
 @login_required
@@ -65,8 +65,8 @@ def user_dashboard(request: HttpRequest, user_id: UUID) -> HttpResponse:
     except NotVisible as error:
         raise Http404(str(error)) from error
     user = User.objects.select_related("tenant").get(pk=user_id)
-    form = PeriodForm.of(request, user.tenant.zone)
-    return _page(request, form, pages.user_dashboard(scope, user, _period(form), viewer))
+    picker = _picked(request, user.tenant.zone)
+    return _page(request, picker, pages.user_dashboard(scope, user, picker.period, viewer))
 
 
 @login_required
@@ -86,14 +86,15 @@ def trace_page(request: HttpRequest, trace_id: UUID) -> HttpResponse:
     return render(request, "traces/trace.html", context)
 
 
-def _period(form: PeriodForm) -> Period:
-    if not form.is_valid():
+def _picked(request: HttpRequest, zone: ZoneInfo) -> PeriodPicker:
+    try:
+        return PeriodPicker.of(request.GET, zone)
+    except ValidationError as error:
         raise BadRequest(
-            " ".join(str(message) for messages in form.errors.values() for message in messages)
-        )
-    return form.period
+            " ".join(str(message) for messages in error.detail.values() for message in messages)  # type: ignore[union-attr]
+        ) from error
 
 
-def _page(request: HttpRequest, form: PeriodForm, dashboard: pages.Dashboard) -> HttpResponse:
-    context: dict[str, Any] = {"dashboard": dashboard, "period_form": form}
+def _page(request: HttpRequest, picker: PeriodPicker, dashboard: pages.Dashboard) -> HttpResponse:
+    context: dict[str, Any] = {"dashboard": dashboard, "period_picker": picker}
     return render(request, "dashboards/dashboard.html", context)

@@ -9,7 +9,8 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from credits.licences import give_default_credits
+from credits.top_up import welcome
+from kluisz_analytics.bulk import among
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from pricing import lists
 from pricing.models import IN_LIST, PricingTier, TierAssignment, TierRate
@@ -177,19 +178,18 @@ def _load_users(
         ],
     )
     _assign_tiers(document, tiers)
+    # Those without a tier of their own have their tenant's, or the platform's.
+    welcome(User.objects.filter(among('"user".id', (entry.id.hex for entry in document.users))))
 
 
 def _assign_tiers(document: DirectoryDocument, tiers: dict[str, PricingTier]) -> None:
-    assignments, granted = [], []
+    assignments = []
     for entry in document.users:
         if entry.tier is None:
             continue
         tier = _known(tiers, entry.tier, f"user “{entry.username}”", "tier")
         assignments.append((entry.id, tier, entry.tier_valid_from))
-        if tier.default_credits:
-            granted.append((User(pk=entry.id), tier))
     lists.assign_tiers_to_users(assignments)
-    give_default_credits(granted)
 
 
 def _known(known: dict[K, V], key: K, where: str, kind: str) -> V:

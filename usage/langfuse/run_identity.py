@@ -12,8 +12,8 @@ from langfuse import LangfuseOtelSpanAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 
+from kluisz_analytics.identifiers import canonical_id
 from kluisz_analytics.tenants.models import User
-from usage.identifiers import canonical_id
 
 ATTRIBUTE_LENGTH = 200
 REMEMBERED_RUNS = 10_000

@@ -18,6 +18,7 @@ from langfuse.types import TraceContext
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
+from kluisz_analytics.identifiers import as_trace_id
 from usage.langfuse.reported_usage import costs_of, counts_of
 from usage.langfuse.run_identity import id_text, run_attributes
 from usage.langfuse.tracing_client import TracingClient, configured_tracing_client, next_trace_id
@@ -338,16 +339,6 @@ def _map_of(name: str, given: Any) -> dict[str, Any]:
     if not given:
         return {}
     return dict(given) if isinstance(given, Mapping) else {name: given}
-
-
-def as_trace_id(run_id: uuid.UUID | str) -> str:
-    """The 32 hex digits that name the run's trace."""
-    if isinstance(run_id, uuid.UUID):
-        return run_id.hex
-    try:
-        return uuid.UUID(run_id).hex
-    except ValueError:
-        return Langfuse.create_trace_id(seed=run_id)
 
 
 def _nanoseconds(moment: datetime | None) -> int | None:

@@ -64,7 +64,7 @@ class Migration(migrations.Migration):
                 ('created', models.DateTimeField(auto_now_add=True)),
                 ('expiry', models.DateTimeField(blank=True, null=True)),
                 ('name', models.CharField(blank=True, max_length=100)),
-                ('scope', models.CharField(choices=[('read', 'Read what the user may see'), ('credits', 'Check, reserve and settle credits')], default='read', max_length=20)),
+                ('scope', models.CharField(choices=[('read', 'Read what the user may see'), ('credits', 'Check, reserve and settle credits of runs'), ('manage', 'Give and refund credits, and read what the user may see')], default='read', max_length=20)),
                 ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='auth_token_set', to=settings.AUTH_USER_MODEL)),
             ],
             options={

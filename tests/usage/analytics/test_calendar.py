@@ -5,7 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from usage.analytics.calendar import PeriodError, asked_period, buckets
+from kluisz_analytics.periods import PeriodError, asked_period
+from usage.analytics.calendar import buckets
 from usage.periods import Granularity
 
 AMSTERDAM, KOLKATA, UTC_ZONE = (

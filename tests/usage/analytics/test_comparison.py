@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage.analytics.calendar import Period, asked_period
+from kluisz_analytics.periods import Period, asked_period
 from usage.analytics.comparison import comparison_of
 from usage.dashboards.compared_with import than
 

@@ -16,10 +16,11 @@ from django.db.models import QuerySet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kluisz_analytics.periods import Period
 from tests.conftest import NOON, People
 from tests.usage.random_usage import draw_usage, moments_around
 from usage.analytics import queries
-from usage.analytics.calendar import Period, buckets
+from usage.analytics.calendar import buckets
 from usage.analytics.queries import ask
 from usage.analytics.question import Filters, Status
 from usage.measures import Dimension, Metric

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from kluisz_analytics.downloads import json_lines
+from kluisz_analytics.periods import Period
 from tests.conftest import NOON, People
-from usage.analytics.calendar import Period
 from usage.analytics.focus import focus_rows
 from usage.analytics.question import Filters
 from usage.models import Observation, Trace

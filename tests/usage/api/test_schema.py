@@ -33,19 +33,21 @@ ADDRESSES = {
     "/api/v2/credits/{user_id}/status": {"user_id": "acme_user"},
     "/api/v2/credits/estimate": {},
     "/api/v2/credits/transactions": {},
+    "/api/v2/credits/holds": {},
 }
 POSTED = {
     f"/api/v2/credits/{name}"
     for name in (
         "check",
         "holds",
+        "holds/{hold_id}",
         "holds/{hold_id}/settle",
         "holds/{hold_id}/release",
         "grants",
         "refunds",
     )
 }
-"""Tested in tests/credits/test_api.py."""
+"""Tested in tests/credits/test_api.py and test_holds.py."""
 STREAMED = {"/api/v2/analytics/costs"}
 """Tested in tests/usage/api/test_downloads.py."""
 

@@ -101,7 +101,13 @@ def test_nobody_sees_what_is_not_theirs(people: People, role: str, path: str, st
 
 @pytest.mark.parametrize(
     "query",
-    ["?days=7", "?days=1", "?start_date=2026-11-01&end_date=2026-11-02", "?start_date=2026-11-01"],
+    [
+        "?days=7",
+        "?days=8",
+        "?start_date=2026-11-01&end_date=2026-11-02",
+        "?start_date=2026-11-01",
+        "?start_date=&end_date=",
+    ],
 )
 def test_a_period_can_be_chosen(people: People, query: str) -> None:
     assert page(people.acme_user, f"/users/{people.acme_user.pk}/{query}")[0] == 200
@@ -110,7 +116,10 @@ def test_a_period_can_be_chosen(people: People, query: str) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "?days=8",
+        "?days=0",
+        "?days=x",
+        "?days=7&start_date=2026-11-01",
+        "?tz=Mars",
         "?start_date=2026-11-31",
         "?start_date=2026-11-02&end_date=2026-11-01",
         "?end_date=0001-01-01",

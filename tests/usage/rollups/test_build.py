@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection, transaction
 
+from kluisz_analytics.periods import Period, midnight
 from tests.conftest import NOON, People
 from usage.analytics import queries
-from usage.analytics.calendar import Period, midnight
 from usage.books import verify_books
 from usage.measures import Dimension
 from usage.models import FlowUsage, StalePeriod

@@ -17,8 +17,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username")
+        scopes = "; ".join(f"{one.value}: {one.label.lower()}" for one in ApiToken.Scope)
         parser.add_argument(
-            "--scope", choices=ApiToken.Scope.values, default=ApiToken.Scope.READ.value
+            "--scope",
+            choices=ApiToken.Scope.values,
+            default=ApiToken.Scope.READ.value,
+            help=f"what it may be used for, as far as its user may ({scopes}; default read)",
         )
         parser.add_argument(
             "--days",

@@ -1,0 +1,185 @@
+"""Who may start a run: the one place that decides it (domain.md, Credits, Enforcement).
+
+The rule is here twice, side by side: as :func:`refusal`, which says why not, for whoever asks; and
+as :data:`MAY_START_SQL`, for the statement that decides and reserves in one. A test holds the two
+together. In words, at a moment:
+
+1. The user is active. A platform admin passes then, whatever comes below.
+2. Its tenant is active.
+3. It has a tier: its own, its tenant's default or the platform's.
+4. If it was ever given a licence from a pool, the last one is not taken back and not expired.
+5. No hard budget of its tenant is used up this month.
+6. What remains, and the grace of its tier, are at least what the run requires.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+from django.db.models import F
+
+from credits.models import Licence, TenantBudget
+from credits.recurrence import month_of
+from kluisz_analytics.tenants.models import User
+from pricing.models import PricingTier
+from pricing.tiers import GRACE_SQL, TIER_SQL, grace_of, tiers_of
+
+ZERO = Decimal(0)
+SMALLEST = Decimal("0.000001")
+"""The least that a run can require."""
+EXPIRING_WITHIN = timedelta(days=14)
+
+
+class RunRefused(Exception):
+    """A run may not start. The message says why; ``code`` is for programs."""
+
+    code: str
+
+
+class NoActiveLicense(RunRefused):
+    """The user has no active licence. The message says why."""
+
+    code = "no_active_license"
+
+
+class InsufficientCredits(RunRefused):
+    """Less remains than is required; both are said."""
+
+    code = "insufficient_credits"
+
+    def __init__(self, required: Decimal, remaining: Decimal) -> None:
+        super().__init__(f"{required:f} credits are required and {remaining:f} remain.")
+        self.required, self.remaining = required, remaining
+
+
+class BudgetExhausted(RunRefused):
+    """The tenant's hard budget for the month is used up. The message says which."""
+
+    code = "budget_exhausted"
+
+    def __init__(self, message: str, required: Decimal, remaining: Decimal) -> None:
+        super().__init__(message)
+        self.required, self.remaining = required, remaining
+
+
+class Status(StrEnum):
+    """Of a user's licence; an expiring one is active."""
+
+    ACTIVE = "active"
+    EXPIRING = "expiring"
+    INACTIVE = "inactive"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the rule asks of a user at a moment, but for its credits.
+
+    ``ended_at`` and ``expires_at`` are of the last licence that it was given from a pool;
+    ``spent_budget`` says which hard budget is used up, if one is.
+    """
+
+    moment: datetime
+    is_active: bool
+    is_platform_admin: bool
+    is_tenant_active: bool
+    tier: PricingTier | None
+    grace: Decimal = ZERO
+    ended_at: datetime | None = None
+    expires_at: datetime | None = None
+    spent_budget: str = ""
+
+    @property
+    def inactive_because(self) -> str:
+        """Why the user has no active licence; "" for one who has. Rules 1 to 4, for anyone."""
+        if not self.is_active:
+            return "The user is not active."
+        if not self.is_tenant_active:
+            return "The tenant is not active."
+        if self.tier is None:
+            return "The user has no pricing tier, nor has its tenant or the platform a default."
+        if self.ended_at is not None:
+            return f"The licence was taken back on {self.ended_at:%Y-%m-%d}."
+        if self.expires_at is not None and self.expires_at <= self.moment:
+            return f"The licence expired on {self.expires_at:%Y-%m-%d}."
+        return ""
+
+    @property
+    def licence_status(self) -> Status:
+        if self.inactive_because:
+            return Status.INACTIVE
+        is_expiring = (
+            self.expires_at is not None and self.expires_at <= self.moment + EXPIRING_WITHIN
+        )
+        return Status.EXPIRING if is_expiring else Status.ACTIVE
+
+
+def refusal(standing: Standing, required: Decimal, remaining: Decimal) -> RunRefused | None:
+    """Why a run that requires so much may not start where so much remains; None if it may."""
+    if standing.is_active and standing.is_platform_admin:
+        return None
+    if because := standing.inactive_because:
+        return NoActiveLicense(because)
+    if standing.spent_budget:
+        return BudgetExhausted(standing.spent_budget, required, remaining)
+    if remaining + standing.grace < required:
+        return InsufficientCredits(required, remaining)
+    return None
+
+
+MAY_START_SQL = f"""EXISTS (
+    SELECT 1 FROM (
+        SELECT id, tenant_id, is_active, is_superuser, {TIER_SQL} AS held_tier_id FROM "user" u
+            WHERE id = %(user_id)s LIMIT 1
+    ) u
+    WHERE u.is_active AND (u.is_superuser OR (
+        (SELECT is_active FROM tenant WHERE id = u.tenant_id)
+        AND u.held_tier_id IS NOT NULL
+        AND COALESCE((
+            SELECT ended_at IS NULL AND (expires_at IS NULL OR expires_at > %(now)s)
+                FROM credit_licence
+            WHERE user_id = u.id ORDER BY starts_at DESC, id DESC LIMIT 1
+        ), TRUE)
+        AND NOT EXISTS (
+            SELECT 1 FROM credit_tenant_budget
+            WHERE tenant_id = u.tenant_id AND is_hard AND used >= amount
+                AND period_start = %(month_start)s
+        )
+        AND credit_account.allocated - credit_account.used - credit_account.held
+            + {GRACE_SQL} >= %(credits)s
+    )))"""
+"""The rule of :func:`refusal` for the row of ``credit_account`` that is being updated: of the user
+``user_id`` at ``now``, for a run of ``credits`` (as they are stored).
+"""
+
+
+def standing_of(user: User, now: datetime) -> Standing:
+    """The user's standing at ``now``, as the database has it. At most five queries."""
+    known = User.objects.select_related("tenant").get(pk=user.pk)
+    tier = tiers_of([known], now).get(known.pk)
+    licence = Licence.objects.filter(user=known).order_by("-starts_at", "-pk").first()
+    return Standing(
+        moment=now,
+        is_active=known.is_active,
+        is_platform_admin=known.is_superuser,
+        is_tenant_active=known.tenant.is_active,
+        tier=tier,
+        grace=grace_of(tier, now) if tier else ZERO,
+        ended_at=licence.ended_at if licence else None,
+        expires_at=licence.expires_at if licence else None,
+        spent_budget=_spent_budget(known, now),
+    )
+
+
+def _spent_budget(user: User, now: datetime) -> str:
+    """It is reckoned once a minute by the beat; one of another month is no longer used up."""
+    month_start, _ = month_of(now, user.tenant.zone)
+    spent = TenantBudget.objects.filter(
+        tenant=user.tenant_id, is_hard=True, used__gte=F("amount"), period_start=month_start
+    ).first()
+    if spent is None:
+        return ""
+    return (
+        f"{user.tenant.name} has used up this month's {spent.amount_text}: new runs are refused"
+        " until the month's end."
+    )
