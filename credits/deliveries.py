@@ -45,7 +45,7 @@ def _claim(now: datetime) -> Delivery | None:
     with transaction.atomic():
         due = Delivery.objects.filter(
             state=Delivery.State.PENDING, next_attempt_at__lte=now
-        ).order_by("next_attempt_at")
+        ).order_by("next_attempt_at", "created_at", "pk")
         delivery = due.select_for_update(
             skip_locked=connection.features.has_select_for_update_skip_locked
         ).first()
