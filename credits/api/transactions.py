@@ -14,7 +14,6 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serial
 from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.generics import GenericAPIView
-from rest_framework.pagination import CursorPagination
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -23,13 +22,14 @@ from credits.api import answers
 from credits.api.views import CreditsView, visible_user
 from credits.models import Transaction
 from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer, RowsRenderer, streamed
+from kluisz_analytics.pages import Pages
 from kluisz_analytics.tenants.models import User
 
 
-class TransactionPages(CursorPagination):
+class TransactionPages(Pages):
     """Newest first; the cursor goes on where the page before ended, whatever was posted since."""
 
-    ordering = "-id"
+    ordering = ("-id",)
     page_size_query_param = "limit"
     page_size = 100
     max_page_size = 1000
