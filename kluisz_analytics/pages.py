@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 from rest_framework.exceptions import NotFound
 from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
+from rest_framework.views import APIView
 
 
 class Pages(CursorPagination):
@@ -15,22 +16,23 @@ class Pages(CursorPagination):
     refused, before the database is asked for it.
     """
 
-    def paginate_queryset(
-        self, queryset: QuerySet[Any], request: Request, view: Any = None
-    ) -> list[Any] | None:
-        self._listed = queryset.model
-        return super().paginate_queryset(queryset, request, view)
+    def get_ordering(
+        self, request: Request, queryset: QuerySet[Any], view: APIView
+    ) -> tuple[str, ...]:
+        ordering = super().get_ordering(request, queryset, view)
+        self._position = queryset.model._meta.get_field(ordering[0].lstrip("-"))
+        return ordering
 
     def decode_cursor(self, request: Request) -> Cursor | None:
         cursor: Cursor | None = super().decode_cursor(request)
         if cursor is None or cursor.position is None:
             return cursor
-        field = self._listed._meta.get_field(self.ordering[0].lstrip("-"))
         try:
-            position = field.to_python(cursor.position)
+            position = self._position.to_python(cursor.position)
             if isinstance(position, datetime):
                 # PostgreSQL takes no offset of more than sixteen hours.
                 position = position.astimezone(UTC)
         except (ValidationError, OverflowError) as error:
             raise NotFound(self.invalid_cursor_message) from error
-        return cursor._replace(position=str(position))
+        # The stub takes a position for a number; it is text.
+        return cursor._replace(position=str(position))  # type: ignore[arg-type]
