@@ -48,7 +48,9 @@ def hand_over(to: Callable[[UUID, int], object], now: datetime | None = None) ->
     """
     moment = now or timezone.now()
     due = Delivery.objects.filter(state=State.PENDING, next_attempt_at__lte=moment)
-    some = list(due.order_by("next_attempt_at").values_list("pk", "attempts")[:AT_ONCE])
+    some = list(
+        due.order_by("next_attempt_at", "created_at", "pk").values_list("pk", "attempts")[:AT_ONCE]
+    )
     for pk, attempts in some:
         # First, so that what could not be sent stays due.
         to(pk, attempts + 1)

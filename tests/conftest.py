@@ -14,6 +14,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection as database
 from django.test import TransactionTestCase
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from pricing.models import PricingTier, TierAssignment, TierRate
@@ -21,6 +23,21 @@ from usage.langfuse.sandbox.server import Sandbox, make_sandbox_server
 from usage.langfuse.sandbox.store import SandboxStore
 from usage.langfuse.tracing_client import TracingClient
 from usage.models import LangfuseConnection
+
+# How long an example takes, and how large a random one turns out, says something of the machine and
+# of chance, and nothing of the product; and what fails can be run again by what is printed.
+examples.register_profile(
+    "suite",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+        HealthCheck.function_scoped_fixture,
+    ],
+)
+examples.load_profile("suite")
 
 RECORDED = Path(__file__).parent / "fixtures" / "langfuse"
 PUBLIC_KEY, SECRET_KEY = "pk-lf-test", "sk-lf-test"

@@ -8,13 +8,13 @@ from django.db.models import Model, QuerySet
 from django.http import StreamingHttpResponse
 from drf_spectacular.utils import OpenApiParameter, inline_serializer
 from rest_framework import serializers
-from rest_framework.pagination import CursorPagination
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
 from credits.api.answers import ListParameters
 from credits.api.views import CreditsView
 from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer, RowsRenderer, streamed
+from kluisz_analytics.pages import Pages
 from kluisz_analytics.period_parameters import ends_of
 from kluisz_analytics.tenants.access import users_seen_by, visible_user
 
@@ -34,7 +34,7 @@ def page_of(name: str, row: type[serializers.Serializer[Any]]) -> serializers.Se
     )
 
 
-class Pages(CursorPagination):
+class AccountPages(Pages):
     """Newest first; the cursor goes on where the page before ended, whatever came in since."""
 
     page_size_query_param = "limit"
@@ -82,6 +82,6 @@ class AccountListView(CreditsView):
             found = rows.order_by(*self.newest_first).iterator(chunk_size=2000)
             # One serializer for all: making its fields anew takes longer than a row.
             return streamed(map(self.row().to_representation, found), renderer, self.file_name)
-        pages = Pages(self.newest_first)
+        pages = AccountPages(self.newest_first)
         page = pages.paginate_queryset(rows, self.request, self) or []
         return pages.get_paginated_response(self.row(page, many=True).data)

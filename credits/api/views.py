@@ -220,11 +220,11 @@ def _given_answer(give: Any) -> Response:
 def idempotency_key(request: Request) -> str:
     """The header. Raises ValidationError without it."""
     key = request.headers.get("Idempotency-Key", "").strip()
-    if not 1 <= len(key) <= 150:
+    if not 1 <= len(key) <= 150 or "\0" in key:
         raise ValidationError(
             {
                 "Idempotency-Key": [
-                    "Send a header Idempotency-Key of 1 to 150 characters:"
+                    "Send a header Idempotency-Key of 1 to 150 characters, none of them NUL:"
                     " one for each thing you give."
                 ]
             }

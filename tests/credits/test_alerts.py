@@ -224,6 +224,24 @@ def test_one_that_recovers_gets_it(ann: User, hook: Webhook, receiver: Receiver)
     }
 
 
+def test_of_what_is_due_at_one_moment_the_first_goes_first(
+    people: People, mailoutbox: list[Any]
+) -> None:
+    alert = Alert.objects.create(
+        kind="credits", tenant=people.acme, threshold=80, period_start=NOW, message="80%"
+    )
+    addresses = [f"user-{number}@acme.example" for number in range(5)]
+    made = [
+        Delivery.objects.create(alert=alert, email=address, next_attempt_at=NOW)
+        for address in addresses
+    ]
+    # Put off and back again: PostgreSQL has the row behind the others now, in table and index.
+    for moment in (NOW + timedelta(hours=1), NOW):
+        Delivery.objects.filter(pk=made[0].pk).update(next_attempt_at=moment)
+    assert deliver_due(NOW) == 5
+    assert [mail.to for mail in mailoutbox] == [[address] for address in addresses]
+
+
 @pytest.mark.parametrize(
     ("status", "message"), [(200, "answered: 200"), (404, "answered: HTTPStatusError: 404")]
 )

@@ -4,6 +4,7 @@ it should be.
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -177,6 +178,11 @@ def test_giving_needs_a_reason_and_a_key(people: People, ann: User, post: Post) 
         error(post(people.platform_admin, "grants", user_id=str(ann.pk), amount="5", reason="r"))[0]
         == 400
     )
+    for key in ("a\x00b", "k" * 151):
+        refused = post(
+            people.platform_admin, "grants", key, user_id=str(ann.pk), amount="5", reason="r"
+        )
+        assert (error(refused)[0], error(refused)[2]) == (400, "Idempotency-Key")
     wrong = post(
         people.platform_admin,
         "grants",
@@ -239,7 +245,7 @@ def test_an_expired_hold_can_be_settled_without_harm(
     )
     from credits.holds import expire_all
 
-    expire_all(timezone.now().replace(year=2099))
+    expire_all(timezone.now() + timedelta(days=1))
     before = books()
     assert (
         post(people.service, f"holds/{made.json()['id']}/settle", credits="3").json()["state"]

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 from django.db import DatabaseError, transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credits import grants, ledger
@@ -159,9 +159,7 @@ postings = st.lists(
 )
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30)
 @given(postings)
 def test_any_sequence_of_postings_leaves_a_closed_book(
     people: People, batches: list[dict[tuple[bool, datetime], Decimal]]

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from django.db import transaction
 from django.utils import timezone
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -231,10 +231,5 @@ def machine(people: People) -> Iterator[type[Credits]]:
 def test_any_sequence_ends_as_the_rules_say(machine: type[Credits]) -> None:
     run_state_machine_as_test(
         machine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=settings(max_examples=40, stateful_step_count=25),
     )

@@ -52,6 +52,16 @@ def browser() -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
+@pytest.fixture(autouse=True)
+def _no_day_ends_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stories begin at noon: what ran two minutes ago ran today, in the zone of every tenant,
+    and it stays the same day to the last click.
+    """
+    real = timezone.now
+    until_noon = real().replace(hour=12, minute=0, second=0) - real()
+    monkeypatch.setattr(timezone, "now", lambda: real() + until_noon)
+
+
 @pytest.fixture
 def site(live_server: Any, people: People, tracing: TracingClient, sandbox: RunningSandbox) -> str:
     """The server, after one run of Ann and two of Gus came through tracer, sandbox and sync."""

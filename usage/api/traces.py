@@ -9,11 +9,11 @@ from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer, RowsRenderer, streamed
+from kluisz_analytics.pages import Pages
 from kluisz_analytics.tenants.permissions import ReadsUsage
 from usage.access import scope_of, visible_trace
 from usage.analytics.focus import focus_rows
@@ -23,7 +23,7 @@ from usage.api import answers, parameters
 from usage.api.views import AnalyticsView, ListView
 
 
-class TracePages(CursorPagination):
+class TracePages(Pages):
     """Newest first; the cursor goes on where the page before ended, whatever came in since."""
 
     ordering = ("-start_time", "-pk")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credits.models import Transaction
@@ -184,9 +184,7 @@ steps = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40)
 @given(st.lists(steps, min_size=1, max_size=4))
 def test_each_figure_comes_to_the_next(
     people: People, bare_connection: LangfuseConnection, many: list[dict[str, Any]]

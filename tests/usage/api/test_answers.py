@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -67,10 +67,18 @@ def test_tenant_stats_and_its_change(people: People, api: Callable[..., Any]) ->
     assert body["change"]["total_traces"] == -0.5
 
 
+@pytest.fixture
+def ten_days_later(monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """What time it is to the product. In the zone of Acme the next day has begun."""
+    now = NOON + timedelta(days=10, hours=11, minutes=30)
+    monkeypatch.setattr(timezone, "now", lambda: now)
+    return now
+
+
 def test_user_stats_have_a_projection(
-    people: People, use: Callable[..., None], api: Callable[..., Any]
+    people: People, use: Callable[..., None], api: Callable[..., Any], ten_days_later: datetime
 ) -> None:
-    use(people.acme_user, "0.06", start=timezone.now() - timedelta(hours=1))
+    use(people.acme_user, "0.06", start=ten_days_later - timedelta(hours=1))
     body = api(people.acme_user, "user/me/stats").json()
     assert (body["user_id"], body["username"]) == (str(people.acme_user.pk), "ann")
     assert float(body["projection"]["credits_exact"]) >= float(body["credits_exact"]) > 0
@@ -245,7 +253,7 @@ def test_a_token_of_scope_credits_opens_nothing_else(
     assert client.get("/api/v2/analytics/user/me/stats").status_code == 403
 
 
-def test_credit_status(people: People, api: Callable[..., Any]) -> None:
+def test_credit_status(people: People, api: Callable[..., Any], ten_days_later: datetime) -> None:
     body = api(people.acme_user, "/api/v2/credits/status").json()
     assert body == {
         "user_id": str(people.acme_user.pk),
@@ -262,7 +270,7 @@ def test_credit_status(people: People, api: Callable[..., Any]) -> None:
         "is_low_credits": False,
         "is_out_of_credits": True,
         "can_execute": False,
-        "projected_exhaustion_date": timezone.now().date().isoformat(),
+        "projected_exhaustion_date": "2026-11-21",
     }
 
 

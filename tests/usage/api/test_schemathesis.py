@@ -13,7 +13,7 @@ from django.core.wsgi import get_wsgi_application
 from django.db import close_old_connections
 from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -76,16 +76,7 @@ def test_no_answer_is_an_error_or_undescribed(
         for one in (people.acme, people.acme_user, people.globex_user, Trace.objects.first())
     ]
 
-    @settings(
-        max_examples=40,
-        deadline=None,
-        database=None,
-        suppress_health_check=[
-            HealthCheck.function_scoped_fixture,
-            HealthCheck.too_slow,
-            HealthCheck.filter_too_much,
-        ],
-    )
+    @settings(max_examples=40, database=None)
     @given(
         case=operation.as_strategy(),
         caller=st.sampled_from(callers),

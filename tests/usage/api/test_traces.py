@@ -1,5 +1,6 @@
 """Runs over HTTP, the tenants' top list, and how the sync is doing."""
 
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -122,6 +123,29 @@ def test_a_wrong_parameter_is_refused(
     people: People, api: Callable[..., Any], query: dict[str, str]
 ) -> None:
     assert api(people.acme_user, "traces", **PERIOD, **query).status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("abc", "", "NaN", "1", "%00", "2026-13-45T00:00:00Z"),
+        *("0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00", "9" * 30),
+    ],
+)
+@pytest.mark.parametrize("address", ["/api/v2/analytics/traces", "/api/v2/credits/transactions"])
+def test_a_cursor_that_somebody_made_up_is_refused_or_a_place(
+    people: People, api: Callable[..., Any], address: str, place: str
+) -> None:
+    cursor = b64encode(f"p={place}".encode()).decode()
+    answer = api(people.platform_admin, address, cursor=cursor, **PERIOD)
+    assert answer.status_code == (200 if place.isdigit() and "credits" in address else 404)
+
+
+def test_a_cursors_time_has_any_offset(people: People, api: Callable[..., Any]) -> None:
+    # PostgreSQL itself knows no such offset.
+    cursor = b64encode(b"p=2026-11-10 12:00:00-17:21").decode()
+    rows = api(people.platform_admin, "traces", cursor=cursor, **PERIOD).json()["results"]
+    assert len(rows) == 5
 
 
 def test_the_top_tenants_say_what_is_left(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -78,7 +79,8 @@ def client_of(
         if waits is not None:
             waits.append(seconds)
 
-    budget = RequestBudget(host, limits or {}, clock=lambda: now[0])
+    # A name of its own: in Redis a budget outlives the server, whose port may come again.
+    budget = RequestBudget(f"{host}-{uuid4()}", limits or {}, clock=lambda: now[0])
     return LangfuseClientService(host, PUBLIC_KEY, secret_key, api="v2", budget=budget, sleep=sleep)
 
 

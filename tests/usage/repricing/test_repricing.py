@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credits.models import Account, Transaction
@@ -270,11 +270,7 @@ entries = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=25)
 @given(
     before=st.lists(usages, max_size=5),
     listed=st.lists(

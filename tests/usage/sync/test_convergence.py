@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credits.models import UsageCharge
@@ -51,11 +51,7 @@ def versions(draw: st.DrawFn, people: list[str], tenants: list[str]) -> Received
     return received(draw(st.sampled_from(["a", "b", "c", "d"])), **fields)
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_order_of_batches_ends_as_one_clean_batch(
     connection: LangfuseConnection, people: People, data: st.DataObject

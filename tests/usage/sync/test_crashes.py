@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection as database
 from django.db import transaction
-from hypothesis import HealthCheck, event, given
+from hypothesis import event, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
@@ -80,11 +80,7 @@ def iso(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-@examples(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(max_examples=40)
 @given(data=st.data())
 def test_whatever_happens_the_end_is_as_of_one_clean_sync(
     connection: LangfuseConnection,
