@@ -154,7 +154,7 @@ def _of_one(
     for bucket, past in compared:
         value = used.get(bucket, 0)
         if (found := _score(value, [used.get(one, 0) for one in past])) is not None:
-            yield Anomaly(*name, *bucket, value, *found)
+            yield Anomaly(name.key, name.label, *bucket, value, *found)
 
 
 def _score(value: int, past: Sequence[int]) -> tuple[float, float] | None:

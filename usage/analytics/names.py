@@ -2,7 +2,7 @@
 has told us, and those that are none of the scope's business by no name and no id.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -20,12 +20,13 @@ FOREIGN_LABELS = {
 
 
 class Name(NamedTuple):
-    """How a key is shown: with its id (None where it is not to be known, or there is none) and what
-    it is called.
+    """How a key is shown: with its id (None where it is not to be known, or there is none), what it
+    is called, and the row of the directory that says so, if one does.
     """
 
     key: Any
     label: str
+    row: "Named | None" = None
 
 
 NO_NAME = Name(None, "")
@@ -74,20 +75,34 @@ def names_of(dimension: Dimension, keys: Collection[Any], scope: Scope) -> dict[
 
     Those that the scope may not name all have the same name, and no key.
     """
-    named: dict[Any, str] = {}
-    if dimension is Dimension.USER:
-        named = {pk: user.username for pk, user in users_by_id(keys, scope).items()}
-    elif dimension is Dimension.TENANT:
-        named = {pk: tenant.name for pk, tenant in tenants_by_id(keys, scope).items()}
-    elif dimension is Dimension.FLOW:
-        named = {pk: flow.name for pk, flow in flows_by_id(keys, scope).items()}
-    elif dimension is Dimension.PROJECT:
-        named = {pk: project.name for pk, project in projects_by_id(keys, scope).items()}
+    known = {
+        key: Name(key, _called(row), row) for key, row in _rows(dimension, keys, scope).items()
+    }
     if dimension in FOREIGN_LABELS and not scope.is_platform:
         foreign = Name(None, FOREIGN_LABELS[dimension])
-        return {key: Name(key, named[key]) if key in named else foreign for key in keys}
+        return {key: known.get(key, foreign) for key in keys}
     nothing = dimension.declared.nothing
-    return {key: Name(key, named.get(key) or str(key or nothing)) for key in keys}
+    return {key: known.get(key) or Name(key, str(key or nothing)) for key in keys}
+
+
+Named = Tenant | User | Flow | Project
+
+
+def _rows(dimension: Dimension, keys: Collection[Any], scope: Scope) -> Mapping[Any, Named]:
+    """The directory's rows of the keys, as far as the scope may name them; at most one query."""
+    if dimension is Dimension.USER:
+        return users_by_id(keys, scope)
+    if dimension is Dimension.TENANT:
+        return tenants_by_id(keys, scope)
+    if dimension is Dimension.FLOW:
+        return flows_by_id(keys, scope)
+    if dimension is Dimension.PROJECT:
+        return projects_by_id(keys, scope)
+    return {}
+
+
+def _called(row: Named) -> str:
+    return row.username if isinstance(row, User) else row.name
 
 
 def owner_names(

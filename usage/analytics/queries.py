@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from django.db.models import Count
+from django.db.models import Count, Value
 from django.utils import timezone
 
 from kluisz_analytics.periods import Period
@@ -20,6 +20,7 @@ from usage.analytics import names
 from usage.analytics.answer import Answer, Answers, answer_all
 from usage.analytics.calendar import buckets
 from usage.analytics.comparison import Comparison, comparison_of
+from usage.analytics.names import Name, Named
 from usage.analytics.question import Filters, Question
 from usage.measures import DECLARED_NUMBERS, NO_NUMBERS, Dimension, Metric, Numbers
 from usage.periods import Granularity
@@ -45,7 +46,7 @@ class Summary:
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """One row of a list: the key of the dimension (None: unattributed, or not to be known), its
-    label and numbers.
+    label and numbers, and what the directory has of it.
     """
 
     key: Any
@@ -53,6 +54,7 @@ class Ranked:
     numbers: Numbers
     last_activity: datetime | None = None
     share: float | None = None
+    row: Named | None = None
 
 
 T = TypeVar("T")
@@ -148,9 +150,16 @@ class PlatformTotals:
 
 
 def platform_totals() -> PlatformTotals:
-    return PlatformTotals(
-        Tenant.objects.filter(is_active=True).count(), User.objects.filter(is_active=True).count()
+    """One query."""
+    tenants, users = (
+        model.objects.filter(is_active=True)
+        .order_by()
+        .values(of=Value(model._meta.db_table))
+        .annotate(count=Count("pk"))
+        for model in (Tenant, User)
     )
+    counts = dict(tenants.union(users).values_list("of", "count"))
+    return PlatformTotals(counts.get("tenant", 0), counts.get("user", 0))
 
 
 def time_series(
@@ -247,4 +256,8 @@ def _shares(costs: Sequence[int]) -> list[float | None]:
 
 def _ranked(dimension: Dimension, scope: Scope, rows: Sequence[Answer]) -> list[Ranked]:
     shown = names.names_of(dimension, [row.key for row in rows], scope)
-    return [Ranked(*shown[row.key], row.numbers, row.last_activity) for row in rows]
+    return [_as_ranked(shown[row.key], row) for row in rows]
+
+
+def _as_ranked(name: Name, row: Answer) -> Ranked:
+    return Ranked(name.key, name.label, row.numbers, row.last_activity, row=name.row)

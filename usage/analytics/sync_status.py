@@ -7,7 +7,7 @@ from django.db.models import Count, Q
 
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.sync.runner import outcome_at
-from usage.sync.windows import complete_through_each
+from usage.sync.windows import progress
 
 State = SyncWindow.State
 
@@ -39,7 +39,7 @@ def sync_status(now: datetime) -> list[ConnectionStatus]:
     connections = LangfuseConnection.objects.annotate(
         rejected_count=Count("rejected", filter=Q(rejected__resolution=""))
     )
-    moments = complete_through_each()
+    moments = {one.connection_id: one.moment for one in progress()}
     return [
         _status(connection, connection.rejected_count, moments.get(connection.pk), now)
         for connection in connections.order_by("name")

@@ -17,7 +17,7 @@ from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer
 from kluisz_analytics.period_parameters import PeriodParameters, as_validation_error, period_of
 from kluisz_analytics.periods import Period, PeriodError
 from kluisz_analytics.scales import from_scaled
-from kluisz_analytics.tenants.models import Tenant, User
+from kluisz_analytics.tenants.models import Flow, Tenant, User
 from kluisz_analytics.tenants.permissions import ReadsPlatform, ReadsUsage
 from kluisz_analytics.tenants.views import ApiView
 from pricing.tiers import default_tiers_of
@@ -28,11 +28,11 @@ from usage.access import (
     user_scope,
     visible_trace,
 )
-from usage.analytics import names, queries
+from usage.analytics import queries
 from usage.analytics.anomalies import find_anomalies
 from usage.analytics.comparison import known_through
 from usage.analytics.explain import explain
-from usage.analytics.freshness import complete_through_of, lagging_connections
+from usage.analytics.freshness import complete_through_of, freshness_of
 from usage.analytics.projection import project_month
 from usage.analytics.queries import Ranked, Summary
 from usage.analytics.sync_status import sync_status
@@ -87,18 +87,18 @@ class PlatformStats(AnalyticsView):
         """The whole platform's summary, and what has no owner yet."""
         scope = platform_scope(self.viewer)
         period = self.period(parameters.read_parameters(request, PeriodParameters))
-        complete_through = complete_through_of(scope)
+        freshness = freshness_of(scope, timezone.now())
         summary, active_tenants, unattributed = queries.ask_all(
-            queries.summary(scope, period, complete_through),
+            queries.summary(scope, period, freshness.complete_through),
             queries.active_tenants(period),
             queries.unattributed(period),
         )
         body = {
-            **summary_body(summary, complete_through),
+            **summary_body(summary, freshness.complete_through),
             **asdict(queries.platform_totals()),
             "active_tenants": active_tenants,
             "unattributed": unattributed,
-            "lagging_connections": lagging_connections(timezone.now()),
+            "lagging_connections": freshness.lagging,
         }
         return Response(answers.PlatformAnswer(self.framed(period, body)).data)
 
@@ -205,12 +205,11 @@ class TopUsers(ListView):
     def get(self, request: Request) -> Response:
         """The users with the most usage."""
         period, rows = top_rows(self, request, Dimension.USER)
-        users = names.users_by_id((row.key for row in rows), scope_of(self.viewer))
         results = [
             {
                 "user_id": row.key,
                 "username": row.label,
-                "tenant_id": users[row.key].tenant_id if row.key in users else None,
+                "tenant_id": row.row.tenant_id if isinstance(row.row, User) else None,
                 "last_activity": row.last_activity,
                 **row.numbers.as_dict(),
             }
@@ -231,12 +230,11 @@ class TopFlows(ListView):
     def get(self, request: Request) -> Response:
         """The flows with the most usage; a flow that nobody has named is shown by its id."""
         period, rows = top_rows(self, request, Dimension.FLOW)
-        flows = names.flows_by_id([row.key for row in rows], scope_of(self.viewer))
         results = [
             {
                 "flow_id": row.key,
                 "flow_name": row.label,
-                "project_id": str(flows[row.key].project_id) if row.key in flows else None,
+                "project_id": str(row.row.project_id) if isinstance(row.row, Flow) else None,
                 "last_activity": row.last_activity,
                 **row.numbers.as_dict(),
             }
@@ -259,17 +257,17 @@ class TopTenants(ListView):
 
         ``tier`` is the tenant's default.
         """
-        scope = platform_scope(self.viewer)
+        platform_scope(self.viewer)
         period, rows = top_rows(self, request, Dimension.TENANT)
         rows = [row for row in rows if row.key is not None]
         keys = [row.key for row in rows]
-        tenants, remaining = names.tenants_by_id(keys, scope), remaining_by_tenant(keys)
+        remaining = remaining_by_tenant(keys)
         tiers, users = default_tiers_of(keys, timezone.now()), queries.users_count(keys)
         results = [
             {
                 "tenant_id": row.key,
                 "name": row.label,
-                "slug": tenants[row.key].slug,
+                "slug": row.row.slug if isinstance(row.row, Tenant) else "",
                 "tier": tiers[row.key].name if row.key in tiers else None,
                 "users_count": users.get(row.key, 0),
                 "credits_remaining": remaining[row.key],
@@ -289,10 +287,11 @@ class SyncStatus(AnalyticsView):
         """How far each connection is read, its last run and error, and what had drifted: for
         platform admins.
         """
-        scope, now = platform_scope(self.viewer), timezone.now()
+        now = timezone.now()
+        freshness = freshness_of(platform_scope(self.viewer), now)
         body = {
-            "complete_through": complete_through_of(scope),
-            "lagging_connections": lagging_connections(now),
+            "complete_through": freshness.complete_through,
+            "lagging_connections": freshness.lagging,
             "connections": sync_status(now),
         }
         return Response(answers.SyncStatusAnswer(body).data)

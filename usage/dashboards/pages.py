@@ -12,17 +12,17 @@ from django.utils import timezone
 from credits.accounts import remaining_by_tenant
 from credits.status import CreditStatus, credit_status
 from kluisz_analytics.periods import Period
-from kluisz_analytics.tenants.models import Tenant, User
+from kluisz_analytics.tenants.models import Flow, Tenant, User
 from usage.access import scope_of
 from usage.analytics import names, queries
-from usage.analytics.freshness import Lagging, complete_through_of, lagging_connections
+from usage.analytics.freshness import Lagging, freshness_of
 from usage.analytics.projection import Projection, project_month
 from usage.analytics.queries import Ranked, Summary
 from usage.analytics.traces import Run, recent_traces
 from usage.dashboards import charts
 from usage.dashboards.compared_with import than
 from usage.measures import Dimension, Numbers
-from usage.models import LangfuseConnection, Trace
+from usage.models import Trace
 from usage.periods import Granularity
 from usage.scope import Scope
 
@@ -65,7 +65,6 @@ class Dashboard:
     lists: list[TopList]
     runs: list[Run]
     complete_through: datetime | None
-    connections: list[LangfuseConnection]
     uses_sandbox: bool
     lagging: list[Lagging] = field(default_factory=list)
     unattributed: Numbers | None = None
@@ -120,8 +119,7 @@ def platform_dashboard(period: Period) -> Dashboard:
     return Dashboard(
         title="Platform",
         subtitle="All tenants",
-        lists=[_tenant_list(tenants, scope), _user_list(users, scope), _flow_list(flows, scope)],
-        lagging=lagging_connections(timezone.now()),
+        lists=[_tenant_list(tenants), _user_list(users, scope), _flow_list(flows)],
         unattributed=unattributed if unattributed.total_traces else None,
         totals=queries.platform_totals(),
         active_tenants=active_tenants,
@@ -140,7 +138,7 @@ def tenant_dashboard(scope: Scope, tenant: Tenant, period: Period, viewer: User)
     return Dashboard(
         title=tenant.name,
         subtitle=f"Tenant · times in {period.zone.key}",
-        lists=[_user_list(users, scope), _flow_list(flows, scope)],
+        lists=[_user_list(users, scope), _flow_list(flows)],
         crumbs=[("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else [],
         **common,
     )
@@ -158,7 +156,7 @@ def user_dashboard(scope: Scope, user: User, period: Period, viewer: User) -> Da
     return Dashboard(
         title=user.get_full_name() or user.username,
         subtitle=f"User of {user.tenant.name} · times in {period.zone.key}",
-        lists=[_flow_list(flows, scope)],
+        lists=[_flow_list(flows)],
         credits=credit_status(user, now),
         projection=project_month(scope, period.zone, now),
         crumbs=crumbs,
@@ -182,9 +180,9 @@ def _answers(
 ) -> tuple[dict[str, Any], list[Any]]:
     """What every page shows, and the answers to the page's own queries; all asked at once."""
     granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
-    complete_through = complete_through_of(scope)
+    freshness = freshness_of(scope, timezone.now())
     summary, series, models, *answers = queries.ask_all(
-        queries.summary(scope, period, complete_through),
+        queries.summary(scope, period, freshness.complete_through),
         queries.time_series(scope, period, granularity),
         queries.breakdown(Dimension.MODEL, scope, period),
         *own,
@@ -196,15 +194,14 @@ def _answers(
         "by_model": charts.cost_by_model(models),
         "models": models,
         "runs": recent_traces(scope, period, ROWS),
-        "complete_through": complete_through,
-        "connections": list(LangfuseConnection.objects.filter(is_enabled=True)),
+        "complete_through": freshness.complete_through,
+        "lagging": freshness.lagging if scope.is_platform else [],
         "uses_sandbox": settings.USES_SANDBOX,
     }
     return common, answers
 
 
-def _tenant_list(rows: list[Ranked], scope: Scope) -> TopList:
-    tenants = names.tenants_by_id((row.key for row in rows), scope)
+def _tenant_list(rows: list[Ranked]) -> TopList:
     remaining = remaining_by_tenant([row.key for row in rows])
     return TopList(
         "Tenants",
@@ -212,8 +209,9 @@ def _tenant_list(rows: list[Ranked], scope: Scope) -> TopList:
         _rows(
             rows,
             urls={
-                key: reverse("tenant-dashboard", args=[tenant.slug])
-                for key, tenant in tenants.items()
+                row.key: reverse("tenant-dashboard", args=[row.row.slug])
+                for row in rows
+                if isinstance(row.row, Tenant)
             },
             details={key: f"{amount:,.0f} credits left" for key, amount in remaining.items()},
         ),
@@ -221,27 +219,21 @@ def _tenant_list(rows: list[Ranked], scope: Scope) -> TopList:
 
 
 def _user_list(rows: list[Ranked], scope: Scope) -> TopList:
-    users = names.users_by_id((row.key for row in rows), scope)
+    users = [row.row for row in rows if isinstance(row.row, User)]
     return TopList(
         "Users",
         "users",
         _rows(
             rows,
-            urls={key: reverse("user-dashboard", args=[key]) for key in users},
-            details=(
-                {key: user.tenant.name for key, user in users.items()} if scope.is_platform else {}
-            ),
+            urls={user.pk: reverse("user-dashboard", args=[user.pk]) for user in users},
+            details={user.pk: user.tenant.name for user in users} if scope.is_platform else {},
         ),
     )
 
 
-def _flow_list(rows: list[Ranked], scope: Scope) -> TopList:
-    flows = names.flows_by_id([row.key for row in rows], scope)
-    return TopList(
-        "Flows",
-        "flows",
-        _rows(rows, details={key: flow.project.name for key, flow in flows.items()}),
-    )
+def _flow_list(rows: list[Ranked]) -> TopList:
+    projects = {row.key: row.row.project.name for row in rows if isinstance(row.row, Flow)}
+    return TopList("Flows", "flows", _rows(rows, details=projects))
 
 
 def _rows(

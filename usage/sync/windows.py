@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection as database
 from django.db.models import F, Q, QuerySet
 
-from kluisz_analytics.bulk import moment_of, stamp, update_rows
+from kluisz_analytics.bulk import moment_of, stamp, update_rows, uuid_of
 from usage.models import LangfuseConnection, SyncWindow
 from usage.periods import HOUR, hour_of
 
@@ -236,31 +238,45 @@ def keep_complete_through(connection: LangfuseConnection) -> None:
 
 def complete_through(connection: LangfuseConnection) -> datetime | None:
     """Up to when everything of the connection is stored. None until its first reading is done."""
-    return complete_through_each()[connection.pk]
+    return next(one.moment for one in progress() if one.connection_id == connection.pk)
+
+
+class Progress(NamedTuple):
+    """How far a connection is read: to the first window that isn't wholly read, and never less than
+    it has been once. ``tenant_id``: all of it is that tenant's.
+    """
+
+    connection_id: int
+    name: str
+    tenant_id: UUID | None
+    is_enabled: bool
+    moment: datetime | None
 
 
 UNFINISHED = """FROM sync_window w WHERE w.connection_id = c.id
     AND (w.complete_through IS NULL OR w.complete_through < w."end") ORDER BY w.start LIMIT 1"""
 HOW_FAR = f"""
-    SELECT f.id, f.kept, f.unfinished, f.read_of_unfinished,
+    SELECT f.id, f.name, f.tenant_id, f.is_enabled, f.kept, f.unfinished, f.read_of_unfinished,
         (SELECT w."end" FROM sync_window w WHERE w.connection_id = f.id AND w.start < f.unfinished
             ORDER BY w.start DESC LIMIT 1),
         (SELECT w."end" FROM sync_window w WHERE w.connection_id = f.id
             ORDER BY w.start DESC LIMIT 1)
-    FROM (SELECT c.id, c.complete_through AS kept, (SELECT w.start {UNFINISHED}) AS unfinished,
+    FROM (SELECT c.id, c.name, c.tenant_id, c.is_enabled, c.complete_through AS kept,
+        (SELECT w.start {UNFINISHED}) AS unfinished,
         (SELECT w.complete_through {UNFINISHED}) AS read_of_unfinished
-        FROM langfuse_connection c) f"""
+        FROM langfuse_connection c) f ORDER BY f.name"""
 
 
-def complete_through_each() -> dict[int, datetime | None]:
-    """The same of every connection, by its key: to the first window that isn't wholly read, and
-    never less than it has been once. One query, in SQL: each answer of the API asks it.
-    """
-    moments = {}
+def progress() -> list[Progress]:
+    """Of every connection, by name. One query, in SQL: each answer of the API asks it."""
+    found = []
     with database.cursor() as cursor:
         cursor.execute(HOW_FAR)
-        for pk, kept, unfinished, read_of_unfinished, read_before, last in cursor.fetchall():
+        for pk, name, tenant, is_enabled, kept, unfinished, *ends in cursor.fetchall():
+            read_of_unfinished, read_before, last = ends
             reached = last if unfinished is None else read_of_unfinished or read_before
             known = [moment_of(moment) for moment in (kept, reached) if moment is not None]
-            moments[pk] = max(known, default=None)
-    return moments
+            tenant_id = None if tenant is None else uuid_of(tenant)
+            moment = max(known, default=None)
+            found.append(Progress(pk, name, tenant_id, bool(is_enabled), moment))
+    return found
