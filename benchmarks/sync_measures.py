@@ -29,10 +29,10 @@ from usage.books import verify_books
 from usage.demo.directory import write_demo_directory
 from usage.directory.document import read_document
 from usage.directory.load import load_directory
+from usage.facts.identity import trace_key
 from usage.langfuse.client import FIELD_GROUPS, LangfuseClientService
 from usage.langfuse.wire import ReceivedObservation
 from usage.models import LangfuseConnection, Observation, Trace
-from usage.sync.identity import trace_key
 from usage.sync.reader import Reader
 from usage.sync.runner import sync_connection
 

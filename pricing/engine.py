@@ -25,9 +25,9 @@ import msgspec
 
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
 from pricing.bounds import LARGEST_TRACE_CREDITS, LARGEST_TRACE_USD
-from pricing.offers import Amount, CostSource, Offer, offers_of, shipped_offers
 from pricing.price_book import PriceBook
 from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate
+from pricing.quotes import Amount, CostSource, Offer, offers_of, shipped_offers
 from pricing.units import shape_of
 
 CUBED = MILLION**3

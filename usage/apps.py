@@ -26,6 +26,6 @@ def price_what_waits(**kwargs: Any) -> None:
     """Someone entered a price: what waits for it is priced at once, as much of it as a request can;
     the next sync does the rest.
     """
-    from usage.sync.waiting import price_all_waiting  # noqa: PLC0415
+    from usage.facts.unpriced import price_all_waiting  # noqa: PLC0415
 
     price_all_waiting(TRACES_AT_ONCE)

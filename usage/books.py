@@ -16,11 +16,11 @@ from django.db.models import Count, OuterRef, Subquery
 from credits.models import Hold
 from kluisz_analytics.bulk import insert_rows, stamp
 from kluisz_analytics.snapshot import one_snapshot
+from usage.facts.received import SAID_COLUMNS, Received, unpacked
 from usage.langfuse.wire import SaidOfTrace
 from usage.measures import SUM_NAMES
 from usage.models import Observation, ReceivedTrace, Trace
 from usage.periods import Granularity, hour_of, period_of
-from usage.received import SAID_COLUMNS, Received, unpacked
 from usage.rollups.build import hours_of
 from usage.rollups.rules import BUILT, USERS, RollupRule
 from usage.rollups.sketches import Sketch

@@ -24,10 +24,10 @@ from django.db import connection, connections, transaction  # noqa: E402
 from kluisz_analytics.tenants.models import Tenant, User  # noqa: E402
 from pricing.models import PricingTier, TierAssignment, TierRate  # noqa: E402
 from usage.books import verify_books  # noqa: E402
+from usage.facts.apply import apply_received  # noqa: E402
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion  # noqa: E402
 from usage.models import LangfuseConnection  # noqa: E402
 from usage.rollups.build import build_rollups  # noqa: E402
-from usage.sync.apply import apply_received  # noqa: E402
 
 EVER = datetime(2020, 1, 1, tzinfo=UTC)
 

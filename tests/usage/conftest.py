@@ -12,8 +12,8 @@ from rest_framework.test import APIClient
 from kluisz_analytics.tenants.models import User
 from tests.conftest import NOON, People
 from tests.usage.sync.test_assemble import received
+from usage.facts.apply import apply_received
 from usage.models import LangfuseConnection
-from usage.sync.apply import apply_received
 
 
 @pytest.fixture

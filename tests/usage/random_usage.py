@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from tests.conftest import NOON, People
 from tests.usage.sync.test_assemble import received
 from usage.books import verify_books
+from usage.facts.apply import apply_received
+from usage.facts.received import packed_gone
+from usage.facts.store import received_of
+from usage.facts.voiding import void
 from usage.models import LangfuseConnection, ReceivedTrace, Trace
-from usage.received import packed_gone
 from usage.rollups.build import build_rollups
-from usage.sync.apply import apply_received
-from usage.sync.store import received_of
-from usage.sync.voiding import void
 
 
 def moments_around(centre: datetime) -> st.SearchStrategy[datetime]:

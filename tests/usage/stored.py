@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import NamedTuple
 
+from usage.facts.store import load_received
 from usage.langfuse.wire import SaidOfTrace, StepVersion
 from usage.models import ReceivedTrace
-from usage.sync.store import load_received
 
 
 class StoredStep(NamedTuple):

@@ -21,8 +21,8 @@ from kluisz_analytics.admin_pages import (
 )
 from kluisz_analytics.confirmation import confirmed_action
 from usage.analytics.explain import explain
+from usage.facts.voiding import restore, void
 from usage.models import Observation, ReceivedTrace, Trace, TraceVoid
-from usage.sync.voiding import restore, void
 
 
 class OwnerFilter(admin.SimpleListFilter):

@@ -13,6 +13,7 @@ from kluisz_analytics.admin_pages import ModelAdmin, ReadOnlyAdmin
 from kluisz_analytics.confirmation import confirmed_action, confirmed_page
 from usage import connections
 from usage.connections import WrongProject, client_for
+from usage.facts.rejections import retry_rejected
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
 from usage.langfuse.errors import LangfuseError
 from usage.models import (
@@ -23,7 +24,6 @@ from usage.models import (
     SyncRun,
     SyncWindow,
 )
-from usage.sync.rejections import retry_rejected
 
 
 class ConnectionForm(forms.ModelForm):

@@ -6,9 +6,9 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from pricing.engine import CostSource
+from usage.facts.store import received_of
 from usage.models import Observation, Trace
 from usage.periods import milliseconds
-from usage.sync.store import received_of
 
 
 class RunStep(NamedTuple):

@@ -32,15 +32,15 @@ from usage.analytics import queries
 from usage.analytics.anomalies import find_anomalies
 from usage.analytics.comparison import known_through
 from usage.analytics.explain import explain
-from usage.analytics.freshness import complete_through_of, freshness_of
 from usage.analytics.projection import project_month
 from usage.analytics.queries import Ranked, Summary
-from usage.analytics.sync_status import sync_status
 from usage.analytics.unpriced import unpriced_models
 from usage.api import answers, parameters
 from usage.measures import PLACES, Dimension, Metric
 from usage.periods import Granularity
 from usage.scope import Scope
+from usage.sync.freshness import complete_through_of, freshness_of
+from usage.sync.status import sync_status
 
 
 class AnalyticsView(ApiView):

@@ -15,7 +15,6 @@ from kluisz_analytics.periods import Period
 from kluisz_analytics.tenants.models import Flow, Tenant, User
 from usage.access import scope_of
 from usage.analytics import names, queries
-from usage.analytics.freshness import Lagging, freshness_of
 from usage.analytics.projection import Projection, project_month
 from usage.analytics.queries import Ranked, Summary
 from usage.analytics.traces import Run, recent_traces
@@ -25,6 +24,7 @@ from usage.measures import Dimension, Numbers
 from usage.models import Trace
 from usage.periods import Granularity
 from usage.scope import Scope
+from usage.sync.freshness import Lagging, freshness_of
 
 ROWS = 8
 HOURLY_UP_TO = timedelta(days=2, hours=1)

@@ -15,8 +15,8 @@ from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from pricing import lists
 from pricing.models import IN_LIST, PricingTier, TierAssignment, TierRate
 from usage.directory.document import DirectoryDocument, DirectoryError
-from usage.sync.apply import Applied
-from usage.sync.attribution import attribute_all
+from usage.facts.apply import Applied
+from usage.facts.attribution import attribute_all
 
 K = TypeVar("K")
 V = TypeVar("V")

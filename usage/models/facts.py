@@ -146,8 +146,9 @@ class Trace(TokenColumns):
 
 
 class ReceivedTrace(models.Model):
-    """What Langfuse last said of each step of a trace, in one row (``usage.received`` reads and
-    writes it).
+    """What Langfuse last said of each step of a trace, in one row.
+
+    ``usage.facts.received`` reads and writes it.
     """
 
     trace = models.OneToOneField(

@@ -10,8 +10,8 @@ from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
 from pricing.book import load_price_book
 from pricing.engine import CostSource, PricedTrace, PricingEngine
 from pricing.price_book import Repriced
+from usage.facts.store import load_repriced
 from usage.repricing.stored import StoredTrace, stored_traces
-from usage.sync.store import load_repriced
 
 
 class DifferenceKey(NamedTuple):

@@ -18,10 +18,10 @@ from django.utils import timezone
 
 from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
 from kluisz_analytics.tenants.models import Tenant, User
+from usage.facts.apply import Applied, Assembler, committed, load_assembler, reassemble
+from usage.facts.store import change_repricings, keep_repricings
 from usage.models import LangfuseConnection, Repricing
 from usage.repricing.stored import after, traces_of
-from usage.sync.apply import Applied, Assembler, committed, load_assembler, reassemble
-from usage.sync.store import change_repricings, keep_repricings
 
 TRACES_A_BATCH = 5_000
 State = Repricing.State

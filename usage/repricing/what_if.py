@@ -14,8 +14,8 @@ from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
 from pricing.book import load_price_book
 from pricing.engine import CostSource, PricedTrace, PricingEngine
 from pricing.scenario import Scenario
+from usage.facts.store import load_repriced
 from usage.repricing.stored import StoredTrace, stored_traces
-from usage.sync.store import load_repriced
 
 NAMES_SHOWN = 3
 

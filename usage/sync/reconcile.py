@@ -21,12 +21,12 @@ from django.conf import settings
 from django.utils import timezone
 
 from usage.connections import claim_project, client_for, remember_api
+from usage.facts.rejections import retry_rejected
 from usage.langfuse.client import MOST_FIGURES, V2, Figures, LangfuseClientService
 from usage.langfuse.errors import ServerTrouble
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.periods import DAY, hour_of
 from usage.sync import windows
-from usage.sync.rejections import retry_rejected
 from usage.sync.result import SyncResult
 from usage.sync.runner import Progress, no_progress, read_due, recorded_run
 from usage.sync.windows import Span

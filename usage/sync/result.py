@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from usage.facts.apply import Applied
 from usage.models import SyncDrift
-from usage.sync.apply import Applied
 
 COUNTS = (
     *(

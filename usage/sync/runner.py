@@ -14,15 +14,15 @@ from django.db.models import F
 from django.utils import timezone
 
 from usage.connections import claim_project, client_for, remember_api
+from usage.facts.attribution import attribute_known
+from usage.facts.unpriced import price_waiting_since
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.errors import LangfuseError, NotFound
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.rollups.build import build_rollups
 from usage.sync import windows
-from usage.sync.attribution import attribute_known
-from usage.sync.beside import DaysBeside
+from usage.sync.day_builder import DaysBeside
 from usage.sync.result import COUNTS, SyncResult
-from usage.sync.waiting import price_waiting_since
 from usage.sync.walk import HoursRead, Walk
 from usage.sync.windows import Span
 

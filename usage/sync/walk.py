@@ -22,12 +22,8 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from usage.langfuse.client import LangfuseClientService
-from usage.langfuse.wire import Page, ReceivedObservation, RejectedRow
-from usage.models import LangfuseConnection, SyncWindow
-from usage.periods import HOUR, hour_of
-from usage.sync import gone, windows
-from usage.sync.apply import (
+from usage.facts import deletions
+from usage.facts.apply import (
     Applied,
     Assembler,
     Batch,
@@ -38,7 +34,12 @@ from usage.sync.apply import (
     load_assembler,
     newest_of,
 )
-from usage.sync.gone import Seen
+from usage.facts.deletions import Seen
+from usage.langfuse.client import LangfuseClientService
+from usage.langfuse.wire import Page, ReceivedObservation, RejectedRow
+from usage.models import LangfuseConnection, SyncWindow
+from usage.periods import HOUR, hour_of
+from usage.sync import windows
 from usage.sync.reader import Reader, Stretch
 from usage.sync.result import SyncResult
 
@@ -132,7 +133,7 @@ class Walk:
 
         Raises what goes wrong, with the windows given back and nothing half done.
         """
-        gone.forget_seen()
+        deletions.forget_seen()
         try:
             with (
                 undisturbed(),
@@ -294,8 +295,8 @@ class Walk:
             applied = apply_batch(
                 self._connection, batch.without(lost) if lost else batch, self._assembler
             )
-            gone.remember_seen(self._connection, work.seen, lost, applied.outdated)
-            missed = gone.mark_gone(
+            deletions.remember_seen(self._connection, work.seen, lost, applied.outdated)
+            missed = deletions.mark_gone(
                 self._connection,
                 [window for window in finished if windows.is_known(window)],
                 newest_of(self._outdated, applied.outdated),

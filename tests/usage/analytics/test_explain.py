@@ -20,9 +20,9 @@ from pricing.models import ModelPrice, TierRate
 from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.sync.test_assemble import received
 from usage.analytics.explain import Explanation, explain
+from usage.facts.apply import apply_received
 from usage.models import LangfuseConnection, Trace
 from usage.repricing import repricing
-from usage.sync.apply import apply_received
 
 pytestmark = pytest.mark.django_db
 D = Decimal

@@ -21,8 +21,8 @@ from pricing.models import TierRate
 from tests.conftest import NOON, People
 from tests.usage.sync.test_assemble import received
 from usage.api.urls import urlpatterns
+from usage.facts.apply import apply_received
 from usage.models import LangfuseConnection, Trace
-from usage.sync.apply import apply_received
 
 pytestmark = pytest.mark.django_db
 PERIOD = {"start_date": "2026-11-01", "end_date": "2026-11-30"}

@@ -21,11 +21,11 @@ from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.sync.test_assemble import received
 from tests.usage.sync.test_sync import state
 from usage.books import verify_books
+from usage.facts.apply import apply_received
+from usage.facts.unpriced import price_all_waiting
 from usage.models import LangfuseConnection, Repricing, Trace
 from usage.repricing import repricing as service
 from usage.repricing.preview import preview
-from usage.sync.apply import apply_received
-from usage.sync.waiting import price_all_waiting
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -380,7 +380,7 @@ def test_voided_traces_stay_out(people: People, use: Callable[..., None]) -> Non
     use(people.acme_user, "0.06")
     use(people.acme_user, "0.06")
     Trace.objects.filter(pk=Trace.objects.first().pk).update(gone_observations=1)  # type: ignore[union-attr]
-    from usage.sync.voiding import void
+    from usage.facts.voiding import void
 
     void([Trace.objects.get(gone_observations=1).pk.hex], "deleted", people.platform_admin)
     enter("1000", people)

@@ -14,9 +14,9 @@ from pricing.models import ModelPrice
 from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.sync.test_assemble import received
 from usage.books import verify_books
+from usage.facts.apply import Batch, apply_batch, load_assembler, reassemble
 from usage.models import LangfuseConnection, Trace
 from usage.repricing import repricing as service
-from usage.sync.apply import Batch, apply_batch, load_assembler, reassemble
 
 pytestmark = pytest.mark.django_db
 D = Decimal

@@ -4,7 +4,7 @@ import pytest
 from django.db import IntegrityError, OperationalError
 
 from kluisz_analytics.tenants.models import Tenant
-from usage.sync.apply import CONFLICTS, FAILURES, Applied, committed
+from usage.facts.apply import CONFLICTS, FAILURES, Applied, committed
 
 pytestmark = pytest.mark.django_db
 

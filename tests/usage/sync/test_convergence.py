@@ -16,9 +16,9 @@ from tests.usage.stored import stored_steps
 from tests.usage.sync.test_assemble import received
 from tests.usage.sync.test_sync import state
 from usage.books import verify_books
+from usage.facts.apply import apply_received
 from usage.langfuse.wire import ReceivedObservation
 from usage.models import LangfuseConnection
-from usage.sync.apply import apply_received
 
 pytestmark = pytest.mark.django_db
 

@@ -20,11 +20,11 @@ from tests.conftest import LONG_AGO, People, RunningSandbox
 from tests.usage.sync.test_sync import MOMENT, call, owned, row, sync
 from usage.analytics.explain import explain
 from usage.books import verify_books
+from usage.facts.unpriced import price_waiting
 from usage.models import LangfuseConnection, Repricing, Trace
 from usage.repricing import repricing as service
 from usage.repricing.preview import preview
 from usage.repricing.what_if import what_if
-from usage.sync.waiting import price_waiting
 
 pytestmark = pytest.mark.django_db
 D = Decimal

@@ -14,6 +14,7 @@ from kluisz_analytics.tenants.models import User
 from pricing.models import TierAssignment
 from tests.conftest import LONG_AGO, SECRET_KEY, People, RunningSandbox, recorded
 from usage.books import verify_books
+from usage.facts.attribution import attribute_all
 from usage.models import (
     LangfuseConnection,
     Observation,
@@ -28,7 +29,6 @@ from usage.models import (
 )
 from usage.rollups.build import build_rollups
 from usage.rollups.rules import BUILT
-from usage.sync.attribution import attribute_all
 from usage.sync.runner import sync_connection
 
 pytestmark = pytest.mark.django_db

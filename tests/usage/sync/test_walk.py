@@ -10,11 +10,11 @@ from pytest_django import Settings
 
 from tests.conftest import RunningSandbox
 from tests.usage.sync.test_sync import row
+from usage.facts.apply import Applied, apply_batch
 from usage.langfuse.sandbox.server import Request, Response, Sandbox
 from usage.langfuse.wire import Page
 from usage.models import LangfuseConnection, SyncWindow, Trace
 from usage.sync import walk
-from usage.sync.apply import Applied, apply_batch
 from usage.sync.reader import Reader, Stretch
 from usage.sync.runner import sync_connection
 from usage.sync.walk import CountedPage, Walk

@@ -11,11 +11,11 @@ from pricing.engine import CostSource, PricingEngine
 from pricing.price_book import PriceBook
 from pricing.prices import Assignment, TierRate
 from tests.conftest import LONG_AGO, NOON
+from usage.facts.decide import assemble
+from usage.facts.decided import BilledStep, Directory, TraceFact
+from usage.facts.identity import trace_key
+from usage.facts.received import newest_by_trace
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
-from usage.received import newest_by_trace
-from usage.sync.assemble import assemble
-from usage.sync.identity import trace_key
-from usage.sync.steps import BilledStep, Directory, TraceFact
 
 ACME, GLOBEX, ANN, GUS = (uuid4() for _ in range(4))
 DIRECTORY = Directory(

@@ -12,8 +12,8 @@ from operator import add, neg
 from typing import NamedTuple
 
 from kluisz_analytics.bulk import stamp
+from usage.facts.decided import TraceFact
 from usage.measures import SUM_NAMES, SUMS, TOKENS
-from usage.sync.steps import TraceFact
 
 Numbers = tuple[int, ...]
 """In the order of SUMS; money as it is stored."""

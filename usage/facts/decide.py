@@ -9,10 +9,10 @@ from uuid import UUID
 from kluisz_analytics.fields import USD_PLACES, to_scaled
 from pricing.engine import WITHOUT_USAGE, ObservationUsage, PricedTrace, PricingEngine, TraceUsage
 from pricing.units import NO_TOKENS, TokenCounts, count_tokens
+from usage.facts.decided import AssembledTrace, BilledStep, Directory, TraceFact
+from usage.facts.received import in_precedence, packed
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 from usage.periods import HOUR, hour_of, milliseconds
-from usage.received import in_precedence, packed
-from usage.sync.steps import AssembledTrace, BilledStep, Directory, TraceFact
 
 
 def assemble(

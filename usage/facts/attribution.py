@@ -5,9 +5,9 @@ from uuid import UUID
 from django.db.models import Q
 
 from kluisz_analytics.tenants.models import Tenant, User
+from usage.facts import store
+from usage.facts.apply import Applied, committed, load_assembler, reassemble
 from usage.models import LangfuseConnection, Trace
-from usage.sync import store
-from usage.sync.apply import Applied, committed, load_assembler, reassemble
 
 TRACES_A_BATCH = 5_000
 REFERENCES_A_QUERY = 5_000

@@ -77,7 +77,7 @@ class Directory:
 
 
 class AssembledTrace(NamedTuple):
-    """A trace with its billed steps, and all its steps as text (``usage.received``)."""
+    """A trace with its billed steps, and all its steps as text (``usage.facts.received``)."""
 
     fact: TraceFact
     billed: list[BilledStep]

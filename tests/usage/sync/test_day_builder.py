@@ -17,7 +17,7 @@ from usage.periods import Granularity
 from usage.rollups import build
 from usage.rollups.build import build_rollups
 from usage.sync import beside, windows
-from usage.sync.beside import DaysBeside
+from usage.sync.day_builder import DaysBeside
 from usage.sync.windows import Span
 
 pytestmark = [

@@ -8,10 +8,10 @@ from django.db import transaction
 
 from kluisz_analytics.bulk import among
 from kluisz_analytics.tenants.models import User
+from usage.facts import store
+from usage.facts.contributions import Change
+from usage.facts.posting import apply_change
 from usage.models import Trace, TraceVoid
-from usage.sync import store
-from usage.sync.contributions import Change
-from usage.sync.rollups import apply_change
 
 
 class NotGone(ValueError):

@@ -9,9 +9,9 @@ from django.db.models import Max, Min
 
 from pricing.book import prices_entered_since
 from pricing.engine import CostSource
+from usage.facts import store
+from usage.facts.apply import Applied, committed, load_assembler, reassemble
 from usage.models import LangfuseConnection, Observation
-from usage.sync import store
-from usage.sync.apply import Applied, committed, load_assembler, reassemble
 
 TRACES_A_BATCH = 5_000
 

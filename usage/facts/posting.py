@@ -1,7 +1,7 @@
 """Adds changes of traces to their users' stats and to the ledger, and marks the hours whose built
 rollups they leave behind.
 
-Lines (usage.sync.contributions) are loaded into a temporary table, grouped by period, and added to
+Lines (usage.facts.contributions) are loaded into a temporary table, grouped by period, and added to
 what is there. The upsert runs in one order of keys, so that two workers never deadlock; amounts are
 integers, so that the sums are exact whatever the order of the changes.
 """
@@ -15,11 +15,11 @@ from django.utils import timezone
 
 from credits import ledger
 from kluisz_analytics.bulk import Statement, empty_table, execute_all, insert_rows, moment_of, stamp
+from usage.facts.contributions import TOTAL_TRACES, Change, LineKey, Numbers
 from usage.measures import SUM_NAMES
 from usage.models import UserUsageStats
 from usage.periods import Granularity, period_of
 from usage.rollups.stale import marks_of
-from usage.sync.contributions import TOTAL_TRACES, Change, LineKey, Numbers
 
 TABLE = UserUsageStats._meta.db_table
 KEYS = ("user_id", "period_start", "period_end", "tenant_id")

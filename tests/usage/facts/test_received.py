@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from pricing.engine import PricingEngine
 from tests.conftest import NOON
 from tests.usage.sync.test_assemble import BOOK, DIRECTORY, KEY, received
+from usage.facts.decide import assemble
+from usage.facts.received import (
+    in_precedence,
+    is_newer,
+    newest_by_trace,
+    packed,
+    packed_gone,
+    unpacked,
+)
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace
-from usage.received import in_precedence, is_newer, newest_by_trace, packed, packed_gone, unpacked
-from usage.sync.assemble import assemble
 
 moments = st.integers(-(10**13), 10**13).map(
     lambda microseconds: NOON + timedelta(microseconds=microseconds)

@@ -21,13 +21,13 @@ from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
+from usage.facts import store
+from usage.facts.apply import Outdated, locked_traces
+from usage.facts.identity import trace_key
+from usage.facts.received import packed_gone
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection, ReceivedTrace, SyncWindow, Trace
 from usage.periods import hour_of
-from usage.received import packed_gone
-from usage.sync import store
-from usage.sync.apply import Outdated, locked_traces
-from usage.sync.identity import trace_key
 
 
 @dataclass(slots=True)

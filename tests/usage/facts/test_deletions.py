@@ -10,10 +10,10 @@ from tests.conftest import People, RunningSandbox
 from tests.usage.stored import gone_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned, state
 from usage.books import verify_books
+from usage.facts.voiding import NotGone, restore, void
 from usage.models import LangfuseConnection, TenantUsageStats, Trace, TraceVoid
 from usage.rollups.build import build_rollups
 from usage.sync.runner import SyncResult, sync_connection
-from usage.sync.voiding import NotGone, restore, void
 
 pytestmark = pytest.mark.django_db
 D = Decimal

@@ -7,9 +7,9 @@ import pytest
 from tests.conftest import People, RunningSandbox
 from tests.usage.stored import gone_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned, sync
+from usage.facts.rejections import retry_rejected
 from usage.langfuse import wire
 from usage.models import LangfuseConnection, RejectedObservation, Trace
-from usage.sync.rejections import retry_rejected
 from usage.sync.runner import sync_connection
 
 pytestmark = pytest.mark.django_db

@@ -19,6 +19,8 @@ from kluisz_analytics.identifiers import parse_uuid
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts
+from usage.facts.decided import BilledStep, Directory, TraceFact
+from usage.facts.received import SAID_COLUMNS, Received, unpacked
 from usage.langfuse.wire import RejectedRow, SaidOfTrace
 from usage.models import (
     ConnectionTenant,
@@ -29,8 +31,6 @@ from usage.models import (
     Repricing,
     Trace,
 )
-from usage.received import SAID_COLUMNS, Received, unpacked
-from usage.sync.steps import BilledStep, Directory, TraceFact
 
 T = TypeVar("T")
 Row = tuple[Any, ...]

@@ -15,8 +15,8 @@ from pricing.models import ModelPrice, ShippedPriceList
 from tests.conftest import LONG_AGO, NOON, People
 from usage.analytics.unpriced import UnpricedModel, unpriced_models
 from usage.books import verify_books
+from usage.facts.unpriced import price_waiting, price_waiting_since
 from usage.models import LangfuseConnection, Trace
-from usage.sync.waiting import price_waiting, price_waiting_since
 
 pytestmark = pytest.mark.django_db
 D = Decimal

@@ -20,16 +20,16 @@ from django.db import IntegrityError, OperationalError, transaction
 from credits import holds
 from pricing.book import load_price_book
 from pricing.engine import PricingEngine
+from usage.facts import store
+from usage.facts.contributions import Change
+from usage.facts.decide import assemble
+from usage.facts.decided import AssembledTrace, Directory, TraceFact
+from usage.facts.identity import trace_key
+from usage.facts.posting import apply_change
+from usage.facts.received import Received, is_newer, newest_by_trace, packed_gone
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection
 from usage.periods import hour_of
-from usage.received import Received, is_newer, newest_by_trace, packed_gone
-from usage.sync import store
-from usage.sync.assemble import assemble
-from usage.sync.contributions import Change
-from usage.sync.identity import trace_key
-from usage.sync.rollups import apply_change
-from usage.sync.steps import AssembledTrace, Directory, TraceFact
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Assembler:
         stored: TraceFact | None = None,
         gone_observations: int = 0,
     ) -> AssembledTrace:
-        """The trace with this key, of all these steps (:func:`usage.sync.assemble.assemble`)."""
+        """The trace with this key, of all these steps (:func:`usage.facts.decide.assemble`)."""
         return assemble(
             self.connection_id,
             key,

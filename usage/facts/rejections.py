@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import msgspec
 from django.utils import timezone
 
+from usage.facts.apply import Applied, apply_received, committed
+from usage.facts.identity import trace_key
+from usage.facts.store import load_received
 from usage.langfuse.wire import ReceivedObservation, decode_rows
 from usage.models import LangfuseConnection, RejectedObservation
-from usage.sync.apply import Applied, apply_received, committed
-from usage.sync.identity import trace_key
-from usage.sync.store import load_received
 
 Resolution = RejectedObservation.Resolution
 

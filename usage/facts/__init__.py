@@ -1,0 +1,1 @@
+"""The facts: what is received, decided, stored, posted and voided."""
