@@ -17,7 +17,7 @@ class Control:
 
     @property
     def is_visible(self) -> bool:
-        return self.kind not in ("hidden", "submit", "button")
+        return self.kind not in ("hidden", "submit", "button") and "hidden" not in self.classes
 
     @property
     def sent(self) -> list[str]:
