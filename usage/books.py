@@ -16,7 +16,7 @@ from django.db.models import Count, OuterRef, Subquery
 from credits.models import Hold
 from kluisz_analytics.bulk import insert_rows, stamp
 from kluisz_analytics.snapshot import one_snapshot
-from usage.facts.received import SAID_COLUMNS, Received, unpacked
+from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import SaidOfTrace
 from usage.measures import SUM_NAMES
 from usage.models import Observation, ReceivedTrace, Trace
@@ -301,7 +301,7 @@ def _received() -> Iterator[Finding]:
         "trace__langfuse_trace_id",
         "steps",
         "gone",
-        *(f"trace__{name}" for name in (*SAID_COLUMNS, *COUNTED)),
+        *(f"trace__{name}" for name in (*SaidOfTrace._fields, *COUNTED)),
     )
     billed = Subquery(
         Observation.objects.filter(trace=OuterRef("trace"))
@@ -314,7 +314,8 @@ def _received() -> Iterator[Finding]:
     for key, trace_id, steps, gone, *decided in (
         ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH)
     ):
-        said, counted = SaidOfTrace(*decided[: len(SAID_COLUMNS)]), decided[len(SAID_COLUMNS) :]
+        width = len(SaidOfTrace._fields)
+        said, counted = SaidOfTrace(*decided[:width]), decided[width:]
         received = unpacked(trace_id, said, steps, gone)
         if (
             _counted(received) != [*counted[:-1], counted[-1] or 0]

@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 
 from kluisz_analytics.tenants.models import User
 from tests.conftest import NOON, People
-from tests.usage.sync.test_assemble import received
+from tests.usage.facts.test_decide import received
 from usage.facts.apply import apply_received
 from usage.models import LangfuseConnection
 

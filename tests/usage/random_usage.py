@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.conftest import NOON, People
-from tests.usage.sync.test_assemble import received
+from tests.usage.facts.test_decide import received
 from usage.books import verify_books
 from usage.facts.apply import apply_received
 from usage.facts.received import packed_gone

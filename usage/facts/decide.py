@@ -52,7 +52,7 @@ def assemble(
         key,
         connection_id,
         ordered[0].trace_id,
-        said.trace_name,
+        said,
         start_time,
         hour,
         hour_of(last_start) if last_start >= hour + HOUR else None,
@@ -60,10 +60,6 @@ def assemble(
         _is_failed(steps),
         tenant_id,
         user_id,
-        said.tenant_reference,
-        said.user_reference,
-        said.project_id,
-        said.flow_id,
         _sole_model(counted),
         len(steps),
         gone_observations,
@@ -90,9 +86,9 @@ def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:
         said = SaidOfTrace(
             *[next(filter(None, texts), "") for texts in zip(*all_said, strict=True)]
         )
-    if said.trace_name:
+    if said.name:
         return said
-    return said._replace(trace_name=next((one.step.name for one in ordered if one.step.name), ""))
+    return said._replace(name=next((one.step.name for one in ordered if one.step.name), ""))
 
 
 def _owner(

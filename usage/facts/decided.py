@@ -15,7 +15,7 @@ import msgspec
 
 from pricing.engine import CostSource
 from pricing.units import TokenCounts
-from usage.langfuse.wire import StepVersion
+from usage.langfuse.wire import SaidOfTrace, StepVersion
 
 
 class BilledStep(msgspec.Struct, gc=False):
@@ -32,12 +32,14 @@ class BilledStep(msgspec.Struct, gc=False):
 
 
 class TraceFact(msgspec.Struct, gc=False):
-    """A trace as decided from its steps. ``id`` is its key as 32 hex digits."""
+    """A trace as decided from its steps, and what they say of it. ``id`` is its key as 32 hex
+    digits.
+    """
 
     id: str
     connection_id: int
     langfuse_trace_id: str
-    name: str
+    said: SaidOfTrace
     start_time: datetime
     hour: datetime
     last_step_hour: datetime | None
@@ -45,10 +47,6 @@ class TraceFact(msgspec.Struct, gc=False):
     is_failed: bool
     tenant_id: UUID | None
     user_id: UUID | None
-    tenant_reference: str
-    user_reference: str
-    project_id: str
-    flow_id: str
     model: str | None
     observations: int
     gone_observations: int

@@ -19,8 +19,6 @@ from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 _encoder = msgspec.json.Encoder(order="deterministic")
 _groups = msgspec.json.Decoder(list[tuple[SaidOfTrace | None, list[StepVersion]]])
 _moments = msgspec.json.Decoder(dict[str, datetime])
-SAID_COLUMNS = ("tenant_reference", "user_reference", "project_id", "flow_id", "name")
-"""The columns of Trace that say what was decided of what its steps say (SaidOfTrace)."""
 
 
 @dataclass(slots=True)

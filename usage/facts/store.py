@@ -20,7 +20,7 @@ from kluisz_analytics.tenants.models import Tenant, User
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.facts.decided import BilledStep, Directory, TraceFact
-from usage.facts.received import SAID_COLUMNS, Received, unpacked
+from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import RejectedRow, SaidOfTrace
 from usage.models import (
     ConnectionTenant,
@@ -60,9 +60,8 @@ STEP_COLUMNS = (
     ),
 )
 DECIDED = (
-    *("connection_id", "langfuse_trace_id", "name", "latency_ms", "is_failed", "is_voided"),
-    "set_aside",
-    *("tenant_reference", "user_reference", "project_id", "flow_id", "model"),
+    *("connection_id", "langfuse_trace_id", "latency_ms", "is_failed", "is_voided", "set_aside"),
+    "model",
     *(
         "observations",
         "gone_observations",
@@ -78,6 +77,7 @@ TRACE_COLUMNS = (
     "billed_cost_usd",
     "credits",
     *DECIDED,
+    *SaidOfTrace._fields,
     *TOKEN_COLUMNS,
     *TIMES,
     "tenant_id",
@@ -121,17 +121,10 @@ def trace_row(trace: TraceFact) -> Row:
         *(
             trace.connection_id,
             trace.langfuse_trace_id,
-            trace.name,
             trace.latency_ms,
             trace.is_failed,
             trace.is_voided,
             trace.set_aside,
-        ),
-        *(
-            trace.tenant_reference,
-            trace.user_reference,
-            trace.project_id,
-            trace.flow_id,
             trace.model,
         ),
         *(
@@ -141,6 +134,7 @@ def trace_row(trace: TraceFact) -> Row:
             trace.unpriced_observations,
             trace.rate_id,
         ),
+        *trace.said,
         *trace.tokens,
         *stamps((trace.start_time, trace.hour, trace.last_step_hour, trace.priced_as_of)),
         trace.tenant_id.hex if trace.tenant_id else None,
@@ -170,7 +164,7 @@ def load_received(trace_keys: Collection[str]) -> dict[str, Received]:
         "trace__langfuse_trace_id",
         "steps",
         "gone",
-        *(f"trace__{name}" for name in SAID_COLUMNS),
+        *(f"trace__{name}" for name in SaidOfTrace._fields),
     )
     return {
         key.hex: unpacked(trace_id, SaidOfTrace(*decided), steps, gone)
@@ -199,6 +193,7 @@ def lock_traces(trace_ids: Collection[str]) -> dict[str, TraceFact]:
 def _trace_fact(row: dict[str, Any]) -> TraceFact:
     return TraceFact(
         id=row["id"].hex,
+        said=SaidOfTrace(*[row[name] for name in SaidOfTrace._fields]),
         tokens=_tokens(row),
         cost_picousd=_scaled(row["cost_usd"], USD_PLACES),
         billed_cost_picousd=_scaled(row["billed_cost_usd"], USD_PLACES),

@@ -52,14 +52,14 @@ class NotAPage(ValueError):
 
 class SaidOfTrace(NamedTuple):
     """What an observation says of its trace: whose it is, what it is part of and what it is called;
-    "" for what it doesn't say.
+    "" for what it doesn't say. The fields are columns of ``usage_trace``.
     """
 
     tenant_reference: str = ""
     user_reference: str = ""
     project_id: str = ""
     flow_id: str = ""
-    trace_name: str = ""
+    name: str = ""
 
 
 class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -18,7 +18,7 @@ from pricing import lists
 from pricing.engine import CostSource
 from pricing.models import ModelPrice, TierRate
 from tests.conftest import LONG_AGO, NOON, People
-from tests.usage.sync.test_assemble import received
+from tests.usage.facts.test_decide import received
 from usage.analytics.explain import Explanation, explain
 from usage.facts.apply import apply_received
 from usage.models import LangfuseConnection, Trace

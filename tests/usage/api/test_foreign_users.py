@@ -19,7 +19,7 @@ from django.test import Client
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.models import TierRate
 from tests.conftest import NOON, People
-from tests.usage.sync.test_assemble import received
+from tests.usage.facts.test_decide import received
 from usage.api.urls import urlpatterns
 from usage.facts.apply import apply_received
 from usage.models import LangfuseConnection, Trace

@@ -10,7 +10,7 @@ from django.test import Client
 
 from kluisz_analytics.tenants.models import User
 from tests.conftest import NOON, People
-from tests.usage.sync.test_assemble import received
+from tests.usage.facts.test_decide import received
 from usage.facts.apply import apply_received
 from usage.models import LangfuseConnection, SyncWindow
 from usage.sync import windows

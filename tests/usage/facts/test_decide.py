@@ -32,7 +32,14 @@ KEY = trace_key(1, "t1")
 def received(
     observation_id: str = "o1", trace_id: str = "t1", **fields: Any
 ) -> ReceivedObservation:
-    said = SaidOfTrace(**{name: fields.pop(name) for name in SaidOfTrace._fields if name in fields})
+    said = SaidOfTrace(
+        name=fields.pop("trace_name", ""),
+        **{
+            name: fields.pop(name)
+            for name in SaidOfTrace._fields
+            if name in fields and name != "name"
+        },
+    )
     values: dict[str, Any] = {
         "observation_id": observation_id,
         "type": "SPAN",
@@ -87,12 +94,12 @@ def test_a_root_is_asked_first_then_the_earliest() -> None:
     )
     root = received("b", start_time=late, is_root=True, user_reference=str(ANN))
     trace, _ = trace_of(child, root)
-    assert (trace.user_id, trace.flow_id, trace.project_id) == (ANN, "child-flow", "p")
+    assert (trace.user_id, trace.said.flow_id, trace.said.project_id) == (ANN, "child-flow", "p")
     trace, _ = trace_of(
         received("a", start_time=late, flow_id="late"),
         received("b", start_time=early, flow_id="early"),
     )
-    assert trace.flow_id == "early"
+    assert trace.said.flow_id == "early"
 
 
 def test_the_order_in_which_steps_come_changes_nothing() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pricing.engine import PricingEngine
 from tests.conftest import NOON
-from tests.usage.sync.test_assemble import BOOK, DIRECTORY, KEY, received
+from tests.usage.facts.test_decide import BOOK, DIRECTORY, KEY, received
 from usage.facts.decide import assemble
 from usage.facts.received import (
     in_precedence,

@@ -78,7 +78,7 @@ def test_absent_texts_are_empty(absent: Any) -> None:
         row.said.user_reference,
         row.step.name,
         row.step.level,
-        row.said.trace_name,
+        row.said.name,
     ) == ("", "", "", "DEFAULT", "")
 
 

@@ -18,7 +18,7 @@ from credits.models import Account, Transaction
 from pricing import lists
 from pricing.models import ModelPrice, TierAssignment, TierRate
 from tests.conftest import LONG_AGO, NOON, People
-from tests.usage.sync.test_assemble import received
+from tests.usage.facts.test_decide import received
 from tests.usage.sync.test_sync import state
 from usage.books import verify_books
 from usage.facts.apply import apply_received

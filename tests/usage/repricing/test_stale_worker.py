@@ -12,7 +12,7 @@ from django.db import transaction
 from pricing import lists
 from pricing.models import ModelPrice
 from tests.conftest import LONG_AGO, NOON, People
-from tests.usage.sync.test_assemble import received
+from tests.usage.facts.test_decide import received
 from usage.books import verify_books
 from usage.facts.apply import Batch, apply_batch, load_assembler, reassemble
 from usage.models import LangfuseConnection, Trace

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from credits.models import UsageCharge
 from tests.conftest import People
+from tests.usage.facts.test_decide import received
 from tests.usage.stored import stored_steps
-from tests.usage.sync.test_assemble import received
 from tests.usage.sync.test_sync import state
 from usage.books import verify_books
 from usage.facts.apply import apply_received

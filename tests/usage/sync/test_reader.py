@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.usage.sync.test_assemble import received
+from tests.usage.facts.test_decide import received
 from usage.langfuse.errors import ServerTrouble, WrongKey
 from usage.langfuse.wire import Page, ReceivedObservation
 from usage.sync import reader
