@@ -11,7 +11,7 @@ from django.db.models import Q
 from kluisz_analytics.fields import CreditsField, UsdField
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
-from usage.measures import TOKENS
+from usage.measures import DIMENSIONS, TOKENS
 from usage.models.connections import LangfuseConnection
 
 
@@ -26,7 +26,20 @@ for _name in TOKENS:
     TokenColumns.add_to_class(_name, models.BigIntegerField(default=0))
 
 
-class Trace(TokenColumns):
+class DimensionColumns(models.Model):
+    """The dimensions of a trace that are texts (usage.measures, Dimensions)."""
+
+    class Meta:
+        abstract = True
+
+
+for _declared in DIMENSIONS.values():
+    if _declared.trace is not None and not _declared.is_owner:
+        _column = models.CharField(max_length=200, blank=True)
+        DimensionColumns.add_to_class(_declared.trace, _column)
+
+
+class Trace(TokenColumns, DimensionColumns):
     """One flow run (domain.md, What is counted).
 
     ``hour`` is the hour of its own time; all its usage counts there.
@@ -75,8 +88,6 @@ class Trace(TokenColumns):
     user_reference = models.CharField(
         max_length=200, blank=True, help_text="The user as the trace names it."
     )
-    project_id = models.CharField(max_length=200, blank=True)
-    flow_id = models.CharField(max_length=200, blank=True)
     # Most traces use one model; of these, usage by model is read without their steps.
     model = models.CharField(
         max_length=200,
