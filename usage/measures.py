@@ -301,6 +301,7 @@ class Dimension(StrEnum):
     PROJECT = "project"
     FLOW = "flow"
     MODEL = "model"
+    ENVIRONMENT = "environment"
 
     @property
     def declared(self) -> DimensionDeclaration:
@@ -320,4 +321,12 @@ DIMENSIONS: Mapping[Dimension, DimensionDeclaration] = {
     ),
     Dimension.FLOW: DimensionDeclaration("Flow", "No flow", "flow_id", "flow_id", "flow_id"),
     Dimension.MODEL: DimensionDeclaration("Model", "No model", "model", "model", None, is_id=False),
+    Dimension.ENVIRONMENT: DimensionDeclaration(
+        "Environment",
+        "No environment",
+        "environment",
+        "environment",
+        "environment",
+        is_id=False,
+    ),
 }

@@ -68,6 +68,7 @@ def draw_usage(
             tenant_reference=tenant,
             user_reference=user,
             flow_id=data.draw(st.sampled_from(["", "f1", "f2"])),
+            environment=data.draw(st.sampled_from(["", "production", "staging"])),
             project_id=data.draw(st.sampled_from(["", "p1"])),
             model=data.draw(st.sampled_from(["m1", "m2", "nobody-knows"])) if usage else "",
             usage_details=usage,

@@ -1,18 +1,19 @@
-"""Admin pages for rollups and stats."""
+"""Admin pages for rollups and stats: of each rule, its dimensions and the main numbers."""
 
 from django.contrib import admin
+from django.db.models import CharField, ForeignKey
 
 from kluisz_analytics.admin_pages import ReadOnlyAdmin, amount_column
-from usage.models import (
-    FlowEstimate,
-    FlowUsage,
-    ModelUsage,
-    PlatformModelUsage,
-    PlatformUsage,
-    StalePeriod,
-    TenantUsageStats,
-    UserUsageStats,
-)
+from usage.models import FlowEstimate, StalePeriod
+from usage.rollups.rules import BUILT, USERS, RollupRule
+
+NUMBERS = [
+    "total_traces",
+    "failed_traces",
+    "total_tokens",
+    amount_column("total_cost_usd"),
+    amount_column("credits_exact"),
+]
 
 
 class RollupAdmin(ReadOnlyAdmin):
@@ -21,96 +22,19 @@ class RollupAdmin(ReadOnlyAdmin):
     show_full_result_count = False
 
 
-@admin.register(TenantUsageStats)
-class TenantUsageStatsAdmin(RollupAdmin):
-    list_display = [
-        "period_start",
-        "granularity",
-        "tenant",
-        "total_traces",
-        "failed_traces",
-        "total_tokens",
-        amount_column("total_cost_usd"),
-        "total_credits_used",
-        "active_users_count",
-    ]
-    list_filter = ["granularity", "tenant"]
-    list_select_related = ["tenant"]
+def _admin_of(rule: RollupRule) -> type[RollupAdmin]:
+    """Rows by the rule's columns; a tenant and a user by their names."""
+    fields = [rule.model._meta.get_field(column) for column in rule.columns]
+    options = {
+        "list_display": ["period_start", "granularity", *(one.name for one in fields), *NUMBERS],
+        "list_select_related": [one.name for one in fields if isinstance(one, ForeignKey)],
+        "search_fields": [one.name for one in fields if isinstance(one, CharField)],
+    }
+    return type(f"{rule.model.__name__}Admin", (RollupAdmin,), options)
 
 
-@admin.register(UserUsageStats)
-class UserUsageStatsAdmin(RollupAdmin):
-    list_display = [
-        "period_start",
-        "granularity",
-        "user",
-        "traces_count",
-        "failed_traces",
-        "total_tokens",
-        amount_column("cost_usd"),
-        "credits_used",
-    ]
-    list_select_related = ["user"]
-    search_fields = ["user__username"]
-
-
-@admin.register(FlowUsage)
-class FlowUsageAdmin(RollupAdmin):
-    list_display = [
-        "period_start",
-        "granularity",
-        "tenant_key",
-        "project_id",
-        "flow_id",
-        "total_traces",
-        amount_column("total_cost_usd"),
-        amount_column("credits_exact"),
-    ]
-    search_fields = ["flow_id", "project_id"]
-
-
-@admin.register(ModelUsage)
-class ModelUsageAdmin(RollupAdmin):
-    list_display = [
-        "period_start",
-        "granularity",
-        "tenant_key",
-        "model",
-        "total_tokens",
-        amount_column("total_cost_usd"),
-        amount_column("credits_exact"),
-    ]
-    search_fields = ["model"]
-
-
-@admin.register(PlatformUsage)
-class PlatformUsageAdmin(RollupAdmin):
-    list_display = [
-        "period_start",
-        "granularity",
-        "is_attributed",
-        "total_traces",
-        "failed_traces",
-        "total_tokens",
-        amount_column("total_cost_usd"),
-        amount_column("credits_exact"),
-        "active_users_count",
-    ]
-    list_filter = ["granularity", "is_attributed"]
-
-
-@admin.register(PlatformModelUsage)
-class PlatformModelUsageAdmin(RollupAdmin):
-    list_display = [
-        "period_start",
-        "granularity",
-        "model",
-        "total_tokens",
-        amount_column("total_cost_usd"),
-        amount_column("credits_exact"),
-        "active_users_count",
-    ]
-    search_fields = ["model"]
+for _rule in (*BUILT, USERS):
+    admin.site.register(_rule.model, _admin_of(_rule))
 
 
 @admin.register(StalePeriod)

@@ -5,17 +5,9 @@ from dataclasses import replace
 from usage.analytics.question import Question
 from usage.measures import Dimension
 from usage.periods import Granularity
-from usage.rollups.rules import (
-    FLOWS,
-    MODELS,
-    PLATFORM,
-    PLATFORM_MODELS,
-    TENANTS,
-    USERS,
-    RollupRule,
-)
+from usage.rollups.rules import BUILT, USERS, RollupRule
 
-CHEAPEST_FIRST = (PLATFORM, PLATFORM_MODELS, TENANTS, FLOWS, MODELS, USERS)
+CHEAPEST_FIRST = (*BUILT, USERS)
 # Of all users an hour is few traces; the facts have an index for them, the stats of an hour have
 # none.
 LISTS_OF_USERS = replace(

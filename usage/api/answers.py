@@ -296,6 +296,7 @@ class TraceAnswer(serializers.Serializer[Any]):
     username = serializers.SerializerMethodField()
     project_id = serializers.CharField()
     flow_id = serializers.CharField()
+    environment = serializers.CharField()
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
     total_tokens = serializers.IntegerField()

@@ -59,6 +59,7 @@ class SaidOfTrace(NamedTuple):
     user_reference: str = ""
     project_id: str = ""
     flow_id: str = ""
+    environment: str = ""
     name: str = ""
 
 
@@ -154,6 +155,7 @@ class WireRow(msgspec.Struct, gc=False):
     metadata: WireMetadata | None = None
     userId: str | None = None
     traceName: str | None = None
+    environment: str | None = None
     model: str | None = None
     providedModelName: str | None = None
     usageDetails: dict[str, int | None] | None = None
@@ -287,27 +289,18 @@ def _observation(row: WireRow) -> ReceivedObservation:
             _utc(received_at),
         )
     metadata = row.metadata or NO_METADATA
+    texts = (
+        metadata.tenant_id,
+        row.userId,
+        metadata.kluisz_project_id,
+        metadata.kluisz_flow_id,
+        row.environment,
+        row.traceName,
+    )
     try:
-        said = _said(
-            metadata.tenant_id,
-            row.userId,
-            metadata.kluisz_project_id,
-            metadata.kluisz_flow_id,
-            row.traceName,
-        )
+        said = _said(*texts)
     except TypeError:
-        said = _said(
-            *map(
-                _rememberable,
-                (
-                    metadata.tenant_id,
-                    row.userId,
-                    metadata.kluisz_project_id,
-                    metadata.kluisz_flow_id,
-                    row.traceName,
-                ),
-            )
-        )
+        said = _said(*map(_rememberable, texts))
     # In the order of the fields: by name takes three times as long, and there are millions.
     return ReceivedObservation(
         _cut(row.traceId or ""),
@@ -373,13 +366,21 @@ def _rememberable(value: Any) -> str | None:
 
 
 @lru_cache(maxsize=16_384, typed=True)
-def _said(tenant: Any, user: str | None, project: Any, flow: Any, name: str | None) -> SaidOfTrace:
+def _said(
+    tenant: Any,
+    user: str | None,
+    project: Any,
+    flow: Any,
+    environment: str | None,
+    name: str | None,
+) -> SaidOfTrace:
     """The steps of a trace say the same of it, and so do most runs of a flow by a user."""
     return SaidOfTrace(
         _metadata_id(tenant),
         _unquoted_id(user or ""),
         _metadata_id(project),
         _metadata_id(flow),
+        _text(environment),
         _text(name),
     )
 

@@ -11,6 +11,7 @@ from usage.models.connections import (
 from usage.models.facts import Observation, ReceivedTrace, RejectedObservation, Trace, TraceVoid
 from usage.models.repricing import Repricing
 from usage.models.rollups import (
+    EnvironmentUsage,
     FlowEstimate,
     FlowUsage,
     ModelUsage,
@@ -24,6 +25,7 @@ from usage.models.rollups import (
 
 __all__ = [
     "ConnectionTenant",
+    "EnvironmentUsage",
     "FlowEstimate",
     "FlowUsage",
     "LangfuseConnection",

@@ -29,6 +29,10 @@ for _name in TOKENS:
 class DimensionColumns(models.Model):
     """The dimensions of a trace that are texts (usage.measures, Dimensions)."""
 
+    project_id: str
+    flow_id: str
+    environment: str
+
     class Meta:
         abstract = True
 

@@ -269,6 +269,30 @@ class ModelUsage(BuiltRollup):
         ]
 
 
+class EnvironmentUsage(BuiltRollup):
+    """Usage by tenant and environment."""
+
+    tenant_key = models.UUIDField()
+    environment = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        db_table = "environment_usage"
+        ordering = ["-period_start"]
+        verbose_name_plural = "environment usage"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["granularity", "period_start", "tenant_key", "environment"],
+                name="one_environment_usage_row",
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["tenant_key", "granularity", "period_start"],
+                name="environment_usage_by_tenant",
+            )
+        ]
+
+
 class StalePeriod(models.Model):
     """A period of the built rollups that the facts have left behind. Added by whoever changes
     facts, in the same transaction.

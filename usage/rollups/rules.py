@@ -7,6 +7,7 @@ from datetime import datetime
 from kluisz_analytics.sql import Sql
 from usage.measures import DIMENSIONS, Dimension
 from usage.models import (
+    EnvironmentUsage,
     FlowUsage,
     ModelUsage,
     PlatformModelUsage,
@@ -101,7 +102,14 @@ MODELS = RollupRule(
     by_model=True,
     hours_while_running=True,
 )
-BUILT = (PLATFORM, PLATFORM_MODELS, TENANTS, FLOWS, MODELS)
+ENVIRONMENTS = RollupRule(
+    EnvironmentUsage,
+    _same("tenant_key", "environment"),
+    (DAY, MONTH),
+    hours_while_running=True,
+)
+BUILT = (PLATFORM, PLATFORM_MODELS, TENANTS, ENVIRONMENTS, FLOWS, MODELS)
+"""Those with the fewest rows first: a question is answered by the first that can."""
 USERS = RollupRule(
     UserUsageStats,
     {"tenant_id": "tenant_key", "user_id": "user_key"},

@@ -99,6 +99,7 @@ def in_scope(scope: Scope, filters: Filters, trace: Trace) -> bool:
     attributed = trace.tenant_id is not None and trace.user_id is not None
     tenants, users = filters.of(Dimension.TENANT), filters.of(Dimension.USER)
     flows, projects = filters.of(Dimension.FLOW), filters.of(Dimension.PROJECT)
+    environments = filters.of(Dimension.ENVIRONMENT)
     narrowed = scope.tenant_id or scope.user_id or tenants or users
     return all(
         (
@@ -109,6 +110,7 @@ def in_scope(scope: Scope, filters: Filters, trace: Trace) -> bool:
             not users or trace.user_id in users,
             not flows or trace.flow_id in flows,
             not projects or trace.project_id in projects,
+            not environments or trace.environment in environments,
             len(set(filters.statuses)) != 1
             or trace.is_failed == (filters.statuses[0] is Status.FAILED),
         )
@@ -146,6 +148,7 @@ def test_every_answer_is_what_the_facts_say(
             Dimension.FLOW: [(), ("f1",)],
             Dimension.PROJECT: [(), ("p1", "")],
             Dimension.MODEL: [(), (), ("m1",), ("m1", "m2")],
+            Dimension.ENVIRONMENT: [(), (), ("production",), ("staging", "")],
         }
         filters = Filters(
             {one: data.draw(st.sampled_from(values)) for one, values in choices.items()},
@@ -277,6 +280,7 @@ def key_of(dimension: Dimension, trace: Trace) -> UUID | str | None:
         Dimension.USER: trace.user_id,
         Dimension.PROJECT: trace.project_id,
         Dimension.FLOW: trace.flow_id,
+        Dimension.ENVIRONMENT: trace.environment,
     }[dimension]
 
 

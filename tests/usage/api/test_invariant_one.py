@@ -64,6 +64,7 @@ GROUPS = {
     "user": f"CASE WHEN {OWNED} THEN t.user_id END",
     "flow": "t.flow_id",
     "project": "t.project_id",
+    "environment": "t.environment",
 }
 
 
@@ -129,6 +130,7 @@ class Asking:
         where = where.among("t.flow_id", filters.get("flow_id", ())).among(
             "t.project_id", filters.get("project_id", ())
         )
+        where = where.among("t.environment", filters.get("environment", ()))
         where = where.among("o.model", filters.get("model", ()))
         statuses = set(filters.get("status", ()))
         if len(statuses) == 1:
@@ -179,6 +181,7 @@ def draw_filters(data: st.DataObject, viewer: User, people: People) -> dict[str,
         "tenant_id": [one.pk for one in tenants],
         "user_id": [one.pk for one in users],
         "flow_id": ["f1", "f2"],
+        "environment": ["production", "staging"],
         "project_id": ["p1", "p2"],
         "model": ["m1", "m2"],
         "status": ["success", "failed"],

@@ -99,7 +99,7 @@ def test_what_a_step_says_as_the_trace_was_decided_is_not_said_again() -> None:
         1, KEY, [received("a", is_root=True, **said), received("b")], DIRECTORY, PricingEngine(BOOK)
     )
     assert text.startswith("[[null,")
-    assert '[["","","","",""],' in text
+    assert '[["","","","","",""],' in text
 
 
 @pytest.mark.parametrize("cost", ["0.000000000001", "9999.999999999999", "0"])
