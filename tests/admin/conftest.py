@@ -26,6 +26,7 @@ from usage.models import (
     Repricing,
     SyncDrift,
     SyncRun,
+    SyncTurn,
     SyncWindow,
     Trace,
     TraceVoid,
@@ -105,6 +106,7 @@ def _prices(people: People) -> None:
 
 def _sync(connection: LangfuseConnection) -> None:
     run = SyncRun.objects.create(connection=connection, started_at=NOON)
+    SyncTurn.objects.create(connection=connection, kind=SyncRun.Kind.SYNC, held_until=NOON)
     SyncWindow.objects.create(connection=connection, start=NOON, end=NOON + HOUR)
     SyncDrift.objects.create(
         run=run,

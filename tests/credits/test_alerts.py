@@ -232,7 +232,7 @@ def test_of_what_is_due_at_one_moment_the_first_goes_first(
     )
     addresses = [f"user-{number}@acme.example" for number in range(5)]
     made = [
-        Delivery.objects.create(alert=alert, email=address, next_attempt_at=NOW)
+        Delivery.objects.create(alert=alert, channel="mail", address=address, next_attempt_at=NOW)
         for address in addresses
     ]
     # Put off and back again: PostgreSQL has the row behind the others now, in table and index.

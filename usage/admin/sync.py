@@ -22,6 +22,7 @@ from usage.models import (
     RejectedObservation,
     SyncDrift,
     SyncRun,
+    SyncTurn,
     SyncWindow,
 )
 
@@ -149,6 +150,12 @@ class ConnectionTenantAdmin(ReadOnlyAdmin):
     list_display = ["tenant", "connection"]
     list_filter = ["connection"]
     list_select_related = ["tenant", "connection"]
+
+
+@admin.register(SyncTurn)
+class SyncTurnAdmin(ReadOnlyAdmin):
+    list_display = ["connection", "kind", "held_by", "held_until"]
+    list_select_related = ["connection"]
 
 
 @admin.register(SyncRun)
