@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection as database
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
 def test_what_is_stored_while_the_books_are_checked_raises_no_alarm(tmp_path: Path) -> None:
     env = {**os.environ, "KLUISZ_VAR_DIR": str(tmp_path)}
     if database.vendor == "postgresql":

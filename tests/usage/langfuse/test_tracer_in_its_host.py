@@ -286,7 +286,7 @@ def test_a_run_is_traced_whatever_its_id_is(
 # --- event loops
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
 def test_an_async_caller_without_a_tenant_is_traced_with_its_users(
     sandbox: RunningSandbox, tracing: TracingClient, people: People
 ) -> None:
