@@ -59,7 +59,7 @@ FROM (SELECT n, floor({TENANTS} * power(random(), 2))::int AS tenant,
 INSERT INTO usage_trace (id, connection_id, langfuse_trace_id, name, start_time, hour, latency_ms,
     is_failed, tenant_id, user_id,
         tenant_reference, user_reference, project_id, flow_id, environment, model,
-        set_aside, observations, gone_observations, priced_observations, unpriced_observations,
+        set_aside, observations, deleted_observations, priced_observations, unpriced_observations,
         cost_usd, billed_cost_usd, credits, priced_as_of, is_voided,
         input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens,
             reasoning_tokens, audio_tokens)

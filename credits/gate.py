@@ -7,7 +7,7 @@ together. In words, at a moment:
 1. The user is active. A platform admin passes then, whatever comes below.
 2. Its tenant is active.
 3. It has a tier: its own, its tenant's default or the platform's.
-4. If it was ever given a licence from a pool, the last one is not taken back and not expired.
+4. If it was ever given a license from a pool, the last one is not taken back and not expired.
 5. No hard budget of its tenant is used up this month.
 6. What remains, and the grace of its tier, are at least what the run requires.
 """
@@ -19,7 +19,7 @@ from enum import StrEnum
 
 from django.db.models import F
 
-from credits.models import Licence, TenantBudget
+from credits.models import License, TenantBudget
 from credits.recurrence import month_of
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier
@@ -38,7 +38,7 @@ class RunRefused(Exception):
 
 
 class NoActiveLicense(RunRefused):
-    """The user has no active licence. The message says why."""
+    """The user has no active license. The message says why."""
 
     code = "no_active_license"
 
@@ -64,7 +64,7 @@ class BudgetExhausted(RunRefused):
 
 
 class Status(StrEnum):
-    """Of a user's licence; an expiring one is active."""
+    """Of a user's license; an expiring one is active."""
 
     ACTIVE = "active"
     EXPIRING = "expiring"
@@ -75,7 +75,7 @@ class Status(StrEnum):
 class Standing:
     """What the rule asks of a user at a moment, but for its credits.
 
-    ``ended_at`` and ``expires_at`` are of the last licence that it was given from a pool;
+    ``ended_at`` and ``expires_at`` are of the last license that it was given from a pool;
     ``spent_budget`` says which hard budget is used up, if one is.
     """
 
@@ -91,7 +91,7 @@ class Standing:
 
     @property
     def inactive_because(self) -> str:
-        """Why the user has no active licence; "" for one who has. Rules 1 to 4, for anyone."""
+        """Why the user has no active license; "" for one who has. Rules 1 to 4, for anyone."""
         if not self.is_active:
             return "The user is not active."
         if not self.is_tenant_active:
@@ -99,13 +99,13 @@ class Standing:
         if self.tier is None:
             return "The user has no pricing tier, nor has its tenant or the platform a default."
         if self.ended_at is not None:
-            return f"The licence was taken back on {self.ended_at:%Y-%m-%d}."
+            return f"The license was taken back on {self.ended_at:%Y-%m-%d}."
         if self.expires_at is not None and self.expires_at <= self.moment:
-            return f"The licence expired on {self.expires_at:%Y-%m-%d}."
+            return f"The license expired on {self.expires_at:%Y-%m-%d}."
         return ""
 
     @property
-    def licence_status(self) -> Status:
+    def license_status(self) -> Status:
         if self.inactive_because:
             return Status.INACTIVE
         is_expiring = (
@@ -137,7 +137,7 @@ MAY_START_SQL = f"""EXISTS (
         AND u.held_tier_id IS NOT NULL
         AND COALESCE((
             SELECT ended_at IS NULL AND (expires_at IS NULL OR expires_at > %(now)s)
-                FROM credit_licence
+                FROM credit_license
             WHERE user_id = u.id ORDER BY starts_at DESC, id DESC LIMIT 1
         ), TRUE)
         AND NOT EXISTS (
@@ -157,7 +157,7 @@ def standing_of(user: User, now: datetime) -> Standing:
     """The user's standing at ``now``, as the database has it. At most five queries."""
     known = User.objects.select_related("tenant").get(pk=user.pk)
     tier = tiers_of([known], now).get(known.pk)
-    licence = Licence.objects.filter(user=known).order_by("-starts_at", "-pk").first()
+    license = License.objects.filter(user=known).order_by("-starts_at", "-pk").first()
     return Standing(
         moment=now,
         is_active=known.is_active,
@@ -165,8 +165,8 @@ def standing_of(user: User, now: datetime) -> Standing:
         is_tenant_active=known.tenant.is_active,
         tier=tier,
         grace=grace_of(tier, now) if tier else ZERO,
-        ended_at=licence.ended_at if licence else None,
-        expires_at=licence.expires_at if licence else None,
+        ended_at=license.ended_at if license else None,
+        expires_at=license.expires_at if license else None,
         spent_budget=_spent_budget(known, now),
     )
 

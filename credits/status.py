@@ -65,7 +65,7 @@ def credit_status(user: User, moment: datetime) -> CreditStatus:
         credits_per_month=tier.default_credits_per_month if tier else Decimal(0),
         usage_percent=usage_percent,
         license_is_active=not standing.inactive_because,
-        license_status=standing.licence_status.value,
+        license_status=standing.license_status.value,
         tier_name=tier.name if tier else None,
         is_low_credits=not is_out
         and usage_percent is not None

@@ -2,8 +2,8 @@
 each tenant's zone (domain.md, Credits).
 
 Default credits welcome a user: it gets those of the first tier that it has and that gives any,
-however that came to be its tier, and never again; another tier brings none. Only a licence that is
-changed with a reset gives them anew (:mod:`credits.licences`).
+however that came to be its tier, and never again; another tier brings none. Only a license that is
+changed with a reset gives them anew (:mod:`credits.licenses`).
 
 A monthly top-up's key is (user, month), so doing it again gives nothing; it is for the whole month
 whenever in the month it is given. A whole month in which nothing ran is over, and so is what it

@@ -425,13 +425,13 @@ UNFOLD = {
                         "Deliveries", "outgoing_mail", "admin:credits_delivery_changelist"
                     ),
                     navigation_item(
-                        "Licences", "card_membership", "admin:credits_licence_changelist"
+                        "Licenses", "card_membership", "admin:credits_license_changelist"
                     ),
                     navigation_item(
-                        "Licence pools", "workspaces", "admin:credits_licencepool_changelist"
+                        "License pools", "workspaces", "admin:credits_licensepool_changelist"
                     ),
                     navigation_item(
-                        "Licence history", "history_edu", "admin:credits_licenceevent_changelist"
+                        "License history", "history_edu", "admin:credits_licenseevent_changelist"
                     ),
                     navigation_item(
                         "Transactions", "receipt_long", "admin:credits_transaction_changelist"

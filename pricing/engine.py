@@ -27,7 +27,7 @@ from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, to_s
 from pricing.bounds import LARGEST_TRACE_CREDITS, LARGEST_TRACE_USD
 from pricing.price_book import PriceBook
 from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate
-from pricing.quotes import Amount, CostSource, Offer, offers_of, shipped_offers
+from pricing.quotes import Amount, CostSource, Quote, quotes_of, shipped_quotes
 from pricing.units import shape_of
 
 CUBED = MILLION**3
@@ -202,8 +202,8 @@ class _Plan(NamedTuple):
     first that applies first.
     """
 
-    before: tuple[Offer, ...]
-    after: tuple[Offer, ...]
+    before: tuple[Quote, ...]
+    after: tuple[Quote, ...]
     sole: Amount | None
     """The only one's amount, where that one holds and was in the list at all times, as most are;
     then its source and its price.
@@ -335,9 +335,9 @@ class PricingEngine:
 
     def _plan(self, own_list: int | None, model: str, keys: tuple[str, ...]) -> _Plan:
         book, shape = self.book, shape_of(keys)
-        own: list[Offer] = []
+        own: list[Quote] = []
         if own_list is not None:
-            own = offers_of(
+            own = quotes_of(
                 CostSource.TENANT_PRICE, book.tenant_prices[UUID(int=own_list)], model, shape
             )
             if not own:
@@ -346,9 +346,9 @@ class PricingEngine:
             [one for one in book.platform_prices if one.precedence is precedence]
             for precedence in (Precedence.REPLACES, Precedence.FALLBACK)
         )
-        before = own + offers_of(CostSource.PLATFORM_PRICE, replacing, model, shape)
-        after = offers_of(CostSource.FALLBACK_PRICE, fallback, model, shape)
-        after += shipped_offers(book.shipped_books, model, shape)
+        before = own + quotes_of(CostSource.PLATFORM_PRICE, replacing, model, shape)
+        after = quotes_of(CostSource.FALLBACK_PRICE, fallback, model, shape)
+        after += shipped_quotes(book.shipped_books, model, shape)
         if len(after) == 1 and not before and after[0][:4] == (EVER, NEVER, EVER, NEVER):
             return _Plan((), tuple(after), after[0].amount, after[0].source, after[0].price_id)
         return _Plan(tuple(before), tuple(after), None, CostSource.UNPRICED, None)
@@ -362,7 +362,7 @@ def _first(
     known_at: datetime,
 ) -> Cost | None:
     """The cost by the first source that applies, of those in the list at ``known_at``."""
-    for offers in (plan.before, plan.after):
+    for quotes in (plan.before, plan.after):
         for (
             valid_from,
             valid_until,
@@ -372,7 +372,7 @@ def _first(
             price_id,
             amount,
             amount_at,
-        ) in offers:
+        ) in quotes:
             if valid_from <= started_at < valid_until and recorded_at <= known_at < withdrawn_at:
                 chosen = amount or (amount_at and amount_at(started_at))
                 picousd = chosen(usage_details) if chosen else None

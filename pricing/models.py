@@ -64,7 +64,7 @@ class Recorded(models.Model):
 
 
 class PricingTier(models.Model):
-    """A licence tier.
+    """A license tier.
 
     What it costs at a time is in its rates; a tier in use is retired, not deleted.
     """

@@ -32,7 +32,7 @@ class CostSource(StrEnum):
     NO_USAGE = "no_usage"
 
 
-class Offer(NamedTuple):
+class Quote(NamedTuple):
     """A price that may apply to usage of one shape: what it comes to, when it holds, and when it
     was in the list.
     """
@@ -50,7 +50,7 @@ class Offer(NamedTuple):
     amount_at: Callable[[datetime], Amount | None] | None = None
 
 
-def offers_of(source: CostSource, prices: Iterable[Price], model: str, shape: Shape) -> list[Offer]:
+def quotes_of(source: CostSource, prices: Iterable[Price], model: str, shape: Shape) -> list[Quote]:
     """The prices for the model: exact names before patterns, then what begins last, then what was
     entered last.
     """
@@ -60,7 +60,7 @@ def offers_of(source: CostSource, prices: Iterable[Price], model: str, shape: Sh
         reverse=True,
     )
     return [
-        Offer(
+        Quote(
             one.valid_from,
             one.valid_until,
             one.recorded_at,
@@ -73,16 +73,16 @@ def offers_of(source: CostSource, prices: Iterable[Price], model: str, shape: Sh
     ]
 
 
-def shipped_offers(books: Iterable[ShippedBook], model: str, shape: Shape) -> Iterator[Offer]:
+def shipped_quotes(books: Iterable[ShippedBook], model: str, shape: Shape) -> Iterator[Quote]:
     """What the states of the shipped book have for the model."""
     for book in books if model else ():
         cards = book.cards(model)
         known = book.recorded_at, book.withdrawn_at, CostSource.PRICE_BOOK, book.id
         if cards is None:
-            yield Offer(EVER, NEVER, *known, None, _by_time_of_day(book, model, shape))
+            yield Quote(EVER, NEVER, *known, None, _by_time_of_day(book, model, shape))
             continue
         for valid_from, valid_until, card in cards:
-            yield Offer(valid_from, valid_until, *known, amount_for(card, shape))
+            yield Quote(valid_from, valid_until, *known, amount_for(card, shape))
 
 
 def _by_time_of_day(

@@ -17,15 +17,15 @@ class UsageConfig(AppConfig):
         from usage.analytics.costs import cost_of_tenant  # noqa: PLC0415
         from usage.analytics.estimates import estimate_of  # noqa: PLC0415
 
-        prices_entered.connect(price_what_waits)
+        prices_entered.connect(price_unpriced_usage)
         use_estimator(estimate_of)
         use_cost_of(cost_of_tenant)
 
 
-def price_what_waits(**kwargs: Any) -> None:
+def price_unpriced_usage(**kwargs: Any) -> None:
     """Someone entered a price: what waits for it is priced at once, as much of it as a request can;
     the next sync does the rest.
     """
-    from usage.facts.unpriced import price_all_waiting  # noqa: PLC0415
+    from usage.facts.unpriced import price_all_unpriced  # noqa: PLC0415
 
-    price_all_waiting(TRACES_AT_ONCE)
+    price_all_unpriced(TRACES_AT_ONCE)

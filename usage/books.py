@@ -300,7 +300,7 @@ def _received() -> Iterator[Finding]:
         "trace_id",
         "trace__langfuse_trace_id",
         "steps",
-        "gone",
+        "deleted",
         *(f"trace__{name}" for name in (*SaidOfTrace._fields, *COUNTED)),
     )
     billed = Subquery(
@@ -311,22 +311,22 @@ def _received() -> Iterator[Finding]:
         .annotate(count=Count("pk"))
         .values("count")
     )
-    for key, trace_id, steps, gone, *decided in (
+    for key, trace_id, steps, deleted, *decided in (
         ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH)
     ):
         width = len(SaidOfTrace._fields)
         said, counted = SaidOfTrace(*decided[:width]), decided[width:]
-        received = unpacked(trace_id, said, steps, gone)
+        received = unpacked(trace_id, said, steps, deleted)
         if (
             _counted(received) != [*counted[:-1], counted[-1] or 0]
-            or not received.gone.keys() <= received.observations.keys()
+            or not received.deleted.keys() <= received.observations.keys()
         ):
             found.append((key, trace_id))
     if found:
         yield Finding("facts: a trace is what Langfuse says of its steps", found[:EVIDENCE_ROWS])
 
 
-COUNTED = ("observations", "gone_observations", "start_time", "last_step_hour")
+COUNTED = ("observations", "deleted_observations", "start_time", "last_step_hour")
 
 
 def _counted(received: Received) -> list[Any]:
@@ -337,7 +337,13 @@ def _counted(received: Received) -> list[Any]:
         hour_of(max(step.start_time for step in steps)),
     )
     using = sum(bool(step.usage_details) or step.cost_usd is not None for step in steps)
-    return [len(steps), len(received.gone), first, last_hour if last_hour > first else None, using]
+    return [
+        len(steps),
+        len(received.deleted),
+        first,
+        last_hour if last_hour > first else None,
+        using,
+    ]
 
 
 def _sketches(cursor: CursorWrapper, rule: RollupRule) -> Iterator[Finding]:

@@ -1,5 +1,5 @@
 """Admin pages. The ledger is shown, never edited; what is given goes through it."""
 
-from credits.admin import accounts, alerts, licences
+from credits.admin import accounts, alerts, licenses
 
-__all__ = ["accounts", "alerts", "licences"]
+__all__ = ["accounts", "alerts", "licenses"]

@@ -146,7 +146,7 @@ class Check(CreditsView):
     )
     def post(self, request: Request) -> Response:
         """Whether a run may start now; reserves nothing. 402 with too few credits, 403 without an
-        active licence.
+        active license.
         """
         asked = self.asked(answers.CheckRequest)
         checked = enforcement.check(any_user(asked["user_id"]), asked["flow_id"], asked["credits"])

@@ -107,7 +107,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='LicenceEvent',
+            name='LicenseEvent',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('kind', models.CharField(choices=[('assigned', 'Assigned'), ('unassigned', 'Unassigned'), ('changed', 'Changed')], max_length=10)),
@@ -117,40 +117,40 @@ class Migration(migrations.Migration):
                 ('created_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('tier_after', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='pricing.pricingtier')),
                 ('tier_before', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='pricing.pricingtier')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='licence_events', to=settings.AUTH_USER_MODEL)),
+                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='license_events', to=settings.AUTH_USER_MODEL)),
             ],
             options={
-                'db_table': 'credit_licence_event',
+                'db_table': 'credit_license_event',
                 'ordering': ['-created_at', '-id'],
             },
         ),
         migrations.CreateModel(
-            name='LicencePool',
+            name='LicensePool',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('total', models.PositiveIntegerField(validators=[django.core.validators.MaxValueValidator(Decimal('1000000'), message='%(show_value)s is too large: at most 1,000,000 is possible.')])),
                 ('assigned', models.PositiveIntegerField(default=0, editable=False)),
-                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='licence_pools', to='tenants.tenant')),
+                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='license_pools', to='tenants.tenant')),
                 ('tier', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='pricing.pricingtier')),
             ],
             options={
-                'db_table': 'credit_licence_pool',
+                'db_table': 'credit_license_pool',
                 'ordering': ['tenant__name', 'tier__name'],
             },
         ),
         migrations.CreateModel(
-            name='Licence',
+            name='License',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('starts_at', models.DateTimeField()),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('ended_at', models.DateTimeField(blank=True, null=True)),
                 ('assigned_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='licences', to=settings.AUTH_USER_MODEL)),
-                ('pool', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='licences', to='credits.licencepool')),
+                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='licenses', to=settings.AUTH_USER_MODEL)),
+                ('pool', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='licenses', to='credits.licensepool')),
             ],
             options={
-                'db_table': 'credit_licence',
+                'db_table': 'credit_license',
                 'ordering': ['-starts_at'],
             },
         ),
@@ -277,16 +277,16 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(condition=models.Q(('credits__gt', 0)), name='hold_above_zero'),
         ),
         migrations.AddConstraint(
-            model_name='licencepool',
+            model_name='licensepool',
             constraint=models.UniqueConstraint(fields=('tenant', 'tier'), name='one_pool_a_tenant_and_tier'),
         ),
         migrations.AddConstraint(
-            model_name='licencepool',
+            model_name='licensepool',
             constraint=models.CheckConstraint(condition=models.Q(('assigned__lte', models.F('total'))), name='not_more_assigned_than_there_are'),
         ),
         migrations.AddConstraint(
-            model_name='licence',
-            constraint=models.UniqueConstraint(condition=models.Q(('ended_at__isnull', True)), fields=('user',), name='one_licence_a_user'),
+            model_name='license',
+            constraint=models.UniqueConstraint(condition=models.Q(('ended_at__isnull', True)), fields=('user',), name='one_license_a_user'),
         ),
         migrations.AddConstraint(
             model_name='tenantbudget',

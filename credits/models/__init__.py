@@ -1,9 +1,9 @@
-"""Accounts and the ledger, reservations, licences, alerts."""
+"""Accounts and the ledger, reservations, licenses, alerts."""
 
 from credits.models.accounts import Account, Grant, Transaction, UsageCharge
 from credits.models.alerts import Alert, Delivery, TenantBudget, Webhook
 from credits.models.holds import Hold
-from credits.models.licences import Licence, LicenceEvent, LicencePool
+from credits.models.licenses import License, LicenseEvent, LicensePool
 
 __all__ = [
     "Account",
@@ -11,9 +11,9 @@ __all__ = [
     "Delivery",
     "Grant",
     "Hold",
-    "Licence",
-    "LicenceEvent",
-    "LicencePool",
+    "License",
+    "LicenseEvent",
+    "LicensePool",
     "TenantBudget",
     "Transaction",
     "UsageCharge",

@@ -10,9 +10,9 @@ from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.utils import timezone
 
-from credits import grants, licences
+from credits import grants, licenses
 from credits.grants import NewGrant
-from credits.models import Alert, Delivery, Grant, Hold, LicencePool, TenantBudget, Webhook
+from credits.models import Alert, Delivery, Grant, Hold, LicensePool, TenantBudget, Webhook
 from kluisz_analytics.tenants.models import ApiToken, User
 from pricing import lists
 from pricing.models import ModelPrice, PricingTier, ShippedPriceList
@@ -60,7 +60,7 @@ def _usage(people: People, use: Callable[..., None]) -> None:
     use(None, "0.25")
     build_rollups()
     use(people.acme_user, None, model="unknown-7b")
-    Trace.objects.update(gone_observations=1)
+    Trace.objects.update(deleted_observations=1)
     trace = Trace.objects.earliest("langfuse_trace_id")
     TraceVoid.objects.create(trace=trace, reason="asked for", created_by=people.platform_admin)
     FlowEstimate.objects.create(
@@ -90,9 +90,9 @@ def _money(people: People, tiers: dict[str, PricingTier]) -> None:
         kind=Alert.Kind.CREDITS, tenant=people.acme, threshold=80, period_start=NOON, message="80%"
     )
     Delivery.objects.create(alert=alert, webhook=hook, next_attempt_at=NOON)
-    LicencePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=5)
-    LicencePool.objects.create(tenant=people.acme, tier=tiers["Enterprise"], total=5)
-    licences.assign(people.acme_colleague, tiers["Starter"], None)
+    LicensePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=5)
+    LicensePool.objects.create(tenant=people.acme, tier=tiers["Enterprise"], total=5)
+    licenses.assign(people.acme_colleague, tiers["Starter"], None)
 
 
 def _prices(people: People) -> None:

@@ -14,8 +14,8 @@ from django.db.models import Model
 from credits.models import (
     Account,
     Grant,
-    Licence,
-    LicencePool,
+    License,
+    LicensePool,
     TenantBudget,
     Webhook,
 )
@@ -155,7 +155,7 @@ def add_forms(world: People) -> dict[type[Model], Form]:
             {"url": "https://example.test/", "new_secret": "sixteen characters"},
             [({"new_secret": ""}, "Enter the secret"), ({"url": "nonsense"}, "valid URL")],
         ),
-        LicencePool: Form(
+        LicensePool: Form(
             {"tenant": acme, "tier": str(tier("Professional").pk), "total": "5"},
             [
                 ({"tier": starter}, "already exists"),
@@ -163,10 +163,10 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 ({"total": "99999999999"}, "at most 1,000,000"),
             ],
         ),
-        Licence: Form(
+        License: Form(
             {"user": str(world.acme_user.pk), "tier": starter},
             [
-                ({"tier": str(tier("Professional").pk)}, "no licences of Professional"),
+                ({"tier": str(tier("Professional").pk)}, "no licenses of Professional"),
                 (moment("expires_at", "2020-01-01"), "expired already"),
                 ({"user": ""}, "required"),
             ],
@@ -217,7 +217,7 @@ def change_forms(world: People) -> dict[type[Model], Form]:
         ),
         TenantBudget: Form({"amount": "70"}, [({"amount": "-1"}, "above 0")]),
         Webhook: Form({"is_enabled": ""}, [({"new_secret": "short"}, "at least 16")]),
-        LicencePool: Form({"total": "6"}, [({"total": "0"}, "take some back")]),
+        LicensePool: Form({"total": "6"}, [({"total": "0"}, "take some back")]),
         LangfuseConnection: Form({"plan": "core"}, [({"plan": "nonsense"}, "valid choice")]),
     }
 
@@ -226,8 +226,8 @@ def row_of(model: type[Model]) -> Model:
     """A row that can be changed where any can."""
     if model is User:
         return User.objects.get(username="ann")
-    if model is LicencePool:
-        return LicencePool.objects.get(assigned=1)
+    if model is LicensePool:
+        return LicensePool.objects.get(assigned=1)
     if model is Tenant:
         return Tenant.objects.get(slug="acme")
     if model is ModelPrice:
@@ -258,14 +258,14 @@ def actions(world: People) -> dict[tuple[type[Model], str], Action]:
             ],
         ),
         (Grant, "void"): Action(),
-        (Licence, "take_back"): Action(),
-        (Licence, "change_tier"): Action(
+        (License, "take_back"): Action(),
+        (License, "change_tier"): Action(
             {"tier": str(tier("Enterprise").pk), "credits": "keep"},
             [
                 ({"tier": ""}, "Choose the tier"),
                 ({"tier": "nonsense"}, "valid choice"),
                 ({"credits": "nonsense"}, "valid choice"),
-                ({"tier": str(tier("Professional").pk)}, "no licences of Professional"),
+                ({"tier": str(tier("Professional").pk)}, "no licenses of Professional"),
             ],
         ),
         (Trace, "void_traces"): Action({"reason": "asked for"}, [({"reason": ""}, "Say why")]),

@@ -1,5 +1,5 @@
 """The admin's pages for credits: giving, voiding and adjusting with a reason; pools and
-licences.
+licenses.
 """
 
 from decimal import Decimal
@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from credits import grants
 from credits.grants import NewGrant
-from credits.models import Account, Grant, Licence, LicenceEvent, LicencePool, Transaction
+from credits.models import Account, Grant, License, LicenseEvent, LicensePool, Transaction
 from pricing.models import PricingTier
 from tests.conftest import People
 
@@ -103,54 +103,54 @@ def test_accounts_are_adjusted_with_a_reason(
     assert ann(people).balance == D(balance)
 
 
-def test_licences_are_given_changed_and_taken_back(
+def test_licenses_are_given_changed_and_taken_back(
     client: Client, people: People, tiers: dict[str, PricingTier]
 ) -> None:
     for name in ("Starter", "Enterprise"):
         form = {"tenant": str(people.acme.pk), "tier": str(tiers[name].pk), "total": "1"}
-        assert client.post(reverse("admin:credits_licencepool_add"), form).status_code == 302
+        assert client.post(reverse("admin:credits_licensepool_add"), form).status_code == 302
 
     def give(user: Any) -> Any:
         return client.post(
-            reverse("admin:credits_licence_add"),
+            reverse("admin:credits_license_add"),
             {"user": str(user.pk), "tier": str(tiers["Starter"].pk)},
         )
 
     assert give(people.acme_user).status_code == 302
-    assert "All 1 licences of Starter are given" in give(people.acme_colleague).content.decode()
-    licence = Licence.objects.get()
+    assert "All 1 licenses of Starter are given" in give(people.acme_colleague).content.decode()
+    license = License.objects.get()
     chosen = {
-        "_selected_action": str(licence.pk),
+        "_selected_action": str(license.pk),
         "tier": str(tiers["Enterprise"].pk),
         "credits": "keep",
         **CONFIRMED,
     }
-    client.post(reverse("admin:credits_licence_changelist"), {**chosen, "action": "change_tier"})
+    client.post(reverse("admin:credits_license_changelist"), {**chosen, "action": "change_tier"})
     assert list(
-        LicencePool.objects.order_by("tier__name").values_list("tier__name", "assigned")
+        LicensePool.objects.order_by("tier__name").values_list("tier__name", "assigned")
     ) == [("Enterprise", 1), ("Starter", 0)]
     answer = client.post(
-        reverse("admin:credits_licence_changelist"),
+        reverse("admin:credits_license_changelist"),
         {**chosen, "action": "change_tier"},
         follow=True,
     )
-    assert "has a licence of Enterprise already" in answer.content.decode()
-    client.post(reverse("admin:credits_licence_changelist"), {**chosen, "action": "take_back"})
-    assert not LicencePool.objects.filter(assigned__gt=0).exists()
-    assert list(LicenceEvent.objects.order_by("pk").values_list("kind", "created_by")) == [
+    assert "has a license of Enterprise already" in answer.content.decode()
+    client.post(reverse("admin:credits_license_changelist"), {**chosen, "action": "take_back"})
+    assert not LicensePool.objects.filter(assigned__gt=0).exists()
+    assert list(LicenseEvent.objects.order_by("pk").values_list("kind", "created_by")) == [
         (kind, people.platform_admin.pk) for kind in ("assigned", "changed", "unassigned")
     ]
-    assert client.get(reverse("admin:credits_licence_change", args=[licence.pk])).status_code == 200
+    assert client.get(reverse("admin:credits_license_change", args=[license.pk])).status_code == 200
 
 
 def test_a_pool_is_never_made_smaller_than_what_is_given(
     client: Client, people: People, tiers: dict[str, PricingTier]
 ) -> None:
-    pool = LicencePool.objects.create(
+    pool = LicensePool.objects.create(
         tenant=people.acme, tier=tiers["Starter"], total=1, assigned=1
     )
     answer = client.post(
-        reverse("admin:credits_licencepool_change", args=[pool.pk]), {"total": "0"}
+        reverse("admin:credits_licensepool_change", args=[pool.pk]), {"total": "0"}
     )
     assert answer.status_code == 200
     pool.refresh_from_db()

@@ -112,7 +112,7 @@ def test_a_run_is_reserved_settled_and_released(people: People, ann: User, post:
     )
 
 
-def test_too_few_credits_are_402_and_no_licence_is_403(
+def test_too_few_credits_are_402_and_no_license_is_403(
     people: People, ann: User, post: Post
 ) -> None:
     for path, extra in (("check", {}), ("holds", {"trace_id": "t1"})):

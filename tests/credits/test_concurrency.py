@@ -1,4 +1,4 @@
-"""Two at once, on PostgreSQL: for the last licence, for one trace, and for the beat's work."""
+"""Two at once, on PostgreSQL: for the last license, for one trace, and for the beat's work."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,10 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from credits import enforcement, grants, licences
+from credits import enforcement, grants, licenses
 from credits.grants import NewGrant
-from credits.licences import LicenceRefused
-from credits.models import Account, Grant, Hold, LicencePool
+from credits.licenses import LicenseRefused
+from credits.models import Account, Grant, Hold, LicensePool
 from credits.top_up import top_up_all
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier
@@ -51,28 +51,28 @@ def balanced() -> None:
     assert [one for one in verify_books() if one.check in LEDGER_CHECKS] == []
 
 
-def test_of_two_who_take_the_last_licence_one_gets_it(
+def test_of_two_who_take_the_last_license_one_gets_it(
     people: People, tiers: dict[str, PricingTier]
 ) -> None:
-    pool = LicencePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=3)
+    pool = LicensePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=3)
     for round_number in range(3):
         users = [
             User.objects.create_user(f"u{round_number}{side}", tenant=people.acme) for side in "ab"
         ]
-        LicencePool.objects.filter(pk=pool.pk).update(total=round_number + 1)
+        LicensePool.objects.filter(pk=pool.pk).update(total=round_number + 1)
         found = at_once(
-            *(lambda user=user: licences.assign(user, tiers["Starter"], None) for user in users)
+            *(lambda user=user: licenses.assign(user, tiers["Starter"], None) for user in users)
         )  # type: ignore[misc]
-        refused = [one for one in found if isinstance(one, LicenceRefused)]
+        refused = [one for one in found if isinstance(one, LicenseRefused)]
         assert [one.code for one in refused] == ["pool_is_empty"]
         pool.refresh_from_db()
-        assert pool.assigned == pool.licences.count() == round_number + 1
+        assert pool.assigned == pool.licenses.count() == round_number + 1
     balanced()
 
 
-def test_one_user_is_given_one_licence(people: People, tiers: dict[str, PricingTier]) -> None:
-    pool = LicencePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=5)
-    found = at_once(*[lambda: licences.assign(people.acme_user, tiers["Starter"], None)] * 4)
+def test_one_user_is_given_one_license(people: People, tiers: dict[str, PricingTier]) -> None:
+    pool = LicensePool.objects.create(tenant=people.acme, tier=tiers["Starter"], total=5)
+    found = at_once(*[lambda: licenses.assign(people.acme_user, tiers["Starter"], None)] * 4)
     assert sorted(getattr(one, "code", "given") for one in found) == ["already_licensed"] * 3 + [
         "given"
     ]

@@ -12,9 +12,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from credits import enforcement, licences
-from credits.licences import CreditsPolicy
-from credits.models import Account, Grant, LicencePool
+from credits import enforcement, licenses
+from credits.licenses import CreditsPolicy
+from credits.models import Account, Grant, LicensePool
 from credits.top_up import top_up_all
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing import lists
@@ -203,13 +203,13 @@ def test_a_reset_gives_the_new_tiers_once(
     tenant: Tenant, starter: PricingTier, tiers: dict[str, PricingTier]
 ) -> None:
     for tier in (starter, tiers["Professional"]):
-        LicencePool.objects.create(tenant=tenant, tier=tier, total=1)
+        LicensePool.objects.create(tenant=tenant, tier=tier, total=1)
     PricingTier.objects.filter(pk=starter.pk).update(default_credits=0)
     starter.refresh_from_db()
     user = newcomer(tenant)
-    licences.assign(user, starter, None)
+    licenses.assign(user, starter, None)
     assert given(user) == []
-    licences.change(user, tiers["Professional"], None, credits=CreditsPolicy.RESET)
+    licenses.change(user, tiers["Professional"], None, credits=CreditsPolicy.RESET)
     top_up_all()
     assert given(user) == [(Decimal(10_000), "Default credits of Professional")]
     assert Account.objects.get(pk=user.pk).remaining == 10_000

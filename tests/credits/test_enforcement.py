@@ -167,7 +167,7 @@ def test_the_months_credits_are_there_although_the_beat_was_down(people: People)
         ({"tier": None}, "The user has no pricing tier"),
     ],
 )
-def test_without_an_active_licence_nothing_starts(
+def test_without_an_active_license_nothing_starts(
     ann: User, change: dict[str, Any], reason: str
 ) -> None:
     if "is_active" in change:

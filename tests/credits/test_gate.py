@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from credits import holds
 from credits.gate import refusal, standing_of
-from credits.models import Account, Hold, Licence, LicencePool, TenantBudget
+from credits.models import Account, Hold, License, LicensePool, TenantBudget
 from credits.recurrence import month_of
 from credits.status import credit_status
 from kluisz_analytics.tenants.models import Tenant, User
@@ -32,7 +32,7 @@ MAY: dict[str, Any] = {
     "is_tenant_active": True,
     "tier_of": "user",
     "tier_from": LONG_AGO,
-    "licence": None,
+    "license": None,
     "budget": None,
     "allocated": D(10),
     "used": D(0),
@@ -57,19 +57,19 @@ CASES: list[tuple[str, dict[str, Any], str | None]] = [
     ("the tenant's tier", {"tier_of": "tenant"}, None),
     ("the platform's tier", {"tier_of": "platform"}, None),
     ("a withdrawn tier", {"tier_of": "withdrawn"}, "no_active_license"),
-    ("a licence without an end", {"licence": [(BEFORE, None, None)]}, None),
-    ("a licence until later", {"licence": [(BEFORE, AFTER, None)]}, None),
-    ("an expired licence", {"licence": [(LONG_AGO, BEFORE, None)]}, "no_active_license"),
-    ("a licence that expires now", {"licence": [(LONG_AGO, NOW, None)]}, "no_active_license"),
-    ("a licence taken back", {"licence": [(LONG_AGO, None, BEFORE)]}, "no_active_license"),
+    ("a license without an end", {"license": [(BEFORE, None, None)]}, None),
+    ("a license until later", {"license": [(BEFORE, AFTER, None)]}, None),
+    ("an expired license", {"license": [(LONG_AGO, BEFORE, None)]}, "no_active_license"),
+    ("a license that expires now", {"license": [(LONG_AGO, NOW, None)]}, "no_active_license"),
+    ("a license taken back", {"license": [(LONG_AGO, None, BEFORE)]}, "no_active_license"),
     (
         "one taken back, one given",
-        {"licence": [(LONG_AGO, None, BEFORE), (BEFORE, None, None)]},
+        {"license": [(LONG_AGO, None, BEFORE), (BEFORE, None, None)]},
         None,
     ),
     (
         "one that held, then one taken back",
-        {"licence": [(LONG_AGO, None, LONG_AGO), (BEFORE, None, BEFORE)]},
+        {"license": [(LONG_AGO, None, LONG_AGO), (BEFORE, None, BEFORE)]},
         "no_active_license",
     ),
     ("a spent hard budget", {"budget": (True, D(5), THIS_MONTH)}, "budget_exhausted"),
@@ -79,7 +79,7 @@ CASES: list[tuple[str, dict[str, Any], str | None]] = [
     ("a platform admin", {"is_superuser": True, "tier_of": None, "required": D(99)}, None),
     ("its budget", {"is_superuser": True, "budget": (True, D(9), THIS_MONTH)}, None),
     ("its tenant", {"is_superuser": True, "is_tenant_active": False}, None),
-    ("its licence", {"is_superuser": True, "licence": [(LONG_AGO, BEFORE, None)]}, None),
+    ("its license", {"is_superuser": True, "license": [(LONG_AGO, BEFORE, None)]}, None),
     (
         "a platform admin who is not active",
         {"is_superuser": True, "is_active": False},
@@ -117,9 +117,9 @@ def make(case: dict[str, Any]) -> User:
             "platform": {},
         }[case["tier_of"]]
         TierAssignment.objects.create(tier=tier, valid_from=case["tier_from"], **owner)
-    pool = LicencePool.objects.create(tenant=tenant, tier=tier, total=9)
-    for starts_at, expires_at, ended_at in case["licence"] or ():
-        Licence.objects.create(
+    pool = LicensePool.objects.create(tenant=tenant, tier=tier, total=9)
+    for starts_at, expires_at, ended_at in case["license"] or ():
+        License.objects.create(
             user=user, pool=pool, starts_at=starts_at, expires_at=expires_at, ended_at=ended_at
         )
     if case["budget"] is not None:
@@ -181,7 +181,7 @@ people = st.fixed_dictionaries(
         "is_tenant_active": st.booleans(),
         "tier_of": st.sampled_from(["user", "tenant", "platform", "withdrawn", None]),
         "tier_from": moments,
-        "licence": st.lists(
+        "license": st.lists(
             st.tuples(moments, st.none() | moments, st.none() | moments), max_size=1
         ),
         "budget": st.none()

@@ -133,7 +133,7 @@ def test_a_status_says_low_and_out(people: People) -> None:
     )
 
 
-def test_without_a_tier_there_is_no_licence(people: People) -> None:
+def test_without_a_tier_there_is_no_license(people: People) -> None:
     assert credit_status(people.service, NOON).license_is_active is False
     people.acme.is_active = False
     people.acme.save()

@@ -11,7 +11,7 @@ from tests.conftest import NOON, People
 from tests.usage.facts.test_decide import received
 from usage.books import verify_books
 from usage.facts.apply import apply_received
-from usage.facts.received import packed_gone
+from usage.facts.received import packed_deletions
 from usage.facts.store import received_of
 from usage.facts.voiding import void
 from usage.models import LangfuseConnection, ReceivedTrace, Trace
@@ -91,7 +91,9 @@ def draw_usage(
         trace := Trace.objects.order_by("pk").first()
     ):
         step_id = next(iter(received_of(trace).observations))
-        ReceivedTrace.objects.filter(trace=trace).update(gone=packed_gone({step_id: centre}))
-        Trace.objects.filter(pk=trace.pk).update(gone_observations=1)
+        ReceivedTrace.objects.filter(trace=trace).update(
+            deleted=packed_deletions({step_id: centre})
+        )
+        Trace.objects.filter(pk=trace.pk).update(deleted_observations=1)
         void([trace.pk.hex], "deleted", people.platform_admin)
     assert verify_books() == []

@@ -11,19 +11,19 @@ from usage.models import ReceivedTrace
 class StoredStep(NamedTuple):
     said: SaidOfTrace
     version: StepVersion
-    gone_since: datetime | None
+    deleted_since: datetime | None
 
 
 def stored_steps() -> dict[tuple[str, str], StoredStep]:
     """All steps, by Langfuse's ids of their trace and of themselves."""
     traces = load_received([pk.hex for pk in ReceivedTrace.objects.values_list("pk", flat=True)])
     return {
-        (one.trace_id, step_id): StoredStep(one.said, one.step, received.gone.get(step_id))
+        (one.trace_id, step_id): StoredStep(one.said, one.step, received.deleted.get(step_id))
         for received in traces.values()
         for step_id, one in received.observations.items()
     }
 
 
-def gone_steps() -> set[tuple[str, str]]:
-    """Those that are gone from Langfuse."""
-    return {key for key, step in stored_steps().items() if step.gone_since is not None}
+def deleted_steps() -> set[tuple[str, str]]:
+    """Those that are deleted in Langfuse."""
+    return {key for key, step in stored_steps().items() if step.deleted_since is not None}

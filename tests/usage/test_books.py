@@ -62,9 +62,12 @@ RECEIVED = "facts: a trace is what Langfuse says of its steps"
     ("change", "check"),
     [
         (lambda: Trace.objects.update(observations=3), RECEIVED),
-        (lambda: Trace.objects.update(gone_observations=1), RECEIVED),
+        (lambda: Trace.objects.update(deleted_observations=1), RECEIVED),
         (lambda: Trace.objects.update(last_step_hour=NOON + timedelta(hours=1)), RECEIVED),
-        (lambda: ReceivedTrace.objects.update(gone='{"nobody":"2026-11-20T12:00:00Z"}'), RECEIVED),
+        (
+            lambda: ReceivedTrace.objects.update(deleted='{"nobody":"2026-11-20T12:00:00Z"}'),
+            RECEIVED,
+        ),
         (lambda: Trace.objects.update(start_time=NOON + timedelta(seconds=1)), RECEIVED),
         (lambda: Observation.objects.update(usage_details="", langfuse_cost_usd=None), RECEIVED),
         (

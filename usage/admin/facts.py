@@ -41,7 +41,7 @@ class OwnerFilter(admin.SimpleListFilter):
         return queryset.exclude(nobody) if self.value() == "known" else queryset
 
 
-class GoneFilter(admin.SimpleListFilter):
+class DeletedFilter(admin.SimpleListFilter):
     """Deleted in Langfuse since it was read (domain.md: it stays billed unless an operator voids
     it).
     """
@@ -54,7 +54,7 @@ class GoneFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Trace]) -> QuerySet[Trace]:
         if self.value() == "deleted":
-            return queryset.filter(gone_observations__gt=0, is_voided=False)
+            return queryset.filter(deleted_observations__gt=0, is_voided=False)
         return queryset.filter(is_voided=True) if self.value() == "voided" else queryset
 
 
@@ -165,10 +165,10 @@ class TraceAdmin(ReadOnlyAdmin):
         amount_column("credits"),
         "unpriced_observations",
         "latency_ms",
-        "gone_observations",
+        "deleted_observations",
         state_column("is_voided", "billing", "voided", "billed", true_is="warning"),
     ]
-    list_filter = [OwnerFilter, GoneFilter, SetAsideFilter, "is_failed", "tenant"]
+    list_filter = [OwnerFilter, DeletedFilter, SetAsideFilter, "is_failed", "tenant"]
     list_select_related = ["tenant", "user"]
     search_fields = [
         "langfuse_trace_id",
@@ -199,7 +199,7 @@ class TraceVoidAdmin(ReadOnlyAdmin):
 
 @admin.register(ReceivedTrace)
 class ReceivedTraceAdmin(ReadOnlyAdmin):
-    list_display = ["trace", "started_at", "observations", "gone"]
+    list_display = ["trace", "started_at", "observations", "deleted"]
     list_select_related = ["trace"]
     search_fields = ["trace__langfuse_trace_id"]
     show_full_result_count = False

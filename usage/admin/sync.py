@@ -170,7 +170,7 @@ class SyncRunAdmin(ReadOnlyAdmin):
         "windows_drifted",
         "observations_read",
         "observations_stored",
-        "observations_gone",
+        "observations_deleted",
         "traces_changed",
         "transactions_posted",
         "error",
@@ -206,7 +206,7 @@ class SyncDriftAdmin(ReadOnlyAdmin):
         "cost_usd_before",
         "cost_usd_now",
         "observations_stored",
-        "observations_gone",
+        "observations_deleted",
     ]
     list_filter = ["run__connection"]
     list_select_related = ["run__connection"]

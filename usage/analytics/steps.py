@@ -14,7 +14,7 @@ from usage.periods import milliseconds
 class RunStep(NamedTuple):
     """A step as it is shown.
 
-    Tokens are 0 and the cost None where it used nothing; ``gone_since``: deleted in Langfuse.
+    Tokens are 0 and the cost None where it used nothing; ``deleted_since``: deleted in Langfuse.
     """
 
     langfuse_observation_id: str
@@ -31,7 +31,7 @@ class RunStep(NamedTuple):
     cost_usd: Decimal | None = None
     cost_source: str = CostSource.NO_USAGE.value
     credits: Decimal | None = None
-    gone_since: datetime | None = None
+    deleted_since: datetime | None = None
 
     @property
     def latency_ms(self) -> int | None:
@@ -63,7 +63,7 @@ def steps_of(trace: Trace, billed: Iterable[Observation]) -> list[RunStep]:
         )
         if costs is not None:
             step = step._replace(**{name: getattr(costs, name) for name in COSTS})
-        steps.append(step._replace(gone_since=received.gone.get(step_id)))
+        steps.append(step._replace(deleted_since=received.deleted.get(step_id)))
     return sorted(steps, key=lambda step: (step.start_time, step.langfuse_observation_id))
 
 

@@ -26,7 +26,7 @@ from usage.facts.decide import assemble
 from usage.facts.decided import AssembledTrace, Directory, TraceFact
 from usage.facts.identity import trace_key
 from usage.facts.posting import apply_change
-from usage.facts.received import Received, is_newer, newest_by_trace, packed_gone
+from usage.facts.received import Received, is_newer, newest_by_trace, packed_deletions
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection
 from usage.periods import hour_of
@@ -67,24 +67,24 @@ class Applied:
     observations_stored: int = 0
     observations_rejected: int = 0
     traces_changed: int = 0
-    observations_gone: int = 0
+    observations_deleted: int = 0
     transactions_posted: int = 0
     cost_picousd: int = 0
     microcredits: int = 0
     stored_by_hour: Counter[datetime] = field(default_factory=Counter)
-    gone_by_hour: Counter[datetime] = field(default_factory=Counter)
+    deleted_by_hour: Counter[datetime] = field(default_factory=Counter)
     outdated: Outdated = field(default_factory=dict)
 
     def __iadd__(self, other: "Applied") -> "Applied":
         self.observations_stored += other.observations_stored
         self.observations_rejected += other.observations_rejected
         self.traces_changed += other.traces_changed
-        self.observations_gone += other.observations_gone
+        self.observations_deleted += other.observations_deleted
         self.transactions_posted += other.transactions_posted
         self.cost_picousd += other.cost_picousd
         self.microcredits += other.microcredits
         self.stored_by_hour += other.stored_by_hour
-        self.gone_by_hour += other.gone_by_hour
+        self.deleted_by_hour += other.deleted_by_hour
         self.outdated = newest_of(self.outdated, other.outdated)
         return self
 
@@ -116,7 +116,7 @@ class Assembler:
         key: str,
         observations: Sequence[ReceivedObservation],
         stored: TraceFact | None = None,
-        gone_observations: int = 0,
+        deleted_observations: int = 0,
     ) -> AssembledTrace:
         """The trace with this key, of all these steps (:func:`usage.facts.decide.assemble`)."""
         return assemble(
@@ -127,7 +127,7 @@ class Assembler:
             self.engine,
             self.fixed_tenant_id,
             stored,
-            gone_observations,
+            deleted_observations,
         )
 
 
@@ -289,15 +289,15 @@ def apply_batch(connection: LangfuseConnection, batch: Batch, assembler: Assembl
 
 
 def _news(by_trace: ByTrace, stored: Mapping[str, Received]) -> tuple[ByTrace, Outdated]:
-    """What is not stored yet, is newer than what is, or had been gone; and what is older."""
+    """What is not stored yet, is newer than what is, or had been deleted; and what is older."""
     news: dict[str, list[ReceivedObservation]] = {}
     outdated: dict[tuple[str, str], OutdatedStep] = {}
     for key, observations in by_trace.items():
-        known_of, gone = stored[key].observations, stored[key].gone
+        known_of, deleted = stored[key].observations, stored[key].deleted
         for one in observations:
             step_id = one.step.observation_id
             known = known_of.get(step_id)
-            if known is None or step_id in gone or is_newer(one, known):
+            if known is None or step_id in deleted or is_newer(one, known):
                 news.setdefault(key, []).append(one)
             elif one != known:
                 outdated[key, step_id] = OutdatedStep(known.step.start_time, one)
@@ -369,7 +369,7 @@ def _change_traces(
         if old_trace.id in news:
             _merge(received, news[old_trace.id], is_all_that_is_shown)
         trace, billed, steps = assembler.trace_of(
-            old_trace.id, [*received.observations.values()], old_trace, len(received.gone)
+            old_trace.id, [*received.observations.values()], old_trace, len(received.deleted)
         )
         change.add(trace)
         cost_picousd += (trace.cost_picousd or 0) - (old_trace.cost_picousd or 0)
@@ -379,7 +379,7 @@ def _change_traces(
         if row != store.trace_row(old_trace):
             changed_traces.append(row)
         if old_trace.id in news:
-            changed_received.append((trace.id, steps, packed_gone(received.gone)))
+            changed_received.append((trace.id, steps, packed_deletions(received.deleted)))
         step_rows += [store.step_row(step, trace) for step in billed]
     store.write_traces(new.rows.values(), changed_traces)
     store.write_received(new.received_rows.values(), changed_received)
@@ -420,12 +420,12 @@ def _merge(
 ) -> None:
     """Put the news where they still are, now that what is stored is locked.
 
-    What is gone gives way to whatever comes.
+    What is deleted gives way to whatever comes.
     """
     for one in news:
         step_id = one.step.observation_id
         known = received.observations.get(step_id)
-        gives_way = is_all_that_is_shown or step_id in received.gone
+        gives_way = is_all_that_is_shown or step_id in received.deleted
         if known is None or gives_way or is_newer(one, known):
             received.observations[step_id] = one
-        received.gone.pop(step_id, None)
+        received.deleted.pop(step_id, None)

@@ -23,7 +23,7 @@ def assemble(
     engine: PricingEngine,
     fixed_tenant_id: UUID | None = None,
     stored: TraceFact | None = None,
-    gone_observations: int = 0,
+    deleted_observations: int = 0,
 ) -> AssembledTrace:
     """The trace of ``observations`` (the newest version of each of its steps, at least one), of
     which ``stored`` is the decision so far.
@@ -62,7 +62,7 @@ def assemble(
         user_id,
         _sole_model(counted),
         len(steps),
-        gone_observations,
+        deleted_observations,
         len(counted) - unpriced_count,
         unpriced_count,
         _sum_tokens(counted),

@@ -49,7 +49,7 @@ class TraceFact(msgspec.Struct, gc=False):
     user_id: UUID | None
     model: str | None
     observations: int
-    gone_observations: int
+    deleted_observations: int
     priced_observations: int
     unpriced_observations: int
     tokens: TokenCounts

@@ -3,7 +3,7 @@ find.
 
 It stays billed and is marked (domain.md; an operator can void its trace). While hours are read that
 had been read before, all that comes is remembered in a temporary table; when such an hour has been
-read, what is stored of it and didn't come is gone.
+read, what is stored of it and didn't come is deleted.
 
 Of a step that was sent again, Langfuse shows all versions until it merges them. Where the stored
 version didn't come, and another one did, that one is what a merge has left: the stored one gives
@@ -24,7 +24,7 @@ from kluisz_analytics.bulk import among, insert_rows, stamp, update_rows
 from usage.facts import store
 from usage.facts.apply import Outdated, locked_traces
 from usage.facts.identity import trace_key
-from usage.facts.received import packed_gone
+from usage.facts.received import packed_deletions
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection, ReceivedTrace, SyncWindow, Trace
 from usage.periods import hour_of
@@ -91,11 +91,11 @@ class Missed:
     trace the versions that came in place of others.
     """
 
-    gone_by_hour: Counter[datetime] = field(default_factory=Counter)
+    deleted_by_hour: Counter[datetime] = field(default_factory=Counter)
     shown_instead: dict[str, list[ReceivedObservation]] = field(default_factory=dict)
 
 
-def mark_gone(
+def mark_deleted(
     connection: LangfuseConnection, windows: Sequence[SyncWindow], outdated: Outdated
 ) -> Missed:
     """Mark the steps that are stored of the windows and have not been seen, and find those of which
@@ -121,23 +121,23 @@ def mark_gone(
     for trace, received in locked_traces(candidates):
         for step_id, one in received.observations.items():
             start_time = one.step.start_time
-            if not _is_within(start_time, spans) or step_id in received.gone:
+            if not _is_within(start_time, spans) or step_id in received.deleted:
                 continue
             was_the_stored_one_seen = seen.get((trace.id, step_id))
             if was_the_stored_one_seen is None:
-                received.gone[step_id] = now
-                missed.gone_by_hour[hour_of(start_time)] += 1
+                received.deleted[step_id] = now
+                missed.deleted_by_hour[hour_of(start_time)] += 1
             elif not was_the_stored_one_seen and (instead := outdated.get((trace.id, step_id))):
                 missed.shown_instead.setdefault(trace.id, []).append(instead.came)
-        if len(received.gone) > trace.gone_observations:
-            changed.append((trace.id, packed_gone(received.gone), len(received.gone)))
+        if len(received.deleted) > trace.deleted_observations:
+            changed.append((trace.id, packed_deletions(received.deleted), len(received.deleted)))
     if changed:
         _write(changed)
     return missed
 
 
 def _spans(windows: Sequence[SyncWindow]) -> list[tuple[datetime, datetime]]:
-    """Neighbouring windows as one span; one query finds what is gone from it."""
+    """Neighbouring windows as one span; one query finds what is deleted from it."""
     spans: list[tuple[datetime, datetime]] = []
     for window in sorted(windows, key=lambda one: one.start):
         if spans and spans[-1][1] == window.start:
@@ -151,12 +151,12 @@ def _is_within(moment: datetime, spans: Sequence[tuple[datetime, datetime]]) -> 
     return any(start <= moment < end for start, end in spans)
 
 
-# What of a trace lies in other hours may not have been seen yet, so this finds more than is gone.
+# What of a trace lies in other hours may not have been seen yet: this finds more than is deleted.
 WITH_UNSEEN = """
     SELECT t.id FROM (
-        SELECT id, observations - gone_observations AS there FROM usage_trace
+        SELECT id, observations - deleted_observations AS there FROM usage_trace
             WHERE connection_id = %s AND start_time >= %s AND start_time < %s
-        UNION ALL SELECT id, observations - gone_observations AS there FROM usage_trace
+        UNION ALL SELECT id, observations - deleted_observations AS there FROM usage_trace
             WHERE connection_id = %s AND last_step_hour >= %s AND start_time < %s) t
     WHERE t.there > (SELECT COUNT(DISTINCT s.observation_id) FROM sync_seen s
         WHERE s.trace_id = t.id AND s.is_stored)"""
@@ -166,7 +166,7 @@ def _with_unseen(
     cursor: CursorWrapper, connection: LangfuseConnection, start: datetime, end: datetime
 ) -> list[str]:
     """The traces with a step in the span of which fewer steps were seen than are stored and not
-    gone.
+    deleted.
     """
     cursor.execute(
         WITH_UNSEEN,
@@ -193,13 +193,13 @@ def _write(changed: Sequence[store.Row]) -> None:
         update_rows(
             cursor,
             ReceivedTrace._meta.db_table,
-            ("trace_id", "gone"),
-            [(key, gone) for key, gone, _ in changed],
+            ("trace_id", "deleted"),
+            [(key, deleted) for key, deleted, _ in changed],
         )
         update_rows(
             cursor,
             Trace._meta.db_table,
-            ("id", "gone_observations"),
+            ("id", "deleted_observations"),
             [(key, count) for key, _, count in changed],
         )
 

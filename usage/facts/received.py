@@ -23,10 +23,10 @@ _moments = msgspec.json.Decoder(dict[str, datetime])
 
 @dataclass(slots=True)
 class Received:
-    """The steps of a trace by their ids, and since when which of them are gone from Langfuse."""
+    """The steps of a trace by their ids, and since when which of them are deleted in Langfuse."""
 
     observations: dict[str, ReceivedObservation]
-    gone: dict[str, datetime]
+    deleted: dict[str, datetime]
 
 
 _when_it_began = attrgetter("step.start_time", "step.observation_id")
@@ -89,15 +89,15 @@ def packed(ordered: Sequence[ReceivedObservation], decided: SaidOfTrace) -> str:
     ).decode()
 
 
-def packed_gone(gone: Mapping[str, datetime]) -> str:
-    return _encoder.encode(gone).decode() if gone else ""
+def packed_deletions(deleted: Mapping[str, datetime]) -> str:
+    return _encoder.encode(deleted).decode() if deleted else ""
 
 
-def unpacked(trace_id: str, decided: SaidOfTrace, steps: str, gone: str) -> Received:
+def unpacked(trace_id: str, decided: SaidOfTrace, steps: str, deleted: str) -> Received:
     """The contrary: ``trace_id`` is Langfuse's."""
     observations = {
         step.observation_id: ReceivedObservation(trace_id, decided if said is None else said, step)
         for said, versions in _groups.decode(steps)
         for step in versions
     }
-    return Received(observations, _moments.decode(gone) if gone else {})
+    return Received(observations, _moments.decode(deleted) if deleted else {})

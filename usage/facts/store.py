@@ -64,7 +64,7 @@ DECIDED = (
     "model",
     *(
         "observations",
-        "gone_observations",
+        "deleted_observations",
         "priced_observations",
         "unpriced_observations",
         "rate_id",
@@ -83,7 +83,7 @@ TRACE_COLUMNS = (
     "tenant_id",
     "user_id",
 )
-RECEIVED_COLUMNS = ("trace_id", "steps", "gone")
+RECEIVED_COLUMNS = ("trace_id", "steps", "deleted")
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -129,7 +129,7 @@ def trace_row(trace: TraceFact) -> Row:
         ),
         *(
             trace.observations,
-            trace.gone_observations,
+            trace.deleted_observations,
             trace.priced_observations,
             trace.unpriced_observations,
             trace.rate_id,
@@ -163,12 +163,12 @@ def load_received(trace_keys: Collection[str]) -> dict[str, Received]:
         "trace_id",
         "trace__langfuse_trace_id",
         "steps",
-        "gone",
+        "deleted",
         *(f"trace__{name}" for name in SaidOfTrace._fields),
     )
     return {
-        key.hex: unpacked(trace_id, SaidOfTrace(*decided), steps, gone)
-        for key, trace_id, steps, gone, *decided in stored.values_list(*columns).iterator(
+        key.hex: unpacked(trace_id, SaidOfTrace(*decided), steps, deleted)
+        for key, trace_id, steps, deleted, *decided in stored.values_list(*columns).iterator(
             chunk_size=5000
         )
     }
@@ -222,7 +222,7 @@ def write_traces(new: Iterable[Row], changed: Sequence[Row]) -> None:
 
 def write_received(new: Iterable[Row], changed: Sequence[Row]) -> None:
     """The same of what Langfuse says of them: rows of RECEIVED_COLUMNS, new ones without the last,
-    since nothing of them is gone.
+    since nothing of them is deleted.
     """
     with database.cursor() as cursor:
         insert_rows(cursor, ReceivedTrace._meta.db_table, RECEIVED_COLUMNS[:2], new)

@@ -16,7 +16,7 @@ from usage.models import LangfuseConnection, Observation
 TRACES_A_BATCH = 5_000
 
 
-def price_waiting(connection: LangfuseConnection, at_most: int | None = None) -> Applied:
+def price_unpriced(connection: LangfuseConnection, at_most: int | None = None) -> Applied:
     """Price and charge the connection's unpriced usage as far as there are prices for it now; of at
     most so many traces.
     """
@@ -40,16 +40,16 @@ def price_waiting(connection: LangfuseConnection, at_most: int | None = None) ->
     return applied
 
 
-def price_waiting_since(connection: LangfuseConnection, moment: datetime | None) -> Applied:
+def price_unpriced_since(connection: LangfuseConnection, moment: datetime | None) -> Applied:
     """The same if prices were entered after ``moment``; with None, whatever the moment."""
     return (
-        price_waiting(connection) if moment is None or prices_entered_since(moment) else Applied()
+        price_unpriced(connection) if moment is None or prices_entered_since(moment) else Applied()
     )
 
 
-def price_all_waiting(at_most: int | None = None) -> Applied:
+def price_all_unpriced(at_most: int | None = None) -> Applied:
     """The same for every connection, after a price was entered."""
     applied = Applied()
     for connection in LangfuseConnection.objects.all():
-        applied += price_waiting(connection, at_most)
+        applied += price_unpriced(connection, at_most)
     return applied

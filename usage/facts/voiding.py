@@ -14,7 +14,7 @@ from usage.facts.posting import apply_change
 from usage.models import Trace, TraceVoid
 
 
-class NotGone(ValueError):
+class NotDeleted(ValueError):
     """A trace that Langfuse still has can't be voided."""
 
 
@@ -23,15 +23,15 @@ def void(trace_ids: Collection[str], reason: str, by: User) -> int:
     """Void the traces (keys as 32 hex digits): what was charged for them is refunded. Returns how
     many; a voided one is left as it is.
 
-    Raises NotGone, and voids nothing, when one of them has no observation that is gone from
+    Raises NotDeleted, and voids nothing, when one of them has no observation that is deleted from
     Langfuse; ValueError without a reason.
     """
     if not reason.strip():
         raise ValueError("Say why: a reason is kept with each voided trace.")
     change, voided = Change(), []
     for trace in store.lock_traces(trace_ids).values():
-        if not trace.gone_observations:
-            raise NotGone(
+        if not trace.deleted_observations:
+            raise NotDeleted(
                 f"Trace {trace.langfuse_trace_id} is still in Langfuse, so it stays billed. Delete"
                 " it there first, and sync."
             )

@@ -57,7 +57,7 @@ class Migration(migrations.Migration):
                 ('environment', models.CharField(blank=True, max_length=200)),
                 ('model', models.CharField(blank=True, help_text='The model of all its usage. Null: of several.', max_length=200, null=True)),
                 ('observations', models.IntegerField()),
-                ('gone_observations', models.IntegerField(default=0, help_text='Deleted in Langfuse since they were read; still billed unless voided.')),
+                ('deleted_observations', models.IntegerField(default=0, help_text='Deleted in Langfuse since they were read; still billed unless voided.')),
                 ('priced_observations', models.IntegerField()),
                 ('unpriced_observations', models.IntegerField()),
                 ('cost_usd', kluisz_analytics.fields.UsdField(decimal_places=12, help_text='Unknown when nothing of its usage has a price.', max_digits=18, null=True)),
@@ -321,7 +321,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('trace', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, primary_key=True, related_name='received', serialize=False, to='usage.trace')),
                 ('steps', models.TextField(help_text='JSON: the newest version of each step, with what it says of its trace.')),
-                ('gone', models.TextField(db_default='', default='', help_text='JSON: step → since when it is gone from Langfuse. It stays billed.')),
+                ('deleted', models.TextField(db_default='', default='', help_text='JSON: step → since when it is deleted in Langfuse. It stays billed.')),
             ],
             options={
                 'verbose_name': 'trace as received',
@@ -440,7 +440,7 @@ class Migration(migrations.Migration):
                 ('observations_stored', models.PositiveBigIntegerField(default=0)),
                 ('observations_rejected', models.PositiveBigIntegerField(default=0)),
                 ('traces_changed', models.PositiveBigIntegerField(default=0)),
-                ('observations_gone', models.PositiveBigIntegerField(default=0, help_text='Found to be deleted in Langfuse. They stay billed.')),
+                ('observations_deleted', models.PositiveBigIntegerField(default=0, help_text='Found to be deleted in Langfuse. They stay billed.')),
                 ('transactions_posted', models.PositiveBigIntegerField(default=0)),
                 ('error', models.TextField(blank=True)),
                 ('connection', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='runs', to='usage.langfuseconnection')),
@@ -464,7 +464,7 @@ class Migration(migrations.Migration):
                 ('cost_usd_before', models.FloatField(help_text="Langfuse's float sum; compared, never billed.")),
                 ('cost_usd_now', models.FloatField(help_text="Langfuse's float sum; compared, never billed.")),
                 ('observations_stored', models.PositiveIntegerField(help_text='New or changed ones that the repair stored; unknown until then.', null=True)),
-                ('observations_gone', models.PositiveIntegerField(null=True)),
+                ('observations_deleted', models.PositiveIntegerField(null=True)),
                 ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='drifts', to='usage.syncrun')),
             ],
             options={
@@ -629,7 +629,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='trace',
-            index=models.Index(condition=models.Q(('gone_observations__gt', 0)), fields=['start_time'], name='trace_gone'),
+            index=models.Index(condition=models.Q(('deleted_observations__gt', 0)), fields=['start_time'], name='trace_deleted'),
         ),
         migrations.AddIndex(
             model_name='trace',

@@ -237,7 +237,7 @@ class SyncRun(models.Model):
     observations_stored = models.PositiveBigIntegerField(default=0)
     observations_rejected = models.PositiveBigIntegerField(default=0)
     traces_changed = models.PositiveBigIntegerField(default=0)
-    observations_gone = models.PositiveBigIntegerField(
+    observations_deleted = models.PositiveBigIntegerField(
         default=0, help_text="Found to be deleted in Langfuse. They stay billed."
     )
     transactions_posted = models.PositiveBigIntegerField(default=0)
@@ -273,7 +273,7 @@ class SyncDrift(models.Model):
     observations_stored = models.PositiveIntegerField(
         null=True, help_text="New or changed ones that the repair stored; unknown until then."
     )
-    observations_gone = models.PositiveIntegerField(null=True)
+    observations_deleted = models.PositiveIntegerField(null=True)
 
     class Meta:
         db_table = "sync_drift"

@@ -100,7 +100,7 @@ class Trace(TokenColumns, DimensionColumns):
         help_text="The model of all its usage. Null: of several.",
     )
     observations = models.IntegerField()
-    gone_observations = models.IntegerField(
+    deleted_observations = models.IntegerField(
         default=0, help_text="Deleted in Langfuse since they were read; still billed unless voided."
     )
     priced_observations = models.IntegerField()
@@ -141,7 +141,7 @@ class Trace(TokenColumns, DimensionColumns):
                 name="trace_unattributed",
             ),
             models.Index(
-                fields=["start_time"], condition=Q(gone_observations__gt=0), name="trace_gone"
+                fields=["start_time"], condition=Q(deleted_observations__gt=0), name="trace_deleted"
             ),
             models.Index(fields=["start_time"], condition=~Q(set_aside=""), name="trace_set_aside"),
             # Whoever reads an hour again looks here for the traces that run into it.
@@ -176,10 +176,10 @@ class ReceivedTrace(models.Model):
     steps = models.TextField(
         help_text="JSON: the newest version of each step, with what it says of its trace."
     )
-    gone = models.TextField(
+    deleted = models.TextField(
         default="",
         db_default="",
-        help_text="JSON: step → since when it is gone from Langfuse. It stays billed.",
+        help_text="JSON: step → since when it is deleted in Langfuse. It stays billed.",
     )
 
     class Meta:
@@ -267,7 +267,7 @@ class Observation(TokenColumns):
 
 
 class TraceVoid(models.Model):
-    """Who voided a trace that is gone from Langfuse, and why.
+    """Who voided a trace that is deleted in Langfuse, and why.
 
     Without it, the trace stays billed.
     """

@@ -24,7 +24,7 @@ from usage.sync.windows import unread_hours
 logger = logging.getLogger(__name__)
 
 
-class DaysBeside:
+class DayBuilder:
     """Builds days of a Langfuse connection in a thread of its own.
 
     ``built`` are the days that were built.

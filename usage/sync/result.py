@@ -18,7 +18,7 @@ COUNTS = (
         "observations_stored",
         "observations_rejected",
     ),
-    *("traces_changed", "observations_gone", "transactions_posted"),
+    *("traces_changed", "observations_deleted", "transactions_posted"),
 )
 
 
@@ -34,13 +34,13 @@ class SyncResult:
     observations_stored: int = 0
     observations_rejected: int = 0
     traces_changed: int = 0
-    observations_gone: int = 0
+    observations_deleted: int = 0
     transactions_posted: int = 0
     complete_through: datetime | None = None
     error: str = ""
     drifts: list[SyncDrift] = field(default_factory=list)
     stored_by_hour: Counter[datetime] = field(default_factory=Counter)
-    gone_by_hour: Counter[datetime] = field(default_factory=Counter)
+    deleted_by_hour: Counter[datetime] = field(default_factory=Counter)
 
     @property
     def is_complete(self) -> bool:
@@ -62,9 +62,9 @@ class SyncResult:
     def record_drifts(self, drifts: Sequence[SyncDrift]) -> None:
         """Keep what had drifted, with what reading it again changed in our facts."""
         for drift in drifts:
-            drift.observations_stored, drift.observations_gone = (
+            drift.observations_stored, drift.observations_deleted = (
                 self.stored_by_hour[drift.start],
-                self.gone_by_hour[drift.start],
+                self.deleted_by_hour[drift.start],
             )
         self.drifts += drifts
 
@@ -72,7 +72,7 @@ class SyncResult:
         self.observations_stored += applied.observations_stored
         self.observations_rejected += applied.observations_rejected
         self.traces_changed += applied.traces_changed
-        self.observations_gone += applied.observations_gone
+        self.observations_deleted += applied.observations_deleted
         self.transactions_posted += applied.transactions_posted
         self.stored_by_hour += applied.stored_by_hour
-        self.gone_by_hour += applied.gone_by_hour
+        self.deleted_by_hour += applied.deleted_by_hour

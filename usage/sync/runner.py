@@ -15,13 +15,13 @@ from django.utils import timezone
 
 from usage.connections import claim_project, client_for, remember_api
 from usage.facts.attribution import attribute_known
-from usage.facts.unpriced import price_waiting_since
+from usage.facts.unpriced import price_unpriced_since
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.errors import LangfuseError, NotFound
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.rollups.build import build_rollups
 from usage.sync import windows
-from usage.sync.day_builder import DaysBeside
+from usage.sync.day_builder import DayBuilder
 from usage.sync.result import COUNTS, SyncResult
 from usage.sync.walk import HoursRead, Walk
 from usage.sync.windows import Span
@@ -65,7 +65,7 @@ def sync_connection(
         windows.keep_complete_through(connection)
         windows.open_windows(connection, span)
         due = windows.due(connection, span, again_from)
-        with DaysBeside(connection, (window.start for window in due)) as beside:
+        with DayBuilder(connection, (window.start for window in due)) as beside:
             read_due(connection, client, due, now, result, progress, sign_of_life, beside.read)
         remember_api(connection, client.api)
         build_rollups(built=beside.built)
@@ -183,7 +183,7 @@ def read_due(
     has found a price. Adds to ``result``.
     """
     result.add(attribute_known(connection))
-    result.add(price_waiting_since(connection, _last_whole_run(connection)))
+    result.add(price_unpriced_since(connection, _last_whole_run(connection)))
     worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     walk = Walk(connection, client, due, worker, result, on_read, found_due_at)
 

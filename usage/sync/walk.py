@@ -296,13 +296,13 @@ class Walk:
                 self._connection, batch.without(lost) if lost else batch, self._assembler
             )
             deletions.remember_seen(self._connection, work.seen, lost, applied.outdated)
-            missed = deletions.mark_gone(
+            missed = deletions.mark_deleted(
                 self._connection,
                 [window for window in finished if windows.is_known(window)],
                 newest_of(self._outdated, applied.outdated),
             )
-            applied.gone_by_hour = missed.gone_by_hour
-            applied.observations_gone = applied.gone_by_hour.total()
+            applied.deleted_by_hour = missed.deleted_by_hour
+            applied.observations_deleted = applied.deleted_by_hour.total()
             applied += give_way(self._assembler, missed.shown_instead)
             windows.complete(finished, self._read_at, self._counts)
             windows.renew(left, timezone.now())

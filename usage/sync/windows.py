@@ -74,7 +74,7 @@ def unread_hours(
 
 
 def is_known(window: SyncWindow) -> bool:
-    """Whether it had been read before; what is stored of it and doesn't come again is then gone
+    """Whether it had been read before; what is stored of it and doesn't come again is then deleted
     from Langfuse.
     """
     return window.complete_through is not None

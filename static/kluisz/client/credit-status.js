@@ -133,7 +133,7 @@ function card(status) {
 }
 
 function noteOf(status, state) {
-  if (!status.license_is_active) return "No active licence: new runs are refused.";
+  if (!status.license_is_active) return "No active license: new runs are refused.";
   if (state === "out") return "Out of credits: new runs are refused.";
   const end = status.projected_exhaustion_date;
   const last = end ? ` At this pace they last until ${new Date(`${end}T12:00:00`).toLocaleDateString(undefined, { day: "numeric", month: "long" })}.` : "";

@@ -212,7 +212,7 @@ def test_an_operator_voids_a_deleted_trace_in_the_admin(
     people: People, use: Callable[..., None]
 ) -> None:
     use(people.acme_user, "0.06")
-    Trace.objects.update(gone_observations=2)
+    Trace.objects.update(deleted_observations=2)
     client, page = Client(), reverse("admin:usage_trace_changelist")
     chosen = {
         "action": "void_traces",

@@ -7,10 +7,10 @@ import pytest
 
 from credits.models import Account, Transaction
 from tests.conftest import People, RunningSandbox
-from tests.usage.stored import gone_steps
+from tests.usage.stored import deleted_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned, state
 from usage.books import verify_books
-from usage.facts.voiding import NotGone, restore, void
+from usage.facts.voiding import NotDeleted, restore, void
 from usage.models import LangfuseConnection, TenantUsageStats, Trace, TraceVoid
 from usage.rollups.build import build_rollups
 from usage.sync.runner import SyncResult, sync_connection
@@ -28,31 +28,31 @@ def sync(connection: LangfuseConnection) -> SyncResult:
 
 @pytest.fixture
 def deleted(connection: LangfuseConnection, sandbox: RunningSandbox, people: People) -> Trace:
-    """A trace of $0.06 that was read and is gone since, beside one that is still there."""
+    """A trace of $0.06 that was read and is deleted since, beside one that is still there."""
     for trace_id in ("t1", "t2"):
         sandbox.store.add([owned(people, trace_id=trace_id), call("c1", 0.06, trace_id=trace_id)])
     sync(connection)
     sandbox.store.delete_trace("t1")
-    assert sync(connection).observations_gone == 2
+    assert sync(connection).observations_deleted == 2
     return Trace.objects.get(langfuse_trace_id="t1")
 
 
 def test_it_is_marked_and_stays_billed(deleted: Trace) -> None:
-    assert (deleted.gone_observations, deleted.credits) == (2, D("11.4"))
-    assert gone_steps() == {("t1", "root"), ("t1", "c1")}
+    assert (deleted.deleted_observations, deleted.credits) == (2, D("11.4"))
+    assert deleted_steps() == {("t1", "root"), ("t1", "c1")}
     assert Account.objects.get().used == D("22.8")
 
 
 def test_it_is_found_once(connection: LangfuseConnection, deleted: Trace) -> None:
-    assert sync(connection).observations_gone == 0
+    assert sync(connection).observations_deleted == 0
 
 
 def test_what_comes_again_is_there_again(
     connection: LangfuseConnection, sandbox: RunningSandbox, people: People, deleted: Trace
 ) -> None:
     sandbox.store.add([owned(people), call("c1", 0.06)])
-    assert sync(connection).observations_gone == 0
-    assert (Trace.objects.get(pk=deleted.pk).gone_observations, gone_steps()) == (0, set())
+    assert sync(connection).observations_deleted == 0
+    assert (Trace.objects.get(pk=deleted.pk).deleted_observations, deleted_steps()) == (0, set())
 
 
 def test_what_moved_to_another_hour_is_not_gone(
@@ -65,7 +65,7 @@ def test_what_moved_to_another_hour_is_not_gone(
     sandbox.store.add(
         [owned(people, start=later, received=9), call("c1", 0.06, start=later, received=9)]
     )
-    assert sync(connection).observations_gone == 0
+    assert sync(connection).observations_deleted == 0
 
 
 def test_voiding_refunds_it_and_takes_it_out_of_all_numbers(
@@ -100,7 +100,7 @@ def test_restoring_undoes_it(people: People, deleted: Trace) -> None:
 
 def test_what_is_still_there_cannot_be_voided(people: People, deleted: Trace) -> None:
     there = Trace.objects.get(langfuse_trace_id="t2")
-    with pytest.raises(NotGone, match="t2"):
+    with pytest.raises(NotDeleted, match="t2"):
         void([deleted.pk.hex, there.pk.hex], "Both", people.platform_admin)
     assert (Account.objects.get().used, TraceVoid.objects.count()) == (D("22.8"), 0)
 
@@ -125,8 +125,8 @@ def test_a_step_in_a_later_hour_than_its_trace_is_missed_when_that_hour_is_read(
     # Only the hour of the calls is read again: of the root, which lies in an earlier one, nothing
     # can be said.
     result = sync_connection(connection, MOMENT.replace(minute=0), MOMENT.replace(minute=0) + HOUR)
-    assert (result.observations_read, result.observations_gone) == (1, 1)
-    assert gone_steps() == {("t1", "c2")}
+    assert (result.observations_read, result.observations_deleted) == (1, 1)
+    assert deleted_steps() == {("t1", "c2")}
     assert verify_books() == []
 
 
@@ -137,7 +137,7 @@ def test_what_lies_in_an_hour_that_was_not_read_again_is_not_gone(
     sync(connection)
     sandbox.store.delete_trace("t1")
     result = sync_connection(connection, MOMENT.replace(minute=0), MOMENT.replace(minute=0) + HOUR)
-    assert (result.observations_gone, gone_steps()) == (1, {("t1", "root")})
+    assert (result.observations_deleted, deleted_steps()) == (1, {("t1", "root")})
     assert verify_books() == []
 
 
@@ -149,5 +149,5 @@ def test_a_row_that_breaks_the_contract_does_not_hide_that_another_is_gone(
     sandbox.store.delete_trace("t1")
     # As many rows of the trace come as are stored of it; one of them was never stored.
     sandbox.store.add([owned(people), call("bad", -1.0)])
-    assert sync(connection).observations_gone == 1
-    assert gone_steps() == {("t1", "c1")}
+    assert sync(connection).observations_deleted == 1
+    assert deleted_steps() == {("t1", "c1")}

@@ -17,7 +17,7 @@ from usage.facts.received import (
     is_newer,
     newest_by_trace,
     packed,
-    packed_gone,
+    packed_deletions,
     unpacked,
 )
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace
@@ -52,13 +52,13 @@ observations = st.builds(
     st.dictionaries(st.sampled_from("abcdef"), moments),
 )
 def test_what_is_packed_comes_back_as_it_was(
-    versions: list[ReceivedObservation], gone: dict[str, datetime]
+    versions: list[ReceivedObservation], deleted: dict[str, datetime]
 ) -> None:
     steps = newest_by_trace(versions)["t1"]
     ordered = in_precedence([*steps.values()])
     for decided in (ordered[0].said, SaidOfTrace("of", "no", "step")):
-        back = unpacked("t1", decided, packed(ordered, decided), packed_gone(gone))
-        assert (back.observations, back.gone) == (steps, gone)
+        back = unpacked("t1", decided, packed(ordered, decided), packed_deletions(deleted))
+        assert (back.observations, back.deleted) == (steps, deleted)
 
 
 @given(st.lists(observations, min_size=1, max_size=8), st.randoms())

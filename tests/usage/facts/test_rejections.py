@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.conftest import People, RunningSandbox
-from tests.usage.stored import gone_steps
+from tests.usage.stored import deleted_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned, sync
 from usage.facts.rejections import retry_rejected
 from usage.langfuse import wire
@@ -63,7 +63,7 @@ def test_a_rejected_row_does_not_make_what_is_stored_of_it_gone(
     sandbox.store.delete_trace("t1")
     sandbox.store.add([owned(people), call("c", -5.0, received=9)])
     sync_connection(connection, MOMENT - timedelta(hours=1))
-    assert gone_steps() == set()
+    assert deleted_steps() == set()
 
 
 @pytest.mark.parametrize(

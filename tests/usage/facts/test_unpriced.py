@@ -15,7 +15,7 @@ from pricing.models import ModelPrice, ShippedPriceList
 from tests.conftest import LONG_AGO, NOON, People
 from usage.analytics.unpriced import UnpricedModel, unpriced_models
 from usage.books import verify_books
-from usage.facts.unpriced import price_waiting, price_waiting_since
+from usage.facts.unpriced import price_unpriced, price_unpriced_since
 from usage.models import LangfuseConnection, Trace
 
 pytestmark = pytest.mark.django_db
@@ -64,15 +64,15 @@ def test_it_is_priced_at_once_when_a_price_is_entered(
 def test_what_a_request_can_not_do_the_next_sync_does(
     people: People, bare_connection: LangfuseConnection
 ) -> None:
-    before = price_waiting_since(bare_connection, None)
+    before = price_unpriced_since(bare_connection, None)
     assert before.traces_changed == 0
     entered = lists.enter_price(price(), None)
-    assert price_waiting(bare_connection, at_most=1).traces_changed == 1
-    assert price_waiting_since(bare_connection, entered.recorded_at).traces_changed == 0, (
+    assert price_unpriced(bare_connection, at_most=1).traces_changed == 1
+    assert price_unpriced_since(bare_connection, entered.recorded_at).traces_changed == 0, (
         "nothing was entered since"
     )
     assert (
-        price_waiting_since(
+        price_unpriced_since(
             bare_connection, entered.recorded_at - timedelta(seconds=1)
         ).traces_changed
         == 1
@@ -84,7 +84,7 @@ def test_a_tenants_price_is_for_its_own_usage(
     people: People, bare_connection: LangfuseConnection
 ) -> None:
     lists.enter_price(price(tenant=people.globex, precedence="replaces"), None)
-    assert price_waiting(bare_connection).traces_changed == 1
+    assert price_unpriced(bare_connection).traces_changed == 1
     assert Trace.objects.get(credits__isnull=False).tenant == people.globex
 
 
@@ -102,7 +102,7 @@ def test_a_price_of_another_model_or_time_is_not_for_it(
     people: People, bare_connection: LangfuseConnection, fields: dict[str, Any]
 ) -> None:
     lists.enter_price(price(**fields), None)
-    assert price_waiting(bare_connection).traces_changed == 0
+    assert price_unpriced(bare_connection).traces_changed == 0
 
 
 @pytest.mark.usefixtures("waiting")
@@ -110,9 +110,9 @@ def test_the_first_price_stays_its_price(
     people: People, bare_connection: LangfuseConnection
 ) -> None:
     first = lists.enter_price(price(), None)
-    price_waiting(bare_connection)
+    price_unpriced(bare_connection)
     lists.enter_price(price(input=D(1)), None, replaces=first)
-    price_waiting(bare_connection)
+    price_unpriced(bare_connection)
     assert set(Trace.objects.exclude(cost_usd=None).values_list("cost_usd", flat=True)) == {
         D("0.015")
     }

@@ -22,7 +22,7 @@ from tests.usage.facts.test_decide import received
 from tests.usage.sync.test_sync import state
 from usage.books import verify_books
 from usage.facts.apply import apply_received
-from usage.facts.unpriced import price_all_waiting
+from usage.facts.unpriced import price_all_unpriced
 from usage.models import LangfuseConnection, Repricing, Trace
 from usage.repricing import repricing as service
 from usage.repricing.preview import preview
@@ -296,7 +296,7 @@ def test_the_dry_run_says_what_applying_does_and_undoing_undoes_it(
                 match=match,
                 precedence=entry["precedence"],
             )
-        price_all_waiting()
+        price_all_unpriced()
         was = figures()
         found = preview(*PERIOD)
         repricing = apply()
@@ -379,10 +379,10 @@ def test_a_tenants_own_price_is_for_what_comes_after_it_or_is_repriced(
 def test_voided_traces_stay_out(people: People, use: Callable[..., None]) -> None:
     use(people.acme_user, "0.06")
     use(people.acme_user, "0.06")
-    Trace.objects.filter(pk=Trace.objects.first().pk).update(gone_observations=1)  # type: ignore[union-attr]
+    Trace.objects.filter(pk=Trace.objects.first().pk).update(deleted_observations=1)  # type: ignore[union-attr]
     from usage.facts.voiding import void
 
-    void([Trace.objects.get(gone_observations=1).pk.hex], "deleted", people.platform_admin)
+    void([Trace.objects.get(deleted_observations=1).pk.hex], "deleted", people.platform_admin)
     enter("1000", people)
     assert preview(*PERIOD).traces == 1
     apply()

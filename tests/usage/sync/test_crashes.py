@@ -15,7 +15,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tests.conftest import People, RunningSandbox
-from tests.usage.stored import gone_steps, stored_steps
+from tests.usage.stored import deleted_steps, stored_steps
 from tests.usage.sync.test_convergence import comparable
 from tests.usage.sync.test_sync import call, owned
 from usage.books import verify_books
@@ -124,10 +124,10 @@ def test_whatever_happens_the_end_is_as_of_one_clean_sync(
                 event("a crash")
             assert verify_books() == []
         last_sync(connection)
-        gone = gone_steps()
-        assert gone == stored_steps().keys() - {(row["traceId"], row["id"]) for row in there}
-        kept = [row for row in sent if (row["traceId"], row["id"]) in gone]
-        event("something gone" if kept else "nothing gone")
+        deleted = deleted_steps()
+        assert deleted == stored_steps().keys() - {(row["traceId"], row["id"]) for row in there}
+        kept = [row for row in sent if (row["traceId"], row["id"]) in deleted]
+        event("something deleted" if kept else "nothing deleted")
         billed = [row for row in kept if is_stored(row)]
         stepwise = without_marks()
         transaction.set_rollback(True)
@@ -154,9 +154,9 @@ def is_stored(row: dict[str, Any]) -> bool:
 
 
 def without_marks() -> dict[str, list[Any]]:
-    """The state without what says that something is gone: a clean sync of what is billed has
+    """The state without what says that something is deleted: a clean sync of what is billed has
     nothing to miss.
     """
-    ReceivedTrace.objects.update(gone="")
-    Trace.objects.update(gone_observations=0)
+    ReceivedTrace.objects.update(deleted="")
+    Trace.objects.update(deleted_observations=0)
     return comparable()

@@ -17,7 +17,7 @@ from usage.periods import Granularity
 from usage.rollups import build
 from usage.rollups.build import build_rollups
 from usage.sync import beside, windows
-from usage.sync.day_builder import DaysBeside
+from usage.sync.day_builder import DayBuilder
 from usage.sync.windows import Span
 
 pytestmark = [
@@ -54,10 +54,10 @@ def days_built() -> set[datetime]:
 
 
 def test_a_day_is_built_once_it_and_the_day_before_are_read(source: LangfuseConnection) -> None:
-    with DaysBeside(source, HOURS) as days:
+    with DayBuilder(source, HOURS) as days:
         days.read(HOURS[24:])
     assert days.built == days_built() == set()
-    with DaysBeside(source, HOURS) as days:
+    with DayBuilder(source, HOURS) as days:
         days.read(HOURS[24:])
         days.read(HOURS[1:24])
         days.read(HOURS[:1])
@@ -72,11 +72,11 @@ def test_of_two_workers_that_read_parts_of_a_day_the_last_one_builds_it(
 ) -> None:
     last = SyncWindow.objects.filter(start=HOURS[30])
     last.update(state=SyncWindow.State.LEASED)
-    with DaysBeside(source, HOURS) as first:
+    with DayBuilder(source, HOURS) as first:
         first.read(HOURS)
     assert first.built == days_built() == {YESTERDAY}
     last.update(state=SyncWindow.State.DONE)
-    with DaysBeside(source, HOURS) as second:
+    with DayBuilder(source, HOURS) as second:
         second.read(HOURS)
     assert second.built == {TODAY}
     assert days_built() == {YESTERDAY, TODAY}
@@ -86,7 +86,7 @@ def test_a_day_that_is_not_over_is_left_for_the_end(
     source: LangfuseConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beside.timezone, "now", lambda: NOON)
-    with DaysBeside(source, HOURS) as days:
+    with DayBuilder(source, HOURS) as days:
         days.read(HOURS)
     assert days.built == {YESTERDAY}
 
@@ -98,7 +98,7 @@ def test_a_day_that_could_not_be_built_is_built_at_the_end(
         raise OperationalError("canceling statement due to lock timeout")
 
     monkeypatch.setattr(beside, "build_days", fail)
-    with DaysBeside(source, HOURS) as days:
+    with DayBuilder(source, HOURS) as days:
         days.read(HOURS)
     assert "could not be built beside the sync" in caplog.text
     assert build_rollups(LATER, days.built) == 2
@@ -125,7 +125,7 @@ def test_nothing_is_built_any_more_when_the_sync_fails(
     monkeypatch.setattr(beside, "DAYS_TOGETHER", 1)
     monkeypatch.setattr(beside, "build_days", build_days)
     monkeypatch.setattr(beside, "ThreadPoolExecutor", Ending)
-    days = DaysBeside(source, HOURS)
+    days = DayBuilder(source, HOURS)
     days.read(HOURS)
     assert begun.wait(30)
     days.__exit__(RuntimeError, RuntimeError(), None)
@@ -143,7 +143,7 @@ def test_the_builders_connection_is_closed(source: LangfuseConnection) -> None:
             return {pid for (pid,) in cursor.fetchall()}
 
     before = sessions()
-    with DaysBeside(source, HOURS) as days:
+    with DayBuilder(source, HOURS) as days:
         days.read(HOURS)
     # A session ends a moment after its connection is closed.
     deadline = monotonic() + 10

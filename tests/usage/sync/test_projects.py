@@ -13,7 +13,7 @@ from pytest_django import Settings
 
 from credits.models import Account
 from tests.conftest import PUBLIC_KEY, SECRET_KEY, People, RunningSandbox
-from tests.usage.stored import gone_steps
+from tests.usage.stored import deleted_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned, state
 from usage.books import verify_books
 from usage.connections import configured_connection, enabled_connections
@@ -95,7 +95,7 @@ def test_keys_of_another_project_read_nothing_and_nothing_is_gone(
     result = run(connection, MOMENT - timedelta(hours=3))
     assert "are for the project “elsewhere”" in result.error
     assert "has read the project “sandbox”" in result.error
-    assert (result.observations_read, result.observations_gone, gone_steps()) == (0, 0, set())
+    assert (result.observations_read, result.observations_deleted, deleted_steps()) == (0, 0, set())
     assert state() == before
 
 
@@ -227,7 +227,7 @@ def test_the_environments_keys_of_another_project_read_nothing(
     for _ in range(2):
         (connection,) = enabled_connections()
         assert "The keys of KLUISZ_LANGFUSE_… are for the project “elsewhere”" in sync(connection)
-    assert (Trace.objects.count(), gone_steps()) == (1, set())
+    assert (Trace.objects.count(), deleted_steps()) == (1, set())
 
 
 # --- In the admin

@@ -9,7 +9,7 @@ import pytest
 
 from credits.models import Account
 from tests.conftest import People, RunningSandbox
-from tests.usage.stored import gone_steps, stored_steps
+from tests.usage.stored import deleted_steps, stored_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned
 from usage.books import verify_books
 from usage.models import LangfuseConnection, SyncWindow, Trace
@@ -125,7 +125,7 @@ def test_of_versions_received_at_once_the_one_that_a_merge_leaves_counts(
         assert stored_steps()["t1", "c1"].version.cost_usd == cost
         assert Trace.objects.get().cost_usd == cost
         assert Account.objects.get().used == cost * 190
-    assert gone_steps() == set()
+    assert deleted_steps() == set()
 
 
 def test_a_version_that_is_shown_no_more_gives_way_to_an_older_one_that_is(
@@ -138,7 +138,7 @@ def test_a_version_that_is_shown_no_more_gives_way_to_an_older_one_that_is(
     assert Trace.objects.get().cost_usd == D("0.06")
     merge(sandbox, root, older)
     read_again(connection)
-    assert (Trace.objects.get().cost_usd, gone_steps()) == (D("0.02"), set())
+    assert (Trace.objects.get().cost_usd, deleted_steps()) == (D("0.02"), set())
 
 
 def test_it_does_not_give_way_while_its_own_hour_was_not_read_again(
@@ -149,7 +149,7 @@ def test_it_does_not_give_way_while_its_own_hour_was_not_read_again(
     read_again(connection)
     hour = MOMENT.replace(minute=0)
     assert sync_connection(connection, hour, hour + HOUR).error == ""
-    assert (Trace.objects.get().cost_usd, gone_steps()) == (D("0.06"), set())
+    assert (Trace.objects.get().cost_usd, deleted_steps()) == (D("0.06"), set())
     assert verify_books() == []
 
 
@@ -161,9 +161,9 @@ def test_what_is_gone_gives_way_to_whatever_is_shown(
     read_again(connection)
     hour = newer_hour = (MOMENT + 2 * HOUR).replace(minute=0)
     merge(sandbox, owned(people), call("c1", 0.02))
-    assert sync_connection(connection, newer_hour, hour + HOUR).observations_gone == 1
+    assert sync_connection(connection, newer_hour, hour + HOUR).observations_deleted == 1
     read_again(connection)
-    assert (Trace.objects.get().cost_usd, gone_steps()) == (D("0.02"), set())
+    assert (Trace.objects.get().cost_usd, deleted_steps()) == (D("0.02"), set())
 
 
 def test_a_version_that_breaks_the_contract_now_is_still_shown(

@@ -20,7 +20,7 @@ from tests.conftest import LONG_AGO, People, RunningSandbox
 from tests.usage.sync.test_sync import MOMENT, call, owned, row, sync
 from usage.analytics.explain import explain
 from usage.books import verify_books
-from usage.facts.unpriced import price_waiting
+from usage.facts.unpriced import price_unpriced
 from usage.models import LangfuseConnection, Repricing, Trace
 from usage.repricing import repricing as service
 from usage.repricing.preview import preview
@@ -95,7 +95,7 @@ def test_an_absurd_price_leaves_the_cost_unknown_until_it_is_corrected(
     assert "400,000,000.00 USD" in run("t2").set_aside
     assert "look at the price of “own”" in run("t2").set_aside
     # Trying to price what waits for a price changes nothing and fails nothing.
-    assert price_waiting(connection).traces_changed == 0
+    assert price_unpriced(connection).traces_changed == 0
     right = ModelPrice(model="own", valid_from=LONG_AGO, input=D("0.4"), output=D(1))
     lists.enter_price(right, None, replaces=wrong)
     service.advance(service.begin(*PERIOD, reason="a typo", by=people.platform_admin))

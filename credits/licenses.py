@@ -1,6 +1,6 @@
-"""Licences and their pools: giving licences out one by one (domain.md, Credits).
+"""Licenses and their pools: giving licenses out one by one (domain.md, Credits).
 
-A user whom nobody gave a licence from a pool has one by its tier: its own, its tenant's default or
+A user whom nobody gave a license from a pool has one by its tier: its own, its tenant's default or
 the platform's. Once a user was given one from a pool, that one decides (:mod:`credits.gate`).
 """
 
@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from credits import grants
 from credits.grants import NewGrant
-from credits.models import Grant, Licence, LicenceEvent, LicencePool
+from credits.models import Grant, License, LicenseEvent, LicensePool
 from credits.recurrence import month_of
 from credits.top_up import MONTHLY_PRIORITY
 from kluisz_analytics.fields import QUANTUM
@@ -25,7 +25,7 @@ from pricing.models import PricingTier, TierAssignment
 TIER_SOURCES = (Grant.Source.TIER_DEFAULT, Grant.Source.MONTHLY)
 
 
-class LicenceRefused(ValueError):
+class LicenseRefused(ValueError):
     """It can't be given, taken or changed.
 
     The message says why; nothing was changed. ``code`` is for programs.
@@ -37,7 +37,7 @@ class LicenceRefused(ValueError):
 
 
 class CreditsPolicy(StrEnum):
-    """What becomes of the tier's credits when a licence is changed.
+    """What becomes of the tier's credits when a license is changed.
 
     Keep: they stay, and the new tier's begin with the next month. Reset: they end, and the new
     tier's begin. Prorate: this month's end, and the new tier's begin in proportion to the rest of
@@ -57,47 +57,47 @@ def assign(
     *,
     expires_at: datetime | None = None,
     reason: str = "",
-) -> Licence:
-    """Give the user a licence of the tier from its tenant's pool, with the tier's default credits,
+) -> License:
+    """Give the user a license of the tier from its tenant's pool, with the tier's default credits,
     if it never had them.
 
-    Raises LicenceRefused: ``already_licensed``, ``no_pool``, ``pool_is_empty``,
+    Raises LicenseRefused: ``already_licensed``, ``no_pool``, ``pool_is_empty``,
     ``tier_is_retired``, ``already_expired``.
     """
     now = timezone.now()
     _check_tier(tier, now)
     if expires_at is not None and expires_at <= now:
-        raise LicenceRefused(
+        raise LicenseRefused(
             "already_expired",
-            f"A licence until {expires_at.isoformat()} would have expired already.",
+            f"A license until {expires_at.isoformat()} would have expired already.",
         )
     pool = _take(user, tier)
     try:
         with transaction.atomic():
-            licence = Licence.objects.create(
+            license = License.objects.create(
                 user=user, pool=pool, starts_at=now, expires_at=expires_at, assigned_by=by
             )
     except IntegrityError as error:
-        raise LicenceRefused(
-            "already_licensed", f"{user} has a licence; take it back or change it."
+        raise LicenseRefused(
+            "already_licensed", f"{user} has a license; take it back or change it."
         ) from error
     lists.assign_tier(TierAssignment(user=user, tier=tier, valid_from=now), by)
-    _log(user, LicenceEvent.Kind.ASSIGNED, None, tier, by, reason)
-    return licence
+    _log(user, LicenseEvent.Kind.ASSIGNED, None, tier, by, reason)
+    return license
 
 
 @transaction.atomic
-def unassign(user: User, by: User | None, *, reason: str = "") -> Licence:
-    """Take the user's licence back into the pool; its credits stay.
+def unassign(user: User, by: User | None, *, reason: str = "") -> License:
+    """Take the user's license back into the pool; its credits stay.
 
-    Raises LicenceRefused: ``not_licensed``.
+    Raises LicenseRefused: ``not_licensed``.
     """
-    licence = _current(user)
-    licence.ended_at = timezone.now()
-    licence.save(update_fields=["ended_at"])
-    _put_back(licence.pool)
-    _log(user, LicenceEvent.Kind.UNASSIGNED, licence.pool.tier, None, by, reason)
-    return licence
+    license = _current(user)
+    license.ended_at = timezone.now()
+    license.save(update_fields=["ended_at"])
+    _put_back(license.pool)
+    _log(user, LicenseEvent.Kind.UNASSIGNED, license.pool.tier, None, by, reason)
+    return license
 
 
 @transaction.atomic
@@ -108,74 +108,74 @@ def change(
     *,
     credits: CreditsPolicy = CreditsPolicy.KEEP,
     reason: str = "",
-) -> Licence:
-    """Move the user's licence to another tier, up or down.
+) -> License:
+    """Move the user's license to another tier, up or down.
 
-    Raises LicenceRefused: ``not_licensed``, ``same_tier``, and as :func:`assign` for the new tier's
+    Raises LicenseRefused: ``not_licensed``, ``same_tier``, and as :func:`assign` for the new tier's
     pool.
     """
     now = timezone.now()
-    licence = _current(user)
-    before = licence.pool.tier
+    license = _current(user)
+    before = license.pool.tier
     if before == tier:
-        raise LicenceRefused("same_tier", f"{user} has a licence of {tier} already.")
+        raise LicenseRefused("same_tier", f"{user} has a license of {tier} already.")
     _check_tier(tier, now)
     pool = _take(user, tier)
-    _put_back(licence.pool)
-    licence.pool = pool
-    licence.save(update_fields=["pool"])
+    _put_back(license.pool)
+    license.pool = pool
+    license.save(update_fields=["pool"])
     # Before the tier is the user's: it brings its default credits to whoever never had any.
-    _change_credits(user, tier, credits, licence, by, now)
+    _change_credits(user, tier, credits, license, by, now)
     lists.assign_tier(TierAssignment(user=user, tier=tier, valid_from=now), by)
-    _log(user, LicenceEvent.Kind.CHANGED, before, tier, by, reason, credits)
-    return licence
+    _log(user, LicenseEvent.Kind.CHANGED, before, tier, by, reason, credits)
+    return license
 
 
 def _check_tier(tier: PricingTier, now: datetime) -> None:
     if tier.retired_at is not None and tier.retired_at <= now:
-        raise LicenceRefused(
+        raise LicenseRefused(
             "tier_is_retired",
             f"“{tier}” is retired since {tier.retired_at:%Y-%m-%d}; choose another tier.",
         )
 
 
-def _current(user: User) -> Licence:
-    licence = (
-        Licence.objects.select_for_update(of=("self",))
+def _current(user: User) -> License:
+    license = (
+        License.objects.select_for_update(of=("self",))
         .select_related("pool__tier")
         .filter(user=user, ended_at__isnull=True)
         .first()
     )
-    if licence is None:
-        raise LicenceRefused("not_licensed", f"{user} has no licence from a pool.")
-    return licence
+    if license is None:
+        raise LicenseRefused("not_licensed", f"{user} has no license from a pool.")
+    return license
 
 
-def _take(user: User, tier: PricingTier) -> LicencePool:
-    """One licence out of the pool: the statement itself sees whether there is one, so of two at
+def _take(user: User, tier: PricingTier) -> LicensePool:
+    """One license out of the pool: the statement itself sees whether there is one, so of two at
     once for the last, one gets it.
     """
-    pools = LicencePool.objects.filter(tenant=user.tenant_id, tier=tier)
+    pools = LicensePool.objects.filter(tenant=user.tenant_id, tier=tier)
     if not pools.filter(assigned__lt=F("total")).update(assigned=F("assigned") + 1):
         pool = pools.first()
         if pool is None:
-            raise LicenceRefused("no_pool", f"{user.tenant} has no licences of {tier}.")
-        raise LicenceRefused(
+            raise LicenseRefused("no_pool", f"{user.tenant} has no licenses of {tier}.")
+        raise LicenseRefused(
             "pool_is_empty",
-            f"All {pool.total} licences of {tier} are given; take one back or buy more.",
+            f"All {pool.total} licenses of {tier} are given; take one back or buy more.",
         )
     return pools.get()
 
 
-def _put_back(pool: LicencePool) -> None:
-    LicencePool.objects.filter(pk=pool.pk).update(assigned=F("assigned") - 1)
+def _put_back(pool: LicensePool) -> None:
+    LicensePool.objects.filter(pk=pool.pk).update(assigned=F("assigned") - 1)
 
 
 def _change_credits(
     user: User,
     tier: PricingTier,
     policy: CreditsPolicy,
-    licence: Licence,
+    license: License,
     by: User | None,
     now: datetime,
 ) -> None:
@@ -187,10 +187,10 @@ def _change_credits(
         still, account=user.pk, source__in=sources, voided_at__isnull=True
     ):
         grants.void(grant, by)
-    changes = LicenceEvent.objects.filter(user=user).count()
+    changes = LicenseEvent.objects.filter(user=user).count()
     new = []
     if policy is CreditsPolicy.RESET and tier.default_credits > 0:
-        key = f"tier-default:{user.pk}:{licence.pk}:{changes}"
+        key = f"tier-default:{user.pk}:{license.pk}:{changes}"
         new.append(
             NewGrant(
                 user,
@@ -209,7 +209,7 @@ def _change_credits(
         )
         amount = (amount * part).quantize(QUANTUM[6], ROUND_HALF_UP)
     if amount > 0:
-        key = f"monthly:{user.pk}:{start.astimezone(user.tenant.zone):%Y-%m}:{licence.pk}:{changes}"
+        key = f"monthly:{user.pk}:{start.astimezone(user.tenant.zone):%Y-%m}:{license.pk}:{changes}"
         reason = f"{tier.name}, the rest of {start.astimezone(user.tenant.zone):%B %Y}"
         new.append(
             NewGrant(
@@ -229,14 +229,14 @@ def _change_credits(
 
 def _log(
     user: User,
-    kind: LicenceEvent.Kind,
+    kind: LicenseEvent.Kind,
     before: PricingTier | None,
     after: PricingTier | None,
     by: User | None,
     reason: str,
     credits: str = "",
 ) -> None:
-    LicenceEvent.objects.create(
+    LicenseEvent.objects.create(
         user=user,
         kind=kind,
         tier_before=before,

@@ -1,4 +1,4 @@
-"""Admin pages for licences and their pools."""
+"""Admin pages for licenses and their pools."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,40 +10,40 @@ from django.http import HttpRequest
 from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from credits import licences
-from credits.licences import CreditsPolicy, LicenceRefused
-from credits.models import Licence, LicenceEvent, LicencePool
+from credits import licenses
+from credits.licenses import CreditsPolicy, LicenseRefused
+from credits.models import License, LicenseEvent, LicensePool
 from kluisz_analytics.admin_pages import ModelAdmin, ReadOnlyAdmin, admin_user
 from kluisz_analytics.confirmation import confirmed_action
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier
 
 
-class LicencePoolForm(forms.ModelForm):
+class LicensePoolForm(forms.ModelForm):
     """A pool is never made smaller than what is given of it."""
 
     class Meta:
-        model = LicencePool
+        model = LicensePool
         fields = ["tenant", "tier", "total"]
 
     def clean_total(self) -> int:
         total: int = self.cleaned_data["total"]
         assigned = (
-            LicencePool.objects.filter(pk=self.instance.pk)
+            LicensePool.objects.filter(pk=self.instance.pk)
             .values_list("assigned", flat=True)
             .first()
             or 0
         )
         if total < assigned:
             raise forms.ValidationError(
-                f"{assigned} licences are given; take some back before there are {total}."
+                f"{assigned} licenses are given; take some back before there are {total}."
             )
         return total
 
 
-@admin.register(LicencePool)
-class LicencePoolAdmin(ModelAdmin):
-    form = LicencePoolForm
+@admin.register(LicensePool)
+class LicensePoolAdmin(ModelAdmin):
+    form = LicensePoolForm
     list_display = ["tenant", "tier", "total", "assigned", "free"]
     list_select_related = ["tenant", "tier"]
     list_filter = ["tenant", "tier"]
@@ -51,28 +51,28 @@ class LicencePoolAdmin(ModelAdmin):
     fields = ["tenant", "tier", "total"]
 
     @admin.display(description="Free")
-    def free(self, pool: LicencePool) -> int:
+    def free(self, pool: LicensePool) -> int:
         return pool.total - pool.assigned
 
-    def save_model(self, request: HttpRequest, obj: LicencePool, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: LicensePool, form: Any, change: bool) -> None:
         """Only the total is written: what is given may have changed since the page was opened."""
         obj.save(update_fields=["total"] if change else None)
 
     def get_readonly_fields(
-        self, request: HttpRequest, obj: LicencePool | None = None
+        self, request: HttpRequest, obj: LicensePool | None = None
     ) -> list[str]:
         return ["tenant", "tier"] if obj else []
 
-    def has_delete_permission(self, request: HttpRequest, obj: LicencePool | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: LicensePool | None = None) -> bool:
         return (
             super().has_delete_permission(request, obj)
             and obj is not None
-            and not obj.licences.exists()
+            and not obj.licenses.exists()
         )
 
 
-class LicenceForm(forms.ModelForm):
-    """A licence to give: the pool is the tenant's of the user, so only the tier is chosen."""
+class LicenseForm(forms.ModelForm):
+    """A license to give: the pool is the tenant's of the user, so only the tier is chosen."""
 
     by: User
     tier = forms.ModelChoiceField(
@@ -80,7 +80,7 @@ class LicenceForm(forms.ModelForm):
     )
 
     class Meta:
-        model = Licence
+        model = License
         fields = ["user", "expires_at"]
 
     def _post_clean(self) -> None:
@@ -91,15 +91,15 @@ class LicenceForm(forms.ModelForm):
             return
         try:
             values = self.cleaned_data
-            self.instance = licences.assign(
+            self.instance = licenses.assign(
                 values["user"], values["tier"], self.by, expires_at=values["expires_at"]
             )
-        except LicenceRefused as error:
+        except LicenseRefused as error:
             self.add_error(None, str(error))
 
 
-class LicenceChange(forms.Form):
-    """What changing licences takes beside them."""
+class LicenseChange(forms.Form):
+    """What changing licenses takes beside them."""
 
     tier = forms.ModelChoiceField(
         PricingTier.objects.all(), error_messages={"required": "Choose the tier to change to."}
@@ -114,7 +114,7 @@ class UncheckedChoice(forms.ChoiceField):
         """Anything, as far as the bar goes."""
 
 
-class LicenceChangeBar(ActionForm):
+class LicenseChangeBar(ActionForm):
     """Where it is chosen, beside the choice of the action."""
 
     tier = UncheckedChoice(
@@ -134,21 +134,21 @@ class LicenceChangeBar(ActionForm):
     )
 
 
-@admin.register(Licence)
-class LicenceAdmin(ReadOnlyAdmin):
-    form = LicenceForm
+@admin.register(License)
+class LicenseAdmin(ReadOnlyAdmin):
+    form = LicenseForm
     list_display = ["user", "pool", "starts_at", "expires_at", "ended_at", "assigned_by"]
     list_select_related = ["user", "pool__tenant", "pool__tier", "assigned_by"]
     list_filter = ["pool__tenant", "pool__tier"]
     search_fields = ["user__username"]
     autocomplete_fields = ["user"]
     actions = ["take_back", "change_tier"]
-    action_form = LicenceChangeBar
+    action_form = LicenseChangeBar
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.is_superuser)
 
-    def get_fields(self, request: HttpRequest, obj: Licence | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: License | None = None) -> list[str]:
         return (
             ["user", "tier", "expires_at"]
             if obj is None
@@ -156,44 +156,44 @@ class LicenceAdmin(ReadOnlyAdmin):
         )
 
     def get_form(
-        self, request: HttpRequest, obj: Licence | None = None, change: bool = False, **kwargs: Any
+        self, request: HttpRequest, obj: License | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         if obj is None:
             form.by = admin_user(request)
         return form
 
-    def save_model(self, request: HttpRequest, obj: Licence, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: License, form: Any, change: bool) -> None:
         """It was given when the form was checked."""
 
     @confirmed_action(
         "Take back into the pool",
-        "Take these licences back? Their users can start no runs from then on.",
+        "Take these licenses back? Their users can start no runs from then on.",
         permissions=["add"],
     )
-    def take_back(self, request: HttpRequest, chosen: QuerySet[Licence], form: Any) -> None:
+    def take_back(self, request: HttpRequest, chosen: QuerySet[License], form: Any) -> None:
         self._each(
             request,
             chosen,
-            lambda licence: licences.unassign(licence.user, admin_user(request)),
+            lambda license: licenses.unassign(license.user, admin_user(request)),
             "Took back",
         )
 
     @confirmed_action(
         "Change to the tier",
-        "Change these licences?",
+        "Change these licenses?",
         permissions=["add"],
-        form=LicenceChange,
+        form=LicenseChange,
     )
     def change_tier(
-        self, request: HttpRequest, chosen: QuerySet[Licence], form: LicenceChange
+        self, request: HttpRequest, chosen: QuerySet[License], form: LicenseChange
     ) -> None:
         tier, policy = form.cleaned_data["tier"], CreditsPolicy(form.cleaned_data["credits"])
         self._each(
             request,
             chosen,
-            lambda licence: licences.change(
-                licence.user, tier, admin_user(request), credits=policy
+            lambda license: licenses.change(
+                license.user, tier, admin_user(request), credits=policy
             ),
             "Changed",
         )
@@ -201,24 +201,24 @@ class LicenceAdmin(ReadOnlyAdmin):
     def _each(
         self,
         request: HttpRequest,
-        chosen: QuerySet[Licence],
-        do: Callable[[Licence], Any],
+        chosen: QuerySet[License],
+        do: Callable[[License], Any],
         verb: str,
     ) -> None:
         done = 0
-        for licence in chosen.filter(ended_at__isnull=True).select_related("user__tenant"):
+        for license in chosen.filter(ended_at__isnull=True).select_related("user__tenant"):
             try:
-                do(licence)
-            except LicenceRefused as error:
+                do(license)
+            except LicenseRefused as error:
                 messages.error(request, str(error))
             else:
                 done += 1
         if done:
-            messages.success(request, f"{verb} {done} licences.")
+            messages.success(request, f"{verb} {done} licenses.")
 
 
-@admin.register(LicenceEvent)
-class LicenceEventAdmin(ReadOnlyAdmin):
+@admin.register(LicenseEvent)
+class LicenseEventAdmin(ReadOnlyAdmin):
     list_display = [
         "created_at",
         "user",

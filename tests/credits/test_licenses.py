@@ -1,4 +1,4 @@
-"""Licences: pools that can't disagree with what is given, and every step atomic, logged, and
+"""Licenses: pools that can't disagree with what is given, and every step atomic, logged, and
 refused with a reason.
 """
 
@@ -10,10 +10,10 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from credits import enforcement, gate, licences
+from credits import enforcement, gate, licenses
 from credits.gate import Status, standing_of
-from credits.licences import CreditsPolicy, LicenceRefused
-from credits.models import Account, Grant, Licence, LicenceEvent, LicencePool
+from credits.licenses import CreditsPolicy, LicenseRefused
+from credits.models import Account, Grant, License, LicenseEvent, LicensePool
 from credits.status import credit_status
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier
@@ -26,9 +26,9 @@ D = Decimal
 
 
 @pytest.fixture
-def pools(people: People, tiers: dict[str, PricingTier]) -> dict[str, LicencePool]:
+def pools(people: People, tiers: dict[str, PricingTier]) -> dict[str, LicensePool]:
     return {
-        name: LicencePool.objects.create(tenant=people.acme, tier=tiers[name], total=2)
+        name: LicensePool.objects.create(tenant=people.acme, tier=tiers[name], total=2)
         for name in ("Starter", "Professional")
     }
 
@@ -38,29 +38,29 @@ def newcomer(people: People) -> User:
     return User.objects.create_user("newcomer", tenant=people.acme)
 
 
-def assigned(pools: dict[str, LicencePool]) -> list[int]:
+def assigned(pools: dict[str, LicensePool]) -> list[int]:
     for pool in pools.values():
         pool.refresh_from_db()
-        assert pool.assigned == pool.licences.filter(ended_at__isnull=True).count()
+        assert pool.assigned == pool.licenses.filter(ended_at__isnull=True).count()
     assert [one for one in verify_books() if one.check in LEDGER_CHECKS] == []
     return [pool.assigned for pool in pools.values()]
 
 
 def test_it_works(
-    pools: dict[str, LicencePool], newcomer: User, people: People, tiers: dict[str, PricingTier]
+    pools: dict[str, LicensePool], newcomer: User, people: People, tiers: dict[str, PricingTier]
 ) -> None:
-    assert standing_of(newcomer, timezone.now()).licence_status is Status.INACTIVE
-    licences.assign(newcomer, tiers["Starter"], people.platform_admin, reason="hired")
+    assert standing_of(newcomer, timezone.now()).license_status is Status.INACTIVE
+    licenses.assign(newcomer, tiers["Starter"], people.platform_admin, reason="hired")
     assert assigned(pools) == [1, 0]
     state = standing_of(newcomer, timezone.now())
-    assert (state.licence_status, state.tier) == (Status.ACTIVE, tiers["Starter"])
+    assert (state.license_status, state.tier) == (Status.ACTIVE, tiers["Starter"])
     assert Account.objects.get(pk=newcomer.pk).allocated == 1000
-    licences.unassign(newcomer, people.platform_admin, reason="left")
+    licenses.unassign(newcomer, people.platform_admin, reason="left")
     assert assigned(pools) == [0, 0]
     with pytest.raises(gate.NoActiveLicense, match="was taken back on"):
         enforcement.check(newcomer)
     assert list(
-        LicenceEvent.objects.order_by("pk").values_list("kind", "reason", "created_by")
+        LicenseEvent.objects.order_by("pk").values_list("kind", "reason", "created_by")
     ) == [
         ("assigned", "hired", people.platform_admin.pk),
         ("unassigned", "left", people.platform_admin.pk),
@@ -68,57 +68,57 @@ def test_it_works(
 
 
 def test_given_again_there_is_no_second_helping_of_default_credits(
-    pools: dict[str, LicencePool], newcomer: User, tiers: dict[str, PricingTier]
+    pools: dict[str, LicensePool], newcomer: User, tiers: dict[str, PricingTier]
 ) -> None:
     for _ in range(2):
-        licences.assign(newcomer, tiers["Starter"], None)
-        licences.unassign(newcomer, None)
+        licenses.assign(newcomer, tiers["Starter"], None)
+        licenses.unassign(newcomer, None)
     assert Account.objects.get(pk=newcomer.pk).allocated == 1000
 
 
 def test_what_can_not_be_done_is_refused_with_a_reason_and_changes_nothing(
-    pools: dict[str, LicencePool], newcomer: User, people: People, tiers: dict[str, PricingTier]
+    pools: dict[str, LicensePool], newcomer: User, people: People, tiers: dict[str, PricingTier]
 ) -> None:
     def refused(code: str, act: Any) -> None:
         before = (
             assigned(pools),
-            Licence.objects.count(),
-            LicenceEvent.objects.count(),
+            License.objects.count(),
+            LicenseEvent.objects.count(),
             Grant.objects.count(),
         )
-        with pytest.raises(LicenceRefused) as error:
+        with pytest.raises(LicenseRefused) as error:
             act()
         assert error.value.code == code
         assert (
             assigned(pools),
-            Licence.objects.count(),
-            LicenceEvent.objects.count(),
+            License.objects.count(),
+            LicenseEvent.objects.count(),
             Grant.objects.count(),
         ) == before
 
-    refused("not_licensed", lambda: licences.unassign(newcomer, None))
-    refused("not_licensed", lambda: licences.change(newcomer, tiers["Starter"], None))
-    refused("no_pool", lambda: licences.assign(newcomer, tiers["Enterprise"], None))
+    refused("not_licensed", lambda: licenses.unassign(newcomer, None))
+    refused("not_licensed", lambda: licenses.change(newcomer, tiers["Starter"], None))
+    refused("no_pool", lambda: licenses.assign(newcomer, tiers["Enterprise"], None))
     refused(
         "already_expired",
-        lambda: licences.assign(newcomer, tiers["Starter"], None, expires_at=timezone.now()),
+        lambda: licenses.assign(newcomer, tiers["Starter"], None, expires_at=timezone.now()),
     )
-    licences.assign(newcomer, tiers["Starter"], None)
-    refused("already_licensed", lambda: licences.assign(newcomer, tiers["Professional"], None))
-    refused("same_tier", lambda: licences.change(newcomer, tiers["Starter"], None))
+    licenses.assign(newcomer, tiers["Starter"], None)
+    refused("already_licensed", lambda: licenses.assign(newcomer, tiers["Professional"], None))
+    refused("same_tier", lambda: licenses.change(newcomer, tiers["Starter"], None))
     for user in (people.acme_user, people.acme_colleague):
-        licences.assign(user, tiers["Professional"], None)
-    refused("pool_is_empty", lambda: licences.change(newcomer, tiers["Professional"], None))
+        licenses.assign(user, tiers["Professional"], None)
+    refused("pool_is_empty", lambda: licenses.change(newcomer, tiers["Professional"], None))
     tiers["Professional"].retired_at = timezone.now()
     tiers["Professional"].save()
-    refused("tier_is_retired", lambda: licences.change(newcomer, tiers["Professional"], None))
+    refused("tier_is_retired", lambda: licenses.change(newcomer, tiers["Professional"], None))
 
 
 def test_the_database_refuses_a_pool_that_gave_more_than_it_has(
-    pools: dict[str, LicencePool],
+    pools: dict[str, LicensePool],
 ) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
-        LicencePool.objects.update(assigned=3)
+        LicensePool.objects.update(assigned=3)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_the_database_refuses_a_pool_that_gave_more_than_it_has(
     ],
 )
 def test_a_change_of_tier_keeps_resets_or_prorates_the_credits(
-    pools: dict[str, LicencePool],
+    pools: dict[str, LicensePool],
     newcomer: User,
     tiers: dict[str, PricingTier],
     monkeypatch: pytest.MonkeyPatch,
@@ -151,12 +151,12 @@ def test_a_change_of_tier_keeps_resets_or_prorates_the_credits(
     # Half of June has gone in Amsterdam.
     now = datetime(2026, 6, 15, 22, tzinfo=UTC)
     monkeypatch.setattr(timezone, "now", lambda: now)
-    licences.assign(newcomer, tiers["Starter"], None)
+    licenses.assign(newcomer, tiers["Starter"], None)
     from credits.top_up import top_up
 
     top_up([newcomer], now)
     monkeypatch.setattr(timezone, "now", lambda: now + timedelta(microseconds=0))
-    licences.change(newcomer, tiers["Professional"], None, credits=policy)
+    licenses.change(newcomer, tiers["Professional"], None, credits=policy)
     assert assigned(pools) == [0, 1]
     assert tiers_of([newcomer], now)[newcomer.pk] == tiers["Professional"]
     found = {
@@ -164,23 +164,23 @@ def test_a_change_of_tier_keeps_resets_or_prorates_the_credits(
         for one in Grant.objects.filter(account=newcomer.pk)
     }
     assert found == sources
-    assert LicenceEvent.objects.first().credits == policy  # type: ignore[union-attr]
+    assert LicenseEvent.objects.first().credits == policy  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     ("days", "status"), [(30, Status.ACTIVE), (10, Status.EXPIRING), (-1, Status.INACTIVE)]
 )
-def test_a_licence_is_active_expiring_or_inactive(
-    pools: dict[str, LicencePool],
+def test_a_license_is_active_expiring_or_inactive(
+    pools: dict[str, LicensePool],
     newcomer: User,
     tiers: dict[str, PricingTier],
     days: int,
     status: Status,
 ) -> None:
     end = timezone.now() + timedelta(days=60)
-    licences.assign(newcomer, tiers["Starter"], None, expires_at=end)
+    licenses.assign(newcomer, tiers["Starter"], None, expires_at=end)
     moment = end - timedelta(days=days)
-    assert standing_of(newcomer, moment).licence_status is status
+    assert standing_of(newcomer, moment).license_status is status
     shown = credit_status(newcomer, moment)
     assert (shown.license_status, shown.license_is_active) == (
         status.value,

@@ -1,4 +1,4 @@
-"""Licences: who may start runs on which tier, from pools of a tenant (domain.md, Credits)."""
+"""Licenses: who may start runs on which tier, from pools of a tenant (domain.md, Credits)."""
 
 from decimal import Decimal
 
@@ -9,19 +9,19 @@ from kluisz_analytics.tenants.models import Tenant, User
 from pricing.bounds import at_most
 from pricing.models import PricingTier
 
-MOST_LICENCES = Decimal(1_000_000)
+MOST_LICENSES = Decimal(1_000_000)
 
 
-class LicencePool(models.Model):
-    """How many licences of a tier a tenant has, and how many are given to its users."""
+class LicensePool(models.Model):
+    """How many licenses of a tier a tenant has, and how many are given to its users."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="licence_pools")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="license_pools")
     tier = models.ForeignKey(PricingTier, on_delete=models.PROTECT, related_name="+")
-    total = models.PositiveIntegerField(validators=[at_most(MOST_LICENCES)])
+    total = models.PositiveIntegerField(validators=[at_most(MOST_LICENSES)])
     assigned = models.PositiveIntegerField(default=0, editable=False)
 
     class Meta:
-        db_table = "credit_licence_pool"
+        db_table = "credit_license_pool"
         ordering = ["tenant__name", "tier__name"]
         constraints = [
             models.UniqueConstraint(fields=["tenant", "tier"], name="one_pool_a_tenant_and_tier"),
@@ -34,22 +34,22 @@ class LicencePool(models.Model):
         return f"{self.tier} of {self.tenant}: {self.assigned} of {self.total}"
 
 
-class Licence(models.Model):
-    """A user's licence of a tier. A user has at most one at a time; ended ones stay as history."""
+class License(models.Model):
+    """A user's license of a tier. A user has at most one at a time; ended ones stay as history."""
 
-    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="licences")
-    pool = models.ForeignKey(LicencePool, on_delete=models.PROTECT, related_name="licences")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="licenses")
+    pool = models.ForeignKey(LicensePool, on_delete=models.PROTECT, related_name="licenses")
     starts_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     assigned_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
 
     class Meta:
-        db_table = "credit_licence"
+        db_table = "credit_license"
         ordering = ["-starts_at"]
         constraints = [
             models.UniqueConstraint(
-                fields=["user"], condition=Q(ended_at__isnull=True), name="one_licence_a_user"
+                fields=["user"], condition=Q(ended_at__isnull=True), name="one_license_a_user"
             )
         ]
 
@@ -57,15 +57,15 @@ class Licence(models.Model):
         return f"{self.pool.tier} of {self.user}"
 
 
-class LicenceEvent(models.Model):
-    """What was done to a user's licence: by whom, when, why. Never changed."""
+class LicenseEvent(models.Model):
+    """What was done to a user's license: by whom, when, why. Never changed."""
 
     class Kind(models.TextChoices):
         ASSIGNED = "assigned", "Assigned"
         UNASSIGNED = "unassigned", "Unassigned"
         CHANGED = "changed", "Changed"
 
-    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="licence_events")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="license_events")
     kind = models.CharField(max_length=10, choices=Kind.choices)
     tier_before = models.ForeignKey(
         PricingTier, null=True, on_delete=models.PROTECT, related_name="+"
@@ -81,7 +81,7 @@ class LicenceEvent(models.Model):
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
 
     class Meta:
-        db_table = "credit_licence_event"
+        db_table = "credit_license_event"
         ordering = ["-created_at", "-id"]
 
     def __str__(self) -> str:
