@@ -16,7 +16,7 @@ from usage.models import LangfuseConnection, StalePeriod, SyncWindow, TenantUsag
 from usage.periods import Granularity
 from usage.rollups import build
 from usage.rollups.build import build_rollups
-from usage.sync import beside, windows
+from usage.sync import day_builder, windows
 from usage.sync.day_builder import DayBuilder
 from usage.sync.windows import Span
 
@@ -43,7 +43,7 @@ def source() -> LangfuseConnection:
 def _two_days_used_long_ago(
     people: People, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beside.timezone, "now", lambda: LATER)
+    monkeypatch.setattr(day_builder.timezone, "now", lambda: LATER)
     for number in range(2):
         use(people.acme_user, start=NOON - timedelta(days=number))
 
@@ -85,7 +85,7 @@ def test_of_two_workers_that_read_parts_of_a_day_the_last_one_builds_it(
 def test_a_day_that_is_not_over_is_left_for_the_end(
     source: LangfuseConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beside.timezone, "now", lambda: NOON)
+    monkeypatch.setattr(day_builder.timezone, "now", lambda: NOON)
     with DayBuilder(source, HOURS) as days:
         days.read(HOURS)
     assert days.built == {YESTERDAY}
