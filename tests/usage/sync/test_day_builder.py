@@ -97,7 +97,7 @@ def test_a_day_that_could_not_be_built_is_built_at_the_end(
     def fail(*_: object) -> bool:
         raise OperationalError("canceling statement due to lock timeout")
 
-    monkeypatch.setattr(beside, "build_days", fail)
+    monkeypatch.setattr(day_builder, "build_days", fail)
     with DayBuilder(source, HOURS) as days:
         days.read(HOURS)
     assert "could not be built beside the sync" in caplog.text
@@ -122,9 +122,9 @@ def test_nothing_is_built_any_more_when_the_sync_fails(
             is_ending.set()
             super().shutdown(*args, **kwargs)
 
-    monkeypatch.setattr(beside, "DAYS_TOGETHER", 1)
-    monkeypatch.setattr(beside, "build_days", build_days)
-    monkeypatch.setattr(beside, "ThreadPoolExecutor", Ending)
+    monkeypatch.setattr(day_builder, "DAYS_TOGETHER", 1)
+    monkeypatch.setattr(day_builder, "build_days", build_days)
+    monkeypatch.setattr(day_builder, "ThreadPoolExecutor", Ending)
     days = DayBuilder(source, HOURS)
     days.read(HOURS)
     assert begun.wait(30)
