@@ -187,6 +187,11 @@ def _succeeded(counted: Counted) -> int:
     return counted.sums["total_traces"] - counted.sums["failed_traces"]
 
 
+def _metered(counted: Counted) -> int:
+    """Model calls that say what they used."""
+    return counted.sums["priced_observations"] + counted.sums["unpriced_observations"]
+
+
 def _whole_credits(counted: Counted) -> int | None:
     """The exact sum, rounded once, half up (domain.md, Statistics)."""
     if not counted.has_credits:
@@ -224,6 +229,7 @@ class Numbers:
     p95_latency_ms: int | None = _number(
         "95th percentile of latency", Unit.MILLISECONDS, lambda one: one.p95_latency_ms
     )
+    metered_calls: int = _number("Metered calls", Unit.COUNT, _metered)
     unpriced_observations: int = _sum("Unpriced calls", "unpriced_observations")
 
     def as_dict(self) -> dict[str, Any]:

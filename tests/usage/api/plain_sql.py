@@ -119,6 +119,7 @@ def _numbers(sums: Sequence[Any], counts: Sequence[Any], p95: int | None) -> dic
         "total_credits_used": (int(credits or 0) + 500_000) // 1_000_000 if is_rated else None,
         "active_users_count": users,
         "average_latency_ms": round(int(latency) / timed, 3) if timed else None,
+        "metered_calls": int(priced) + int(unpriced),
         "unpriced_observations": int(unpriced),
         "p95_exact": p95,
         "last_activity": last,
