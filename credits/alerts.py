@@ -20,7 +20,8 @@ from credits import deliveries
 from credits.models import Account, Alert, TenantBudget, UsageCharge
 from credits.recurrence import month_of
 from kluisz_analytics import figures
-from kluisz_analytics.fields import CREDIT_PLACES, CreditsField, round_half_up
+from kluisz_analytics.fields import CreditsField
+from kluisz_analytics.scales import CREDIT_PLACES, round_half_up
 from kluisz_analytics.tenants.models import Tenant, User
 
 THRESHOLDS = (80, 95, 100)

@@ -23,7 +23,7 @@ from uuid import UUID
 
 import msgspec
 
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
 from pricing.bounds import LARGEST_TRACE_CREDITS, LARGEST_TRACE_USD
 from pricing.price_book import PriceBook
 from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate

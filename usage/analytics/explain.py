@@ -11,7 +11,7 @@ import msgspec
 from django.db.models import Q
 
 from credits.models import Transaction, UsageCharge
-from kluisz_analytics.fields import EXACT
+from kluisz_analytics.scales import EXACT
 from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.models import User
 from pricing.book import load_shipped_books, price_of

@@ -11,7 +11,6 @@ from datetime import datetime
 from operator import add, neg
 from typing import NamedTuple
 
-from kluisz_analytics.bulk import stamp
 from usage.facts.decided import TraceFact
 from usage.measures import SUM_NAMES, SUMS, TOKENS
 
@@ -21,9 +20,9 @@ TOTAL_TRACES = SUM_NAMES.index("total_traces")
 
 
 class LineKey(NamedTuple):
-    """What numbers count under: keys as 32 hex digits, the hour as it is stored."""
+    """What numbers count under: an hour, and keys as 32 hex digits."""
 
-    hour: str
+    hour: datetime
     tenant_id: str
     user_id: str
 
@@ -64,14 +63,14 @@ class Change:
     def lines(self) -> list[tuple[LineKey, Numbers]]:
         """What is left: numbers that were taken away and added again are no change."""
         return [
-            (LineKey(stamp(hour), f"{tenant:032x}", f"{user:032x}"), numbers)
+            (LineKey(hour, f"{tenant:032x}", f"{user:032x}"), numbers)
             for (hour, tenant, user), numbers in self._sums.items()
             if any(numbers)
         ]
 
-    def hours(self) -> Collection[str]:
+    def hours(self) -> Collection[datetime]:
         """The hours whose traces changed in any way."""
-        return [stamp(hour) for hour, changes in self._hours.items() if changes > 0]
+        return [hour for hour, changes in self._hours.items() if changes > 0]
 
 
 STORED_AS = {

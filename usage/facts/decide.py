@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from kluisz_analytics.fields import USD_PLACES, to_scaled
+from kluisz_analytics.scales import USD_PLACES, to_scaled
 from pricing.engine import WITHOUT_USAGE, ObservationUsage, PricedTrace, PricingEngine, TraceUsage
 from pricing.units import NO_TOKENS, TokenCounts, count_tokens
 from usage.facts.decided import AssembledTrace, BilledStep, Directory, TraceFact
