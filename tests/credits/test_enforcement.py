@@ -12,6 +12,7 @@ from django.utils import timezone
 
 import credits
 from credits import enforcement, grants, holds
+from credits.estimate import Estimate
 from credits.gate import InsufficientCredits, NoActiveLicense
 from credits.grants import IdempotencyConflict, NewGrant
 from credits.holds import HoldConflict
@@ -224,6 +225,17 @@ def test_the_estimate_is_the_flows_own_history(
     assert hold.credits == D("17.1")
     assert enforcement.check(ann, "f").required == D("9.5")
     assert enforcement.check(ann, "never run").required == 1
+
+
+def of_a_host_with_a_fixed_price(flow_id: str) -> Estimate:
+    return Estimate(D(3), D(4), 1)
+
+
+def test_a_setting_names_who_knows_a_flows_history(ann: User, settings: Any) -> None:
+    settings.CREDITS_ESTIMATE_OF_FLOW = f"{__name__}.of_a_host_with_a_fixed_price"
+    assert enforcement.check(ann, "f").required == D(3)
+    assert enforcement.reserve_credits(ann, "t1", "f").hold.credits == D(4)
+    assert enforcement.check(ann, "").required == 1
 
 
 @pytest.mark.parametrize("credits", ["0", "-1", "NaN", "Infinity", "1e30", "0.0000001"])
