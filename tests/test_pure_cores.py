@@ -12,6 +12,7 @@ from django.conf import settings
 CONTRACT = "The pure cores know no database"
 CORES = """
 kluisz_analytics.identifiers kluisz_analytics.periods kluisz_analytics.scales
+kluisz_analytics.tenants.attributed
 pricing.bounds pricing.engine pricing.price_book pricing.prices pricing.quotes pricing.scenario
 pricing.shipped_book pricing.units
 credits.burn credits.forecast credits.recurrence

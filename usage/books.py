@@ -16,6 +16,7 @@ from credits.books import ledger_findings
 from kluisz_analytics.bulk import insert_rows, stamp
 from kluisz_analytics.findings import EVIDENCE_ROWS, Finding, finding, findings
 from kluisz_analytics.snapshot import one_snapshot
+from kluisz_analytics.tenants.attributed import attributed_sql
 from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import SaidOfTrace
 from usage.measures import SUM_NAMES
@@ -32,11 +33,10 @@ ALL_TIME = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 
 CHARGE_CHECKS = {
     "invariant 5: what is posted for an hour is its priced usage": (
-        """
+        f"""
         SELECT user_id, hour, SUM(priced), SUM(posted) FROM (
-            SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace
-            WHERE credits IS NOT NULL AND user_id IS NOT NULL AND tenant_id IS NOT NULL
-                AND NOT is_voided
+            SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace t
+            WHERE credits IS NOT NULL AND {attributed_sql("t")} AND NOT is_voided
             UNION ALL SELECT account_id, hour, 0, credits FROM credit_usage_charge) both_sides
         GROUP BY user_id, hour HAVING SUM(priced) <> SUM(posted)"""
     ),

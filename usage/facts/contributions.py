@@ -11,6 +11,7 @@ from datetime import datetime
 from operator import add, neg
 from typing import NamedTuple
 
+from kluisz_analytics.tenants.attributed import known_owner
 from usage.facts.decided import TraceFact
 from usage.measures import SUM_NAMES, SUMS, TOKENS
 
@@ -53,9 +54,11 @@ class Change:
 
     def _count(self, trace: TraceFact, sign: int) -> None:
         self._hours[trace.hour] += 1
-        if trace.is_voided or trace.tenant_id is None or trace.user_id is None:
+        owner = known_owner(trace.tenant_id, trace.user_id)
+        if trace.is_voided or owner is None:
             return
-        key = trace.hour, trace.tenant_id.int, trace.user_id.int
+        tenant_id, user_id = owner
+        key = trace.hour, tenant_id.int, user_id.int
         numbers = numbers_of(trace) if sign > 0 else tuple(map(neg, numbers_of(trace)))
         known = self._sums.get(key)
         self._sums[key] = numbers if known is None else tuple(map(add, known, numbers))
