@@ -17,7 +17,7 @@ from uuid import UUID
 
 from genai_prices import Usage, calc_price
 
-from kluisz_analytics.fields import USD_PLACES, from_scaled
+from kluisz_analytics.scales import USD_PLACES, from_scaled
 from pricing.engine import ObservationUsage, PricingEngine, TraceUsage
 from pricing.price_book import PriceBook
 from pricing.prices import LATEST, Assignment, Price, RateCard, TierRate

@@ -12,15 +12,18 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q, QuerySet, Sum
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from credits import deliveries
 from credits.models import Account, Alert, TenantBudget, UsageCharge
 from credits.recurrence import month_of
 from kluisz_analytics import figures
-from kluisz_analytics.fields import CREDIT_PLACES, CreditsField, round_half_up
+from kluisz_analytics.fields import CreditsField
+from kluisz_analytics.scales import CREDIT_PLACES, round_half_up
 from kluisz_analytics.tenants.models import Tenant, User
 
 THRESHOLDS = (80, 95, 100)
@@ -29,17 +32,11 @@ RECENT = timedelta(minutes=15)
 ZERO = Decimal(0)
 Kind = Alert.Kind
 
-CostOf = Callable[[UUID, datetime, datetime], Decimal]
+CostOfTenant = Callable[[UUID, datetime, datetime], Decimal]
 """What a tenant's usage cost its providers between two moments, USD.
 
-The usage app knows and says how to ask it.
+The usage app knows: the setting CREDITS_COST_OF_TENANT names the function to ask.
 """
-_costs: list[CostOf] = [lambda tenant_id, start, end: ZERO]
-
-
-def use_cost_of(cost_of: CostOf) -> None:
-    """Have budgets in USD ask this one."""
-    _costs[0] = cost_of
 
 
 def evaluate_all(now: datetime | None = None) -> int:
@@ -184,7 +181,8 @@ def _budgets(tenant: Tenant, now: datetime, start: datetime) -> Iterator[Alert]:
 def used_of(budget: TenantBudget, tenant: Tenant, start: datetime, now: datetime) -> Decimal:
     """What counts against the budget in the month so far."""
     if budget.unit == TenantBudget.Unit.USD:
-        return round_half_up(_costs[0](tenant.pk, start, now), CREDIT_PLACES)
+        cost_of: CostOfTenant = import_string(settings.CREDITS_COST_OF_TENANT)
+        return round_half_up(cost_of(tenant.pk, start, now), CREDIT_PLACES)
     charges = UsageCharge.objects.filter(
         account__user__tenant=tenant, hour__gte=start, hour__lte=now
     ).order_by()

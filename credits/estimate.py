@@ -1,11 +1,14 @@
 """What a run of a flow will cost, from the flow's own history.
 
-The usage app knows that history and says how to ask it.
+The usage app knows that history: the setting CREDITS_ESTIMATE_OF_FLOW names the function to ask.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+
+from django.conf import settings
+from django.utils.module_loading import import_string
 
 from kluisz_analytics.identifiers import canonical_id
 
@@ -22,21 +25,12 @@ class Estimate:
     runs: int = 0
 
 
-Estimator = Callable[[str], Estimate]
-
-
-def no_history(flow_id: str) -> Estimate:
-    return Estimate()
-
-
-_estimators: list[Estimator] = [no_history]
-
-
-def use_estimator(estimator: Estimator) -> None:
-    """Have ``estimate`` ask this one."""
-    _estimators[0] = estimator
+EstimateOfFlow = Callable[[str], Estimate]
 
 
 def estimate(flow_id: str) -> Estimate:
     """What a run of the flow will cost; the default for a flow without history."""
-    return _estimators[0](canonical_id(flow_id)) if flow_id else Estimate()
+    if not flow_id:
+        return Estimate()
+    estimate_of: EstimateOfFlow = import_string(settings.CREDITS_ESTIMATE_OF_FLOW)
+    return estimate_of(canonical_id(flow_id))

@@ -15,7 +15,7 @@ from django.utils import timezone
 from credits import ledger
 from credits.models import Account, Grant, Hold, Transaction
 from credits.recurrence import Recurrence, occurrence
-from kluisz_analytics.fields import CREDIT_PLACES, to_scaled
+from kluisz_analytics.scales import CREDIT_PLACES, to_scaled
 from kluisz_analytics.tenants.models import User
 from pricing.bounds import LARGEST_CREDITS
 

@@ -19,8 +19,9 @@ from credits import ledger
 from credits.gate import MAY_START_SQL
 from credits.models import Account, Hold
 from kluisz_analytics.bulk import sqlite_value
-from kluisz_analytics.fields import CREDIT_PLACES, CreditsField, to_scaled
+from kluisz_analytics.fields import CreditsField
 from kluisz_analytics.identifiers import as_trace_id
+from kluisz_analytics.scales import CREDIT_PLACES, to_scaled
 
 SETTLED_TTL = timedelta(days=2)
 """How long what a run says that it used stays held, if its trace is never charged."""

@@ -39,7 +39,7 @@ from kluisz_analytics.bulk import (
     stamp,
     uuid_of,
 )
-from kluisz_analytics.fields import CREDIT_PLACES, from_scaled, to_scaled
+from kluisz_analytics.scales import CREDIT_PLACES, from_scaled, to_scaled
 from kluisz_analytics.tenants.models import User
 
 ZERO = Decimal(0)

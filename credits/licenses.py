@@ -17,7 +17,7 @@ from credits.grants import NewGrant
 from credits.models import Grant, License, LicenseEvent, LicensePool
 from credits.recurrence import month_of
 from credits.top_up import MONTHLY_PRIORITY
-from kluisz_analytics.fields import QUANTUM
+from kluisz_analytics.scales import QUANTUM
 from kluisz_analytics.tenants.models import User
 from pricing import lists
 from pricing.models import PricingTier, TierAssignment

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from credits.forecast import DAYS, Forecast, Pattern
 from credits.models import UsageCharge
-from kluisz_analytics.fields import CREDIT_PLACES, to_scaled
+from kluisz_analytics.scales import CREDIT_PLACES, to_scaled
 from kluisz_analytics.tenants.models import User
 
 

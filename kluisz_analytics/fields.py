@@ -16,15 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from kluisz_analytics.scales import (  # noqa: F401
-    CREDIT_PLACES,
-    EXACT,
-    QUANTUM,
-    USD_PLACES,
-    from_scaled,
-    round_half_up,
-    to_scaled,
-)
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
 
 
 class ExactDecimalField(models.DecimalField):

@@ -241,6 +241,11 @@ SYNC_FETCHERS = env.int("KLUISZ_SYNC_FETCHERS", default=6)
 SYNC_LEASE_SECONDS = env.int("KLUISZ_SYNC_LEASE_SECONDS", default=600)
 SYNC_EVERY_SECONDS = env.int("KLUISZ_SYNC_EVERY_SECONDS", default=180)
 
+# --- Credits
+# What credits asks of usage, which it knows nothing of.
+CREDITS_ESTIMATE_OF_FLOW = "usage.analytics.estimates.estimate_of_flow"
+CREDITS_COST_OF_TENANT = "usage.analytics.costs.cost_of_tenant"
+
 # --- Celery
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_IGNORE_RESULT = True

@@ -1,13 +1,12 @@
-"""How large amounts can sensibly be. What is larger is a mistake, and is refused on entry.
+"""How large amounts can sensibly be. What is larger is a mistake, and is refused on entry
+(pricing.validators).
 
-An amount is stored as a 64-bit integer (kluisz_analytics.fields), and so are the sums of a whole
+An amount is stored as a 64-bit integer (kluisz_analytics.scales), and so are the sums of a whole
 platform's month: up to 9.2 million USD and 9.2 million million credits. These bounds leave room for
 sums of very many amounts.
 """
 
 from decimal import Decimal
-
-from django.core.validators import MaxValueValidator
 
 LARGEST_CREDITS_PER_USD = Decimal(1_000_000)
 LARGEST_MULTIPLIER = Decimal(100)
@@ -23,10 +22,3 @@ LARGEST_TRACE_CREDITS = Decimal(100_000_000_000)
 """What comes to more than these two is not charged, whatever it was made of: it is set aside with
 its reason (pricing.engine). The second is the first at the most credits a dollar.
 """
-
-
-def at_most(limit: Decimal) -> MaxValueValidator:
-    """Refuses what is larger, naming both."""
-    return MaxValueValidator(
-        limit, message=f"%(show_value)s is too large: at most {limit:,f} is possible."
-    )

@@ -23,7 +23,8 @@ from uuid import UUID
 
 import msgspec
 
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
+from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.bounds import LARGEST_TRACE_CREDITS, LARGEST_TRACE_USD
 from pricing.price_book import PriceBook
 from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate
@@ -261,7 +262,7 @@ class PricingEngine:
             costs = [one if one.source is WITHOUT_USAGE else UNPRICED for one in costs]
             return PricedTrace(costs, None, NO_CHARGE, why)
         cost_picousd = None if unknown and unknown + unbilled == len(costs) else total
-        if tenant_id is None or trace.user_id is None:
+        if not is_attributed(tenant_id, trace.user_id):
             return PricedTrace(costs, cost_picousd, NO_CHARGE)
         rate = self.book.rate_for(
             trace.user_id, tenant_id, started_at, known_at if known_at > started_at else started_at

@@ -22,10 +22,10 @@ from pricing.bounds import (
     LARGEST_CREDITS_PER_USD,
     LARGEST_MULTIPLIER,
     LARGEST_USD_PER_MILLION,
-    at_most,
 )
 from pricing.prices import Precedence
 from pricing.units import UnitKind
+from pricing.validators import at_most
 
 ABOVE_ZERO = MinValueValidator(
     Decimal("0.000001"), message="%(show_value)s is not possible: write a number above 0."

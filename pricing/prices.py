@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
-from kluisz_analytics.fields import EXACT, USD_PLACES, from_scaled, to_scaled
+from kluisz_analytics.scales import EXACT, USD_PLACES, from_scaled, to_scaled
 from pricing.units import INPUT_KINDS, PLAIN_KIND, UnitKind
 
 MILLION = 1_000_000

@@ -28,7 +28,7 @@ from genai_prices.types import (
     _providers_from_raw,
 )  # the reader of its own data files
 
-from kluisz_analytics.fields import USD_PLACES, to_scaled
+from kluisz_analytics.scales import USD_PLACES, to_scaled
 from pricing.price_book import Cards
 from pricing.prices import EVER, NEVER, RateCard
 from pricing.units import UnitKind

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from kluisz_analytics.fields import USD_PLACES, to_scaled
+from kluisz_analytics.scales import USD_PLACES, to_scaled
 from kluisz_analytics.tenants.models import User
 from pricing.book import rate_of
 from pricing.engine import charge_for

@@ -1,5 +1,7 @@
 """Every task has a queue and limits; no message is lost by waiting, and none is done twice."""
 
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -50,6 +52,27 @@ def test_beat_asks_only_for_tasks_that_there_are_and_no_message_expires() -> Non
     for entry in settings.CELERY_BEAT_SCHEDULE.values():
         assert "expires" not in entry.get("options", {})
         assert isinstance(app.tasks[entry["task"]], RepeatedTask)
+
+
+SENDER = """
+import threading
+from kluisz_analytics.wsgi import application
+from credits.tasks import expire_holds
+serving = threading.Thread(target=lambda: print(expire_holds.app.main))
+serving.start()
+serving.join()
+"""
+
+
+def test_what_a_thread_of_the_web_server_sends_goes_to_the_projects_broker() -> None:
+    sent = subprocess.run(
+        [sys.executable, "-c", SENDER],
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert sent.stdout == "kluisz_analytics\n"
 
 
 class Work(RepeatedTask):

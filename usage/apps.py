@@ -11,15 +11,9 @@ class UsageConfig(AppConfig):
     name = "usage"
 
     def ready(self) -> None:
-        from credits.alerts import use_cost_of  # noqa: PLC0415
-        from credits.estimate import use_estimator  # noqa: PLC0415
         from pricing.signals import prices_entered  # noqa: PLC0415
-        from usage.analytics.costs import cost_of_tenant  # noqa: PLC0415
-        from usage.analytics.estimates import estimate_of  # noqa: PLC0415
 
         prices_entered.connect(price_unpriced_usage)
-        use_estimator(estimate_of)
-        use_cost_of(cost_of_tenant)
 
 
 def price_unpriced_usage(**kwargs: Any) -> None:

@@ -1,11 +1,10 @@
 """Checks the invariants over the whole database: what ``manage.py verify_books`` reports
 (domain.md, Invariants).
 
-Each check is a question whose answer should be no rows; the rows that come are the evidence.
+The ledger by itself is checked by ``credits.books``.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +12,11 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Count, OuterRef, Subquery
 
-from credits.models import Hold
+from credits.books import ledger_findings
 from kluisz_analytics.bulk import insert_rows, stamp
+from kluisz_analytics.findings import EVIDENCE_ROWS, Finding, finding, findings
 from kluisz_analytics.snapshot import one_snapshot
+from kluisz_analytics.tenants.attributed import attributed_sql
 from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import SaidOfTrace
 from usage.measures import SUM_NAMES
@@ -26,65 +27,16 @@ from usage.rollups.rules import BUILT, USERS, RollupRule
 from usage.rollups.sketches import Sketch
 from usage.rollups.stale import stale_periods
 
-EVIDENCE_ROWS = 20
 SKETCHES_A_FETCH = 10_000
 RECEIVED_A_FETCH = 5_000
 ALL_TIME = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """An invariant that doesn't hold, or what else was found: which, and the first rows that show
-    it.
-    """
-
-    check: str
-    rows: list[tuple[Any, ...]]
-
-
-LEDGER_CHECKS = {
-    "invariant 5: an account's transactions sum to its balance": (
-        """
-        SELECT a.user_id, a.allocated - a.used, COALESCE(SUM(t.amount), 0) FROM credit_account a
-        LEFT JOIN "transaction" t ON t.account_id = a.user_id GROUP BY a.user_id, a.allocated,
-            a.used
-        HAVING a.allocated - a.used <> COALESCE(SUM(t.amount), 0)"""
-    ),
-    "invariant 5: each transaction goes on from the balance before it": (
-        """
-        SELECT id, account_id, balance_before, previous FROM (
-            SELECT id, account_id, balance_before,
-                LAG(balance_after, 1, 0) OVER (PARTITION BY account_id ORDER BY id) AS previous
-            FROM "transaction") entries WHERE balance_before <> previous"""
-    ),
-    "invariant 5: an hour's transactions sum to what is posted for it": (
-        """
-        SELECT c.account_id, c.hour, c.credits, COALESCE(SUM(t.amount), 0)
-            FROM credit_usage_charge c
-        LEFT JOIN "transaction" t ON t.account_id = c.account_id AND t.usage_hour = c.hour
-        GROUP BY c.account_id, c.hour, c.credits HAVING c.credits <> -COALESCE(SUM(t.amount), 0)"""
-    ),
-    "invariant 4: what is held is the sum of the holds": (
-        """
-        SELECT a.user_id, a.held, COALESCE(SUM(CASE h.state WHEN 'open' THEN h.credits
-            WHEN 'settled' THEN h.settled_credits ELSE 0 END), 0)
-        FROM credit_account a LEFT JOIN credit_hold h ON h.account_id = a.user_id
-            GROUP BY a.user_id, a.held
-        HAVING a.held <> COALESCE(SUM(CASE h.state WHEN 'open' THEN h.credits
-            WHEN 'settled' THEN h.settled_credits ELSE 0 END), 0)"""
-    ),
-    "invariant 5: a grant's transactions sum to what is posted of it": (
-        """
-        SELECT g.id, g.posted - g.returned, COALESCE(SUM(t.amount), 0) FROM credit_grant g
-        LEFT JOIN "transaction" t ON t.grant_id = g.id GROUP BY g.id, g.posted, g.returned
-        HAVING g.posted - g.returned <> COALESCE(SUM(t.amount), 0)"""
-    ),
+CHARGE_CHECKS = {
     "invariant 5: what is posted for an hour is its priced usage": (
-        """
+        f"""
         SELECT user_id, hour, SUM(priced), SUM(posted) FROM (
-            SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace
-            WHERE credits IS NOT NULL AND user_id IS NOT NULL AND tenant_id IS NOT NULL
-                AND NOT is_voided
+            SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace t
+            WHERE credits IS NOT NULL AND {attributed_sql("t")} AND NOT is_voided
             UNION ALL SELECT account_id, hour, 0, credits FROM credit_usage_charge) both_sides
         GROUP BY user_id, hour HAVING SUM(priced) <> SUM(posted)"""
     ),
@@ -145,22 +97,6 @@ FACT_CHECKS = {
 }
 
 
-NEVER_CHARGED = (
-    "holds that were settled and never charged: their traces did not come, or have no price or no"
-    " owner"
-)
-
-
-def notices() -> list[Finding]:
-    """What breaks no invariant, and somebody should look at; an empty list when there is
-    nothing.
-    """
-    uncharged = Hold.objects.filter(state=Hold.State.UNCHARGED).order_by("-created_at", "pk")
-    columns = ("pk", "trace_id", "account__user__username", "settled_credits", "created_at")
-    rows = list(uncharged.values_list(*columns)[:EVIDENCE_ROWS])
-    return [Finding(NEVER_CHARGED, rows)] if rows else []
-
-
 def verify_books() -> list[Finding]:
     """Everything that doesn't hold; an empty list when all of it does.
 
@@ -173,19 +109,19 @@ def verify_books() -> list[Finding]:
 
 
 def _findings(cursor: CursorWrapper) -> Iterator[Finding]:
-    for check, sql in {**LEDGER_CHECKS, **FACT_CHECKS}.items():
-        yield from _finding(cursor, check, sql, [])
+    yield from ledger_findings()
+    yield from findings(cursor, {**CHARGE_CHECKS, **FACT_CHECKS})
     yield from _received()
     _load_periods(cursor)
     for rule in (USERS, *BUILT):
         stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
-        yield from _finding(
+        yield from finding(
             cursor,
             f"invariant 1: {rule.table} has what the facts do not say",
             f"{stored[0]} EXCEPT {from_facts[0]}",
             from_facts[1],
         )
-        yield from _finding(
+        yield from finding(
             cursor,
             f"invariant 1: {rule.table} lacks what the facts say",
             f"{from_facts[0]} EXCEPT {stored[0]}",
@@ -193,14 +129,6 @@ def _findings(cursor: CursorWrapper) -> Iterator[Finding]:
         )
     for rule in BUILT:
         yield from _sketches(cursor, rule)
-
-
-def _finding(
-    cursor: CursorWrapper, check: str, sql: str, parameters: list[Any]
-) -> Iterator[Finding]:
-    cursor.execute(f"SELECT * FROM ({sql}) found LIMIT {EVIDENCE_ROWS}", parameters)
-    if rows := cursor.fetchall():
-        yield Finding(check, rows)
 
 
 def _make_tables(cursor: CursorWrapper) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 from rest_framework import serializers
 
 from credits.models import Grant, Hold, Transaction
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES
 from kluisz_analytics.period_parameters import PeriodParameters
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES
 from pricing.bounds import LARGEST_CREDITS
 
 LARGEST = int(LARGEST_CREDITS)

@@ -12,8 +12,9 @@ from django.utils import timezone
 from credits.recurrence import Recurrence
 from kluisz_analytics.fields import CreditsField
 from kluisz_analytics.tenants.models import User
-from pricing.bounds import LARGEST_CREDITS, at_most
+from pricing.bounds import LARGEST_CREDITS
 from pricing.models import NOT_BELOW_ZERO
+from pricing.validators import at_most
 
 
 class Account(models.Model):

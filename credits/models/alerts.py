@@ -9,11 +9,13 @@ from django.db import models
 from django.db.models import Q
 
 from kluisz_analytics import figures
-from kluisz_analytics.fields import CREDIT_PLACES, ExactDecimalField
+from kluisz_analytics.fields import ExactDecimalField
+from kluisz_analytics.scales import CREDIT_PLACES
 from kluisz_analytics.secrets import decrypt, encrypt
 from kluisz_analytics.tenants.models import Tenant, User
-from pricing.bounds import LARGEST_CREDITS, at_most
+from pricing.bounds import LARGEST_CREDITS
 from pricing.models import ABOVE_ZERO
+from pricing.validators import at_most
 
 
 class TenantBudget(models.Model):

@@ -6,8 +6,8 @@ from django.db import models
 from django.db.models import F, Q
 
 from kluisz_analytics.tenants.models import Tenant, User
-from pricing.bounds import at_most
 from pricing.models import PricingTier
+from pricing.validators import at_most
 
 MOST_LICENSES = Decimal(1_000_000)
 

@@ -1,4 +1,7 @@
-"""The tenants app, and the default tenant that always exists."""
+"""The tenants app, and the default tenant that always exists.
+
+It is the first of ours that Django starts, so it loads what the whole process needs.
+"""
 
 from typing import Any
 
@@ -19,6 +22,8 @@ class TenantsConfig(AppConfig):
     label = "tenants"
 
     def ready(self) -> None:
+        # Without the application, a task would be sent to Celery's default broker.
+        from kluisz_analytics import celery  # noqa: F401, PLC0415
         from kluisz_analytics.tenants import openapi  # noqa: F401, PLC0415  (registers itself)
 
         post_migrate.connect(ensure_default_tenant, sender=self)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.test import Client
@@ -28,6 +29,11 @@ pytestmark = pytest.mark.django_db
 D = Decimal
 NOW = datetime(2026, 6, 10, 12, 30, tzinfo=UTC)
 SECRET = "a signing secret of the receiver"
+
+
+def eight_dollars(tenant_id: UUID, start: datetime, end: datetime) -> Decimal:
+    """What a tenant's usage cost, where no usage is known."""
+    return D(8)
 
 
 class Receiver(HTTPServer):
@@ -308,6 +314,15 @@ class TestBudgets:
         assert told == "Acme has used 96% of this month's $13.00; runs go on."
         budget.amount = D("1234567.5")
         assert str(budget) == "$1,234,567.50 a month for Acme"
+
+    def test_a_setting_names_who_knows_what_a_tenants_usage_cost(
+        self, people: People, settings: Any
+    ) -> None:
+        settings.CREDITS_COST_OF_TENANT = f"{__name__}.eight_dollars"
+        budget = TenantBudget.objects.create(tenant=people.acme, unit="usd", amount=D(10))
+        evaluate_all(NOW)
+        budget.refresh_from_db()
+        assert budget.used == 8
 
     def test_one_in_credits_has_room_for_what_a_large_tenant_uses(
         self, people: People, ann: User

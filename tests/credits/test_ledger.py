@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credits import grants, ledger
+from credits.books import ledger_findings
 from credits.grants import NewGrant
 from credits.models import Account, Grant, Transaction, UsageCharge
 from credits.status import credit_status
 from tests.conftest import NOON, People
-from usage.books import LEDGER_CHECKS, verify_books
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -28,11 +28,7 @@ def unbalanced() -> list[str]:
     """What doesn't hold of the ledger by itself (usage without traces is made up in these
     tests).
     """
-    return [
-        one.check
-        for one in verify_books()
-        if one.check in LEDGER_CHECKS and "priced usage" not in one.check
-    ]
+    return [one.check for one in ledger_findings()]
 
 
 def test_a_grant_adds_to_the_balance(people: People) -> None:

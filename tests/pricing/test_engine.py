@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kluisz_analytics.fields import EXACT, to_scaled
+from kluisz_analytics.scales import EXACT, to_scaled
 from pricing.engine import (
     Charge,
     Cost,

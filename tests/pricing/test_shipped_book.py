@@ -12,7 +12,7 @@ from genai_prices import Usage, calc_price
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kluisz_analytics.fields import USD_PLACES, round_half_up
+from kluisz_analytics.scales import USD_PLACES, round_half_up
 from pricing import shipped_book, shipped_update
 from pricing.book import load_shipped_books
 from pricing.engine import ObservationUsage, PricingEngine

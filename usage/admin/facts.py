@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
-from django.db.models import Max, Min, Q, QuerySet
+from django.db.models import Max, Min, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.decorators import display
@@ -20,9 +20,11 @@ from kluisz_analytics.admin_pages import (
     state_column,
 )
 from kluisz_analytics.confirmation import confirmed_action
+from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS
 from usage.analytics.explain import explain
 from usage.facts.voiding import restore, void
 from usage.models import Observation, ReceivedTrace, Trace, TraceVoid
+from usage.models.facts import UNATTRIBUTED
 
 
 class OwnerFilter(admin.SimpleListFilter):
@@ -35,10 +37,9 @@ class OwnerFilter(admin.SimpleListFilter):
         return [("known", "Known"), ("unattributed", "Unattributed")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Trace]) -> QuerySet[Trace]:
-        nobody = Q(tenant__isnull=True) | Q(user__isnull=True)
         if self.value() == "unattributed":
-            return queryset.filter(nobody)
-        return queryset.exclude(nobody) if self.value() == "known" else queryset
+            return queryset.filter(UNATTRIBUTED)
+        return queryset.filter(**ATTRIBUTED_LOOKUPS) if self.value() == "known" else queryset
 
 
 class DeletedFilter(admin.SimpleListFilter):

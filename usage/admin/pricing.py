@@ -27,7 +27,7 @@ from pricing.models import PricingTier
 from pricing.scenario import Scenario
 from usage.analytics import names
 from usage.analytics.unpriced import unpriced_models
-from usage.measures import UNATTRIBUTED
+from usage.measures import Dimension
 from usage.models import Repricing, Trace
 from usage.repricing import repricing as service
 from usage.repricing.labels import labelled
@@ -341,11 +341,8 @@ def what_if_view(request: HttpRequest) -> HttpResponse:
             comparisons = what_if(*form.period, scenarios, tenant_id)
         except UnknownModel as error:
             form.add_error("model" if error.is_of_usage else "other_model", str(error))
-    labels = names.tenants_by_id((one.tenant_id for one in comparisons), Scope())
-    rows = [
-        (labels[one.tenant_id].name if one.tenant_id in labels else UNATTRIBUTED, one)
-        for one in comparisons
-    ]
+    named = names.names_of(Dimension.TENANT, [one.tenant_id for one in comparisons], Scope())
+    rows = [(named[one.tenant_id].label, one) for one in comparisons]
     context = {
         **admin.site.each_context(request),
         "title": "What if",

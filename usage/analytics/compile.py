@@ -14,7 +14,7 @@ from usage.analytics.question import Question, Status
 from usage.analytics.segments import Segment, Segments
 from usage.measures import DIMENSIONS, SUM_NAMES, Dimension
 from usage.periods import Granularity, end_of
-from usage.rollups.rows import IS_OWNED, MODEL, OF_TRACES, model_rows, trace_rows
+from usage.rollups.rows import IS_ATTRIBUTED, MODEL, OF_TRACES, model_rows, trace_rows
 from usage.rollups.rules import RollupRule
 from usage.rollups.sketches import bucket_sql
 
@@ -406,9 +406,9 @@ FACT_COLUMNS = {one: f"t.{DIMENSIONS[one].trace}" for one in OF_TRACES}
 def _fact_conditions(question: Question) -> Sql:
     conditions = _conditions(question, FACT_COLUMNS)
     if question.only_attributed:
-        conditions.append(Sql(IS_OWNED))
+        conditions.append(Sql(IS_ATTRIBUTED))
     if question.only_unattributed:
-        conditions.append(Sql(f"NOT ({IS_OWNED})"))
+        conditions.append(Sql(f"NOT ({IS_ATTRIBUTED})"))
     if len(set(question.filters.statuses)) == 1:
         is_failed = question.filters.statuses[0] is Status.FAILED
         conditions.append(Sql("t.is_failed" if is_failed else "NOT t.is_failed"))

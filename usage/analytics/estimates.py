@@ -40,7 +40,7 @@ def refresh_estimates(now: datetime | None = None) -> int:
         return cursor.rowcount
 
 
-def estimate_of(flow_id: str) -> Estimate:
+def estimate_of_flow(flow_id: str) -> Estimate:
     """The flow's estimate; the default for one without a history."""
     known = FlowEstimate.objects.filter(pk=flow_id).first()
     return (

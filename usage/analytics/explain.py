@@ -11,7 +11,7 @@ import msgspec
 from django.db.models import Q
 
 from credits.models import Transaction, UsageCharge
-from kluisz_analytics.fields import EXACT
+from kluisz_analytics.scales import EXACT
 from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.models import User
 from pricing.book import load_shipped_books, price_of
@@ -20,6 +20,7 @@ from pricing.models import ModelPrice, TierRate
 from pricing.prices import PriceLine, RateCard
 from pricing.shipped_book import ShippedPrices
 from pricing.units import units_of
+from usage.analytics.names import name_of_person
 from usage.analytics.steps import RunStep, steps_of
 from usage.models import Observation, Repricing, Trace
 
@@ -189,7 +190,7 @@ class _Prices:
                 valid_from=price.valid_from,
                 valid_until=price.valid_until,
                 recorded_at=price.recorded_at,
-                recorded_by=_recorded_by(price.recorded_by, self._viewer),
+                recorded_by=name_of_person(price.recorded_by, self._viewer),
                 url_name="admin:pricing_modelprice_change",
             ),
             price_of(price).card,
@@ -204,17 +205,12 @@ class _Prices:
         ), book.card_at(row.model, row.start_time)
 
 
-def _recorded_by(user: User | None, viewer: User) -> str:
-    """Who entered it; "" where that is nobody the viewer may see."""
-    return user.username if user is not None and sees_user(viewer, user) else ""
-
-
 def _rate(row: TierRate, viewer: User) -> RateExplained:
     return RateExplained(
         tier=row.tier.name,
         valid_from=row.valid_from,
         recorded_at=row.recorded_at,
-        recorded_by=_recorded_by(row.recorded_by, viewer),
+        recorded_by=name_of_person(row.recorded_by, viewer),
         credits_per_usd=row.credits_per_usd,
         pricing_multiplier=row.pricing_multiplier,
         minimum_credits=row.minimum_credits_per_trace,

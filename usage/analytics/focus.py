@@ -12,7 +12,7 @@ from typing import Any
 
 from kluisz_analytics.periods import Period
 from pricing.engine import CostSource
-from usage.analytics.names import NO_NAME, Name, owner_names
+from usage.analytics.names import OWNER_PATHS, Name, owner_in
 from usage.analytics.question import Filters
 from usage.analytics.traces import traces_in
 from usage.measures import Dimension
@@ -36,11 +36,6 @@ PATHS = {
     "total": "total_tokens",
     "observation": "langfuse_observation_id",
     "trace": "trace__langfuse_trace_id",
-    "tenant": "trace__tenant_id",
-    "tenant_name": "trace__tenant__name",
-    "user": "trace__user_id",
-    "username": "trace__user__username",
-    "user_tenant": "trace__user__tenant_id",
     "project": "trace__project_id",
     "flow": "trace__flow_id",
     "failed": "trace__is_failed",
@@ -57,20 +52,14 @@ def focus_rows(scope: Scope, period: Period, filters: Filters) -> Iterator[dict[
     if models := filters.of(Dimension.MODEL):
         steps = steps.filter(model__in=models)
     ordered = steps.order_by("trace__start_time", "trace_id", "pk")
-    for values in ordered.values_list(*PATHS.values()).iterator(chunk_size=ROWS_A_FETCH):
-        yield _row(dict(zip(PATHS, values, strict=True)), scope)
+    asked = ordered.values_list(*PATHS.values(), *OWNER_PATHS)
+    for values in asked.iterator(chunk_size=ROWS_A_FETCH):
+        own, owner = values[: len(PATHS)], values[len(PATHS) :]
+        yield _row(dict(zip(PATHS, own, strict=True)), *owner_in(owner, scope))
 
 
-def _row(one: dict[str, Any], scope: Scope) -> dict[str, Any]:
+def _row(one: dict[str, Any], tenant: Name, user: Name) -> dict[str, Any]:
     month_start, month_end = period_of(Granularity.MONTH, one["start"])
-    tenant = user = NO_NAME
-    if one["tenant"] is not None and one["user"] is not None:
-        tenant, user = owner_names(
-            scope,
-            Name(one["tenant"], one["tenant_name"]),
-            Name(one["user"], one["username"]),
-            one["user_tenant"],
-        )
     return {
         "BillingPeriodStart": _time(month_start),
         "BillingPeriodEnd": _time(month_end),

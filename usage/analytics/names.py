@@ -2,11 +2,13 @@
 has told us, and those that are none of the scope's business by no name and no id.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from kluisz_analytics.identifiers import parse_uuid
+from kluisz_analytics.tenants.access import sees_user
+from kluisz_analytics.tenants.attributed import is_attributed
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from usage.access import shows_tenant, shows_user
 from usage.measures import Dimension
@@ -105,7 +107,7 @@ def _called(row: Named) -> str:
     return row.username if isinstance(row, User) else row.name
 
 
-def owner_names(
+def _owner_names(
     scope: Scope, tenant: Name, user: Name, user_tenant_id: UUID | None
 ) -> tuple[Name, Name]:
     """A run's tenant and user as the scope may know them; ``user_tenant_id`` is the user's own."""
@@ -118,12 +120,39 @@ def owner_names(
 
 def owner_of(trace: Trace, scope: Scope) -> tuple[Name, Name]:
     """The same of a trace with its tenant and user."""
-    return owner_names(
+    return _owner_names(
         scope,
         Name(trace.tenant.pk, trace.tenant.name) if trace.tenant else NO_NAME,
         Name(trace.user.pk, trace.user.username) if trace.user else NO_NAME,
         trace.user.tenant_id if trace.user else None,
     )
+
+
+OWNER_PATHS = (
+    "trace__tenant_id",
+    "trace__tenant__name",
+    "trace__user_id",
+    "trace__user__username",
+    "trace__user__tenant_id",
+)
+"""Of a step: what :func:`owner_in` tells its run's owner from, where there are too many for rows of
+their own.
+"""
+
+
+def owner_in(values: Sequence[Any], scope: Scope) -> tuple[Name, Name]:
+    """The same of a step, from what it has at OWNER_PATHS; nobody's where the run has no owner."""
+    tenant_id, tenant_name, user_id, username, user_tenant_id = values
+    if not is_attributed(tenant_id, user_id):
+        return NO_NAME, NO_NAME
+    return _owner_names(
+        scope, Name(tenant_id, tenant_name), Name(user_id, username), user_tenant_id
+    )
+
+
+def name_of_person(user: User | None, viewer: User) -> str:
+    """Who did something; "" where that is nobody the viewer may see."""
+    return user.username if user is not None and sees_user(viewer, user) else ""
 
 
 def _uuids(ids: Iterable[str]) -> list[UUID]:

@@ -11,8 +11,8 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from credits.forecast import DAYS, Forecast, Pattern
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled, round_half_up
 from kluisz_analytics.periods import midnight
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled, round_half_up
 from usage.analytics.answer import answer
 from usage.analytics.question import Question
 from usage.scope import Scope

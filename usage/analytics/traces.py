@@ -7,6 +7,7 @@ from urllib.parse import quote
 from django.db.models import Exists, OuterRef, QuerySet
 
 from kluisz_analytics.periods import Period
+from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS
 from pricing.engine import CostSource
 from usage.analytics.names import Name, flows_by_id, owner_of
 from usage.analytics.question import Filters, Status
@@ -50,12 +51,9 @@ def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]
         start_time__gte=period.start, start_time__lt=period.end, is_voided=False
     )
     if not scope.is_platform or filters.name_owners:
-        # Usage belongs to a tenant or a user only when both are known (domain.md, Unattributed
-        # usage).
         owner = {"tenant": scope.tenant_id, "user": scope.user_id}
         found = found.filter(
-            tenant__isnull=False,
-            user__isnull=False,
+            **ATTRIBUTED_LOOKUPS,
             **{name: pk for name, pk in owner.items() if pk is not None},
         )
     for dimension in filters.dimensions:

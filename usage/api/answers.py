@@ -7,7 +7,7 @@ from uuid import UUID
 from rest_framework import serializers
 
 from credits.api.answers import CreditsField
-from kluisz_analytics.fields import USD_PLACES
+from kluisz_analytics.scales import USD_PLACES
 from pricing.engine import CostSource
 from pricing.units import UnitKind
 from usage.analytics.names import Name, owner_of

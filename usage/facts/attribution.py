@@ -2,12 +2,11 @@
 
 from uuid import UUID
 
-from django.db.models import Q
-
 from kluisz_analytics.tenants.models import Tenant, User
 from usage.facts import store
 from usage.facts.apply import Applied, committed, load_assembler, reassemble
 from usage.models import LangfuseConnection, Trace
+from usage.models.facts import UNATTRIBUTED
 
 TRACES_A_BATCH = 5_000
 REFERENCES_A_QUERY = 5_000
@@ -40,17 +39,11 @@ def _attributable(connection: LangfuseConnection) -> set[UUID]:
 
     Reads distinct references, not traces, to find out.
     """
-    unattributed = (
-        Trace.objects.filter(connection=connection)
-        .filter(Q(user__isnull=True) | Q(tenant__isnull=True))
-        .order_by()
-    )
+    unattributed = Trace.objects.filter(UNATTRIBUTED, connection=connection).order_by()
     found: set[UUID] = set()
-    for column, model, is_missing in (
-        ("user_reference", User, Q(user__isnull=True)),
-        ("tenant_reference", Tenant, Q(tenant__isnull=True)),
-    ):
-        named = unattributed.filter(is_missing).exclude(**{column: ""})
+    for name, model in (("user", User), ("tenant", Tenant)):
+        column = f"{name}_reference"
+        named = unattributed.filter(**{name: None}).exclude(**{column: ""})
         references = set(named.values_list(column, flat=True).distinct())
         known = store.known_ids(model, references)
         for texts in store.chunks(known, REFERENCES_A_QUERY):

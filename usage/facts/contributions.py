@@ -11,7 +11,7 @@ from datetime import datetime
 from operator import add, neg
 from typing import NamedTuple
 
-from kluisz_analytics.bulk import stamp
+from kluisz_analytics.tenants.attributed import known_owner
 from usage.facts.decided import TraceFact
 from usage.measures import SUM_NAMES, SUMS, TOKENS
 
@@ -21,9 +21,9 @@ TOTAL_TRACES = SUM_NAMES.index("total_traces")
 
 
 class LineKey(NamedTuple):
-    """What numbers count under: keys as 32 hex digits, the hour as it is stored."""
+    """What numbers count under: an hour, and keys as 32 hex digits."""
 
-    hour: str
+    hour: datetime
     tenant_id: str
     user_id: str
 
@@ -54,9 +54,11 @@ class Change:
 
     def _count(self, trace: TraceFact, sign: int) -> None:
         self._hours[trace.hour] += 1
-        if trace.is_voided or trace.tenant_id is None or trace.user_id is None:
+        owner = known_owner(trace.tenant_id, trace.user_id)
+        if trace.is_voided or owner is None:
             return
-        key = trace.hour, trace.tenant_id.int, trace.user_id.int
+        tenant_id, user_id = owner
+        key = trace.hour, tenant_id.int, user_id.int
         numbers = numbers_of(trace) if sign > 0 else tuple(map(neg, numbers_of(trace)))
         known = self._sums.get(key)
         self._sums[key] = numbers if known is None else tuple(map(add, known, numbers))
@@ -64,14 +66,14 @@ class Change:
     def lines(self) -> list[tuple[LineKey, Numbers]]:
         """What is left: numbers that were taken away and added again are no change."""
         return [
-            (LineKey(stamp(hour), f"{tenant:032x}", f"{user:032x}"), numbers)
+            (LineKey(hour, f"{tenant:032x}", f"{user:032x}"), numbers)
             for (hour, tenant, user), numbers in self._sums.items()
             if any(numbers)
         ]
 
-    def hours(self) -> Collection[str]:
+    def hours(self) -> Collection[datetime]:
         """The hours whose traces changed in any way."""
-        return [stamp(hour) for hour, changes in self._hours.items() if changes > 0]
+        return [hour for hour, changes in self._hours.items() if changes > 0]
 
 
 STORED_AS = {

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import CostSource
 from pricing.units import TokenCounts
 from usage.langfuse.wire import SaidOfTrace, StepVersion
@@ -63,7 +64,7 @@ class TraceFact(msgspec.Struct, gc=False):
 
     @property
     def is_attributed(self) -> bool:
-        return self.tenant_id is not None and self.user_id is not None
+        return is_attributed(self.tenant_id, self.user_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ integers, so that the sums are exact whatever the order of the changes.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal
 
 from django.db import connection
@@ -14,7 +15,7 @@ from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from credits import ledger
-from kluisz_analytics.bulk import Statement, empty_table, execute_all, insert_rows, moment_of, stamp
+from kluisz_analytics.bulk import Statement, empty_table, execute_all, insert_rows, stamp
 from usage.facts.contributions import TOTAL_TRACES, Change, LineKey, Numbers
 from usage.measures import SUM_NAMES
 from usage.models import UserUsageStats
@@ -81,19 +82,18 @@ def _stage(
         cursor,
         "usage_change",
         [*LineKey._fields, *SUM_NAMES],
-        ((*key, *numbers) for key, numbers in lines),
+        ((stamp(key.hour), key.tenant_id, key.user_id, *numbers) for key, numbers in lines),
     )
     insert_rows(
         cursor, "usage_change_period", PERIOD_COLUMNS, _periods({key.hour for key, _ in lines})
     )
 
 
-def _periods(hours: Iterable[str]) -> Iterable[tuple[str, str, str, str]]:
+def _periods(hours: Iterable[datetime]) -> Iterable[tuple[str, str, str, str]]:
     for hour in hours:
-        moment = moment_of(hour)
         for granularity in Granularity:
-            start, end = period_of(granularity, moment)
-            yield hour, granularity.value, stamp(start), stamp(end)
+            start, end = period_of(granularity, hour)
+            yield stamp(hour), granularity.value, stamp(start), stamp(end)
 
 
 def _add(periods: str, numbers: Sequence[str], groups: str = "") -> str:

@@ -14,8 +14,8 @@ import msgspec
 from django.db import connection as database
 
 from kluisz_analytics.bulk import among, insert_rows, stamps, update_rows
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.identifiers import parse_uuid
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-from kluisz_analytics.fields import USD_PLACES, round_half_up
 from kluisz_analytics.identifiers import canonical_id
+from kluisz_analytics.scales import USD_PLACES, round_half_up
 
 TEXT_LENGTH = 200
 # So much of a metadata value does Langfuse give.

@@ -9,10 +9,16 @@ from django.db import models
 from django.db.models import Q
 
 from kluisz_analytics.fields import CreditsField, UsdField
+from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, is_attributed
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
 from usage.measures import DIMENSIONS, TOKENS
 from usage.models.connections import LangfuseConnection
+
+UNATTRIBUTED = Q(
+    *((name, not known) for name, known in ATTRIBUTED_LOOKUPS.items()), _connector=Q.OR
+)
+"""Traces without an owner: as the index of them says it, so that it is used."""
 
 
 class TokenColumns(models.Model):
@@ -137,7 +143,7 @@ class Trace(TokenColumns, DimensionColumns):
             # load_directory looks here for usage whose tenant or user has become known.
             models.Index(
                 fields=["user_reference", "tenant_reference"],
-                condition=Q(user__isnull=True) | Q(tenant__isnull=True),
+                condition=UNATTRIBUTED,
                 name="trace_unattributed",
             ),
             models.Index(
@@ -157,7 +163,7 @@ class Trace(TokenColumns, DimensionColumns):
 
     @property
     def is_attributed(self) -> bool:
-        return self.tenant_id is not None and self.user_id is not None
+        return is_attributed(self.tenant_id, self.user_id)
 
 
 class ReceivedTrace(models.Model):

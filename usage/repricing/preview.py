@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled
 from pricing.book import load_price_book
 from pricing.engine import CostSource, PricedTrace, PricingEngine
 from pricing.price_book import Repriced

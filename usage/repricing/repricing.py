@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from usage.facts.apply import Applied, Assembler, committed, load_assembler, reassemble
 from usage.facts.store import change_repricings, keep_repricings

@@ -10,7 +10,8 @@ from decimal import Decimal
 from difflib import get_close_matches
 from uuid import UUID
 
-from kluisz_analytics.fields import CREDIT_PLACES, USD_PLACES, from_scaled
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled
+from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.book import load_price_book
 from pricing.engine import CostSource, PricedTrace, PricingEngine
 from pricing.scenario import Scenario
@@ -95,7 +96,7 @@ def what_if(
     comparisons: dict[UUID | None, Comparison] = {}
     for stored in stored_traces(start, end, tenant_id):
         usage = stored.usage
-        owner = usage.tenant_id if usage.user_id is not None else None
+        owner = usage.tenant_id if is_attributed(usage.tenant_id, usage.user_id) else None
         comparison = comparisons.get(owner)
         if comparison is None:
             comparison = comparisons[owner] = Comparison(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from django.db import connection
 
 from kluisz_analytics.sql import Range, Sql, ranges_table, stored
+from kluisz_analytics.tenants.attributed import attributed_sql
 from usage.measures import DIMENSIONS, SUMS, Dimension
 from usage.models.rollups import UNATTRIBUTED
 
@@ -19,7 +20,7 @@ def nobody() -> str:
     return f"'{stored(UNATTRIBUTED)}'"
 
 
-IS_OWNED = "t.tenant_id IS NOT NULL AND t.user_id IS NOT NULL"
+IS_ATTRIBUTED = attributed_sql("t")
 
 
 def _dimension_sql(dimension: Dimension) -> str:
@@ -29,14 +30,14 @@ def _dimension_sql(dimension: Dimension) -> str:
     declared = DIMENSIONS[dimension]
     column = f"t.{declared.trace}"
     if declared.is_owner:
-        column = f"CASE WHEN {IS_OWNED} THEN {column} ELSE {{nobody}} END"
+        column = f"CASE WHEN {IS_ATTRIBUTED} THEN {column} ELSE {{nobody}} END"
     return f"{column} AS {declared.row}"
 
 
 OF_TRACES = [one for one in Dimension if DIMENSIONS[one].trace is not None]
 """The dimensions that a trace has; its steps have the others."""
 COMMON = f"""
-    {{number}} AS number, t.hour, t.start_time AS moment, {IS_OWNED} AS is_attributed,
+    {{number}} AS number, t.hour, t.start_time AS moment, {IS_ATTRIBUTED} AS is_attributed,
     {", ".join(map(_dimension_sql, OF_TRACES))},
     t.latency_ms, {{label}} AS model"""
 TRACE_ROWS = f"""

@@ -17,7 +17,7 @@ from usage.models import (
 )
 from usage.models.rollups import Rollup
 from usage.periods import Granularity
-from usage.rollups.rows import IS_OWNED, model_rows, nobody, trace_rows
+from usage.rollups.rows import IS_ATTRIBUTED, model_rows, nobody, trace_rows
 
 HOUR, DAY, WEEK, MONTH = Granularity
 
@@ -71,7 +71,7 @@ class RollupRule:
 
     def rows(self, start: datetime, end: datetime) -> Sql:
         """The facts that it sums, of the traces in [start, end)."""
-        conditions = Sql(f" AND {IS_OWNED}") if self.only_attributed else None
+        conditions = Sql(f" AND {IS_ATTRIBUTED}") if self.only_attributed else None
         return (model_rows if self.by_model else trace_rows)([(0, start, end)], conditions)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from kluisz_analytics.bulk import Statement
+from kluisz_analytics.bulk import Statement, stamp
 from usage.models import StalePeriod
 from usage.periods import Granularity, period_of
 
@@ -34,15 +34,15 @@ class Stale:
     unbuilt_days: frozenset[datetime]
 
 
-def marks_of(hours: Collection[str]) -> list[Statement]:
-    """What marks hours (as they are stored).
+def marks_of(hours: Collection[datetime]) -> list[Statement]:
+    """What marks hours.
 
     Execute it in the transaction that changes their facts.
     """
     if not hours:
         return []
     rows = ", ".join(["(%s, %s)"] * len(hours))
-    parameters = [one for hour in sorted(hours) for one in (Granularity.HOUR.value, hour)]
+    parameters = [one for hour in sorted(hours) for one in (Granularity.HOUR.value, stamp(hour))]
     return [(f"INSERT INTO stale_period (granularity, period_start) VALUES {rows}", parameters)]
 
 

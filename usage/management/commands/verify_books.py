@@ -6,7 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from usage.books import Finding, notices, verify_books
+from credits.books import notices
+from kluisz_analytics.findings import Finding
+from usage.books import verify_books
 
 
 class Command(BaseCommand):

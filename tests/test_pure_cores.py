@@ -1,0 +1,50 @@
+"""The pure cores are pure: what they are imported with needs no Django and no Celery.
+
+The import contract sees what a module imports; this sees what its packages load beside it.
+"""
+
+import subprocess
+import sys
+import tomllib
+
+from django.conf import settings
+
+CONTRACT = "The pure cores know no database"
+CORES = """
+kluisz_analytics.identifiers kluisz_analytics.periods kluisz_analytics.scales
+kluisz_analytics.tenants.attributed
+pricing.bounds pricing.engine pricing.price_book pricing.prices pricing.quotes pricing.scenario
+pricing.shipped_book pricing.units
+credits.burn credits.forecast credits.recurrence
+usage.analytics.calendar usage.analytics.comparison usage.analytics.question
+usage.analytics.segments usage.facts.contributions usage.facts.decide usage.facts.decided
+usage.facts.received usage.langfuse.wire usage.measures usage.periods usage.rollups.sketches
+usage.scope
+""".split()
+LOADS = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    for forbidden in {"django", "celery"} & sys.modules.keys():
+        sys.exit(f"{name} loads {forbidden}")
+"""
+
+
+def test_the_pure_cores_load_neither_django_nor_celery() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOADS, *CORES],
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+
+
+def test_the_import_contract_names_every_pure_core() -> None:
+    with (settings.BASE_DIR / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (contract,) = [one for one in contracts if one["name"] == CONTRACT]
+    assert sorted(contract["source_modules"]) == sorted(CORES)
+    assert {"django", "celery"} <= set(contract["forbidden_modules"])
+    assert not contract.get("allow_indirect_imports", False)
