@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from kluisz_analytics.identifiers import canonical_id
+from kluisz_analytics.scales import Credits
 
 FIRST_RUN = Decimal(1)
 """What a run is taken to cost while its flow has no history (domain.md, Credits)."""
@@ -17,8 +18,8 @@ FIRST_RUN = Decimal(1)
 class Estimate:
     """Credits of a flow's runs: the median, the 90th percentile, and of how many runs."""
 
-    median: Decimal = FIRST_RUN
-    p90: Decimal = FIRST_RUN
+    median: Credits = FIRST_RUN
+    p90: Credits = FIRST_RUN
     runs: int = 0
 
 
