@@ -26,6 +26,7 @@ from credits.holds import HoldConflict
 from credits.models import Account, Hold
 from credits.recurrence import month_of
 from kluisz_analytics.identifiers import as_trace_id, canonical_id
+from kluisz_analytics.scales import Credits
 from kluisz_analytics.tenants.models import User
 
 DEFAULT_TTL = timedelta(hours=1)
@@ -37,8 +38,8 @@ ZERO = Decimal(0)
 class Checked:
     """A run that may start: what it is taken to cost, and what remains before it."""
 
-    required: Decimal
-    remaining: Decimal
+    required: Credits
+    remaining: Credits
 
 
 @dataclass(frozen=True, slots=True)

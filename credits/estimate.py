@@ -11,6 +11,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from kluisz_analytics.identifiers import canonical_id
+from kluisz_analytics.scales import Credits
 
 FIRST_RUN = Decimal(1)
 """What a run is taken to cost while its flow has no history (domain.md, Credits)."""
@@ -20,8 +21,8 @@ FIRST_RUN = Decimal(1)
 class Estimate:
     """Credits of a flow's runs: the median, the 90th percentile, and of how many runs."""
 
-    median: Decimal = FIRST_RUN
-    p90: Decimal = FIRST_RUN
+    median: Credits = FIRST_RUN
+    p90: Credits = FIRST_RUN
     runs: int = 0
 
 

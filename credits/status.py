@@ -7,10 +7,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from credits.gate import SMALLEST, refusal, standing_of
+from credits.gate import SMALLEST, Status, refusal, standing_of
 from credits.holds import expired_credits
 from credits.models import Account
 from credits.projection import exhaustion_date
+from kluisz_analytics.scales import Credits
 from kluisz_analytics.tenants.models import User
 
 LOW_USAGE_PERCENT = 80
@@ -18,20 +19,20 @@ LOW_USAGE_PERCENT = 80
 
 @dataclass(frozen=True, slots=True)
 class CreditStatus:
-    """Credits of one user; amounts exact, ``usage_percent`` of what is allocated, None where
-    nothing is.
+    """Credits of one user; amounts are exact, and ``usage_percent`` is of what is allocated,
+    unknown where nothing is.
     """
 
     user_id: UUID
     username: str
-    credits_allocated: Decimal
-    credits_used: Decimal
-    credits_held: Decimal
-    credits_remaining: Decimal
-    credits_per_month: Decimal
+    credits_allocated: Credits
+    credits_used: Credits
+    credits_held: Credits
+    credits_remaining: Credits
+    credits_per_month: Credits
     usage_percent: float | None
     license_is_active: bool
-    license_status: str
+    license_status: Status
     tier_name: str | None
     is_low_credits: bool
     is_out_of_credits: bool
@@ -65,7 +66,7 @@ def credit_status(user: User, moment: datetime) -> CreditStatus:
         credits_per_month=tier.default_credits_per_month if tier else Decimal(0),
         usage_percent=usage_percent,
         license_is_active=not standing.inactive_because,
-        license_status=standing.license_status.value,
+        license_status=standing.license_status,
         tier_name=tier.name if tier else None,
         is_low_credits=not is_out
         and usage_percent is not None

@@ -1,6 +1,7 @@
 """Scaled integers: how money and credits are stored (kluisz_analytics.fields). Pure."""
 
 from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Annotated, NamedTuple
 
 USD_PLACES = 12
 CREDIT_PLACES = 6
@@ -9,6 +10,21 @@ LARGEST_DIGITS = 19
 # Enough digits for every product of stored amounts, whatever the context of the caller.
 EXACT = Context(prec=60)
 QUANTUM = {places: Decimal(1).scaleb(-places) for places in (0, CREDIT_PLACES, USD_PLACES)}
+
+
+class Written(NamedTuple):
+    """With how many decimal places a decimal is written; one that is not rounded has no zeros at
+    its end.
+    """
+
+    places: int
+    is_rounded: bool = True
+
+
+Usd = Annotated[Decimal, Written(USD_PLACES)]
+Credits = Annotated[Decimal, Written(CREDIT_PLACES)]
+Factor = Annotated[Decimal, Written(CREDIT_PLACES)]
+"""What money is multiplied by: a rate, a markup."""
 
 
 def to_scaled(value: Decimal | int, places: int) -> int:

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from kluisz_analytics.scales import EXACT, USD_PLACES, from_scaled, to_scaled
+from kluisz_analytics.scales import EXACT, USD_PLACES, Usd, Written, from_scaled, to_scaled
 from pricing.units import INPUT_KINDS, PLAIN_KIND, UnitKind
 
 MILLION = 1_000_000
@@ -37,8 +37,8 @@ class PriceLine(NamedTuple):
 
     kind: UnitKind
     units: int
-    usd_per_million: Decimal
-    amount_usd: Decimal
+    usd_per_million: Usd
+    amount_usd: Annotated[Decimal, Written(2 * USD_PLACES, is_rounded=False)]
 
 
 def half_up(numerator: int, denominator: int) -> int:

@@ -12,7 +12,14 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled, round_half_up
+from kluisz_analytics.scales import (
+    CREDIT_PLACES,
+    USD_PLACES,
+    Credits,
+    Usd,
+    from_scaled,
+    round_half_up,
+)
 
 
 class Unit(StrEnum):
@@ -218,10 +225,10 @@ class Numbers:
     cache_write_tokens: int = _sum("Cache write tokens", "cache_write_tokens")
     reasoning_tokens: int = _sum("Reasoning tokens", "reasoning_tokens")
     audio_tokens: int = _sum("Audio tokens", "audio_tokens")
-    total_cost_usd: Decimal | None = _sum("Cost", "total_cost_usd", lambda one: one.has_cost)
-    billed_cost_usd: Decimal | None = _sum("Billed", "billed_cost_usd", lambda one: one.has_credits)
+    total_cost_usd: Usd | None = _sum("Cost", "total_cost_usd", lambda one: one.has_cost)
+    billed_cost_usd: Usd | None = _sum("Billed", "billed_cost_usd", lambda one: one.has_credits)
     total_credits_used: int | None = _number("Credits", Unit.COUNT, _whole_credits)
-    credits_exact: Decimal | None = _sum("Credits", "credits_exact", lambda one: one.has_credits)
+    credits_exact: Credits | None = _sum("Credits", "credits_exact", lambda one: one.has_credits)
     active_users_count: int = _number("Active users", Unit.COUNT, lambda one: one.active_users)
     average_latency_ms: float | None = _number(
         "Average latency", Unit.MILLISECONDS, _average_latency

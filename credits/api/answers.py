@@ -5,24 +5,17 @@ from typing import Any
 
 from rest_framework import serializers
 
+from credits.enforcement import Checked
+from credits.estimate import Estimate
 from credits.models import Grant, Hold, Transaction
+from credits.status import CreditStatus
+from kluisz_analytics.answers import Answer, CreditsField
 from kluisz_analytics.period_parameters import PeriodParameters
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES
 from pricing.bounds import LARGEST_CREDITS
 
 LARGEST = int(LARGEST_CREDITS)
 """No one reserves or is given more credits than this; it is far below what can be stored."""
-
-
-class CreditsField(serializers.DecimalField):
-    """Credits as a decimal string with six places."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        # What is taken has a limit of digits: beyond the precision of decimals it could not even be
-        # compared.
-        super().__init__(
-            max_digits=18 if "max_value" in kwargs else None, decimal_places=CREDIT_PLACES, **kwargs
-        )
 
 
 SMALLEST = Decimal(1).scaleb(-CREDIT_PLACES)
@@ -51,41 +44,23 @@ class RefusalAnswer(serializers.Serializer[Any]):
     errors = RefusalItem(many=True)  # type: ignore[assignment]
 
 
-class ShortageItem(serializers.Serializer[Any]):
-    # # an answer's field, not the serializer's own
-    required = CreditsField()  # type: ignore[assignment]
-    remaining = CreditsField()
+class RequirementItem(Answer):
+    shows = Checked
 
 
-class ShortageAnswer(RefusalAnswer, ShortageItem):
+class ShortageAnswer(RefusalAnswer, RequirementItem):
     """``insufficient_credits`` or ``budget_exhausted``, with what the run requires and what
     remains.
     """
 
 
-class CreditStatusAnswer(serializers.Serializer[Any]):
-    user_id = serializers.UUIDField()
-    username = serializers.CharField()
-    credits_allocated = CreditsField()
-    credits_used = CreditsField()
-    credits_held = CreditsField()
-    credits_remaining = CreditsField()
-    credits_per_month = CreditsField()
-    usage_percent = serializers.FloatField(allow_null=True)
-    license_is_active = serializers.BooleanField()
-    license_status = serializers.ChoiceField(choices=["active", "expiring", "inactive"])
-    tier_name = serializers.CharField(allow_null=True)
-    is_low_credits = serializers.BooleanField()
-    is_out_of_credits = serializers.BooleanField()
-    can_execute = serializers.BooleanField()
-    projected_exhaustion_date = serializers.DateField(allow_null=True)
+class CreditStatusAnswer(Answer):
+    shows = CreditStatus
 
 
-class EstimateAnswer(serializers.Serializer[Any]):
+class EstimateAnswer(Answer):
+    shows = Estimate
     flow_id = serializers.CharField()
-    median = CreditsField()
-    p90 = CreditsField()
-    runs = serializers.IntegerField()
 
 
 class CheckRequest(serializers.Serializer[Any]):
@@ -99,11 +74,8 @@ class CheckRequest(serializers.Serializer[Any]):
     )
 
 
-class CheckAnswer(serializers.Serializer[Any]):
+class CheckAnswer(RequirementItem):
     can_execute = serializers.BooleanField()
-    # an answer's field, not the serializer's own
-    required = CreditsField()  # type: ignore[assignment]
-    remaining = CreditsField()
 
 
 class HoldRequest(CheckRequest):

@@ -1,5 +1,6 @@
 """Credits over HTTP: status, the gate, and the books (api.md)."""
 
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -81,7 +82,7 @@ class CreditsView(ApiView):
             exc = NotFound("There is no such hold.")
         response = super().handle_exception(exc)
         if isinstance(exc, PaymentRequired):
-            response.data |= answers.ShortageItem(exc.refused).data
+            response.data |= answers.RequirementItem(exc.refused).data
         return response
 
     def asked(self, serializer_class: type[serializers.Serializer[Any]]) -> dict[str, Any]:
@@ -129,11 +130,7 @@ class Estimate(CreditsView):
         asked.is_valid(raise_exception=True)
         flow_id = canonical_id(asked.validated_data["flow_id"])
         known = estimate(flow_id)
-        return Response(
-            answers.EstimateAnswer(
-                {"flow_id": flow_id, "median": known.median, "p90": known.p90, "runs": known.runs}
-            ).data
-        )
+        return Response(answers.EstimateAnswer({"flow_id": flow_id, **asdict(known)}).data)
 
 
 class Check(CreditsView):
@@ -150,11 +147,7 @@ class Check(CreditsView):
         """
         asked = self.asked(answers.CheckRequest)
         checked = enforcement.check(any_user(asked["user_id"]), asked["flow_id"], asked["credits"])
-        return Response(
-            answers.CheckAnswer(
-                {"can_execute": True, "required": checked.required, "remaining": checked.remaining}
-            ).data
-        )
+        return Response(answers.CheckAnswer({"can_execute": True, **asdict(checked)}).data)
 
 
 class Grants(CreditsView):

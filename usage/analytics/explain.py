@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Annotated, Literal
 
 import msgspec
 from django.db.models import Q
 
 from credits.models import Transaction, UsageCharge
-from kluisz_analytics.scales import EXACT
+from kluisz_analytics.scales import CREDIT_PLACES, EXACT, USD_PLACES, Credits, Factor, Usd, Written
 from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.models import User
 from pricing.book import load_shipped_books, price_of
@@ -23,6 +24,10 @@ from pricing.units import units_of
 from usage.analytics.names import name_of_person
 from usage.analytics.steps import RunStep, steps_of
 from usage.models import Observation, Repricing, Trace
+
+Limit = Literal["", "minimum", "maximum"]
+BilledExactly = Annotated[Decimal, Written(USD_PLACES + CREDIT_PLACES, is_rounded=False)]
+CreditsExactly = Annotated[Decimal, Written(USD_PLACES + 2 * CREDIT_PLACES, is_rounded=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,8 @@ class ObservationExplained:
     usage_details: dict[str, int]
     price: PriceSource
     lines: Sequence[PriceLine]
-    cost_usd: Decimal | None
-    credits: Decimal | None
+    cost_usd: Usd | None
+    credits: Credits | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,10 @@ class RateExplained:
     valid_from: datetime
     recorded_at: datetime
     recorded_by: str
-    credits_per_usd: Decimal
-    pricing_multiplier: Decimal
-    minimum_credits: Decimal | None
-    maximum_credits: Decimal | None
+    credits_per_usd: Factor
+    pricing_multiplier: Factor
+    minimum_credits: Credits | None
+    maximum_credits: Credits | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class LedgerEntry:
 
     id: int
     type: str
-    amount: Decimal
+    amount: Credits
     created_at: datetime
     reason: str
 
@@ -97,13 +102,13 @@ class Explanation:
     observations: list[ObservationExplained]
     steps: list[RunStep]
     rate: RateExplained | None
-    billed_cost_exact: Decimal | None
-    credits_before_limits: Decimal | None
-    limit: str
+    billed_cost_exact: BilledExactly | None
+    credits_before_limits: CreditsExactly | None
+    limit: Limit
     why_no_credits: str
     repricing: Repricing | None
     ledger: list[LedgerEntry]
-    posted_for_hour: Decimal | None
+    posted_for_hour: Credits | None
 
     @property
     def unbilled_observations(self) -> int:
@@ -218,7 +223,7 @@ def _rate(row: TierRate, viewer: User) -> RateExplained:
     )
 
 
-def _limit(credits: Decimal | None, rate: TierRate | None) -> str:
+def _limit(credits: Decimal | None, rate: TierRate | None) -> Limit:
     if credits is None or rate is None:
         return ""
     if rate.minimum_credits_per_trace is not None and credits < rate.minimum_credits_per_trace:

@@ -12,7 +12,14 @@ from zoneinfo import ZoneInfo
 
 from credits.forecast import DAYS, Forecast, Pattern
 from kluisz_analytics.periods import midnight
-from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled, round_half_up
+from kluisz_analytics.scales import (
+    CREDIT_PLACES,
+    USD_PLACES,
+    Credits,
+    Usd,
+    from_scaled,
+    round_half_up,
+)
 from usage.analytics.answer import answer
 from usage.analytics.question import Question
 from usage.scope import Scope
@@ -27,10 +34,10 @@ class Projection:
     """
 
     month_end: datetime
-    credits_exact: Decimal
-    credits_low: Decimal
-    credits_high: Decimal
-    total_cost_usd: Decimal
+    credits_exact: Credits
+    credits_low: Credits
+    credits_high: Credits
+    total_cost_usd: Usd
 
 
 def project_month(scope: Scope, zone: ZoneInfo, now: datetime) -> Projection:

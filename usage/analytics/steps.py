@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from decimal import Decimal
 from typing import NamedTuple
 
+from kluisz_analytics.scales import Credits, Usd
 from pricing.engine import CostSource
 from usage.facts.store import received_of
 from usage.models import Observation, Trace
@@ -28,9 +28,9 @@ class RunStep(NamedTuple):
     input_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
-    cost_usd: Decimal | None = None
-    cost_source: str = CostSource.NO_USAGE.value
-    credits: Decimal | None = None
+    cost_usd: Usd | None = None
+    cost_source: CostSource = CostSource.NO_USAGE
+    credits: Credits | None = None
     deleted_since: datetime | None = None
 
     @property
@@ -62,9 +62,12 @@ def steps_of(trace: Trace, billed: Iterable[Observation]) -> list[RunStep]:
             version.model,
         )
         if costs is not None:
-            step = step._replace(**{name: getattr(costs, name) for name in COSTS})
+            step = step._replace(
+                cost_source=CostSource(costs.cost_source),
+                **{name: getattr(costs, name) for name in COSTS},
+            )
         steps.append(step._replace(deleted_since=received.deleted.get(step_id)))
     return sorted(steps, key=lambda step: (step.start_time, step.langfuse_observation_id))
 
 
-COSTS = ("input_tokens", "output_tokens", "total_tokens", "cost_usd", "cost_source", "credits")
+COSTS = ("input_tokens", "output_tokens", "total_tokens", "cost_usd", "credits")

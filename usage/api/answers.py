@@ -1,64 +1,35 @@
 """The forms of the answers, as the OpenAPI schema describes them."""
 
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, ClassVar
 from uuid import UUID
 
 from rest_framework import serializers
 
-from credits.api.answers import CreditsField
-from kluisz_analytics.scales import USD_PLACES
-from pricing.engine import CostSource
-from pricing.units import UnitKind
+from kluisz_analytics.answers import Answer, CreditsField, UsdField
+from pricing.prices import PriceLine
+from usage.analytics.anomalies import Anomaly
+from usage.analytics.explain import (
+    Explanation,
+    LedgerEntry,
+    ObservationExplained,
+    PriceSource,
+    RateExplained,
+)
 from usage.analytics.names import Name, owner_of
-from usage.measures import DECLARED_NUMBERS, Numbers, Unit
+from usage.analytics.projection import Projection
+from usage.analytics.queries import PlatformTotals
+from usage.analytics.steps import RunStep
+from usage.analytics.unpriced import UnpricedModel
+from usage.measures import DECLARED_NUMBERS, Numbers
 from usage.models import Trace
+from usage.sync.freshness import Lagging
+from usage.sync.status import ConnectionStatus
 
 
-class UsdField(serializers.DecimalField):
-    """USD as a decimal string with twelve places."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_digits=None, decimal_places=USD_PLACES, **kwargs)
-
-
-class ExactField(serializers.DecimalField):
-    """A product that is not rounded, with all the decimals that say something.
-
-    ``max_digits`` is what DRF counts with: of 24 decimals, Python's own 28 digits leave four before
-    the point, and a run of 10,000 credits would be an error.
-    """
-
-    def __init__(self, decimal_places: int, **kwargs: Any) -> None:
-        super().__init__(
-            max_digits=60, decimal_places=decimal_places, normalize_output=True, **kwargs
-        )
-
-
-class NumbersAnswer(serializers.Serializer[Any]):
+class NumbersAnswer(Answer):
     """The numbers of usage (usage.measures), each a field."""
 
-    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        return {**super().get_fields(), **_number_fields()}
-
-
-def _number_fields() -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-    return {
-        name: _number_field(declared.unit, get_type_hints(Numbers)[name])
-        for name, declared in DECLARED_NUMBERS.items()
-    }
-
-
-def _number_field(unit: Unit, kind: Any) -> serializers.Field[Any, Any, Any, Any]:
-    may_be_unknown = NoneType in get_args(kind)
-    if unit in DECIMAL_FIELDS:
-        return DECIMAL_FIELDS[unit](allow_null=may_be_unknown)
-    if float in get_args(kind):
-        return serializers.FloatField(allow_null=may_be_unknown)
-    return serializers.IntegerField(allow_null=may_be_unknown)
-
-
-DECIMAL_FIELDS = {Unit.USD: UsdField, Unit.CREDITS: CreditsField}
+    shows: ClassVar[type] = Numbers
 
 
 class ChangeAnswer(serializers.Serializer[Any]):
@@ -70,19 +41,19 @@ class ChangeAnswer(serializers.Serializer[Any]):
         return {name: serializers.FloatField(allow_null=True) for name in DECLARED_NUMBERS}
 
 
-class PeriodAnswer(serializers.Serializer[Any]):
+class StretchAnswer(serializers.Serializer[Any]):
     period_start = serializers.DateTimeField()
     period_end = serializers.DateTimeField()
+
+
+class PeriodAnswer(StretchAnswer):
     complete_through = serializers.DateTimeField(allow_null=True)
 
 
-class PreviousPeriodAnswer(NumbersAnswer):
+class PreviousPeriodAnswer(StretchAnswer, NumbersAnswer):
     """The stretch that the period is compared with: the time before it, as far as the period itself
     is known.
     """
-
-    period_start = serializers.DateTimeField()
-    period_end = serializers.DateTimeField()
 
 
 class SummaryAnswer(PeriodAnswer, NumbersAnswer):
@@ -93,19 +64,22 @@ class SummaryAnswer(PeriodAnswer, NumbersAnswer):
     change = ChangeAnswer()
 
 
-class LaggingAnswer(serializers.Serializer[Any]):
+class LaggingAnswer(Answer):
     """An enabled connection that is over an hour behind; null where its first reading isn't done,
     so that ``complete_through`` does not speak of it.
     """
 
-    name = serializers.CharField()
-    complete_through = serializers.DateTimeField(allow_null=True)
+    shows = Lagging
 
 
 class PlatformAnswer(SummaryAnswer):
-    total_tenants = serializers.IntegerField()
+    """The platform's summary, and how many tenants and users it has, whatever the period.
+
+    ``change`` compares the period up to ``compared_until`` with ``previous_period``.
+    """
+
+    shows = PlatformTotals
     active_tenants = serializers.IntegerField()
-    total_users = serializers.IntegerField()
     unattributed = NumbersAnswer()
     lagging_connections = LaggingAnswer(many=True)
 
@@ -115,12 +89,8 @@ class TenantAnswer(SummaryAnswer):
     name = serializers.CharField()
 
 
-class ProjectionAnswer(serializers.Serializer[Any]):
-    month_end = serializers.DateTimeField()
-    credits_exact = CreditsField()
-    credits_low = CreditsField()
-    credits_high = CreditsField()
-    total_cost_usd = UsdField()
+class ProjectionAnswer(Answer):
+    shows = Projection
     exhaustion_date = serializers.DateField(allow_null=True)
 
 
@@ -130,9 +100,8 @@ class UserAnswer(SummaryAnswer):
     projection = ProjectionAnswer()
 
 
-class SeriesPointAnswer(NumbersAnswer):
-    period_start = serializers.DateTimeField()
-    period_end = serializers.DateTimeField()
+class SeriesPointAnswer(StretchAnswer, NumbersAnswer):
+    """The numbers of one hour, day, week or month."""
 
 
 class SeriesAnswer(PeriodAnswer):
@@ -164,59 +133,29 @@ class TopFlowsAnswer(PeriodAnswer):
     results = TopFlowAnswer(many=True)
 
 
-class PriceSourceAnswer(serializers.Serializer[Any]):
+class PriceSourceAnswer(Answer):
     """Where a cost came from, and since when that held and was known."""
 
-    # an answer's field
-    source = serializers.ChoiceField(choices=[one.value for one in CostSource])  # type: ignore[assignment]
-    label = serializers.CharField()  # type: ignore[assignment]
-    price_id = serializers.IntegerField(allow_null=True)
-    model = serializers.CharField()
-    valid_from = serializers.DateTimeField(allow_null=True)
-    valid_until = serializers.DateTimeField(allow_null=True)
-    recorded_at = serializers.DateTimeField(allow_null=True)
-    recorded_by = serializers.CharField()
+    shows = PriceSource
+    leaves_out = ["url_name"]
 
 
-class PriceLineAnswer(serializers.Serializer[Any]):
+class PriceLineAnswer(Answer):
     """Units of one kind times their price; the amount is not rounded."""
 
-    kind = serializers.ChoiceField(choices=[one.value for one in UnitKind])
-    units = serializers.IntegerField()
-    usd_per_million = UsdField()
-    amount_usd = ExactField(2 * USD_PLACES)
+    shows = PriceLine
 
 
-class ObservationExplainedAnswer(serializers.Serializer[Any]):
-    langfuse_observation_id = serializers.CharField()
-    name = serializers.CharField()
-    type = serializers.CharField()
-    model = serializers.CharField()
-    start_time = serializers.DateTimeField()
-    usage_details = serializers.DictField(child=serializers.IntegerField())
-    price = PriceSourceAnswer()
-    lines = PriceLineAnswer(many=True)
-    cost_usd = UsdField(allow_null=True)
-    credits = CreditsField(allow_null=True)
+class ObservationExplainedAnswer(Answer):
+    shows = ObservationExplained
 
 
-class RateAnswer(serializers.Serializer[Any]):
-    tier = serializers.CharField()
-    valid_from = serializers.DateTimeField()
-    recorded_at = serializers.DateTimeField()
-    recorded_by = serializers.CharField()
-    credits_per_usd = CreditsField()
-    pricing_multiplier = CreditsField()
-    minimum_credits = CreditsField(allow_null=True)
-    maximum_credits = CreditsField(allow_null=True)
+class RateAnswer(Answer):
+    shows = RateExplained
 
 
-class LedgerEntryAnswer(serializers.Serializer[Any]):
-    id = serializers.IntegerField()
-    type = serializers.CharField()
-    amount = CreditsField()
-    created_at = serializers.DateTimeField()
-    reason = serializers.CharField()
+class LedgerEntryAnswer(Answer):
+    shows = LedgerEntry
 
 
 class RepricingAnswer(serializers.Serializer[Any]):
@@ -225,39 +164,26 @@ class RepricingAnswer(serializers.Serializer[Any]):
     reason = serializers.CharField()
 
 
-class ExplanationAnswer(serializers.Serializer[Any]):
+class ExplanationAnswer(Answer):
     """Why a trace was charged what it was: units × prices = cost; × multiplier = billed; × credits
     a dollar, then limits, rounded once.
     """
 
+    shows = Explanation
+    leaves_out = ["trace", "steps"]
     trace_id = serializers.UUIDField(source="trace.pk")
     langfuse_trace_id = serializers.CharField(source="trace.langfuse_trace_id")
     start_time = serializers.DateTimeField(source="trace.start_time")
     priced_as_of = serializers.DateTimeField(source="trace.priced_as_of")
-    repricing = RepricingAnswer(allow_null=True)
-    observations = ObservationExplainedAnswer(many=True)
     unbilled_observations = serializers.IntegerField()
     cost_usd = UsdField(source="trace.cost_usd", allow_null=True)
-    rate = RateAnswer(allow_null=True)
-    billed_cost_exact = ExactField(18, allow_null=True)
     billed_cost_usd = UsdField(source="trace.billed_cost_usd", allow_null=True)
-    credits_before_limits = ExactField(24, allow_null=True)
-    limit = serializers.ChoiceField(choices=["", "minimum", "maximum"])
     credits = CreditsField(source="trace.credits", allow_null=True)
-    why_no_credits = serializers.CharField()
-    ledger = LedgerEntryAnswer(many=True)
-    posted_for_hour = CreditsField(allow_null=True)
+    repricing = RepricingAnswer(allow_null=True)
 
 
-class UnpricedModelAnswer(serializers.Serializer[Any]):
-    model = serializers.CharField()
-    unpriced_observations = serializers.IntegerField()
-    total_tokens = serializers.IntegerField()
-    input_tokens = serializers.IntegerField()
-    output_tokens = serializers.IntegerField()
-    tenants = serializers.IntegerField()
-    first_seen = serializers.DateTimeField()
-    last_seen = serializers.DateTimeField()
+class UnpricedModelAnswer(Answer):
+    shows = UnpricedModel
 
 
 class UnpricedAnswer(serializers.Serializer[Any]):
@@ -328,21 +254,11 @@ class TracesAnswer(PeriodAnswer):
     results = TraceAnswer(many=True)
 
 
-class StepAnswer(serializers.Serializer[Any]):
-    langfuse_observation_id = serializers.CharField()
-    name = serializers.CharField()
-    type = serializers.CharField()
-    level = serializers.CharField()
-    is_root = serializers.BooleanField()
-    start_time = serializers.DateTimeField()
-    end_time = serializers.DateTimeField(allow_null=True)
-    model = serializers.CharField()
-    input_tokens = serializers.IntegerField()
-    output_tokens = serializers.IntegerField()
-    total_tokens = serializers.IntegerField()
-    cost_usd = UsdField(allow_null=True)
-    cost_source = serializers.ChoiceField(choices=[one.value for one in CostSource])
-    credits = CreditsField(allow_null=True)
+class StepAnswer(Answer):
+    """A step of the run. Its tokens are 0 and its cost is null where it used nothing."""
+
+    shows = RunStep
+    leaves_out = ["deleted_since"]
 
 
 class TraceDetailAnswer(TraceAnswer):
@@ -350,21 +266,8 @@ class TraceDetailAnswer(TraceAnswer):
     observations = StepAnswer(many=True)
 
 
-class SyncConnectionAnswer(serializers.Serializer[Any]):
-    name = serializers.CharField()
-    host = serializers.CharField()
-    is_enabled = serializers.BooleanField()
-    complete_through = serializers.DateTimeField(allow_null=True)
-    lag_seconds = serializers.IntegerField(allow_null=True)
-    windows_done = serializers.IntegerField()
-    windows_pending = serializers.IntegerField()
-    windows_leased = serializers.IntegerField()
-    last_run_at = serializers.DateTimeField(allow_null=True)
-    last_run_outcome = serializers.CharField(allow_null=True)
-    last_error = serializers.CharField(allow_null=True)
-    drifted_hours = serializers.IntegerField()
-    repaired_hours = serializers.IntegerField()
-    rejected_observations = serializers.IntegerField()
+class SyncConnectionAnswer(Answer):
+    shows = ConnectionStatus
 
 
 class SyncStatusAnswer(serializers.Serializer[Any]):
@@ -373,19 +276,15 @@ class SyncStatusAnswer(serializers.Serializer[Any]):
     connections = SyncConnectionAnswer(many=True)
 
 
-class AnomalyAnswer(serializers.Serializer[Any]):
+class AnomalyAnswer(Answer):
     """A day or an hour that stands out: ``value`` was used, ``usual`` is usual, and ``score`` says
     how far apart they are.
     """
 
+    shows = Anomaly
     key = serializers.CharField(allow_null=True)
-    # an answer's field, not the serializer's label
-    label = serializers.CharField()  # type: ignore[assignment]
-    period_start = serializers.DateTimeField()
-    period_end = serializers.DateTimeField()
     value = serializers.CharField()
     usual = serializers.CharField()
-    score = serializers.FloatField()
 
 
 class AnomaliesAnswer(PeriodAnswer):

@@ -403,7 +403,7 @@ class Unpriced(ListView):
         """Models without a price, with what they used, the most used first: for platform admins."""
         body = {
             "complete_through": complete_through_of(platform_scope(self.viewer)),
-            "results": [asdict(one) for one in unpriced_models()],
+            "results": unpriced_models(),
         }
         return Response(answers.UnpricedAnswer(body).data)
 
