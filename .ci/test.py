@@ -26,7 +26,7 @@ def run(name: str, settings: dict[str, str]) -> int:
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_TESTS)
     }
-    kept = f"--junit-xml=var/tests-{name.split()[0].lower()}.xml"
+    kept = f"--junit-xml=var/tests-{name.split(maxsplit=1)[0].lower()}.xml"
     return subprocess.run(
         [sys.executable, "-m", "pytest", kept, *sys.argv[1:]],
         env={**environment, **settings},
