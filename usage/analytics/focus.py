@@ -1,5 +1,5 @@
 """Costs call by call in the columns of FOCUS (the FinOps Foundation's Open Cost and Usage
-Specification, 1.2): docs/exports.md.
+Specification, 1.2): docs/api.md, Downloads.
 
 A row is one observation with usage. What FOCUS has no column for begins with ``x_``. Amounts are
 exact decimal text; unknown is null, and empty in CSV.
