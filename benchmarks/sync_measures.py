@@ -40,7 +40,7 @@ START = END - timedelta(days=40)
 FLOOR_COLUMNS = (
     "id text PRIMARY KEY, trace_id text, type text, name text, level text, is_root bool, start_time"
     " timestamptz, end_time timestamptz, received_at timestamptz, tenant text, usr text, project"
-    " text, flow text, trace_name text, model text, usage text, cost numeric"
+    " text, flow text, environment text, trace_name text, model text, usage text, cost numeric"
 )
 
 
