@@ -57,3 +57,21 @@ def test_a_runs_environment_is_that_of_its_root(
     apply_received(bare_connection, [received("a", environment="default", **said), root])
     (run,) = api(people.acme_admin, "traces", **PERIOD).json()["results"]
     assert run["environment"] == "production"
+
+
+def test_no_name_of_an_environment_opens_another_tenants_usage(
+    runs: None, people: People, api: Callable[..., Any]
+) -> None:
+    rows = api(people.globex_admin, "cost-breakdown", group_by="environment", **PERIOD).json()
+    assert rows["results"] == []
+    for name in ("production", "%", "' OR 1=1 --", "x" * 200):
+        answer = api(people.globex_admin, "time-series", **PERIOD, environment=name).json()
+        assert [day["total_traces"] for day in answer["series"]] == [0], name
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "a\0b"])
+def test_a_name_that_none_can_have_is_refused(
+    people: People, api: Callable[..., Any], name: str
+) -> None:
+    answer = api(people.acme_admin, "time-series", **PERIOD, environment=name)
+    assert (answer.status_code, answer.json()["errors"][0]["attr"]) == (400, "environment.0")
