@@ -180,7 +180,9 @@ def test_two_workers_at_once_share_the_work(
         for one in workers:
             _, errors = one.communicate(timeout=120)
             assert "Traceback" not in errors, errors
-    assert worker(env).wait(120) == 0
+    last = worker(env)
+    output, errors = last.communicate(timeout=120)
+    assert last.returncode == 0, (output, errors)
     assert set(SyncRun.objects.values_list("outcome", flat=True)) <= {"complete", "shared"}
     assert {key: step.version.cost_usd for key, step in stored_steps().items()} == truth(rows)
     assert verify_books() == []
