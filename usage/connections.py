@@ -17,6 +17,8 @@ Source = LangfuseConnection.Source
 
 SANDBOX_NAME = "sandbox"
 ENVIRONMENT_NAME = "environment"
+CONFIGURED = ("host", "public_key", "encrypted_secret_key", "plan", "is_enabled", "api")
+"""What the environment says of its connection; the rest is the sync's."""
 
 
 class WrongProject(LangfuseError):
@@ -29,8 +31,17 @@ def configured_connection() -> LangfuseConnection:
 
     The other of the two is disabled, so that a real Langfuse never mixes with the sandbox's data
     anew. Keys that were entered as a connection before go on as that connection, with all that it
-    has read.
+    has read. Workers that start at once come to the same row.
     """
+    try:
+        with transaction.atomic():
+            return _configured()
+    except IntegrityError:
+        # Another worker was first.
+        return _configured()
+
+
+def _configured() -> LangfuseConnection:
     if settings.USES_SANDBOX:
         name, source, other = SANDBOX_NAME, Source.SANDBOX, Source.ENVIRONMENT
         host, public_key, secret_key = (
@@ -60,7 +71,7 @@ def configured_connection() -> LangfuseConnection:
             connection.api = ""
         connection.host, connection.public_key, connection.plan, connection.is_enabled = wanted
         connection.secret_key = secret_key
-        connection.save()
+        connection.save(update_fields=CONFIGURED if connection.pk else None)
     return connection
 
 

@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings as project
 from pytest_django import Settings
 
+from usage import connections
 from usage.connections import configured_connection, enabled_connections
 from usage.models import LangfuseConnection
 
@@ -88,6 +89,15 @@ def test_without_keys_it_is_the_sandbox_and_with_them_the_environments(settings:
     )
     settings.USES_SANDBOX = True
     assert [one.source for one in enabled_connections()] == ["sandbox"]
+
+
+def test_workers_that_start_at_once_make_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two, the second would be refused at each sync: its project is the first one's."""
+    first, row_of = configured_connection(), connections._row_of
+    answers = iter([None])  # it looked before the other worker's row was there
+    monkeypatch.setattr(connections, "_row_of", lambda *asked: next(answers, row_of(*asked)))
+    assert configured_connection().pk == first.pk
+    assert LangfuseConnection.objects.count() == 1
 
 
 def test_a_new_secret_key_does_not_lock_out_the_environments_connection(settings: Settings) -> None:

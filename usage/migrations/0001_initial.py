@@ -146,7 +146,7 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'langfuse_connection',
                 'ordering': ['name'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('project_id', ''), _negated=True), fields=('server', 'project_id'), name='one_connection_a_project')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('project_id', ''), _negated=True), fields=('server', 'project_id'), name='one_connection_a_project'), models.UniqueConstraint(condition=models.Q(('source', 'row'), _negated=True), fields=('source',), name='one_connection_an_environment')],
             },
         ),
         migrations.CreateModel(

@@ -89,6 +89,10 @@ class LangfuseConnection(models.Model):
                 condition=~Q(project_id=""),
                 name="one_connection_a_project",
             ),
+            # Workers that start at once would each make one.
+            models.UniqueConstraint(
+                fields=["source"], condition=~Q(source="row"), name="one_connection_an_environment"
+            ),
         ]
 
     def __str__(self) -> str:
