@@ -59,7 +59,8 @@ FROM (SELECT n, floor({TENANTS} * power(random(), 2))::int AS tenant,
 INSERT INTO usage_trace (id, connection_id, langfuse_trace_id, name, start_time, hour, latency_ms,
     is_failed, tenant_id, user_id,
         tenant_reference, user_reference, project_id, flow_id, environment, model,
-        set_aside, observations, deleted_observations, priced_observations, unpriced_observations,
+        set_aside, uncharged, observations, deleted_observations, priced_observations,
+            unpriced_observations,
         cost_usd, billed_cost_usd, credits, priced_as_of, is_voided,
         input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens,
             reasoning_tokens, audio_tokens)
@@ -68,7 +69,7 @@ INSERT INTO usage_trace (id, connection_id, langfuse_trace_id, name, start_time,
         CASE WHEN NOT lost THEN md5('u' || member)::uuid END, '', '',
             md5('p' || tenant)::uuid::text, md5('f' || flow)::uuid::text, 'production',
         CASE WHEN used THEN 'model-' || model ELSE '' END,
-        '', 5, 0, used::int, 0, used::int * cost, used::int * cost, CASE
+        '', '', 5, 0, used::int, 0, used::int * cost, used::int * cost, CASE
             WHEN NOT lost THEN used::int * cost / 10000 END, now(), false,
         used::int * input, used::int * output, used::int * (input + output), 0, 0, 0, 0
     FROM (SELECT *, (input * 2500000 + output * 10000000) * (1 + model) AS cost FROM made) priced

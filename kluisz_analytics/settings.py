@@ -15,6 +15,7 @@ from django.urls import reverse_lazy
 from kombu import Exchange, Queue
 
 from kluisz_analytics.queues import DELIVERIES, HOUSEKEEPING, LONGEST_SECONDS, QUEUES
+from usage.environments import billed_environments
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -226,6 +227,13 @@ if LANGFUSE_PLAN not in ("self_hosted", "hobby", "core", "pro"):
         f"KLUISZ_LANGFUSE_PLAN is “{LANGFUSE_PLAN}”: write self_hosted, hobby, core or pro (also"
         " for team, enterprise)."
     )
+
+# Which environments are billed; "" is all but Langfuse's own (usage.environments).
+LANGFUSE_BILLED_ENVIRONMENTS = env.str("KLUISZ_LANGFUSE_BILLED_ENVIRONMENTS", default="")
+try:
+    billed_environments(LANGFUSE_BILLED_ENVIRONMENTS)
+except ValueError as error:
+    raise ImproperlyConfigured(f"KLUISZ_LANGFUSE_BILLED_ENVIRONMENTS: {error}") from None
 
 SANDBOX_PORT = env.int("KLUISZ_SANDBOX_PORT", default=8799)
 SANDBOX_PUBLIC_KEY = "pk-lf-sandbox"

@@ -23,6 +23,7 @@ from kluisz_analytics.admin_pages import (
     TabularInline,
     admin_user,
     amount_column,
+    state_column,
 )
 from kluisz_analytics.confirmation import confirmed_action
 from pricing import lists
@@ -63,6 +64,7 @@ class TierRateInline(TabularInline):
         "minimum_credits_per_trace",
         "maximum_credits_per_trace",
         "grace_credits",
+        "charges_failed_runs",
     ]
     verbose_name_plural = (
         "rates in force (deleting one withdraws it; what it priced stays as it is)"
@@ -135,6 +137,9 @@ class TierRateAdmin(ReadOnlyAdmin):
         amount_column("pricing_multiplier"),
         *RECORDED,
     ]
+    exclude = ["charges_failed_runs"]
+    readonly_fields = ["failed_runs"]
+    failed_runs = state_column("charges_failed_runs", "failed runs", "charged", "not charged")
     list_filter = [InListFilter, "tier"]
     list_select_related = ["tier", "recorded_by", "withdrawn_by"]
 

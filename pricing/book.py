@@ -94,6 +94,7 @@ def rate_of(row: TierRateRow) -> TierRate:
         maximum_credits=row.maximum_credits_per_trace,
         recorded_at=row.recorded_at,
         withdrawn_at=row.withdrawn_at or NEVER,
+        charges_failed_runs=row.charges_failed_runs,
     )
 
 

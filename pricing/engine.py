@@ -18,6 +18,7 @@ reason, and all others go on.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
@@ -59,16 +60,25 @@ NO_USAGE = Cost(0, CostSource.NO_USAGE)
 UNPRICED = Cost(None, CostSource.UNPRICED)
 
 
+class Uncharged(StrEnum):
+    """Why a run whose owner is known costs no credits."""
+
+    ENVIRONMENT = "environment"
+    FAILED = "failed"
+
+
 class Charge(msgspec.Struct, frozen=True, gc=False):
     """What a trace is billed; both amounts None where the cost or the tier is unknown.
 
-    ``set_aside`` says why where both are known and come to too much: then both are None too.
+    ``set_aside`` says why where both are known and come to too much: then both are None too;
+    ``uncharged`` why nothing is charged by rule: then both are 0.
     """
 
     billed_picousd: int | None
     microcredits: int | None
     rate: TierRate | None = None
     set_aside: str = ""
+    uncharged: Uncharged | None = None
 
     @property
     def billed_cost_usd(self) -> Decimal | None:
@@ -82,6 +92,7 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_CHARGE = Charge(None, None)
+NOT_OF_THIS_ENVIRONMENT = Charge(0, 0, uncharged=Uncharged.ENVIRONMENT)
 
 
 def charge_for(cost_picousd: int | None, rate: TierRate | None) -> Charge:
@@ -155,7 +166,7 @@ class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
 
 class TraceUsage(msgspec.Struct, frozen=True, gc=False):
     """A trace to price: whose it is (None: unknown), when it began, when it was first priced, and
-    its observations.
+    its observations; whether it failed, and whether its environment is billed.
     """
 
     tenant_id: UUID | None
@@ -163,6 +174,8 @@ class TraceUsage(msgspec.Struct, frozen=True, gc=False):
     started_at: datetime
     known_at: datetime
     observations: Sequence[ObservationUsage]
+    is_failed: bool = False
+    is_billed: bool = True
 
 
 class PricedTrace(msgspec.Struct, frozen=True, gc=False):
@@ -264,9 +277,14 @@ class PricingEngine:
         cost_picousd = None if unknown and unknown + unbilled == len(costs) else total
         if not is_attributed(tenant_id, trace.user_id):
             return PricedTrace(costs, cost_picousd, NO_CHARGE)
+        if not trace.is_billed:
+            return PricedTrace(costs, cost_picousd, NOT_OF_THIS_ENVIRONMENT)
         rate = self.book.rate_for(
             trace.user_id, tenant_id, started_at, known_at if known_at > started_at else started_at
         )
+        if trace.is_failed and rate is not None and not rate.charges_failed_runs:
+            free = Charge(0, 0, rate, uncharged=Uncharged.FAILED)
+            return PricedTrace(costs, cost_picousd, free)
         charge = charge_for(cost_picousd, rate)
         return PricedTrace(costs, cost_picousd, charge, charge.set_aside)
 

@@ -117,6 +117,9 @@ class TierRate(Recorded):
         validators=CREDITS_GIVEN,
         help_text="How far below zero a user may still start runs.",
     )
+    charges_failed_runs = models.BooleanField(
+        default=True, help_text="Without it a run that failed has its cost and no credits."
+    )
 
     class Meta:
         db_table = "pricing_tier_rate"

@@ -162,6 +162,7 @@ class TierRate:
     maximum_credits: Decimal | None = None
     recorded_at: datetime = EVER
     withdrawn_at: datetime = NEVER
+    charges_failed_runs: bool = True
     scaled: tuple[int, int, int | None, int | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -17,9 +17,9 @@ pricing.bounds pricing.engine pricing.price_book pricing.prices pricing.quotes p
 pricing.shipped_book pricing.units
 credits.burn credits.forecast credits.recurrence
 usage.analytics.calendar usage.analytics.comparison usage.analytics.question
-usage.analytics.segments usage.facts.contributions usage.facts.decide usage.facts.decided
-usage.facts.received usage.langfuse.wire usage.measures usage.periods usage.rollups.sketches
-usage.scope
+usage.analytics.segments usage.environments usage.facts.contributions usage.facts.decide
+usage.facts.decided usage.facts.received usage.langfuse.wire usage.measures usage.periods
+usage.rollups.sketches usage.scope
 """.split()
 LOADS = """
 import importlib, sys

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import IntegrityError, transaction
 
+from usage.facts.environments import bill_in
 from usage.langfuse.budget import LIMITS_OF_PLAN, RequestBudget
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
 from usage.langfuse.errors import LangfuseError, UnreadableKey
@@ -72,6 +73,8 @@ def _configured() -> LangfuseConnection:
         connection.host, connection.public_key, connection.plan, connection.is_enabled = wanted
         connection.secret_key = secret_key
         connection.save(update_fields=CONFIGURED if connection.pk else None)
+    if connection.billed_environments != settings.LANGFUSE_BILLED_ENVIRONMENTS:
+        bill_in(connection, settings.LANGFUSE_BILLED_ENVIRONMENTS)
     return connection
 
 

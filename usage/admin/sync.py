@@ -13,6 +13,7 @@ from kluisz_analytics.admin_pages import ModelAdmin, ReadOnlyAdmin
 from kluisz_analytics.confirmation import confirmed_action, confirmed_page
 from usage import connections
 from usage.connections import WrongProject, client_for
+from usage.facts.environments import bill_in
 from usage.facts.rejections import retry_rejected
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
 from usage.langfuse.errors import LangfuseError
@@ -42,7 +43,16 @@ class ConnectionForm(forms.ModelForm):
 
     class Meta:
         model = LangfuseConnection
-        fields = ["name", "host", "public_key", "plan", "tenant", "server", "is_enabled"]
+        fields = [
+            "name",
+            "host",
+            "public_key",
+            "plan",
+            "tenant",
+            "server",
+            "billed_environments",
+            "is_enabled",
+        ]
 
     def clean_new_secret_key(self) -> str:
         secret: str = self.cleaned_data["new_secret_key"]
@@ -114,6 +124,8 @@ class LangfuseConnectionAdmin(ModelAdmin):
     def save_model(
         self, request: HttpRequest, obj: LangfuseConnection, form: ConnectionForm, change: bool
     ) -> None:
+        if change and "billed_environments" in form.changed_data:
+            bill_in(obj, obj.billed_environments)
         super().save_model(request, obj, form, change)
         if form.unchecked:
             messages.warning(

@@ -16,7 +16,7 @@ from kluisz_analytics.scales import CREDIT_PLACES, EXACT, USD_PLACES, Credits, F
 from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.models import User
 from pricing.book import load_shipped_books, price_of
-from pricing.engine import CostSource
+from pricing.engine import CostSource, Uncharged
 from pricing.models import ModelPrice, TierRate
 from pricing.prices import PriceLine, RateCard
 from pricing.shipped_book import ShippedPrices
@@ -27,6 +27,16 @@ from usage.models import Observation, Repricing, Trace
 
 Limit = Literal["", "minimum", "maximum"]
 BilledExactly = Annotated[Decimal, Written(USD_PLACES + CREDIT_PLACES, is_rounded=False)]
+WHY_UNCHARGED = {
+    Uncharged.ENVIRONMENT: (
+        "Its environment isn't one of those that are billed (a setting of its Langfuse"
+        " connection), so it has a cost and costs no credits."
+    ),
+    Uncharged.FAILED: (
+        "It failed, and its tier doesn't charge runs that failed, so it has a cost and costs no"
+        " credits."
+    ),
+}
 CreditsExactly = Annotated[Decimal, Written(USD_PLACES + 2 * CREDIT_PLACES, is_rounded=False)]
 
 
@@ -131,7 +141,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     )
     sees_ledger = trace.user is not None and sees_user(viewer, trace.user)
     billed = credits = None
-    if rate_row is not None and trace.cost_usd is not None:
+    if rate_row is not None and trace.cost_usd is not None and not trace.uncharged:
         billed = EXACT.multiply(trace.cost_usd, rate_row.pricing_multiplier)
         credits = EXACT.multiply(billed, rate_row.credits_per_usd)
     return Explanation(
@@ -239,6 +249,8 @@ def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
     """Why nothing is charged; "" where something is."""
     if trace.is_voided:
         return "It was voided: deleted in Langfuse, and an operator took it out of all numbers."
+    if trace.uncharged and trace.is_attributed:
+        return WHY_UNCHARGED[Uncharged(trace.uncharged)]
     if trace.set_aside:
         return f"It was set aside. {trace.set_aside}"
     if not trace.is_attributed:

@@ -50,6 +50,7 @@ class TierEntry(Struct, forbid_unknown_fields=True):
     minimum_credits_per_trace: Decimal | None = None
     maximum_credits_per_trace: Decimal | None = None
     grace_credits: Decimal = Decimal(0)
+    charges_failed_runs: bool = True
     default_credits: Decimal = Decimal(0)
     default_credits_per_month: Decimal = Decimal(0)
     valid_from: datetime = LONG_AGO

@@ -26,6 +26,7 @@ RATE_TERMS = (
     "minimum_credits_per_trace",
     "maximum_credits_per_trace",
     "grace_credits",
+    "charges_failed_runs",
 )
 
 

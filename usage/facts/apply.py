@@ -20,6 +20,7 @@ from django.db import IntegrityError, OperationalError, transaction
 from credits import holds
 from pricing.book import load_price_book
 from pricing.engine import PricingEngine
+from usage.environments import BilledEnvironments
 from usage.facts import store
 from usage.facts.contributions import Change
 from usage.facts.decide import assemble
@@ -108,6 +109,7 @@ class Assembler:
 
     connection_id: int
     fixed_tenant_id: UUID | None
+    billed_in: BilledEnvironments
     directory: Directory
     engine: PricingEngine
 
@@ -126,6 +128,7 @@ class Assembler:
             self.directory,
             self.engine,
             self.fixed_tenant_id,
+            self.billed_in,
             stored,
             deleted_observations,
         )
@@ -136,20 +139,22 @@ def load_assembler(connection: LangfuseConnection) -> Assembler:
     return Assembler(
         connection.pk,
         connection.tenant_id,
+        store.load_billed_environments(connection.pk),
         store.load_directory_of_ids(),
         PricingEngine(load_price_book(store.load_repriced())),
     )
 
 
 def up_to_date(assembler: Assembler) -> Assembler:
-    """The assembler, or a new one where a repricing has begun or was undone since it was loaded.
-    Call it in the transaction that stores.
+    """The assembler, or a new one where a repricing has begun or was undone, or other environments
+    are billed, since it was loaded. Call it in the transaction that stores.
 
-    Until that transaction ends, no repricing begins or is undone: otherwise its walk could have
-    passed a trace that this one stores.
+    Until that transaction ends, neither changes: otherwise the walk that follows such a change
+    could have passed a trace that this one stores.
     """
     store.keep_repricings()
-    if store.load_repriced() == assembler.engine.book.repriced:
+    is_same = store.load_repriced() == assembler.engine.book.repriced
+    if is_same and store.load_billed_environments(assembler.connection_id) == assembler.billed_in:
         return assembler
     return load_assembler(LangfuseConnection.objects.get(pk=assembler.connection_id))
 

@@ -8,12 +8,22 @@ from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
 from kluisz_analytics.tenants.attributed import is_attributed
-from pricing.engine import WITHOUT_USAGE, ObservationUsage, PricedTrace, PricingEngine, TraceUsage
+from pricing.engine import (
+    WITHOUT_USAGE,
+    ObservationUsage,
+    PricedTrace,
+    PricingEngine,
+    TraceUsage,
+    Uncharged,
+)
 from pricing.units import NO_TOKENS, TokenCounts, count_tokens
+from usage.environments import BilledEnvironments
 from usage.facts.decided import AssembledTrace, BilledStep, Directory, TraceFact
 from usage.facts.received import in_precedence, packed
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 from usage.periods import HOUR, hour_of, milliseconds
+
+ALL_BUT_LANGFUSES = BilledEnvironments()
 
 
 def assemble(
@@ -23,11 +33,12 @@ def assemble(
     directory: Directory,
     engine: PricingEngine,
     fixed_tenant_id: UUID | None = None,
+    billed_in: BilledEnvironments = ALL_BUT_LANGFUSES,
     stored: TraceFact | None = None,
     deleted_observations: int = 0,
 ) -> AssembledTrace:
     """The trace of ``observations`` (the newest version of each of its steps, at least one), of
-    which ``stored`` is the decision so far.
+    which ``stored`` is the decision so far; charged in the environments ``billed_in``.
     """
     ordered = in_precedence(observations)
     steps = [one.step for one in ordered]
@@ -43,7 +54,10 @@ def assemble(
         priced_as_of = stored.priced_as_of
     using = [step for step in steps if step.usage_details or step.cost_usd is not None]
     usages = [_usage(step) for step in using]
-    priced = engine.price(TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages))
+    is_failed, is_billed = _is_failed(steps), said.environment in billed_in
+    priced = engine.price(
+        TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages, is_failed, is_billed)
+    )
     billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
     counted = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
     unpriced_count = [step.cost_picousd for step in counted].count(None)
@@ -58,7 +72,7 @@ def assemble(
         hour,
         hour_of(last_start) if last_start >= hour + HOUR else None,
         _latency_ms(steps, start_time),
-        _is_failed(steps),
+        is_failed,
         tenant_id,
         user_id,
         _sole_model(counted),
@@ -74,6 +88,7 @@ def assemble(
         priced_as_of,
         stored is not None and stored.is_voided,
         priced.set_aside,
+        charge.uncharged or ("" if is_billed else Uncharged.ENVIRONMENT),
     )
     return AssembledTrace(fact, billed, packed(ordered, said))
 

@@ -61,6 +61,7 @@ class TraceFact(msgspec.Struct, gc=False):
     priced_as_of: datetime
     is_voided: bool = False
     set_aside: str = ""
+    uncharged: str = ""
 
     @property
     def is_attributed(self) -> bool:

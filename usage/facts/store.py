@@ -19,6 +19,7 @@ from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts
+from usage.environments import BilledEnvironments, billed_environments
 from usage.facts.decided import BilledStep, Directory, TraceFact
 from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import RejectedRow, SaidOfTrace
@@ -61,7 +62,7 @@ STEP_COLUMNS = (
 )
 DECIDED = (
     *("connection_id", "langfuse_trace_id", "latency_ms", "is_failed", "is_voided", "set_aside"),
-    "model",
+    *("uncharged", "model"),
     *(
         "observations",
         "deleted_observations",
@@ -125,6 +126,7 @@ def trace_row(trace: TraceFact) -> Row:
             trace.is_failed,
             trace.is_voided,
             trace.set_aside,
+            trace.uncharged,
             trace.model,
         ),
         *(
@@ -247,13 +249,19 @@ def load_directory_of_ids() -> Directory:
     return Directory(tenants, users)
 
 
+def load_billed_environments(connection_id: int) -> BilledEnvironments:
+    """The environments of the connection that are billed now."""
+    asked = LangfuseConnection.objects.filter(pk=connection_id)
+    return billed_environments(asked.values_list("billed_environments", flat=True).get())
+
+
 # Any number, the same in every process; PostgreSQL's own locks for what no row stands for.
 REPRICINGS_LOCK = 4_711_201
 
 
 def keep_repricings() -> None:
-    """Let no repricing begin or be undone until this transaction ends; others may do the same at
-    once.
+    """Let no repricing begin or be undone, and no other environments be billed, until this
+    transaction ends; others may do the same at once.
     """
     _lock_repricings("pg_advisory_xact_lock_shared")
 

@@ -5,6 +5,7 @@ import django.utils.timezone
 import kluisz_analytics.fields
 import usage.models.rollups
 from django.conf import settings
+import usage.models.connections
 from django.db import migrations, models
 
 
@@ -67,6 +68,7 @@ class Migration(migrations.Migration):
                 ('priced_as_of', models.DateTimeField(help_text='It is priced with the lists as they were then, unless its period was repriced.')),
                 ('is_voided', models.BooleanField(default=False, help_text='Taken out of all numbers and of the ledger by an operator.')),
                 ('set_aside', models.CharField(blank=True, help_text='Why it has no cost or no charge: it would come to more than any run can.', max_length=500)),
+                ('uncharged', models.CharField(blank=True, choices=[('environment', "Its environment isn't billed"), ('failed', "It failed, and its tier doesn't charge that")], help_text='Why it costs no credits, by a rule.', max_length=12)),
             ],
             options={
                 'db_table': 'usage_trace',
@@ -138,6 +140,8 @@ class Migration(migrations.Migration):
                 ('api', models.CharField(blank=True, choices=[('v2', 'v2 (Langfuse 4)'), ('v1', 'v1 (Langfuse 2 and 3)')], editable=False, help_text='Found out at the first sync.', max_length=2)),
                 ('project_id', models.CharField(blank=True, editable=False, help_text='The project that it reads, as Langfuse names it. Once known, it never changes.', max_length=200)),
                 ('server', models.SlugField(blank=True, help_text="Only for a project whose id another server's project has, too (LANGFUSE_INIT_PROJECT_ID): any name for this server.", max_length=100)),
+                ('billed_environments', models.CharField(blank=True, help_text="Names apart by commas, with * at the end for all that begin so; empty: all but langfuse-* (Langfuse's evaluators). What runs in others is counted and costs no credits.", max_length=500, validators=[usage.models.connections.validate_environments])),
+                ('environments_applied', models.CharField(blank=True, editable=False, help_text='The billed environments by which all that is stored is charged.', max_length=500)),
                 ('is_enabled', models.BooleanField(default=True)),
                 ('complete_through', models.DateTimeField(blank=True, editable=False, help_text='Up to when all of it had been read when its last run began. Never goes back.', null=True)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),

@@ -1,11 +1,20 @@
 """Which Langfuse projects are read, and how far."""
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
 from kluisz_analytics.secrets import decrypt, encrypt
 from kluisz_analytics.tenants.models import Tenant
+from usage.environments import billed_environments
+
+
+def validate_environments(text: str) -> None:
+    try:
+        billed_environments(text)
+    except ValueError as error:
+        raise ValidationError(str(error), code="unknown_environments") from error
 
 
 class LangfuseConnection(models.Model):
@@ -68,6 +77,22 @@ class LangfuseConnection(models.Model):
             "Only for a project whose id another server's project has, too"
             " (LANGFUSE_INIT_PROJECT_ID): any name for this server."
         ),
+    )
+    billed_environments = models.CharField(
+        max_length=500,
+        blank=True,
+        validators=[validate_environments],
+        help_text=(
+            "Names apart by commas, with * at the end for all that begin so; empty: all but"
+            " langfuse-* (Langfuse's evaluators). What runs in others is counted and costs no"
+            " credits."
+        ),
+    )
+    environments_applied = models.CharField(
+        max_length=500,
+        blank=True,
+        editable=False,
+        help_text="The billed environments by which all that is stored is charged.",
     )
     is_enabled = models.BooleanField(default=True)
     complete_through = models.DateTimeField(

@@ -11,7 +11,7 @@ from django.db.models import Q
 from kluisz_analytics.fields import CreditsField, UsdField
 from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, is_attributed
 from kluisz_analytics.tenants.models import Tenant, User
-from pricing.engine import CostSource
+from pricing.engine import CostSource, Uncharged
 from usage.measures import DIMENSIONS, TOKENS
 from usage.models.connections import LangfuseConnection
 
@@ -125,6 +125,16 @@ class Trace(TokenColumns, DimensionColumns):
         max_length=500,
         blank=True,
         help_text="Why it has no cost or no charge: it would come to more than any run can.",
+    )
+
+    uncharged = models.CharField(
+        max_length=12,
+        blank=True,
+        choices=[
+            (Uncharged.ENVIRONMENT.value, "Its environment isn't billed"),
+            (Uncharged.FAILED.value, "It failed, and its tier doesn't charge that"),
+        ],
+        help_text="Why it costs no credits, by a rule.",
     )
 
     class Meta:

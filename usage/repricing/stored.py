@@ -11,7 +11,7 @@ import msgspec
 from django.db.models import BigIntegerField, ExpressionWrapper, F, Q, QuerySet
 
 from kluisz_analytics.bulk import among
-from pricing.engine import CostSource, ObservationUsage, TraceUsage
+from pricing.engine import CostSource, ObservationUsage, TraceUsage, Uncharged
 from usage.models import Observation, Trace
 
 TRACES_A_QUERY = 10_000
@@ -44,6 +44,8 @@ def stored_traces(
                 "user_id",
                 "start_time",
                 "priced_as_of",
+                "is_failed",
+                "uncharged",
                 *map(_scaled, ("cost_usd", "billed_cost_usd", "credits")),
             )
         )
@@ -97,7 +99,8 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
     ):
         observations[row[0]].append(row)
     decode = msgspec.json.Decoder(dict[str, int]).decode
-    for trace_id, tenant_id, user_id, start_time, priced_as_of, cost, billed_cost, credits in rows:
+    for trace_id, *of_trace, is_failed, uncharged, cost, billed_cost, credits in rows:
+        tenant_id, user_id, started_at, priced_as_of = of_trace
         steps = observations.get(trace_id, [])
         if len(steps) > 1:
             # The order in which the sync tells a trace's charge apart: roots first, then the
@@ -108,7 +111,15 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
             for step in steps
         ]
         yield StoredTrace(
-            TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages),
+            TraceUsage(
+                tenant_id,
+                user_id,
+                started_at,
+                priced_as_of,
+                usages,
+                is_failed=is_failed,
+                is_billed=uncharged != Uncharged.ENVIRONMENT,
+            ),
             list(map(itemgetter(7), steps)),
             list(map(itemgetter(8), steps)),
             cost,

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from usage.connections import claim_project, client_for, remember_api
 from usage.facts.attribution import attribute_known
+from usage.facts.environments import charge_as_set
 from usage.facts.unpriced import price_unpriced_since
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.errors import LangfuseError, NotFound
@@ -179,9 +180,10 @@ def read_due(
     sign_of_life: SignOfLife = lambda: None,
     on_read: HoursRead = lambda hours: None,
 ) -> None:
-    """Read the windows, newest first, after attributing what has found its owner and pricing what
-    has found a price. Adds to ``result``.
+    """Read the windows, newest first, after charging what other environments are billed of,
+    attributing what has found its owner and pricing what has found a price. Adds to ``result``.
     """
+    result.add(charge_as_set(connection))
     result.add(attribute_known(connection))
     result.add(price_unpriced_since(connection, _last_whole_run(connection)))
     worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
