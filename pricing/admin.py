@@ -23,7 +23,6 @@ from kluisz_analytics.admin_pages import (
     TabularInline,
     admin_user,
     amount_column,
-    state_column,
 )
 from kluisz_analytics.confirmation import confirmed_action
 from pricing import lists
@@ -139,9 +138,12 @@ class TierRateAdmin(ReadOnlyAdmin):
     ]
     exclude = ["charges_failed_runs"]
     readonly_fields = ["failed_runs"]
-    failed_runs = state_column("charges_failed_runs", "failed runs", "charged", "not charged")
     list_filter = [InListFilter, "tier"]
     list_select_related = ["tier", "recorded_by", "withdrawn_by"]
+
+    @admin.display(description="Failed runs")
+    def failed_runs(self, rate: TierRate) -> str:
+        return "charged" if rate.charges_failed_runs else "not charged"
 
     def has_delete_permission(self, request: HttpRequest, obj: TierRate | None = None) -> bool:
         """Only along with a tier that nobody ever had."""
