@@ -50,7 +50,7 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Answers:
     """The rows of one question, in its order; ``total_cost`` (USD as stored) and ``values`` are the
-    cost and the number of all values, also of those beyond its limit.
+    cost and the number of all values, also of those beyond its limit if it wants that.
     """
 
     rows: Sequence[Answer] = ()

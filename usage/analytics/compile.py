@@ -38,7 +38,7 @@ DETAILS = {
 
 def leaders(plans: Mapping[int, Plan]) -> Sql | None:
     """The greatest values of the questions with a limit; with each the cost of all values, and how
-    many there are.
+    many there are, where that is wanted.
     """
     return _together(_leaders, plans, lambda plan: plan.finds_leaders_first)
 
@@ -76,7 +76,9 @@ def _together(
 
 def _leaders(plan: Plan) -> Sql | None:
     question = plan.question
-    names = dict.fromkeys([str(question.order_by), "total_cost_usd", "total_traces"])
+    names = dict.fromkeys([str(question.order_by), "total_traces"])
+    if question.wants_totals:
+        names["total_cost_usd"] = None
     rows = _amounts(plan, list(names))
     if rows is None:
         return None
@@ -139,19 +141,18 @@ def _summed() -> str:
 
 def _totals(question: Question) -> str:
     """The cost of all values, and how many there are; known without where there is no limit."""
-    if question.limit is None:
+    if question.limit is None or not question.wants_totals:
         return "0 AS total, 0 AS keys"
     return "CAST(SUM(SUM(total_cost_usd)) OVER () AS bigint) AS total, COUNT(*) OVER () AS keys"
 
 
 def _greatest(question: Question) -> str:
     """The question's limit. Between equals the value decides, in the order of its bytes."""
-    if question.limit is None:
+    if question.limit is None or question.by is None:
         return ""
-    bytewise = ' COLLATE "C"' if connection.vendor == "postgresql" else ""
-    return (
-        f"ORDER BY SUM({question.order_by}) DESC, {_key(question)}{bytewise} LIMIT {question.limit}"
-    )
+    is_text = question.by.declared.key is str and connection.vendor == "postgresql"
+    bytewise = 'dimension COLLATE "C"' if is_text else "dimension"
+    return f"ORDER BY SUM({question.order_by}) DESC, {bytewise} LIMIT {question.limit}"
 
 
 # --- What does not add up ------------------------------------------------------------------------

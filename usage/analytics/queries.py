@@ -137,6 +137,7 @@ def active_tenants(period: Period) -> Query[int]:
         order_by=Metric.TRACES.sum,
         limit=1,
         wants_details=False,
+        wants_totals=True,
     )
     return Query([question], lambda answers: answers[0].values)
 
@@ -224,6 +225,7 @@ def breakdown(
         by=dimension,
         order_by=Metric.COST.sum,
         limit=limit,
+        wants_totals=True,
     )
     questions = [question]
     if question.only_attributed and scope.is_platform and not filters.name_owners:
