@@ -46,8 +46,8 @@ class Question:
     By tenant or by user, usage without an owner is left out; ``only_unattributed`` asks for nothing
     else. ``only_named`` leaves out usage without the dimension that it is asked by. A ``limit``,
     which goes with ``order_by`` (a sum's name) and a single bucket, is of the greatest. What does
-    not add up (distinct users, percentiles, the latest run) is left out without ``wants_details``; of a limited one the cost and the number of
-    all values, also of those beyond it, without ``wants_totals``.
+    not add up (distinct users, percentiles, the latest run) is left out without ``wants_details``;
+    the cost and the number of all values, also of those beyond the limit, without ``wants_totals``.
     """
 
     scope: Scope
