@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 from usage.langfuse.budget import LIMITS_OF_PLAN, RequestBudget
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
 from usage.langfuse.errors import LangfuseError, UnreadableKey
+from usage.langfuse.http import Patience
 from usage.models import LangfuseConnection
 
 Source = LangfuseConnection.Source
@@ -46,6 +47,17 @@ def configured_connection() -> LangfuseConnection:
             settings.LANGFUSE_SECRET_KEY,
         )
     LangfuseConnection.objects.filter(source=other).update(is_enabled=False)
+    try:
+        with transaction.atomic():
+            return _stored(name, source, host, public_key, secret_key)
+    except IntegrityError:
+        # Another process, started at the same moment, has stored it since: there is one of each.
+        return _stored(name, source, host, public_key, secret_key)
+
+
+def _stored(
+    name: str, source: Source, host: str, public_key: str, secret_key: str
+) -> LangfuseConnection:
     connection = _row_of(source, host, public_key) or LangfuseConnection(
         name=_free_name(name), source=source
     )
@@ -111,8 +123,11 @@ def enabled_connections() -> list[LangfuseConnection]:
     return list(LangfuseConnection.objects.filter(is_enabled=True).order_by("pk"))
 
 
-def client_for(connection: LangfuseConnection) -> LangfuseClientService:
-    """A client for the connection, within the budget that all workers share.
+def client_for(
+    connection: LangfuseConnection, patience: Patience | None = None
+) -> LangfuseClientService:
+    """A client for the connection, within the budget that all workers share, and with it all
+    connections of its organization.
 
     Raises UnreadableKey, which is this connection's trouble and no other's.
     """
@@ -120,13 +135,15 @@ def client_for(connection: LangfuseConnection) -> LangfuseClientService:
         secret_key = connection.secret_key
     except ImproperlyConfigured as error:
         raise UnreadableKey(f"Connection {connection.name}: {error}") from error
-    budget = RequestBudget(str(connection.pk), LIMITS_OF_PLAN[connection.plan])
+    shared = connection.organization or str(connection.pk)
+    budget = RequestBudget(shared, LIMITS_OF_PLAN[connection.plan])
     return LangfuseClientService(
         connection.host,
         connection.public_key,
         secret_key,
         api=connection.api,
         budget=budget,
+        patience=patience,
     )
 
 
@@ -137,6 +154,7 @@ def claim_project(connection: LangfuseConnection, client: LangfuseClientService)
     this one. Call it before anything is read.
     """
     project = client.project()
+    _remember_organization(connection, project)
     if connection.project_id == project.id:
         return project
     own = LangfuseConnection.objects.filter(pk=connection.pk)
@@ -149,6 +167,14 @@ def claim_project(connection: LangfuseConnection, client: LangfuseClientService)
     if not claimed:
         raise WrongProject(_read_another(connection, project.id))
     return project
+
+
+def _remember_organization(connection: LangfuseConnection, project: LangfuseProject) -> None:
+    """Where its plan has limits: ids of organizations are unique there."""
+    has_limits = bool(LIMITS_OF_PLAN[connection.plan])
+    if has_limits and not connection.organization and project.organization:
+        connection.organization = project.organization
+        connection.save(update_fields=["organization"])
 
 
 def check_project(connection: LangfuseConnection, project_id: str) -> None:

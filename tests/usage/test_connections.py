@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from django.conf import settings as project
 from pytest_django import Settings
 
+from usage import connections
 from usage.connections import configured_connection, enabled_connections
 from usage.models import LangfuseConnection
 
@@ -107,3 +109,30 @@ def test_keys_can_be_rotated(settings: Settings) -> None:
     settings.ENCRYPTION_KEYS = ["new"]
     with pytest.raises(Exception, match="KLUISZ_ENCRYPTION_KEYS"):
         _ = row.secret_key
+
+
+def test_workers_that_start_at_once_enter_the_environments_connection_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second row of the same keys would be refused at each sync, for ever: their project has a
+    connection already.
+    """
+    settings.USES_SANDBOX = False
+    settings.LANGFUSE_HOST, settings.LANGFUSE_PUBLIC_KEY, settings.LANGFUSE_SECRET_KEY = (
+        "http://h",
+        "pk",
+        "sk",
+    )
+    row_of, faster = connections._row_of, []
+
+    def while_another_worker_enters_it(*arguments: Any) -> LangfuseConnection | None:
+        found = row_of(*arguments)
+        if not faster:
+            faster.append(None)
+            faster[0] = configured_connection()
+        return found
+
+    monkeypatch.setattr(connections, "_row_of", while_another_worker_enters_it)
+    slower = configured_connection()
+    assert slower.pk == faster[0].pk
+    assert [one.name for one in enabled_connections()] == ["environment"]

@@ -16,6 +16,7 @@ from usage.connections import WrongProject, client_for
 from usage.facts.rejections import retry_rejected
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
 from usage.langfuse.errors import LangfuseError
+from usage.langfuse.http import IMPATIENT
 from usage.models import (
     ConnectionTenant,
     LangfuseConnection,
@@ -42,7 +43,16 @@ class ConnectionForm(forms.ModelForm):
 
     class Meta:
         model = LangfuseConnection
-        fields = ["name", "host", "public_key", "plan", "tenant", "server", "is_enabled"]
+        fields = [
+            "name",
+            "host",
+            "public_key",
+            "plan",
+            "organization",
+            "tenant",
+            "server",
+            "is_enabled",
+        ]
 
     def clean_new_secret_key(self) -> str:
         secret: str = self.cleaned_data["new_secret_key"]
@@ -83,7 +93,7 @@ class ConnectionForm(forms.ModelForm):
         entered = self.cleaned_data
         secret_key = entered["new_secret_key"] or self.instance.secret_key
         host, public_key = entered["host"], entered["public_key"]
-        with LangfuseClientService(host, public_key, secret_key, attempts=1) as client:
+        with LangfuseClientService(host, public_key, secret_key, patience=IMPATIENT) as client:
             return client.project()
 
     def save(self, commit: bool = True) -> LangfuseConnection:
@@ -132,7 +142,7 @@ class LangfuseConnectionAdmin(ModelAdmin):
     )
     def test_connection(self, request: HttpRequest, connection: LangfuseConnection) -> None:
         try:
-            with client_for(connection) as client:
+            with client_for(connection, IMPATIENT) as client:
                 health, project = client.health(), connections.claim_project(connection, client)
                 connections.remember_api(connection, client.find_api())
         except LangfuseError as error:

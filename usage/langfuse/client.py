@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from usage.langfuse.budget import Kind, RequestBudget
 from usage.langfuse.errors import NotFound, NotLangfuse, WrongKey
-from usage.langfuse.http import ATTEMPTS, LangfuseHttp
+from usage.langfuse.http import LangfuseHttp, Patience
 from usage.langfuse.v1 import LEGACY_OBSERVATIONS, V1Reader
 from usage.langfuse.wire import NotAPage, Page, ReceivedObservation, decode_page, iso
 
@@ -36,10 +36,13 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class LangfuseProject:
-    """The project that a key pair is for."""
+    """The project that a key pair is for, and the id of the organization whose limits count for
+    it; "" where the server doesn't say.
+    """
 
     id: str
     name: str
+    organization: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,10 @@ class LangfuseClientService:
         api: str = "",
         budget: RequestBudget | None = None,
         sleep: Callable[[float], object] | None = None,
-        attempts: int = ATTEMPTS,
+        patience: Patience | None = None,
     ) -> None:
         self._http = LangfuseHttp(
-            host, public_key, secret_key, budget or RequestBudget(public_key), sleep, attempts
+            host, public_key, secret_key, budget or RequestBudget(public_key), sleep, patience
         )
         self.host, self.api = self._http.host, api
         # Decoding is the interpreter's work: threads that compete for it make all others wait, the
@@ -98,6 +101,12 @@ class LangfuseClientService:
         """Wake up whoever waits for the server in another thread; from now on nobody waits."""
         self._http.interrupt()
 
+    def tell_trouble(self, on_trouble: Callable[[str], object]) -> None:
+        """From now on call this with what is wrong while the server is waited for, and with "" when
+        it answers again; in whatever thread asks.
+        """
+        self._http.on_trouble = on_trouble
+
     def health(self) -> Health:
         """The server's health; needs no key."""
         body = self._http.get_json("/api/public/health")
@@ -111,8 +120,13 @@ class LangfuseClientService:
         """The projects that the keys are for; in practice one."""
         body = self._http.get_json(PROJECTS)
         try:
-            return [LangfuseProject(str(one["id"]), str(one["name"])) for one in body["data"]]
-        except (TypeError, KeyError) as error:
+            return [
+                LangfuseProject(
+                    str(one["id"]), str(one["name"]), str((one.get("organization") or {}).get("id", ""))
+                )
+                for one in body["data"]
+            ]
+        except (TypeError, KeyError, AttributeError) as error:
             raise NotLangfuse(
                 f"{self.host} answers, but not as Langfuse does. Check the host's address."
             ) from error

@@ -4,6 +4,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from kluisz_analytics.fields import UsdField
 from kluisz_analytics.secrets import decrypt, encrypt
 from kluisz_analytics.tenants.models import Tenant
 
@@ -40,7 +41,14 @@ class LangfuseConnection(models.Model):
 
     class Api(models.TextChoices):
         V2 = "v2", "v2 (Langfuse 4)"
-        V1 = "v1", "v1 (Langfuse 2 and 3)"
+        V1 = "v1", "v1 (Langfuse 2 and 3, and 4 in write mode legacy)"
+
+    class WriteMode(models.TextChoices):
+        """LANGFUSE_MIGRATION_V4_WRITE_MODE of a Langfuse 4 (langfuse.md, Which API)."""
+
+        EVENTS_ONLY = "events_only", "events_only (Langfuse Cloud, too)"
+        DUAL = "dual", "dual"
+        LEGACY = "legacy", "legacy"
 
     plan = models.CharField(
         max_length=20,
@@ -48,12 +56,30 @@ class LangfuseConnection(models.Model):
         default=Plan.SELF_HOSTED,
         help_text="Sets how many requests all workers together may make.",
     )
+    organization = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text=(
+            "Langfuse's limits count for an organization: connections of the same one share them."
+            " Any name for it; empty, its id is asked for at the first sync."
+        ),
+    )
     api = models.CharField(
         max_length=2,
         choices=Api.choices,
         blank=True,
         editable=False,
         help_text="Found out at the first sync.",
+    )
+    write_mode = models.CharField(
+        max_length=11,
+        choices=WriteMode.choices,
+        blank=True,
+        editable=False,
+        help_text=(
+            "How a Langfuse 4 stores what it receives; none of an older one. Found out at the first"
+            " sync, and anew at each reconciliation."
+        ),
     )
     project_id = models.CharField(
         max_length=200,
@@ -88,6 +114,12 @@ class LangfuseConnection(models.Model):
                 fields=["server", "project_id"],
                 condition=~Q(project_id=""),
                 name="one_connection_a_project",
+            ),
+            # Processes that start at the same moment each enter it.
+            models.UniqueConstraint(
+                fields=["source"],
+                condition=~Q(source="row"),
+                name="one_connection_of_the_environment",
             ),
         ]
 
@@ -158,6 +190,7 @@ class SyncWindow(models.Model):
     langfuse_cost_usd = models.FloatField(
         null=True, help_text="A float sum of Langfuse's; compared, never billed."
     )
+    langfuse_users = models.BigIntegerField(null=True)
     error = models.TextField(blank=True)
 
     class Meta:
@@ -258,18 +291,28 @@ class SyncRun(models.Model):
 
 
 class SyncDrift(models.Model):
-    """An hour of which Langfuse said something else than before it was last read; read again, it
-    changed this in our facts.
+    """An hour, or a tenant's day, of which Langfuse said something else than before it was last
+    read; read again, it changed this in our facts.
     """
 
     run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="drifts")
-    start = models.DateTimeField(help_text="The hour.")
+    start = models.DateTimeField(help_text="The hour; of a tenant's day the first.")
+    tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="Whose day it is, where it was found by the figures of one tenant.",
+    )
     count_before = models.BigIntegerField()
     count_now = models.BigIntegerField()
     tokens_before = models.BigIntegerField()
     tokens_now = models.BigIntegerField()
     cost_usd_before = models.FloatField(help_text="Langfuse's float sum; compared, never billed.")
     cost_usd_now = models.FloatField(help_text="Langfuse's float sum; compared, never billed.")
+    users_before = models.BigIntegerField(null=True)
+    users_now = models.BigIntegerField(null=True)
     observations_stored = models.PositiveIntegerField(
         null=True, help_text="New or changed ones that the repair stored; unknown until then."
     )
@@ -279,8 +322,78 @@ class SyncDrift(models.Model):
         db_table = "sync_drift"
         ordering = ["-run", "-start"]
         constraints = [
-            models.UniqueConstraint(fields=["run", "start"], name="one_drift_a_run_and_hour")
+            models.UniqueConstraint(
+                fields=["run", "start"],
+                condition=Q(tenant=None),
+                name="one_drift_a_run_and_hour",
+            ),
+            models.UniqueConstraint(
+                fields=["run", "start", "tenant"],
+                condition=~Q(tenant=None),
+                name="one_drift_a_run_tenant_and_day",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.run.connection} {self.start:%Y-%m-%d %H:00}"
+
+
+class TenantComparison(models.Model):
+    """When a connection's Langfuse was last asked for a tenant's figures; a day without a row of
+    its own (:class:`TenantDay`) had nothing of the tenant then.
+    """
+
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    compared_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "langfuse_tenant_comparison"
+        ordering = ["connection", "tenant"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["connection", "tenant"], name="one_comparison_a_connection_and_tenant"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant}, by {self.connection}"
+
+
+class TenantDay(models.Model):
+    """What Langfuse said of a tenant's day (in UTC), beside what we have of it.
+
+    The two need not be equal: Langfuse counts each version of a step that was sent again until it
+    merges them, and a step on its own day, where we count a run on the day of its first step; and
+    only steps that name the tenant themselves are its there.
+    """
+
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    day = models.DateField()
+    langfuse_count = models.BigIntegerField()
+    langfuse_tokens = models.BigIntegerField()
+    langfuse_cost_usd = models.FloatField(
+        help_text="A float sum of Langfuse's; compared, never billed."
+    )
+    langfuse_users = models.BigIntegerField()
+    observations = models.BigIntegerField()
+    tokens = models.BigIntegerField()
+    cost_usd = UsdField()
+    users = models.BigIntegerField()
+    compared_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "langfuse_tenant_day"
+        ordering = ["-day", "tenant"]
+        verbose_name = "tenant's day beside Langfuse"
+        verbose_name_plural = "tenants' days beside Langfuse"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["connection", "tenant", "day"],
+                name="one_row_a_connection_tenant_and_day",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant} {self.day}"

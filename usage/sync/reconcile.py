@@ -23,7 +23,7 @@ from django.utils import timezone
 from usage.connections import claim_project, client_for, remember_api
 from usage.facts.rejections import retry_rejected
 from usage.langfuse.client import MOST_FIGURES, V2, Figures, LangfuseClientService
-from usage.langfuse.errors import ServerTrouble
+from usage.langfuse.errors import BudgetSpent, ServerTrouble
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.periods import DAY, hour_of
 from usage.sync import windows
@@ -53,6 +53,7 @@ def reconcile_connection(
         recorded_run(connection, SyncRun.Kind.RECONCILIATION) as (result, sign_of_life),
         client_for(connection) as client,
     ):
+        client.tell_trouble(sign_of_life.trouble)
         claim_project(connection, client)
         remember_api(connection, client.find_api())
         windows.keep_complete_through(connection)
@@ -149,6 +150,8 @@ def _figures(
     """
     try:
         return client.figures(days[0], days[-1] + DAY, granularity)
+    except BudgetSpent:
+        raise
     except ServerTrouble:
         if len(days) == 1:
             raise

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from threading import current_thread
 
 from django.conf import settings
 from django.db.models import F
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, int], None]
 """Called with the windows done, the windows due and the observations read so far."""
-SignOfLife = Callable[[], None]
 Outcome = SyncRun.Outcome
 NO_SIGN_OF_LIFE = (
     "Its worker gave no more sign of life: it was killed, or its machine went down. What it had"
@@ -61,6 +61,7 @@ def sync_connection(
         recorded_run(connection, SyncRun.Kind.SYNC) as (result, sign_of_life),
         client_for(connection) as client,
     ):
+        client.tell_trouble(sign_of_life.trouble)
         claim_project(connection, client)
         windows.keep_complete_through(connection)
         windows.open_windows(connection, span)
@@ -70,6 +71,35 @@ def sync_connection(
         remember_api(connection, client.api)
         build_rollups(built=beside.built)
     return result
+
+
+class SignOfLife:
+    """Says that the run goes on, and what its server's trouble is meanwhile.
+
+    As often as it is called, it writes a few times a lease. Trouble is shown at once where the
+    run's own thread has it; that of others, which must not touch the database, with the next call.
+    """
+
+    def __init__(self, run: SyncRun) -> None:
+        self._run, self._thread = run, current_thread()
+        self._written_at = time.monotonic()
+        self._trouble = self._shown = ""
+
+    def __call__(self) -> None:
+        is_time = time.monotonic() - self._written_at > settings.SYNC_LEASE_SECONDS / 3
+        if not is_time and self._trouble == self._shown:
+            return
+        self._shown = self._trouble
+        SyncRun.objects.filter(pk=self._run.pk).update(
+            last_seen_at=timezone.now(), error=self._shown
+        )
+        self._written_at = time.monotonic()
+
+    def trouble(self, words: str) -> None:
+        """What is wrong with the server; "" when it answers again."""
+        self._trouble = words
+        if current_thread() is self._thread:
+            self()
 
 
 @contextmanager
@@ -87,7 +117,7 @@ def recorded_run(
     run = SyncRun.objects.create(connection=connection, kind=kind, started_at=now, last_seen_at=now)
     result, is_interrupted = SyncResult(connection.name), False
     try:
-        yield result, _signs_of_life(run)
+        yield result, SignOfLife(run)
     except LangfuseError as error:
         if isinstance(error, NotFound):
             remember_api(connection, "")
@@ -124,19 +154,6 @@ def _outcome(result: SyncResult) -> Outcome:
     if result.error:
         return Outcome.FAILED
     return Outcome.SHARED if result.windows_elsewhere else Outcome.COMPLETE
-
-
-def _signs_of_life(run: SyncRun) -> SignOfLife:
-    """Says that the run goes on; as often as it is called, it writes a few times a lease."""
-    written_at = time.monotonic()
-
-    def give() -> None:
-        nonlocal written_at
-        if time.monotonic() - written_at > settings.SYNC_LEASE_SECONDS / 3:
-            SyncRun.objects.filter(pk=run.pk).update(last_seen_at=timezone.now())
-            written_at = time.monotonic()
-
-    return give
 
 
 def close_interrupted(now: datetime) -> int:
@@ -176,7 +193,7 @@ def read_due(
     found_due_at: datetime,
     result: SyncResult,
     progress: Progress = no_progress,
-    sign_of_life: SignOfLife = lambda: None,
+    sign_of_life: Callable[[], None] = lambda: None,
     on_read: HoursRead = lambda hours: None,
 ) -> None:
     """Read the windows, newest first, after attributing what has found its owner and pricing what

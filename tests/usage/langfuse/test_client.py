@@ -1,16 +1,15 @@
 """The client: pages, and a clear error for everything that can be wrong with a server."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from tests.conftest import PUBLIC_KEY, SECRET_KEY, RunningSandbox, recorded
+from tests.usage.langfuse.conftest import Answer
 from usage.langfuse import client as client_module
 from usage.langfuse.budget import Kind, Limit, Limits, RequestBudget
 from usage.langfuse.client import LangfuseClientService
@@ -27,42 +26,10 @@ from usage.langfuse.errors import (
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 END = START + timedelta(days=1)
-Answer = tuple[int, dict[str, str], bytes]
 
 
 def page(rows: list[Any], cursor: str | None = None) -> bytes:
     return json.dumps({"data": rows, "meta": {"cursor": cursor} if cursor else {}}).encode()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[list[Answer]], str]]:
-    """A server that gives the listed answers in turn, the last one for ever."""
-    servers = []
-
-    def start(answers: list[Answer]) -> str:
-        left = list(answers)
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, headers, body = left.pop(0) if len(left) > 1 else left[0]
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: Any) -> None:
-                return None
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def client_of(
@@ -224,7 +191,7 @@ def test_it_waits_for_its_budget(serve: Callable[..., str]) -> None:
     host = serve(
         [(200, {}, page([row], f"c{number}")) for number in range(4)] + [(200, {}, page([row]))]
     )
-    read(host, waits=waits, limits={Kind.OBSERVATIONS: Limit(2, 60)})
+    read(host, waits=waits, limits={Kind.OBSERVATIONS: Limit(3, 60)})
     assert waits == [60, 60]
 
 
