@@ -69,7 +69,7 @@ def _stored(
         connection.is_enabled,
     ) != wanted or not _has_secret(connection, secret_key):
         if connection.host != host:
-            connection.api = ""
+            connection.api = connection.write_mode = ""
         connection.host, connection.public_key, connection.plan, connection.is_enabled = wanted
         connection.secret_key = secret_key
         connection.save()
@@ -142,6 +142,7 @@ def client_for(
         connection.public_key,
         secret_key,
         api=connection.api,
+        write_mode=connection.write_mode,
         budget=budget,
         patience=patience,
     )
@@ -233,10 +234,10 @@ def _read_by_another(connection: LangfuseConnection, project_id: str) -> str:
     )
 
 
-def remember_api(connection: LangfuseConnection, api: str) -> None:
-    """Keep how the server is read; "" to find it out anew, after an update of the server
-    perhaps.
+def remember_server(connection: LangfuseConnection, api: str, write_mode: str) -> None:
+    """Keep how the server is read and in which write mode it is; "" to find it out anew, after an
+    update of the server perhaps.
     """
-    if connection.api != api:
-        connection.api = api
-        connection.save(update_fields=["api"])
+    if (connection.api, connection.write_mode) != (api, write_mode):
+        connection.api, connection.write_mode = api, write_mode
+        connection.save(update_fields=["api", "write_mode"])

@@ -144,7 +144,8 @@ class LangfuseConnectionAdmin(ModelAdmin):
         try:
             with client_for(connection, IMPATIENT) as client:
                 health, project = client.health(), connections.claim_project(connection, client)
-                connections.remember_api(connection, client.find_api())
+                client.find_out()
+                connections.remember_server(connection, client.api, client.write_mode)
         except LangfuseError as error:
             messages.error(request, str(error))
         else:

@@ -175,6 +175,10 @@ class LangfuseHttp:
 
         return self._patiently(fetch)
 
+    def requests_left(self, kind: Kind) -> int | None:
+        """How many of these requests may be made now; None where there is no limit."""
+        return self._budget.left(kind)
+
     def _sleep(self, seconds: float) -> None:
         self._wait(seconds)
 

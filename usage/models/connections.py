@@ -190,7 +190,6 @@ class SyncWindow(models.Model):
     langfuse_cost_usd = models.FloatField(
         null=True, help_text="A float sum of Langfuse's; compared, never billed."
     )
-    langfuse_users = models.BigIntegerField(null=True)
     error = models.TextField(blank=True)
 
     class Meta:
@@ -291,12 +290,13 @@ class SyncRun(models.Model):
 
 
 class SyncDrift(models.Model):
-    """An hour, or a tenant's day, of which Langfuse said something else than before it was last
+    """An hour, or a day of a tenant or of all, of which Langfuse said something else than before it was last
     read; read again, it changed this in our facts.
     """
 
     run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="drifts")
-    start = models.DateTimeField(help_text="The hour; of a tenant's day the first.")
+    start = models.DateTimeField(help_text="The hour; of a day the first.")
+    is_day = models.BooleanField(default=False, help_text="A whole day, in UTC.")
     tenant = models.ForeignKey(
         Tenant,
         null=True,
@@ -323,9 +323,9 @@ class SyncDrift(models.Model):
         ordering = ["-run", "-start"]
         constraints = [
             models.UniqueConstraint(
-                fields=["run", "start"],
+                fields=["run", "start", "is_day"],
                 condition=Q(tenant=None),
-                name="one_drift_a_run_and_hour",
+                name="one_drift_a_run_and_period",
             ),
             models.UniqueConstraint(
                 fields=["run", "start", "tenant"],
@@ -339,12 +339,14 @@ class SyncDrift(models.Model):
 
 
 class TenantComparison(models.Model):
-    """When a connection's Langfuse was last asked for a tenant's figures; a day without a row of
-    its own (:class:`TenantDay`) had nothing of the tenant then.
+    """When a connection's Langfuse was last asked what a tenant used, or all of the project; a day
+    without a row of its own (:class:`TenantDay`) had nothing then.
     """
 
     connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="+")
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(
+        Tenant, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
+    )
     compared_at = models.DateTimeField()
 
     class Meta:
@@ -354,14 +356,20 @@ class TenantComparison(models.Model):
             models.UniqueConstraint(
                 fields=["connection", "tenant"], name="one_comparison_a_connection_and_tenant"
             ),
+            models.UniqueConstraint(
+                fields=["connection"],
+                condition=Q(tenant=None),
+                name="one_comparison_of_a_whole_connection",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.tenant}, by {self.connection}"
+        return f"{self.tenant or 'All'}, by {self.connection}"
 
 
 class TenantDay(models.Model):
-    """What Langfuse said of a tenant's day (in UTC), beside what we have of it.
+    """What Langfuse said of a tenant's day (in UTC), or of all that is in the project, beside what
+    we have of it.
 
     The two need not be equal: Langfuse counts each version of a step that was sent again until it
     merges them, and a step on its own day, where we count a run on the day of its first step; and
@@ -369,7 +377,14 @@ class TenantDay(models.Model):
     """
 
     connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="+")
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="Empty: all that is in the project, whoever's it is.",
+    )
     day = models.DateField()
     langfuse_count = models.BigIntegerField()
     langfuse_tokens = models.BigIntegerField()
@@ -377,10 +392,15 @@ class TenantDay(models.Model):
         help_text="A float sum of Langfuse's; compared, never billed."
     )
     langfuse_users = models.BigIntegerField()
-    observations = models.BigIntegerField()
-    tokens = models.BigIntegerField()
-    cost_usd = UsdField()
-    users = models.BigIntegerField()
+    langfuse_who = models.CharField(
+        max_length=32,
+        blank=True,
+        help_text="A digest of what each user had; empty where there are too many to ask for.",
+    )
+    observations = models.BigIntegerField(default=0)
+    tokens = models.BigIntegerField(default=0)
+    cost_usd = UsdField(default=0)
+    users = models.BigIntegerField(default=0)
     compared_at = models.DateTimeField()
 
     class Meta:
@@ -393,7 +413,12 @@ class TenantDay(models.Model):
                 fields=["connection", "tenant", "day"],
                 name="one_row_a_connection_tenant_and_day",
             ),
+            models.UniqueConstraint(
+                fields=["connection", "day"],
+                condition=Q(tenant=None),
+                name="one_row_a_whole_connection_and_day",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.tenant} {self.day}"
+        return f"{self.tenant or 'All'} {self.day}"

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db.models import F
 from django.utils import timezone
 
-from usage.connections import claim_project, client_for, remember_api
+from usage.connections import claim_project, client_for, remember_server
 from usage.facts.attribution import attribute_known
 from usage.facts.unpriced import price_unpriced_since
 from usage.langfuse.client import LangfuseClientService
@@ -63,12 +63,13 @@ def sync_connection(
     ):
         client.tell_trouble(sign_of_life.trouble)
         claim_project(connection, client)
+        client.find_api()
+        remember_server(connection, client.api, client.write_mode)
         windows.keep_complete_through(connection)
         windows.open_windows(connection, span)
         due = windows.due(connection, span, again_from)
         with DayBuilder(connection, (window.start for window in due)) as beside:
             read_due(connection, client, due, now, result, progress, sign_of_life, beside.read)
-        remember_api(connection, client.api)
         build_rollups(built=beside.built)
     return result
 
@@ -120,7 +121,7 @@ def recorded_run(
         yield result, SignOfLife(run)
     except LangfuseError as error:
         if isinstance(error, NotFound):
-            remember_api(connection, "")
+            remember_server(connection, "", "")
         result.error = _in_words(error)
         logger.error("The %s of connection %s failed: %s", kind.value, connection.name, error)
     except BaseException as error:

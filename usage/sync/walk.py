@@ -306,7 +306,9 @@ class Walk:
             applied.deleted_by_hour = missed.deleted_by_hour
             applied.observations_deleted = applied.deleted_by_hour.total()
             applied += give_way(self._assembler, missed.shown_instead)
-            windows.complete(finished, self._read_at, self._counts)
+            windows.complete(
+                finished, self._read_at, self._counts, windows.settling(self._connection)
+            )
             windows.renew(left, timezone.now())
             return applied, held
 

@@ -23,6 +23,7 @@ from usage.langfuse.errors import (
     Unreachable,
     WrongKey,
 )
+from usage.langfuse.wire import iso
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 END = START + timedelta(days=1)
@@ -64,7 +65,8 @@ def test_it_reads_all_pages_newest_first(
     monkeypatch.setattr(client_module, "PAGE_SIZE", 10)
     with client_of(sandbox.url) as client:
         pages = list(client.pages(START, END))
-    assert [len(one.observations) for one in pages] == [10, 10, 10, 3]
+    # The last row of a page comes with its other versions, on the next.
+    assert [len(one.observations) for one in pages] == [9, 9, 9, 6]
     assert [one.step.observation_id for a_page in pages for one in a_page.observations] == [
         row["id"] for row in rows
     ]
@@ -84,6 +86,33 @@ def test_it_reads_page_by_page_not_the_whole_period(
             next(pages)
         pages.close()
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 50])
+def test_no_version_is_lost_at_a_pages_border(
+    sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The newest is the truth, and may be the one that doesn't fit."""
+    rows = recorded("observations_all_fields")["body"]["data"][:6]
+    received = [f"2026-11-23T15:00:0{version}.000Z" for version in range(3)]
+    versions = [{**row, "updatedAt": moment} for row in rows for moment in received]
+    if size > len(received):
+        broken = {**rows[2], "id": "broken", "type": "NONSENSE"}
+        sandbox.store.add([broken])
+    sandbox.store.add(versions)
+    monkeypatch.setattr(client_module, "PAGE_SIZE", size)
+    with client_of(sandbox.url) as client:
+        pages = list(client.pages(START, END))
+    read = [one for page in pages for one in page.observations]
+    if size > len(received):
+        expected = {(row["id"], row["updatedAt"]) for row in versions}
+        moments = [iso(one.step.received_at) for one in read]
+        ids = [one.step.observation_id for one in read]
+        assert sorted(zip(ids, moments, strict=True)) == sorted(expected), "and none twice"
+        assert sum(len(page.rejected) for page in pages) == 1
+    else:
+        # More versions than a page has room for: no page shows them all.
+        assert {one.step.observation_id for one in read} == {row["id"] for row in rows}
 
 
 def test_health_and_projects(sandbox: RunningSandbox) -> None:
@@ -208,11 +237,19 @@ def test_it_finds_out_how_the_server_is_read(
 ) -> None:
     with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
         assert client.find_api() == "v2"
+    for mode, found in {
+        "events_only": ("v2", "events_only"),
+        "dual": ("v2", "dual"),
+        "legacy": ("v1", "legacy"),
+    }.items():
+        sandbox.sandbox.write_mode = mode
+        with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
+            assert (client.find_out(), client.write_mode) == found
     sandbox.sandbox.is_v1 = True
     with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
-        assert client.find_api() == "v1"
+        assert (client.find_api(), client.write_mode) == ("v1", "")
     with (
         LangfuseClientService(serve([(404, {}, b"")]), PUBLIC_KEY, SECRET_KEY) as client,
-        pytest.raises(NotLangfuse, match="neither"),
+        pytest.raises(NotLangfuse, match="nor"),
     ):
         client.find_api()

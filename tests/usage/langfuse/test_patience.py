@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,14 @@ def test_a_server_that_hangs_is_given_up_after_the_read_time_out(
     host, asked = hanging
     began = time.monotonic()
     with (
-        LangfuseClientService(host, PUBLIC_KEY, SECRET_KEY, patience=SCALED) as client,
+        LangfuseClientService(
+            host, PUBLIC_KEY, SECRET_KEY, patience=replace(SCALED, silent=60)
+        ) as client,
         pytest.raises(ServerTrouble, match="nothing of it for"),
     ):
         client.health()
     assert len(asked) == http.ATTEMPTS_AT_A_TIME_OUT
-    assert seconds(began) < 5
+    assert seconds(began) < 20
 
 
 def test_a_body_that_trickles_is_given_up_at_the_requests_deadline(
@@ -129,12 +132,13 @@ def test_a_body_that_trickles_is_given_up_at_the_requests_deadline(
 ) -> None:
     host, asked = hanging
     began = time.monotonic()
-    langfuse = http.LangfuseHttp(host, "pk", "sk", RequestBudget("trickle"), patience=SCALED)
+    patience = replace(SCALED, silent=60)
+    langfuse = http.LangfuseHttp(host, "pk", "sk", RequestBudget("trickle"), patience=patience)
     with pytest.raises(ServerTrouble, match="No whole answer"):
         langfuse.get("/trickle")
     langfuse.close()
     assert len(asked) == http.ATTEMPTS_AT_A_TIME_OUT
-    assert 2 * SCALED.request <= seconds(began) < 6
+    assert 2 * SCALED.request <= seconds(began) < 20
 
 
 @pytest.mark.django_db
@@ -159,7 +163,7 @@ def test_a_sync_of_a_server_that_hangs_ends_soon_however_often_its_time_is_halve
     began = time.monotonic()
     result = sync_connection(connection)
     assert "no whole answer for" in result.error
-    assert seconds(began) < 15
+    assert seconds(began) < 40
     assert asked
 
 
