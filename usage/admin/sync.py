@@ -25,7 +25,10 @@ from usage.models import (
     SyncRun,
     SyncTurn,
     SyncWindow,
+    TenantComparison,
+    TenantDay,
 )
+from usage.sync.status import last_error
 
 
 class ConnectionForm(forms.ModelForm):
@@ -105,10 +108,26 @@ class ConnectionForm(forms.ModelForm):
 @admin.register(LangfuseConnection)
 class LangfuseConnectionAdmin(ModelAdmin):
     form = ConnectionForm
-    list_display = ["name", "source", "host", "project_id", "plan", "api", "tenant", "is_enabled"]
+    list_display = [
+        "name",
+        "source",
+        "host",
+        "project_id",
+        "plan",
+        "api",
+        "write_mode",
+        "tenant",
+        "is_enabled",
+    ]
+    readonly_fields = ["project_id", "api", "write_mode", "notice", "last_error"]
     list_select_related = ["tenant"]
     search_fields = ["name", "host"]
     actions_detail = ["test_connection"]
+
+    @admin.display(empty_value="-")
+    def last_error(self, connection: LangfuseConnection) -> str:
+        """Of the last run that had one, also of one that is still waiting for its server."""
+        return last_error(connection)
 
     def has_change_permission(
         self, request: HttpRequest, obj: LangfuseConnection | None = None
@@ -154,6 +173,8 @@ class LangfuseConnectionAdmin(ModelAdmin):
                 f"{connection.host} is a Langfuse {health.version}, read by"
                 f" {connection.get_api_display()}; the keys are for {project.name}.",
             )
+            if connection.notice:
+                messages.warning(request, connection.notice)
 
 
 @admin.register(ConnectionTenant)
@@ -211,17 +232,49 @@ class SyncWindowAdmin(ReadOnlyAdmin):
 class SyncDriftAdmin(ReadOnlyAdmin):
     list_display = [
         "start",
+        "period",
+        "tenant",
         "run",
         "count_before",
         "count_now",
         "cost_usd_before",
         "cost_usd_now",
+        "users_before",
+        "users_now",
         "observations_stored",
         "observations_deleted",
     ]
-    list_filter = ["run__connection"]
-    list_select_related = ["run__connection"]
+    list_filter = ["run__connection", "period"]
+    list_select_related = ["run__connection", "tenant"]
     date_hierarchy = "start"
+
+
+@admin.register(TenantComparison)
+class TenantComparisonAdmin(ReadOnlyAdmin):
+    list_display = ["tenant", "connection", "compared_at"]
+    list_filter = ["connection"]
+    list_select_related = ["tenant", "connection"]
+
+
+@admin.register(TenantDay)
+class TenantDayAdmin(ReadOnlyAdmin):
+    list_display = [
+        "day",
+        "tenant",
+        "connection",
+        "langfuse_count",
+        "observations",
+        "langfuse_tokens",
+        "tokens",
+        "langfuse_cost_usd",
+        "cost_usd",
+        "langfuse_users",
+        "users",
+        "compared_at",
+    ]
+    list_filter = ["connection", "tenant"]
+    list_select_related = ["tenant", "connection"]
+    date_hierarchy = "day"
 
 
 @admin.register(RejectedObservation)

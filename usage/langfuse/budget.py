@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 
 from django.core.cache import cache
 
@@ -69,7 +70,9 @@ class RequestBudget:
     def __init__(
         self, name: str, limits: Limits = NO_LIMITS, clock: Callable[[], float] = time.time
     ) -> None:
-        self._name, self._limits, self._clock = name, limits, clock
+        # Names are free texts, and keys of a cache are not.
+        self._name = blake2b(name.encode(), digest_size=16).hexdigest()
+        self._limits, self._clock = limits, clock
 
     def limit_of(self, kind: Kind) -> Limit | None:
         return self._limits.get(kind)

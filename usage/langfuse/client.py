@@ -151,7 +151,9 @@ class LangfuseClientService:
         try:
             return [
                 LangfuseProject(
-                    str(one["id"]), str(one["name"]), str((one.get("organization") or {}).get("id", ""))
+                    str(one["id"]),
+                    str(one["name"]),
+                    str((one.get("organization") or {}).get("id", "")),
                 )
                 for one in body["data"]
             ]

@@ -201,7 +201,7 @@ class LangfuseHttp:
         return retrying(fetch)
 
     def _is_enough(
-        self, failure: BaseException, kinds: Counter[type[Retryable]], waited: float
+        self, failure: Retryable, kinds: Counter[type[Retryable]], waited: float
     ) -> bool:
         """Whether to give up after this failure, one of these, having waited so long."""
         if self._patience.attempts == 1 or self._interrupted.is_set() or self._is_silent():
@@ -235,7 +235,7 @@ class LangfuseHttp:
         self._is_in_trouble = True
         self.on_trouble(f"{words}{since}.")
 
-    def _give_up(self, failure: BaseException, kinds: Counter[type[Retryable]]) -> Any:
+    def _give_up(self, failure: Retryable, kinds: Counter[type[Retryable]]) -> Any:
         if isinstance(failure.__cause__, NO_CONNECTION):
             raise Unreachable(
                 f"{failure}. Check the host's address and that it can be reached from here."
@@ -392,9 +392,9 @@ def _elapsed(state: RetryCallState) -> float:
     return state.seconds_since_start or 0.0
 
 
-def _failure(state: RetryCallState) -> BaseException:
+def _failure(state: RetryCallState) -> Retryable:
     failure = state.outcome.exception() if state.outcome else None
-    if failure is None:
+    if not isinstance(failure, Retryable):
         raise RuntimeError("A retry without a failure.")
     return failure
 

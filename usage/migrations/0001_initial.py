@@ -459,7 +459,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('start', models.DateTimeField(help_text='The hour; of a day the first.')),
-                ('is_day', models.BooleanField(default=False, help_text='A whole day, in UTC.')),
+                ('period', models.CharField(choices=[('hour', 'Hour'), ('day', 'Day (UTC)')], default='hour', max_length=4)),
                 ('count_before', models.BigIntegerField()),
                 ('count_now', models.BigIntegerField()),
                 ('tokens_before', models.BigIntegerField()),
@@ -699,7 +699,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='syncdrift',
-            constraint=models.UniqueConstraint(condition=models.Q(('tenant', None)), fields=('run', 'start', 'is_day'), name='one_drift_a_run_and_period'),
+            constraint=models.UniqueConstraint(condition=models.Q(('tenant', None)), fields=('run', 'start', 'period'), name='one_drift_a_run_and_period'),
         ),
         migrations.AddConstraint(
             model_name='syncdrift',

@@ -8,6 +8,24 @@ from kluisz_analytics.fields import UsdField
 from kluisz_analytics.secrets import decrypt, encrypt
 from kluisz_analytics.tenants.models import Tenant
 
+NOTICE_OF_WRITE_MODE = {
+    "events_only": (
+        "This Langfuse refuses the traces and observations that older SDKs send to"
+        " /api/public/ingestion (207, with 400 inside): their usage never arrives, and nothing here"
+        " can show it. Update those SDKs, or set LANGFUSE_MIGRATION_V4_WRITE_MODE=dual for as long"
+        " as there are any."
+    ),
+    "dual": (
+        "What older SDKs send is readable only when a batch job of this Langfuse has moved it, some"
+        " ten minutes later: an hour counts as read 20 minutes after its end."
+    ),
+    "legacy": (
+        "This Langfuse answers v2 without the data, so it is read by v1, a hundred observations at"
+        " a time. A reconciliation compares how many there are, not what they cost nor whose they"
+        " are. Set LANGFUSE_MIGRATION_V4_WRITE_MODE=dual or events_only for both."
+    ),
+}
+
 
 class LangfuseConnection(models.Model):
     """A Langfuse project to read. Its secret key is encrypted at rest and never shown again."""
@@ -125,6 +143,15 @@ class LangfuseConnection(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def notice(self) -> str:
+        """What an operator should know of the way in which its server stores usage; "" for
+        nothing.
+        """
+        if self.plan != self.Plan.SELF_HOSTED:
+            return ""
+        return NOTICE_OF_WRITE_MODE.get(self.write_mode, "")
 
     @property
     def secret_key(self) -> str:
@@ -290,13 +317,17 @@ class SyncRun(models.Model):
 
 
 class SyncDrift(models.Model):
-    """An hour, or a day of a tenant or of all, of which Langfuse said something else than before it was last
-    read; read again, it changed this in our facts.
+    """An hour, or a day of a tenant or of all, of which Langfuse said something else than before it
+    was last read; read again, it changed this in our facts.
     """
+
+    class Period(models.TextChoices):
+        HOUR = "hour", "Hour"
+        DAY = "day", "Day (UTC)"
 
     run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="drifts")
     start = models.DateTimeField(help_text="The hour; of a day the first.")
-    is_day = models.BooleanField(default=False, help_text="A whole day, in UTC.")
+    period = models.CharField(max_length=4, choices=Period.choices, default=Period.HOUR)
     tenant = models.ForeignKey(
         Tenant,
         null=True,
@@ -323,7 +354,7 @@ class SyncDrift(models.Model):
         ordering = ["-run", "-start"]
         constraints = [
             models.UniqueConstraint(
-                fields=["run", "start", "is_day"],
+                fields=["run", "start", "period"],
                 condition=Q(tenant=None),
                 name="one_drift_a_run_and_period",
             ),

@@ -130,7 +130,7 @@ def _drifts(
     of_days = [
         SyncDrift(
             start=_moment(one.day),
-            is_day=True,
+            period=SyncDrift.Period.DAY,
             tenant_id=one.tenant_id,
             **_before_and_now(one.before, one.now),
         )

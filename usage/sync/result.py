@@ -8,7 +8,7 @@ from typing import Any
 
 from usage.facts.apply import Applied
 from usage.models import SyncDrift
-from usage.periods import HOUR
+from usage.periods import DAY, HOUR
 
 COUNTS = (
     *(
@@ -63,7 +63,8 @@ class SyncResult:
     def record_drifts(self, drifts: Sequence[SyncDrift]) -> None:
         """Keep what had drifted, with what reading it again changed in our facts."""
         for drift in drifts:
-            hours = [drift.start + number * HOUR for number in range(24 if drift.is_day else 1)]
+            length = DAY if drift.period == SyncDrift.Period.DAY else HOUR
+            hours = [drift.start + number * HOUR for number in range(length // HOUR)]
             drift.observations_stored = sum(self.stored_by_hour[hour] for hour in hours)
             drift.observations_deleted = sum(self.deleted_by_hour[hour] for hour in hours)
         self.drifts += drifts

@@ -201,8 +201,8 @@ NOTHING = Said(_together({}), digest({}))
 def changes(
     connection: LangfuseConnection, found: Mapping[Whose, SaidOfDays], days: Sequence[date]
 ) -> list[Change]:
-    """Those of these days of which something else is said than before; of days that nobody had asked for after
-    their end, nothing is known.
+    """Those of these days of which something else is said than before; of days that nobody had
+    asked for after their end, nothing is known.
     """
     compared = dict(
         TenantComparison.objects.filter(connection=connection).values_list(
@@ -218,9 +218,7 @@ def changes(
         if tenant_id in compared
         for day in sorted(said.keys() | stored[tenant_id].keys())
         if _moment(day) + DAY <= compared[tenant_id]
-        and (before := stored[tenant_id].get(day, NOTHING)).differs(
-            now := said.get(day, NOTHING)
-        )
+        and (before := stored[tenant_id].get(day, NOTHING)).differs(now := said.get(day, NOTHING))
     ]
 
 
@@ -290,7 +288,12 @@ class Ours(NamedTuple):
     users: int = 0
 
     def plus(self, other: "Ours") -> "Ours":
-        return Ours(*(one + more for one, more in zip(self, other, strict=True)))
+        return Ours(
+            self.observations + other.observations,
+            self.tokens + other.tokens,
+            self.cost_usd + other.cost_usd,
+            self.users + other.users,
+        )
 
 
 class OursByDay(dict[tuple[Whose, date], Ours]):

@@ -206,7 +206,9 @@ class Walk:
         return CountedPage(page, _count_by_hour(page))
 
     def _take(self, reader: Reader[CountedPage]) -> None:
-        fetched = reader.take(min(windows.lease_time().total_seconds() / 3, LONGEST_SILENCE_SECONDS))
+        fetched = reader.take(
+            min(windows.lease_time().total_seconds() / 3, LONGEST_SILENCE_SECONDS)
+        )
         if fetched is None:
             self._renew()
             return

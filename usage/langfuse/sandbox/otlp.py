@@ -17,7 +17,6 @@ from usage.langfuse.sandbox.prices import (
     find_model,
     price_text,
 )
-
 from usage.langfuse.sandbox.store import STORED_RAW
 
 ERROR_STATUS = 2
