@@ -93,7 +93,8 @@ class LangfuseClientService:
     """A client for one Langfuse project.
 
     ``api`` says how the server is read, "v2" (Langfuse 4) or "v1" (2 and 3, and 4 in write mode
-    legacy); "" finds it out at the first reading, and the ``write_mode`` with it. Every call raises a LangfuseError with the way out (usage.langfuse.errors).
+    legacy); "" finds it out at the first reading, and the ``write_mode`` with it. Every call raises
+    a LangfuseError with the way out (usage.langfuse.errors).
     """
 
     def __init__(

@@ -60,18 +60,13 @@ def test_a_server_that_goes_away_and_comes_back_is_waited_for(tmp_path: Path) ->
     client.tell_trouble(told.append)
     with client:
         for _ in range(2):
-            started: list[subprocess.Popen[str]] = []
-            # Asked while there is nobody, as in the middle of a restart.
-            later = threading.Timer(
-                1.5, lambda: started.append(server_process(port, tmp_path / "s.sqlite3"))
-            )
-            later.start()
+            # Asked while there is nobody yet, as in the middle of a restart.
+            process = server_process(port, tmp_path / "s.sqlite3")
             try:
                 assert client.project().id == "sandbox"
             finally:
-                later.join()
-                started[0].terminate()
-                started[0].wait()
+                process.terminate()
+                process.wait()
             assert "NewConnectionError" in told[0]
             assert told[-1] == "", "it answers again"
             told.clear()

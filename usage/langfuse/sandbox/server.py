@@ -103,8 +103,9 @@ class Sandbox:
     """A Langfuse server's public API over a store, for one pair of keys. A WSGI application.
 
     ``is_v1`` makes it a version 3, ``write_mode`` what the real server's setting of that name does.
-    In ``dual``, what older SDKs send is in v2 after ``batch_job_delay``. Over reads of more time than ``longest_read``, its store runs
-    out of time. ``projects_answer`` (status, body) is given in place of its project.
+    In ``dual``, what older SDKs send is in v2 after ``batch_job_delay``. Over reads of more time
+    than ``longest_read``, its store runs out of time. ``projects_answer`` (status, body) is given
+    in place of its project.
     """
 
     store: SandboxStore

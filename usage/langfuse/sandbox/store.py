@@ -120,6 +120,19 @@ class SandboxStore:
                 "DELETE FROM observation WHERE trace_id = ?", [trace_id]
             ).rowcount
 
+    def merge(self) -> int:
+        """Merge versions away, as Langfuse's store does in the background: of those with the same
+        start, trace and id, the one that was received last is left. Returns how many rows went.
+        """
+        with self._lock:
+            return self._database.execute(
+                "DELETE FROM observation AS old WHERE EXISTS (SELECT 1 FROM observation AS new"
+                " WHERE new.start_time = old.start_time AND new.trace_hash = old.trace_hash"
+                " AND new.observation_id = old.observation_id AND new.trace_id = old.trace_id"
+                " AND (json_extract(new.row, '$.updatedAt'), new.rowid)"
+                " > (json_extract(old.row, '$.updatedAt'), old.rowid))"
+            ).rowcount
+
     def count(self) -> int:
         with self._lock:
             return self._database.execute("SELECT count(*) FROM observation").fetchone()[0]
