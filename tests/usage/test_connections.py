@@ -3,14 +3,19 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings as project
+from django.core.cache import cache
 from pytest_django import Settings
 
+from tests.conftest import NOON
 from usage import connections
 from usage.connections import configured_connection, enabled_connections
+from usage.langfuse.errors import Unreachable
+from usage.langfuse.http import IMPATIENT
 from usage.models import LangfuseConnection
 
 pytestmark = pytest.mark.django_db
@@ -136,3 +141,41 @@ def test_workers_that_start_at_once_enter_the_environments_connection_once(
     slower = configured_connection()
     assert slower.pk == faster[0].pk
     assert [one.name for one in enabled_connections()] == ["environment"]
+
+
+def test_connections_of_one_organization_share_its_limits() -> None:
+    """Whichever asks; another organization has its own, and so has a connection of none."""
+    cache.clear()
+    made = []
+    for number, organization in enumerate(["one", "one", "two", "", ""]):
+        row = LangfuseConnection(
+            name=f"c{number}", host="http://127.0.0.1:9", plan="hobby", organization=organization
+        )
+        row.secret_key = "sk"
+        row.save()
+        made.append(connections.client_for(row, IMPATIENT))
+    first, second, *others = made
+    before = second.metrics_left()
+    assert before == 99, "of a hundred the last is refused"
+    with pytest.raises(Unreachable):
+        first.figures(NOON, NOON + timedelta(days=1), "day")
+    left = [one.metrics_left() for one in made]
+    assert left[0] == left[1] < before
+    assert [one.metrics_left() for one in others] == [before] * 3
+
+
+@pytest.mark.parametrize(("plan", "found"), [("hobby", "sandbox"), ("self_hosted", "")])
+def test_where_there_are_limits_the_organization_is_asked_for(
+    connection: LangfuseConnection, plan: str, found: str
+) -> None:
+    connection.plan = plan
+    connection.save()
+    with connections.client_for(connection) as client:
+        connections.claim_project(connection, client)
+    connection.refresh_from_db()
+    assert connection.organization == found
+    LangfuseConnection.objects.update(organization="entered by hand")
+    connection.refresh_from_db()
+    with connections.client_for(connection) as client:
+        connections.claim_project(connection, client)
+    assert connection.organization == "entered by hand"

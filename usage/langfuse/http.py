@@ -50,9 +50,11 @@ TROUBLE = frozenset({500, 502, 503, 504, 524})
 # Nobody stands behind the host's address, as while it is restarted.
 AWAY = frozenset({502, 503})
 UNPROCESSABLE = 422
-# How a Langfuse 4 says with 422 that its store gave up; any other 422 is about the request itself.
+# How a Langfuse 4 says with 422 that its store gave up, out of time or memory; any other 422 is
+# about the request itself.
 STORE_GAVE_UP = re.compile(
-    rb"timed? ?out|memory limit|resource limit|too long|narrow your request|shorter date range",
+    rb"timed? ?out|took too long|memory limit|overcommittracker|resource limit|narrow your request"
+    rb"|shorter date range",
     re.IGNORECASE,
 )
 # Nobody is there to take the connection, and may be in a while.

@@ -147,6 +147,7 @@ def test_a_wrong_host_says_so() -> None:
         ((400, {}, b'{"message": "Invalid request data"}'), RequestRefused, "Invalid request data"),
         ((500, {}, b"oops"), ServerTrouble, "answered 500, 5 times"),
         ((422, {}, b'{"message": "Unknown filter column"}'), RequestRefused, "Unknown filter"),
+        ((422, {}, b'{"message": "The name is too long"}'), RequestRefused, "too long"),
         (
             (422, {}, b'{"message": "Please narrow your request", "error": "Request timed out"}'),
             TooMuchAtOnce,
@@ -197,6 +198,19 @@ def test_it_waits_as_often_as_it_is_told_but_not_for_ever(serve: Callable[..., s
     assert waits == [30] * 20
     with pytest.raises(ServerTrouble, match="429"):
         read(serve([told]), waits=waits)
+
+
+def test_a_pause_of_one_kind_of_request_stops_no_other(serve: Callable[..., str]) -> None:
+    row = recorded("observations_all_fields")["body"]["data"][0]
+    waits: list[float] = []
+    host = serve([(429, {"Retry-After": "3600"}, b"{}"), (200, {}, page([row]))])
+    with client_of(host, waits=waits) as client:
+        with pytest.raises(BudgetSpent, match=r"\(metrics\).*in 60 minutes"):
+            client.figures(START, END, "day")
+        assert len(list(client.observations(START, END))) == 1
+        with pytest.raises(BudgetSpent, match="slow down with requests of this kind"):
+            client.figures(START, END, "day")
+    assert waits == [], "nobody waits for an hour, nor for what was not slowed down"
 
 
 def test_it_tries_again_after_trouble(serve: Callable[..., str]) -> None:
