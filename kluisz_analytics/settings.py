@@ -489,6 +489,9 @@ UNFOLD = {
                     navigation_item("Windows", "date_range", "admin:usage_syncwindow_changelist"),
                     navigation_item("Drift", "difference", "admin:usage_syncdrift_changelist"),
                     navigation_item(
+                        "Beside Langfuse", "compare_arrows", "admin:usage_tenantday_changelist"
+                    ),
+                    navigation_item(
                         "Set aside", "report", "admin:usage_rejectedobservation_changelist"
                     ),
                 ],

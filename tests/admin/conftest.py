@@ -28,6 +28,8 @@ from usage.models import (
     SyncRun,
     SyncTurn,
     SyncWindow,
+    TenantComparison,
+    TenantDay,
     Trace,
     TraceVoid,
 )
@@ -108,6 +110,16 @@ def _sync(connection: LangfuseConnection) -> None:
     run = SyncRun.objects.create(connection=connection, started_at=NOON)
     SyncTurn.objects.create(connection=connection, kind=SyncRun.Kind.SYNC, held_until=NOON)
     SyncWindow.objects.create(connection=connection, start=NOON, end=NOON + HOUR)
+    TenantComparison.objects.create(connection=connection, compared_at=NOON)
+    TenantDay.objects.create(
+        connection=connection,
+        day=NOON.date(),
+        langfuse_count=1,
+        langfuse_tokens=2,
+        langfuse_cost_usd=0.06,
+        langfuse_users=1,
+        compared_at=NOON,
+    )
     SyncDrift.objects.create(
         run=run,
         start=NOON,

@@ -7,6 +7,8 @@ from usage.models.connections import (
     SyncRun,
     SyncTurn,
     SyncWindow,
+    TenantComparison,
+    TenantDay,
 )
 from usage.models.facts import Observation, ReceivedTrace, RejectedObservation, Trace, TraceVoid
 from usage.models.repricing import Repricing
@@ -41,6 +43,8 @@ __all__ = [
     "SyncRun",
     "SyncTurn",
     "SyncWindow",
+    "TenantComparison",
+    "TenantDay",
     "TenantUsageStats",
     "Trace",
     "TraceVoid",

@@ -42,6 +42,7 @@ def versions(draw: st.DrawFn, people: list[str], tenants: list[str]) -> Received
         "user_reference": draw(st.sampled_from(people)),
         "tenant_reference": draw(st.sampled_from(tenants)),
         "flow_id": draw(st.sampled_from(["", "f1", "f2"])),
+        "environment": draw(st.sampled_from(["", "staging", "langfuse-evaluation"])),
         "trace_name": draw(st.sampled_from(["", "n1", "n2"])),
     }
     if has_usage:
