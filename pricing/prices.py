@@ -89,6 +89,19 @@ class RateCard:
             total += count * (rate or 0)
         return half_up(total, MILLION)
 
+    def picousd_of_part(
+        self, part: Mapping[UnitKind, int], units: Mapping[UnitKind, int]
+    ) -> int | None:
+        """What a part of a call's ``units`` costs, at the prices of the whole call, without a
+        request's; None where a kind of it has no price.
+        """
+        prices = self._prices_for(units)
+        rates = [self.rate(kind, prices) for kind in part]
+        if None in rates:
+            return None
+        total = sum((rate or 0) * count for rate, count in zip(rates, part.values(), strict=True))
+        return half_up(total, MILLION)
+
     def lines(self, units: Mapping[UnitKind, int]) -> list[PriceLine]:
         """The parts of the cost of ``units``, all of which have a price; they sum to the cost
         before it is rounded.
