@@ -58,6 +58,7 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
 
 NO_USAGE = Cost(0, CostSource.NO_USAGE)
 UNPRICED = Cost(None, CostSource.UNPRICED)
+UNMETERED = Cost(None, CostSource.UNMETERED)
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
@@ -147,7 +148,8 @@ class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
     """What one observation used: unit → count as the provider named them, and what Langfuse says
     that it cost (None: nothing).
 
-    ``uncosted``: the units that are left out of that cost.
+    ``uncosted``: the units that are left out of that cost; ``is_call``: whether it is a call of a
+    model, which can't have used nothing.
     """
 
     model: str
@@ -155,6 +157,7 @@ class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
     langfuse_picousd: int | None
     started_at: datetime
     uncosted: tuple[str, ...] = ()
+    is_call: bool = False
 
 
 class TraceUsage(msgspec.Struct, frozen=True, gc=False):
@@ -263,7 +266,7 @@ class PricingEngine:
                 total += cost.picousd
         if total > LARGEST_PICOUSD:
             why = _why_unpriced(total, trace.observations, costs)
-            costs = [one if one.source is WITHOUT_USAGE else UNPRICED for one in costs]
+            costs = [one if one in (NO_USAGE, UNMETERED) else UNPRICED for one in costs]
             return PricedTrace(costs, None, NO_CHARGE, why)
         cost_picousd = None if unknown and unknown + unbilled == len(costs) else total
         if not is_attributed(tenant_id, trace.user_id):
@@ -307,7 +310,7 @@ class PricingEngine:
             usage.started_at,
         )
         if not usage_details and langfuse_picousd is None:
-            return NO_USAGE
+            return UNMETERED if usage.is_call else NO_USAGE
         if langfuse_picousd is not None and usage.uncosted:
             return self._partly(own_list, usage, langfuse_picousd, known_at)
         if langfuse_picousd is not None and own_list is None and not self._has_replacing:
@@ -328,7 +331,7 @@ class PricingEngine:
         if cost is not None:
             return cost
         if not any(usage_details.values()):
-            return NO_USAGE
+            return UNMETERED if usage.is_call else NO_USAGE
         # Nothing in the list could price it: the first price that was entered after does.
         for moment in plan.entries_after(known_at):
             cost = _first((*plan.before, *plan.after), usage_details, started_at, moment)

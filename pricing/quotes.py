@@ -39,6 +39,12 @@ class CostSource(StrEnum):
     NO_USAGE = "no_usage"
 
 
+NOT_PRICED = frozenset(
+    {CostSource.PARTLY_PRICED, CostSource.UNPRICED, CostSource.UNMETERED, CostSource.NO_USAGE}
+)
+"""Sources that are no whole cost."""
+
+
 class Quote(NamedTuple):
     """A price that may apply to usage of one shape: what it comes to, when it holds, and when it
     was in the list.

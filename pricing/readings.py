@@ -133,8 +133,8 @@ def _most_likely(
 
 
 def _costs(term: Term, places: tuple[Place, ...]) -> list[int]:
-    """How unlikely each place of the key is: its first one is not; that an echo is one of nothing is
-    more so than that a part stands elsewhere.
+    """How unlikely each place of the key is. The first is not; that what should be an echo is none
+    is more so than that a part stands elsewhere.
     """
     if term.role is Role.LIFETIME:
         return [*range(len(places))]

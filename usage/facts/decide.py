@@ -8,10 +8,19 @@ from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
 from kluisz_analytics.tenants.attributed import is_attributed
-from pricing.engine import WITHOUT_USAGE, ObservationUsage, PricedTrace, PricingEngine, TraceUsage
-from pricing.units import NO_TOKENS, TokenCounts, count_tokens
+from pricing.engine import (
+    WITHOUT_USAGE,
+    Cost,
+    CostSource,
+    ObservationUsage,
+    PricedTrace,
+    PricingEngine,
+    TraceUsage,
+)
+from pricing.units import NO_TOKENS, TokenCounts, counted
 from usage.facts.decided import AssembledTrace, BilledStep, Directory, TraceFact
 from usage.facts.received import in_precedence, packed
+from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 from usage.periods import HOUR, hour_of, milliseconds
 
@@ -41,12 +50,17 @@ def assemble(
     if stored is not None and (stored.is_attributed or not is_attributed(tenant_id, user_id)):
         # Once it has an owner, later entries of the price lists change nothing (pricing.engine).
         priced_as_of = stored.priced_as_of
-    using = [step for step in steps if step.usage_details or step.cost_usd is not None]
-    usages = [_usage(step) for step in using]
+    unmetered = unmetered_calls(steps)
+    using = [
+        step
+        for step in steps
+        if step.usage_details or step.cost_usd is not None or step.observation_id in unmetered
+    ]
+    usages = [_usage(step, step.observation_id in unmetered) for step in using]
     priced = engine.price(TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages))
     billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
-    counted = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
-    unpriced_count = [step.cost_picousd for step in counted].count(None)
+    of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
+    partly, unpriced_count, unmetered_count = _not_priced(of_calls)
     charge = priced.charge
     # In the order of the fields: by name takes five times as long, and there are millions.
     fact = TraceFact(
@@ -61,12 +75,14 @@ def assemble(
         _is_failed(steps),
         tenant_id,
         user_id,
-        _sole_model(counted),
+        _sole_model(of_calls),
         len(steps),
         deleted_observations,
-        len(counted) - unpriced_count,
+        len(of_calls) - partly - unpriced_count - unmetered_count,
+        partly,
         unpriced_count,
-        _sum_tokens(counted),
+        unmetered_count,
+        _sum_tokens(of_calls),
         priced.cost_picousd,
         charge.billed_picousd,
         charge.microcredits,
@@ -107,9 +123,12 @@ def _owner(
     ), user_id
 
 
-def _usage(step: StepVersion) -> ObservationUsage:
+def _usage(step: StepVersion, is_call: bool) -> ObservationUsage:
+    """``is_call``: of a call of a model that does not say what it used."""
     langfuse_picousd = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
-    return ObservationUsage(step.model, step.usage_details, langfuse_picousd, step.start_time)
+    return ObservationUsage(
+        step.model, step.usage_details, langfuse_picousd, step.start_time, step.uncosted, is_call
+    )
 
 
 def _billed(
@@ -117,23 +136,37 @@ def _billed(
 ) -> list[BilledStep]:
     """The steps with what each costs and its part of the charge."""
     billed = [
-        (
-            BilledStep(step, NO_TOKENS, usage.langfuse_picousd, None, WITHOUT_USAGE)
-            if cost.source is WITHOUT_USAGE
-            else BilledStep(
-                step,
-                count_tokens(step.usage_details),
-                usage.langfuse_picousd,
-                cost.picousd,
-                cost.source,
-                cost.price_id,
-            )
-        )
+        _billed_step(step, usage, cost)
         for step, usage, cost in zip(using, usages, priced.costs, strict=True)
     ]
     for at, billed_picousd, microcredits in priced.parts():
         billed[at].billed_cost_picousd, billed[at].microcredits = billed_picousd, microcredits
     return billed
+
+
+def _billed_step(step: StepVersion, usage: ObservationUsage, cost: Cost) -> BilledStep:
+    if cost.source is WITHOUT_USAGE:
+        return BilledStep(step, NO_TOKENS, usage.langfuse_picousd, None, WITHOUT_USAGE)
+    tokens, doubt = counted(step.usage_details)
+    return BilledStep(
+        step,
+        tokens,
+        usage.langfuse_picousd,
+        cost.picousd,
+        cost.source,
+        cost.price_id,
+        doubt=doubt,
+    )
+
+
+def _not_priced(of_calls: Sequence[BilledStep]) -> tuple[int, int, int]:
+    """How many are partly priced, unpriced and unmetered."""
+    sources = [step.cost_source for step in of_calls]
+    return (
+        sources.count(CostSource.PARTLY_PRICED),
+        sources.count(CostSource.UNPRICED),
+        sources.count(CostSource.UNMETERED),
+    )
 
 
 def _minimum(step: StepVersion, priced: PricedTrace) -> list[BilledStep]:
@@ -161,17 +194,17 @@ def _is_failed(steps: Sequence[StepVersion]) -> bool:
     return False
 
 
-def _sole_model(counted: Sequence[BilledStep]) -> str | None:
+def _sole_model(of_calls: Sequence[BilledStep]) -> str | None:
     """The model of all usage; "" of none, None of several."""
-    if len(counted) == 1:
-        return counted[0].version.model
-    models = {step.version.model for step in counted}
+    if len(of_calls) == 1:
+        return of_calls[0].version.model
+    models = {step.version.model for step in of_calls}
     return "" if not models else models.pop() if len(models) == 1 else None
 
 
-def _sum_tokens(counted: Sequence[BilledStep]) -> TokenCounts:
-    if not counted:
+def _sum_tokens(of_calls: Sequence[BilledStep]) -> TokenCounts:
+    if not of_calls:
         return NO_TOKENS
-    if len(counted) == 1:
-        return counted[0].tokens
-    return TokenCounts(*map(sum, zip(*[step.tokens for step in counted], strict=True)))
+    if len(of_calls) == 1:
+        return of_calls[0].tokens
+    return TokenCounts(*map(sum, zip(*[step.tokens for step in of_calls], strict=True)))
