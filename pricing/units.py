@@ -107,14 +107,14 @@ Langfuse, or it would have taken it apart.
 class Shape(NamedTuple):
     """What the keys of a usage map say by themselves.
 
-    ``kinds``, ``counted_at``: the kind of each key and where in TokenCounts it counts, where all
-    lie beside one another; ``is_plain``: that they do wherever they sum to the map's ``total``;
-    ``has_total``: whether there is such a key; ``has_parts``: whether there is anything that could
-    be inside; ``may_be_below_0``: plain counts that Langfuse takes parts out of.
+    ``kinds``: the kind of each key, where all lie beside one another; ``counted_at``: where in
+    TokenCounts which key counts then; ``is_plain``: that they do wherever they sum to the map's
+    ``total``; ``has_total``: whether there is such a key; ``has_parts``: whether there is anything
+    that could be inside; ``may_be_below_0``: plain counts that Langfuse takes parts out of.
     """
 
     kinds: tuple[UnitKind | None, ...]
-    counted_at: tuple[tuple[int, ...], ...]
+    counted_at: tuple[tuple[int, int], ...]
     is_plain: bool
     has_total: bool
     has_parts: bool
@@ -137,7 +137,11 @@ def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     parts = [term for term in terms if term.role not in (Role.WHOLE, Role.TOTAL)]
     return Shape(
         kinds,
-        tuple(COUNTED_AT.get(kind, ()) if kind else () for kind in kinds),
+        tuple(
+            (place, at)
+            for at, kind in enumerate(kinds)
+            for place in (COUNTED_AT.get(kind, ()) if kind else ())
+        ),
         is_plain,
         "total" in usage_keys,
         bool(parts),
@@ -334,10 +338,9 @@ def counted(usage_details: Mapping[str, int]) -> tuple[TokenCounts, Doubt]:
     if not stands_as_it_is(shape, usage_details):
         found = resolved(usage_details)
         return found.tokens, found.doubt
-    counts = [0, 0, 0, 0, 0, 0, 0]
-    for places, count in zip(shape.counted_at, usage_details.values(), strict=True):
-        for place in places:
-            counts[place] += count
+    counts, values = [0, 0, 0, 0, 0, 0, 0], tuple(usage_details.values())
+    for place, at in shape.counted_at:
+        counts[place] += values[at]
     counts[TOTAL_AT] = counts[0] + counts[1]
     return TokenCounts._make(counts), UNDOUBTED[1]
 

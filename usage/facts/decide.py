@@ -2,16 +2,17 @@
 counted). Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime
 from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
 from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import (
+    PARTLY_PRICED,
+    UNMETERED,
     WITHOUT_USAGE,
     Cost,
-    CostSource,
     ObservationUsage,
     PricedTrace,
     PricingEngine,
@@ -54,9 +55,11 @@ def assemble(
     using = [
         step
         for step in steps
-        if step.usage_details or step.cost_usd is not None or step.observation_id in unmetered
+        if step.usage_details
+        or step.cost_usd is not None
+        or (unmetered and step.observation_id in unmetered)
     ]
-    usages = [_usage(step, step.observation_id in unmetered) for step in using]
+    usages = [_usage(step, unmetered) for step in using]
     priced = engine.price(TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages))
     billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
     of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
@@ -123,11 +126,15 @@ def _owner(
     ), user_id
 
 
-def _usage(step: StepVersion, is_call: bool) -> ObservationUsage:
-    """``is_call``: of a call of a model that does not say what it used."""
+def _usage(step: StepVersion, unmetered: Set[str]) -> ObservationUsage:
     langfuse_picousd = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
     return ObservationUsage(
-        step.model, step.usage_details, langfuse_picousd, step.start_time, step.uncosted, is_call
+        step.model,
+        step.usage_details,
+        langfuse_picousd,
+        step.start_time,
+        step.uncosted,
+        bool(unmetered) and step.observation_id in unmetered,
     )
 
 
@@ -161,12 +168,17 @@ def _billed_step(step: StepVersion, usage: ObservationUsage, cost: Cost) -> Bill
 
 def _not_priced(of_calls: Sequence[BilledStep]) -> tuple[int, int, int]:
     """How many are partly priced, unpriced and unmetered."""
-    sources = [step.cost_source for step in of_calls]
-    return (
-        sources.count(CostSource.PARTLY_PRICED),
-        sources.count(CostSource.UNPRICED),
-        sources.count(CostSource.UNMETERED),
-    )
+    partly = unpriced = unmetered = 0
+    for step in of_calls:
+        source = step.cost_source
+        if source is PARTLY_PRICED:
+            partly += 1
+        elif step.cost_picousd is None:
+            if source is UNMETERED.source:
+                unmetered += 1
+            else:
+                unpriced += 1
+    return partly, unpriced, unmetered
 
 
 def _minimum(step: StepVersion, priced: PricedTrace) -> list[BilledStep]:

@@ -239,6 +239,10 @@ class Observation(TokenColumns):
             CostSource.LANGFUSE_AND_PRICE.value,
             "Langfuse's cost, and a price of ours for what it leaves out",
         )
+        LANGFUSE_AND_BOOK = (
+            CostSource.LANGFUSE_AND_BOOK.value,
+            "Langfuse's cost, and the shipped price book's for what it leaves out",
+        )
         FALLBACK_PRICE = CostSource.FALLBACK_PRICE.value, "A platform price where Langfuse has none"
         PRICE_BOOK = CostSource.PRICE_BOOK.value, "The shipped price book"
         PARTLY_PRICED = (
