@@ -363,7 +363,7 @@ class PricingEngine:
             for moment in (known_at, *plan.entries_after(known_at)):
                 for one in _holding((*plan.before, *plan.after), started_at, moment):
                     card = one.card_at(started_at)
-                    added = card and card.picousd_of_part(missing, units)
+                    added = None if card is None else card.picousd_of_part(missing, units)
                     if added is not None:
                         source = COMPLETED_BY_BOOK if one.source is BY_BOOK else COMPLETED
                         return Cost(langfuse_picousd + added, source, one.price_id)

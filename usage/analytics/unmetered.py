@@ -119,7 +119,7 @@ def unmetered_calls(scope: Scope, *, estimate: bool = False) -> list[UnmeteredCa
     return found
 
 
-def _grouped() -> QuerySet[Observation, dict[str, Any]]:
+def _grouped() -> QuerySet[Observation, Any]:
     """By an index of what has no whole cost."""
     unmetered = Observation.objects.filter(
         cost_source__in=WITHOUT_WHOLE_COST, trace__is_voided=False

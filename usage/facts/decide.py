@@ -184,8 +184,8 @@ def _not_priced(of_calls: Sequence[BilledStep]) -> tuple[int, int, int]:
 def _minimum(step: StepVersion, priced: PricedTrace) -> list[BilledStep]:
     """Of a trace that used nothing, its first step is charged, if anything is: a tier's minimum."""
     return [
-        BilledStep(step, NO_TOKENS, None, None, WITHOUT_USAGE, None, *charged)
-        for _, *charged in priced.parts()
+        BilledStep(step, NO_TOKENS, None, None, WITHOUT_USAGE, None, billed_picousd, microcredits)
+        for _, billed_picousd, microcredits in priced.parts()
     ]
 
 
