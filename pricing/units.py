@@ -125,7 +125,7 @@ class Shape(NamedTuple):
 def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     """The shape of a usage map with these keys."""
     terms = [term_of(key) for key in usage_keys]
-    reading = readings_of(usage_keys, usage_keys)[0]
+    reading = readings_of(usage_keys, usage_keys).likeliest
     kinds = tuple(
         term.kind if place is Place.BESIDE or term.role is Role.OTHER else None
         for term, place in zip(terms, reading.places, strict=True)

@@ -63,6 +63,8 @@ class ObservationExplained:
     lines: Sequence[PriceLine]
     cost_usd: Usd | None
     langfuse_cost_usd: Usd | None
+    usage_doubt: str
+    """What does not add up in its usage, in words; "" where all does."""
     credits: Credits | None
 
 
@@ -186,6 +188,7 @@ class _Prices:
             lines=_lines(card, row, usage) if card else [],
             cost_usd=row.cost_usd,
             langfuse_cost_usd=row.langfuse_cost_usd,
+            usage_doubt=row.get_usage_doubt_display(),
             credits=row.credits,
         )
 

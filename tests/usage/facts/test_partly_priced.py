@@ -164,3 +164,19 @@ def test_it_is_listed_counted_and_completed_as_soon_as_there_is_a_price(
     ]
     assert (step["langfuse_cost_usd"], step["cost_usd"]) == ("0.010000000000", "0.017000000000")
     assert verify_books() == []
+
+
+@pytest.mark.django_db
+def test_usage_that_does_not_add_up_is_marked_on_its_step(
+    people: People, use: Callable[..., None], api: Callable[..., Any]
+) -> None:
+    usage = {"input": 10, "input_cached_tokens": 40, "output": 5, "total": 15}
+    use(people.acme_user, "0.01", usage_details=usage)
+    use(people.acme_user, "0.01")
+    (marked,) = Observation.objects.exclude(usage_doubt="")
+    tokens = marked.input_tokens, marked.output_tokens, marked.total_tokens
+    assert (marked.usage_doubt, tokens) == ("more_than_total", (50, 5, 15))
+    explained = api(people.platform_admin, f"traces/{marked.trace_id}/explanation").json()
+    assert [one["usage_doubt"] for one in explained["observations"]] == [
+        "More tokens than its own total says"
+    ]
