@@ -52,6 +52,8 @@ class Doubt(StrEnum):
     """Langfuse took more out of the plain count than there was: what was left of it is lost."""
     DETAILS_DROPPED = "details_dropped"
     """A form that Langfuse does not know: it stored the sums, and dropped maps of details."""
+    TOTAL_ALONE = "total_alone"
+    """Nothing but a total, as of embeddings: it is counted as input."""
     OVERLAP = "overlap"
     """Cached tokens are audio or images, too, and how many is not said: they count as those."""
 
@@ -183,6 +185,9 @@ def resolved(usage_details: Mapping[str, int]) -> Resolved:
     return _resolved(tuple(usage_details), tuple(usage_details.values()))
 
 
+NO_READING = Reading((), (), (), ())
+
+
 # A step is counted and then priced.
 @lru_cache(maxsize=256, typed=True)
 def _resolved(keys: tuple[str, ...], values: tuple[int, ...]) -> Resolved:
@@ -191,6 +196,9 @@ def _resolved(keys: tuple[str, ...], values: tuple[int, ...]) -> Resolved:
     total = None if form.total_at is None else values[form.total_at]
     if total is not None and form.may_be_langfuses and 2 * total == sum(values):
         total = None
+    if total and not form.used:
+        units = {UnitKind.INPUT: total}
+        return Resolved(units, _tokens(units, total), Doubt.TOTAL_ALONE, (), (), NO_READING)
     reading, missing = _reading(form, counts, total)
     units = {}
     for kind, row in reading.units:

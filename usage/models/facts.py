@@ -258,6 +258,7 @@ class Observation(TokenColumns):
         LESS_THAN_TOTAL = Doubt.LESS_THAN_TOTAL.value, "Fewer tokens than its own total says"
         BELOW_ZERO = Doubt.BELOW_ZERO.value, "Langfuse took out more than there was: some is lost"
         DETAILS_DROPPED = Doubt.DETAILS_DROPPED.value, "Langfuse may have dropped its details"
+        TOTAL_ALONE = Doubt.TOTAL_ALONE.value, "Nothing but a total: counted as input"
         OVERLAP = Doubt.OVERLAP.value, "Cached tokens that are of audio or images, too"
 
     id = models.BigAutoField(primary_key=True)
