@@ -1,5 +1,5 @@
-"""Frameworks recorded at work, with what Langfuse stores of their runs and what they were served: no
-call has more or fewer tokens than it used, and a call without usage is told from none.
+"""Frameworks recorded at work, with what Langfuse stores of their runs and what they were served:
+no call has more or fewer tokens than it used, and a call without usage is told from none.
 """
 
 import json
