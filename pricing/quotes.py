@@ -5,12 +5,13 @@ of products. Pure.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from operator import mul
 from typing import NamedTuple
 
 from pricing.price_book import ShippedBook
 from pricing.prices import EVER, MILLION, NEVER, Price, RateCard
-from pricing.units import INPUT_KINDS, Shape, UnitKind, units_of
+from pricing.units import INPUT_KINDS, Shape, UnitKind, stands_as_it_is, units_of
 
 HALF = MILLION // 2
 Amount = Callable[[Mapping[str, int]], int | None]
@@ -26,10 +27,24 @@ class CostSource(StrEnum):
     TENANT_PRICE = "tenant_price"
     PLATFORM_PRICE = "platform_price"
     LANGFUSE = "langfuse"
+    LANGFUSE_AND_PRICE = "langfuse_and_price"
+    """Langfuse's cost is of some of the units; the others have a price of ours."""
+    LANGFUSE_AND_BOOK = "langfuse_and_book"
+    """The same, with the shipped price book's."""
     FALLBACK_PRICE = "fallback_price"
     PRICE_BOOK = "price_book"
+    PARTLY_PRICED = "partly_priced"
+    """Langfuse's cost is of some of the units, and nobody has a price for the others."""
     UNPRICED = "unpriced"
+    UNMETERED = "unmetered"
+    """A call of a model that says neither what it used nor what it cost."""
     NO_USAGE = "no_usage"
+
+
+NOT_PRICED = frozenset(
+    {CostSource.PARTLY_PRICED, CostSource.UNPRICED, CostSource.UNMETERED, CostSource.NO_USAGE}
+)
+"""Sources that are no whole cost."""
 
 
 class Quote(NamedTuple):
@@ -48,6 +63,8 @@ class Quote(NamedTuple):
     moment.
     """
     amount_at: Callable[[datetime], Amount | None] | None = None
+    card_at: Callable[[datetime], RateCard | None] = lambda moment: None
+    """The prices themselves, at a moment."""
 
 
 def quotes_of(source: CostSource, prices: Iterable[Price], model: str, shape: Shape) -> list[Quote]:
@@ -68,6 +85,7 @@ def quotes_of(source: CostSource, prices: Iterable[Price], model: str, shape: Sh
             source,
             one.id,
             amount_for(one.card, shape),
+            card_at=partial(_card, one.card),
         )
         for one in fitting
     ]
@@ -79,10 +97,16 @@ def shipped_quotes(books: Iterable[ShippedBook], model: str, shape: Shape) -> It
         cards = book.cards(model)
         known = book.recorded_at, book.withdrawn_at, CostSource.PRICE_BOOK, book.id
         if cards is None:
-            yield Quote(EVER, NEVER, *known, None, _by_time_of_day(book, model, shape))
+            by_time = _by_time_of_day(book, model, shape)
+            yield Quote(EVER, NEVER, *known, None, by_time, partial(book.card_at, model))
             continue
         for valid_from, valid_until, card in cards:
-            yield Quote(valid_from, valid_until, *known, amount_for(card, shape))
+            amount = amount_for(card, shape)
+            yield Quote(valid_from, valid_until, *known, amount, None, partial(_card, card))
+
+
+def _card(card: RateCard, moment: datetime) -> RateCard:
+    return card
 
 
 def _by_time_of_day(
@@ -113,12 +137,7 @@ def amount_for(card: RateCard, shape: Shape) -> Amount:
 
     rates = _rates(card, card.usd_per_million, shape)
     asks_for_requests = UnitKind.REQUEST in shape.kinds and UnitKind.REQUEST in card.usd_per_million
-    if (
-        rates is None
-        or asks_for_requests
-        or shape.lifetime_total is not None
-        or (shape.may_overlap and shape.total_key != "total")
-    ):
+    if rates is None or asks_for_requests or not shape.is_plain:
         return by_kind
     if card.long_context:
         return _by_length(card, shape, rates, by_kind)
@@ -133,16 +152,13 @@ def amount_for(card: RateCard, shape: Shape) -> Amount:
         )
 
     def summed_if_beside(usage_details: Mapping[str, int]) -> int | None:
-        if sum(usage_details.values()) != 2 * usage_details["total"]:
-            return by_kind(usage_details)
-        total = sum(map(mul, rates, usage_details.values()), for_request)
         return (
-            (total + HALF) // MILLION
-            if total.__class__ is int and total > for_request
+            summed(usage_details)
+            if stands_as_it_is(shape, usage_details)
             else by_kind(usage_details)
         )
 
-    return summed_if_beside if shape.may_overlap else summed
+    return summed_if_beside if shape.has_parts else summed
 
 
 def _by_length(card: RateCard, shape: Shape, base: tuple[int, ...], by_kind: Amount) -> Amount:
@@ -156,12 +172,11 @@ def _by_length(card: RateCard, shape: Shape, base: tuple[int, ...], by_kind: Amo
         (threshold, rates, prices.get(UnitKind.REQUEST, 0)) for threshold, rates, prices in levels
     ]
     input_keys = tuple(int(kind in INPUT_KINDS) for kind in shape.kinds)
-    may_overlap = shape.may_overlap
 
     def summed(usage_details: Mapping[str, int]) -> int | None:
-        counts = usage_details.values()
-        if may_overlap and sum(counts) != 2 * usage_details["total"]:
+        if shape.has_parts and not stands_as_it_is(shape, usage_details):
             return by_kind(usage_details)
+        counts = usage_details.values()
         input_tokens = sum(map(mul, input_keys, counts))
         for threshold, rates, for_request in ready:
             if input_tokens > threshold:

@@ -18,6 +18,7 @@ from kluisz_analytics.findings import EVIDENCE_ROWS, Finding, finding, findings
 from kluisz_analytics.snapshot import one_snapshot
 from kluisz_analytics.tenants.attributed import attributed_sql
 from usage.facts.received import Received, unpacked
+from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import SaidOfTrace
 from usage.measures import SUM_NAMES
 from usage.models import Observation, ReceivedTrace, Trace
@@ -47,14 +48,20 @@ FACT_CHECKS = {
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
             SELECT trace_id, SUM(total_tokens) AS tokens, SUM(cost_usd) AS cost,
                 SUM(credits) AS credits,
+                SUM(CASE WHEN cost_source = 'partly_priced' THEN 1 ELSE 0 END) AS partly,
                 SUM(CASE WHEN cost_source = 'unpriced' THEN 1 ELSE 0 END) AS unpriced,
-                SUM(CASE WHEN cost_source IN ('unpriced', 'no_usage') THEN 0 ELSE 1 END) AS priced
+                SUM(CASE WHEN cost_source = 'unmetered' THEN 1 ELSE 0 END) AS unmetered,
+                SUM(CASE WHEN cost_source
+                    IN ('partly_priced', 'unpriced', 'unmetered', 'no_usage')
+                    THEN 0 ELSE 1 END) AS priced
             FROM usage_observation GROUP BY trace_id) o ON o.trace_id = t.id
         WHERE COALESCE(o.tokens, 0) <> t.total_tokens
             OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0)
             OR COALESCE(o.credits, 0) <> COALESCE(t.credits, 0)
             OR COALESCE(o.priced, 0) <> t.priced_observations
-                OR COALESCE(o.unpriced, 0) <> t.unpriced_observations"""
+            OR COALESCE(o.partly, 0) <> t.partly_priced_observations
+            OR COALESCE(o.unpriced, 0) <> t.unpriced_observations
+            OR COALESCE(o.unmetered, 0) <> t.unmetered_observations"""
     ),
     "facts: a trace names the model of its usage": (
         """
@@ -223,13 +230,13 @@ def _received() -> Iterator[Finding]:
     """Traces that are not what Langfuse says of their steps, and those of which other steps are
     billed than used something.
     """
-    found = []
+    found, calls_found = [], []
     columns = (
         "trace_id",
         "trace__langfuse_trace_id",
         "steps",
         "deleted",
-        *(f"trace__{name}" for name in (*SaidOfTrace._fields, *COUNTED)),
+        *(f"trace__{name}" for name in (*SaidOfTrace._fields, *COUNTED, *CALLS)),
     )
     billed = Subquery(
         Observation.objects.filter(trace=OuterRef("trace"))
@@ -244,17 +251,34 @@ def _received() -> Iterator[Finding]:
     ):
         width = len(SaidOfTrace._fields)
         said, counted = SaidOfTrace(*decided[:width]), decided[width:]
+        calls = counted[len(COUNTED) : -1]
+        del counted[len(COUNTED) : -1]
         received = unpacked(trace_id, said, steps, deleted)
         if (
             _counted(received) != [*counted[:-1], counted[-1] or 0]
             or not received.deleted.keys() <= received.observations.keys()
         ):
             found.append((key, trace_id))
+        if sum(calls) != _calls(received):
+            calls_found.append((key, trace_id, *calls, _calls(received)))
     if found:
         yield Finding("facts: a trace is what Langfuse says of its steps", found[:EVIDENCE_ROWS])
+    if calls_found:
+        yield Finding(
+            "facts: every call is priced, partly priced, unpriced or unmetered",
+            calls_found[:EVIDENCE_ROWS],
+        )
 
 
 COUNTED = ("observations", "deleted_observations", "start_time", "last_step_hour")
+CALLS = tuple(f"{one}_observations" for one in ("priced", "partly_priced", "unpriced", "unmetered"))
+
+
+def _calls(received: Received) -> int:
+    """How many steps used something or cost something, and how many calls of models say neither."""
+    steps = [one.step for one in received.observations.values()]
+    metered = sum(step.cost_usd is not None or any(step.usage_details.values()) for step in steps)
+    return metered + len(unmetered_calls(steps))
 
 
 def _counted(received: Received) -> list[Any]:

@@ -50,7 +50,15 @@ def draw_usage(
     def step(number: int, when: st.SearchStrategy[datetime]) -> Any:
         tenant, user = data.draw(owners)
         start = data.draw(when)
-        usage = data.draw(st.sampled_from([{}, {"input": 7, "output": 2, "total": 9}]))
+        usage = data.draw(
+            st.sampled_from(
+                [
+                    {},
+                    {"input": 7, "output": 2, "total": 9},
+                    {"input": 7, "input_cache_read": 5, "output": 2, "total": 14},
+                ]
+            )
+        )
         cost = (
             data.draw(st.none() | st.decimals(min_value=0, max_value=5, places=12))
             if usage
@@ -70,9 +78,11 @@ def draw_usage(
             flow_id=data.draw(st.sampled_from(["", "f1", "f2"])),
             environment=data.draw(st.sampled_from(["", "production", "staging"])),
             project_id=data.draw(st.sampled_from(["", "p1"])),
+            type=data.draw(st.sampled_from(["SPAN", "GENERATION"])),
             model=data.draw(st.sampled_from(["m1", "m2", "nobody-knows"])) if usage else "",
             usage_details=usage,
             cost_usd=cost,
+            uncosted=("input_cache_read",) if cost and len(usage) == 4 else (),
         )
 
     apply_received(

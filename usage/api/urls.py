@@ -24,5 +24,6 @@ urlpatterns = [
     ),
     path("anomalies", views.Anomalies.as_view(), name="anomalies"),
     path("unpriced", views.Unpriced.as_view(), name="unpriced"),
+    path("unmetered", views.Unmetered.as_view(), name="unmetered"),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),
 ]

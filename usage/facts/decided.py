@@ -15,7 +15,7 @@ import msgspec
 
 from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import CostSource
-from pricing.units import TokenCounts
+from pricing.units import Doubt, TokenCounts
 from usage.langfuse.wire import SaidOfTrace, StepVersion
 
 
@@ -30,6 +30,7 @@ class BilledStep(msgspec.Struct, gc=False):
     price_id: int | None = None
     billed_cost_picousd: int | None = None
     microcredits: int | None = None
+    doubt: Doubt = Doubt.NONE
 
 
 class TraceFact(msgspec.Struct, gc=False):
@@ -52,7 +53,9 @@ class TraceFact(msgspec.Struct, gc=False):
     observations: int
     deleted_observations: int
     priced_observations: int
+    partly_priced_observations: int
     unpriced_observations: int
+    unmetered_observations: int
     tokens: TokenCounts
     cost_picousd: int | None
     billed_cost_picousd: int | None

@@ -58,6 +58,8 @@ STEP_COLUMNS = (
         "cost_source",
         *TOKEN_COLUMNS,
         "usage_details",
+        "uncosted",
+        "usage_doubt",
     ),
 )
 DECIDED = (
@@ -67,7 +69,9 @@ DECIDED = (
         "observations",
         "deleted_observations",
         "priced_observations",
+        "partly_priced_observations",
         "unpriced_observations",
+        "unmetered_observations",
         "rate_id",
     ),
 )
@@ -112,6 +116,8 @@ def step_row(step: BilledStep, trace: TraceFact) -> Row:
         step.cost_source.value,
         *step.tokens,
         _encoder.encode(version.usage_details).decode() if version.usage_details else "",
+        _encoder.encode(version.uncosted).decode() if version.uncosted else "",
+        step.doubt.value,
     )
 
 
@@ -133,7 +139,9 @@ def trace_row(trace: TraceFact) -> Row:
             trace.observations,
             trace.deleted_observations,
             trace.priced_observations,
+            trace.partly_priced_observations,
             trace.unpriced_observations,
+            trace.unmetered_observations,
             trace.rate_id,
         ),
         *trace.said,

@@ -12,9 +12,16 @@ from kluisz_analytics.fields import CreditsField, UsdField
 from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, is_attributed
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource, Uncharged
+from pricing.units import Doubt
 from usage.measures import DIMENSIONS, TOKENS
 from usage.models.connections import LangfuseConnection
 
+WITHOUT_WHOLE_COST = (
+    CostSource.PARTLY_PRICED.value,
+    CostSource.UNMETERED.value,
+    CostSource.UNPRICED.value,
+)
+"""Of billed steps whose cost is not, or not wholly, known; as the index of them says it."""
 UNATTRIBUTED = Q(
     *((name, not known) for name, known in ATTRIBUTED_LOOKUPS.items()), _connector=Q.OR
 )
@@ -110,7 +117,9 @@ class Trace(TokenColumns, DimensionColumns):
         default=0, help_text="Deleted in Langfuse since they were read; still billed unless voided."
     )
     priced_observations = models.IntegerField()
+    partly_priced_observations = models.IntegerField(default=0)
     unpriced_observations = models.IntegerField()
+    unmetered_observations = models.IntegerField(default=0)
     cost_usd = UsdField(null=True, help_text="Unknown when nothing of its usage has a price.")
     billed_cost_usd = UsdField(null=True)
     credits = CreditsField(null=True)
@@ -236,10 +245,31 @@ class Observation(TokenColumns):
         TENANT_PRICE = CostSource.TENANT_PRICE.value, "The tenant's own price"
         PLATFORM_PRICE = CostSource.PLATFORM_PRICE.value, "A platform price in place of Langfuse's"
         LANGFUSE = CostSource.LANGFUSE.value, "Langfuse's cost"
+        LANGFUSE_AND_PRICE = (
+            CostSource.LANGFUSE_AND_PRICE.value,
+            "Langfuse's cost, and a price of ours for what it leaves out",
+        )
+        LANGFUSE_AND_BOOK = (
+            CostSource.LANGFUSE_AND_BOOK.value,
+            "Langfuse's cost, and the shipped price book's for what it leaves out",
+        )
         FALLBACK_PRICE = CostSource.FALLBACK_PRICE.value, "A platform price where Langfuse has none"
         PRICE_BOOK = CostSource.PRICE_BOOK.value, "The shipped price book"
+        PARTLY_PRICED = (
+            CostSource.PARTLY_PRICED.value,
+            "Partly priced: Langfuse's cost leaves out units that nobody has a price for",
+        )
         UNPRICED = CostSource.UNPRICED.value, "Unpriced: cost unknown"
+        UNMETERED = CostSource.UNMETERED.value, "Unmetered: a call that says no usage"
         NO_USAGE = CostSource.NO_USAGE.value, "No usage"
+
+    class UsageDoubt(models.TextChoices):
+        MORE_THAN_TOTAL = Doubt.MORE_THAN_TOTAL.value, "More tokens than its own total says"
+        LESS_THAN_TOTAL = Doubt.LESS_THAN_TOTAL.value, "Fewer tokens than its own total says"
+        BELOW_ZERO = Doubt.BELOW_ZERO.value, "Langfuse took out more than there was: some is lost"
+        DETAILS_DROPPED = Doubt.DETAILS_DROPPED.value, "Langfuse may have dropped its details"
+        TOTAL_ALONE = Doubt.TOTAL_ALONE.value, "Nothing but a total: counted as input"
+        OVERLAP = Doubt.OVERLAP.value, "Cached tokens that are of audio or images, too"
 
     id = models.BigAutoField(primary_key=True)
     # Written in one transaction with its trace; verify_books checks what a constraint would check
@@ -258,6 +288,16 @@ class Observation(TokenColumns):
     usage_details = models.TextField(
         blank=True, help_text="JSON: unit → count, as the provider named them."
     )
+    uncosted = models.TextField(
+        blank=True, default="", help_text="JSON: the units that Langfuse's cost leaves out."
+    )
+    usage_doubt = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        choices=UsageDoubt,
+        help_text="What does not add up in its usage, or can't be known from it.",
+    )
     langfuse_cost_usd = UsdField(null=True)
     cost_usd = UsdField(null=True)
     cost_source = models.CharField(max_length=20, choices=Source.choices)
@@ -273,7 +313,7 @@ class Observation(TokenColumns):
             models.Index(fields=["start_time"], name="observation_by_start"),
             models.Index(
                 fields=["model"],
-                condition=Q(cost_source=CostSource.UNPRICED.value),
+                condition=Q(cost_source__in=WITHOUT_WHOLE_COST),
                 name="observation_unpriced",
             ),
         ]

@@ -90,6 +90,8 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
         "langfuse_observation_id",
         "model",
         "usage_details",
+        "uncosted",
+        "cost_source",
     )
     amounts = map(_scaled, ("langfuse_cost_usd", "cost_usd", "credits"))
     for row in (
@@ -99,6 +101,7 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
     ):
         observations[row[0]].append(row)
     decode = msgspec.json.Decoder(dict[str, int]).decode
+    units = msgspec.json.Decoder(tuple[str, ...]).decode
     for trace_id, *of_trace, is_failed, uncharged, cost, billed_cost, credits in rows:
         tenant_id, user_id, started_at, priced_as_of = of_trace
         steps = observations.get(trace_id, [])
@@ -107,7 +110,14 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
             # earliest, then by id.
             steps.sort(key=lambda step: (not step[1], step[2], step[3]))
         usages = [
-            ObservationUsage(step[4], decode(step[5]) if step[5] else {}, step[6], step[2])
+            ObservationUsage(
+                step[4],
+                decode(step[5]) if step[5] else {},
+                step[8],
+                step[2],
+                units(step[6]) if step[6] else (),
+                step[7] == CostSource.UNMETERED.value,
+            )
             for step in steps
         ]
         yield StoredTrace(
@@ -120,8 +130,8 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
                 is_failed=is_failed,
                 is_billed=uncharged != Uncharged.ENVIRONMENT,
             ),
-            list(map(itemgetter(7), steps)),
-            list(map(itemgetter(8), steps)),
+            list(map(itemgetter(9), steps)),
+            list(map(itemgetter(10), steps)),
             cost,
             billed_cost,
             credits,

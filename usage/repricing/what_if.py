@@ -156,7 +156,10 @@ def _add_stored(totals: Totals, stored: StoredTrace) -> None:
     totals.cost_picousd += stored.cost_picousd or 0
     totals.billed_picousd += stored.billed_picousd or 0
     totals.microcredits += stored.microcredits or 0
-    totals.unpriced += sum(cost is None for cost in stored.costs)
+    totals.unpriced += sum(
+        cost is None and not usage.is_call
+        for cost, usage in zip(stored.costs, stored.usage.observations, strict=True)
+    )
 
 
 def _add_priced(totals: Totals, priced: PricedTrace) -> None:

@@ -52,7 +52,11 @@ def stored_traces() -> QuerySet[Trace]:
 def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dict[str, Any]:
     """The numbers of the traces, by adding up; of some models where they are named."""
     numbers: dict[str, Any] = dict.fromkeys(
-        ["total_traces", "failed_traces", "total_tokens", "unpriced_observations"], 0
+        [
+            *("total_traces", "failed_traces", "total_tokens", "unpriced_observations"),
+            *("partly_priced_observations", "unmetered_observations"),
+        ],
+        0,
     )
     cost, credits, latencies, users, priced, rated = Decimal(0), Decimal(0), [], set(), 0, 0
     for trace in traces:
@@ -68,8 +72,9 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
         numbers["total_traces"] += 1
         numbers["failed_traces"] += trace.is_failed
         numbers["total_tokens"] += sum(one.total_tokens for one in steps)
-        numbers["unpriced_observations"] += sum(one.cost_source == "unpriced" for one in steps)
-        priced += sum(one.cost_source not in ("unpriced", "no_usage") for one in steps)
+        for source in ("unpriced", "partly_priced", "unmetered"):
+            numbers[f"{source}_observations"] += sum(one.cost_source == source for one in steps)
+        priced += sum(one.cost_source not in ("unpriced", "unmetered", "no_usage") for one in steps)
         cost += sum((one.cost_usd or 0 for one in steps), Decimal(0))
         if trace.credits is not None:
             rated += 1
@@ -85,7 +90,11 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
             latencies.append(trace.latency_ms)
         if trace.tenant_id and trace.user_id:
             users.add(trace.user_id)
-    numbers["total_cost_usd"] = cost if priced or not numbers["unpriced_observations"] else None
+    numbers["total_cost_usd"] = (
+        cost
+        if priced or not numbers["unpriced_observations"] + numbers["unmetered_observations"]
+        else None
+    )
     numbers["credits_exact"] = credits if rated or not numbers["total_traces"] else None
     numbers["active_users_count"] = len(users)
     p95 = sorted(latencies)[ceil(0.95 * len(latencies)) - 1] if latencies else None
