@@ -405,6 +405,9 @@ UNFOLD = {
                     ),
                     navigation_item("Unpriced usage", "help", "admin:usage_unpricedusage"),
                     navigation_item(
+                        "Expected but not seen", "search_off", "admin:usage_expectedusage"
+                    ),
+                    navigation_item(
                         "Repricings", "published_with_changes", "admin:usage_repricing_changelist"
                     ),
                     navigation_item("What if", "compare_arrows", "admin:usage_whatif"),

@@ -317,6 +317,7 @@ def addresses(world: People) -> dict[str, Address]:
         ),
         "pricing_modelprice_export_list": Address(),
         "usage_unpricedusage": Address(),
+        "usage_expectedusage": Address(),
         "usage_whatif": Address(
             Form(
                 {**days, "tiers": [str(tier("Starter").pk)]},

@@ -58,7 +58,7 @@ def use(bare_connection: LangfuseConnection) -> Callable[..., None]:
         root = received(
             "root", is_root=True, level="ERROR" if failed else "DEFAULT", **common, **owner
         )
-        usage = {"input": 10, "output": 5, "total": 15}
+        usage = extra.pop("usage_details", {"input": 10, "output": 5, "total": 15})
         call = received(
             "call",
             model=model,

@@ -27,6 +27,7 @@ from pricing.models import PricingTier
 from pricing.scenario import Scenario
 from usage.analytics import names
 from usage.analytics.unpriced import unpriced_models
+from usage.desk.views import expected_view
 from usage.measures import Dimension
 from usage.models import Repricing, Trace
 from usage.repricing import repricing as service
@@ -183,6 +184,9 @@ class RepricingAdmin(ReadOnlyAdmin):
         return [
             path(
                 "unpriced/", view(platform_admins_only(unpriced_view)), name="usage_unpricedusage"
+            ),
+            path(
+                "expected/", view(platform_admins_only(expected_view)), name="usage_expectedusage"
             ),
             path("what-if/", view(platform_admins_only(what_if_view)), name="usage_whatif"),
             *super().get_urls(),

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from usage.api import traces, views
+from usage.desk import views as desk
 
 urlpatterns = [
     path("platform/stats", views.PlatformStats.as_view(), name="platform-stats"),
@@ -24,5 +25,6 @@ urlpatterns = [
     ),
     path("anomalies", views.Anomalies.as_view(), name="anomalies"),
     path("unpriced", views.Unpriced.as_view(), name="unpriced"),
+    path("expected-usage", desk.ExpectedUsage.as_view(), name="expected-usage"),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),
 ]

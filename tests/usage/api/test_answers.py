@@ -296,6 +296,7 @@ QUERY_BUDGET = 20
         "anomalies",
         "sync/status",
         "unpriced",
+        "expected-usage",
         "/api/v2/credits/transactions",
     ],
 )

@@ -41,7 +41,13 @@ DOORS = [
     "traces/{trace}/explanation",
     "costs",
 ]
-FOREIGN_TENANTS_ADMIN_DOORS = ["platform/stats", "top-tenants", "sync/status", "unpriced"]
+FOREIGN_TENANTS_ADMIN_DOORS = [
+    "platform/stats",
+    "top-tenants",
+    "sync/status",
+    "unpriced",
+    "expected-usage",
+]
 PAGES = ["/tenants/acme/", "/tenants/acme/?days=90", "/traces/{trace}/"]
 
 

@@ -51,6 +51,7 @@ TABLE = {
     ("sync-status", "GET"): PLATFORM,
     ("anomalies", "GET"): EVERYONE,
     ("unpriced", "GET"): PLATFORM,
+    ("expected-usage", "GET"): PLATFORM,
     ("cost-breakdown", "GET"): EVERYONE,
     ("my-credit-status", "GET"): OWN_CREDITS,
     ("user-credit-status", "GET"): CREDITS_OF_ACME_USER,
