@@ -231,6 +231,13 @@ SANDBOX_PORT = env.int("KLUISZ_SANDBOX_PORT", default=8799)
 SANDBOX_PUBLIC_KEY = "pk-lf-sandbox"
 SANDBOX_SECRET_KEY = "sk-lf-sandbox"
 
+# Langfuse's cost and the price lists' are on the desk where they are further apart than so many
+# percent.
+COST_RATIO_PERCENT = env.int("KLUISZ_COST_RATIO_PERCENT", default=150)
+if COST_RATIO_PERCENT <= 100:
+    raise ImproperlyConfigured(
+        f"KLUISZ_COST_RATIO_PERCENT is {COST_RATIO_PERCENT}: write more than 100, such as 150."
+    )
 SYNC_BACKFILL_DAYS = env.int("KLUISZ_SYNC_BACKFILL_DAYS", default=90)
 SYNC_OVERLAP_HOURS = env.int("KLUISZ_SYNC_OVERLAP_HOURS", default=3)
 # How much is applied in one transaction: enough to be set-based, little enough to stay in memory.

@@ -24,6 +24,7 @@ from usage.facts import store
 from usage.facts.contributions import Change
 from usage.facts.decide import assemble
 from usage.facts.decided import AssembledTrace, Directory, TraceFact
+from usage.facts.findings import NO_RULINGS, Rulings
 from usage.facts.identity import trace_key
 from usage.facts.posting import apply_change
 from usage.facts.received import Received, is_newer, newest_by_trace, packed_deletions
@@ -110,6 +111,7 @@ class Assembler:
     fixed_tenant_id: UUID | None
     directory: Directory
     engine: PricingEngine
+    rulings: Rulings = NO_RULINGS
 
     def trace_of(
         self,
@@ -128,6 +130,7 @@ class Assembler:
             self.fixed_tenant_id,
             stored,
             deleted_observations,
+            self.rulings,
         )
 
 
@@ -138,18 +141,20 @@ def load_assembler(connection: LangfuseConnection) -> Assembler:
         connection.tenant_id,
         store.load_directory_of_ids(),
         PricingEngine(load_price_book(store.load_repriced())),
+        store.load_rulings(connection.pk),
     )
 
 
 def up_to_date(assembler: Assembler) -> Assembler:
-    """The assembler, or a new one where a repricing has begun or was undone since it was loaded.
-    Call it in the transaction that stores.
+    """The assembler, or a new one where a repricing or a ruling has begun or was undone since it
+    was loaded. Call it in the transaction that stores.
 
-    Until that transaction ends, no repricing begins or is undone: otherwise its walk could have
+    Until that transaction ends, none begins or is undone: otherwise its walk could have
     passed a trace that this one stores.
     """
     store.keep_repricings()
-    if store.load_repriced() == assembler.engine.book.repriced:
+    is_same = store.load_repriced() == assembler.engine.book.repriced
+    if is_same and store.load_rulings(assembler.connection_id).all == assembler.rulings.all:
         return assembler
     return load_assembler(LangfuseConnection.objects.get(pk=assembler.connection_id))
 

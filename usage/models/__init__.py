@@ -22,6 +22,7 @@ from usage.models.rollups import (
     UserNumber,
     UserUsageStats,
 )
+from usage.models.rulings import UsageRuling
 
 __all__ = [
     "ConnectionTenant",
@@ -44,6 +45,7 @@ __all__ = [
     "TenantUsageStats",
     "Trace",
     "TraceVoid",
+    "UsageRuling",
     "UserNumber",
     "UserUsageStats",
 ]
