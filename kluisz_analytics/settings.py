@@ -276,6 +276,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "usage.tasks.reconcile_usage",
         "schedule": crontab(hour=3, minute=20),
     },
+    "continue-rulings": {"task": "usage.tasks.continue_rulings", "schedule": 60},
     "continue-repricings": {"task": "usage.tasks.continue_repricings", "schedule": 60},
     "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},
     "catch-up-grants": {"task": "credits.tasks.catch_up_grants", "schedule": 60},
@@ -411,6 +412,8 @@ UNFOLD = {
                         "Model prices", "payments", "admin:pricing_modelprice_changelist"
                     ),
                     navigation_item("Unpriced usage", "help", "admin:usage_unpricedusage"),
+                    navigation_item("What doesn't add up", "balance", "admin:usage_doubtful"),
+                    navigation_item("Rulings", "gavel", "admin:usage_usageruling_changelist"),
                     navigation_item(
                         "Expected but not seen", "search_off", "admin:usage_expectedusage"
                     ),

@@ -10,7 +10,8 @@ from kluisz_analytics.queues import HOUSEKEEPING, SYNC
 from kluisz_analytics.repeated import RepeatedTask
 from usage.analytics.estimates import refresh_estimates
 from usage.connections import enabled_connections
-from usage.models import LangfuseConnection, Repricing, SyncRun
+from usage.desk import rulings
+from usage.models import LangfuseConnection, Repricing, SyncRun, UsageRuling
 from usage.repricing.repricing import advance
 from usage.sync.reconcile import reconcile_connection
 from usage.sync.runner import sync_connection
@@ -37,6 +38,21 @@ def continue_repricings() -> None:
 def continue_repricing(repricing_id: int) -> None:
     """Go on with one."""
     advance(Repricing.objects.get(pk=repricing_id), REPRICING_SECONDS)
+
+
+@shared_task(base=RepeatedTask, **HOUSEKEEPING.options)
+def continue_rulings() -> None:
+    """Go on with rulings that an operator has made; beat starts it every minute."""
+    for ruling in UsageRuling.objects.filter(state__in=UsageRuling.UNDER_WAY).order_by(
+        "created_at"
+    ):
+        continue_ruling.delay(ruling.pk)
+
+
+@shared_task(base=RepeatedTask, **HOUSEKEEPING.options)
+def continue_ruling(ruling_id: int) -> None:
+    """Go on with one."""
+    rulings.advance(UsageRuling.objects.get(pk=ruling_id), REPRICING_SECONDS)
 
 
 @shared_task(base=RepeatedTask, **SYNC.options)

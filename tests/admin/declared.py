@@ -22,7 +22,7 @@ from credits.models import (
 from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User
 from pricing.models import IN_LIST, ModelPrice, PricingTier, TierAssignment
 from tests.conftest import People
-from usage.models import LangfuseConnection, RejectedObservation, Repricing, Trace
+from usage.models import LangfuseConnection, RejectedObservation, Repricing, Trace, UsageRuling
 
 Filled = Mapping[str, Any]
 
@@ -295,6 +295,10 @@ def repricing_is(state: str) -> None:
     Repricing.objects.update(state=state)
 
 
+def ruling_is(state: str) -> None:
+    UsageRuling.objects.update(state=state)
+
+
 def addresses(world: People) -> dict[str, Address]:
     """Beside changelist, add, change, delete and history."""
     days = {"first_day": "2026-11-10", "last_day": "2026-11-10"}
@@ -318,6 +322,10 @@ def addresses(world: People) -> dict[str, Address]:
         "pricing_modelprice_export_list": Address(),
         "usage_unpricedusage": Address(),
         "usage_expectedusage": Address(),
+        "usage_doubtful": Address(),
+        "usage_usageruling_stop": Address(changes=True, ready=lambda: ruling_is("applying")),
+        "usage_usageruling_resume": Address(changes=True, ready=lambda: ruling_is("stopped")),
+        "usage_usageruling_undo": Address(changes=True, ready=lambda: ruling_is("applied")),
         "usage_whatif": Address(
             Form(
                 {**days, "tiers": [str(tier("Starter").pk)]},

@@ -25,6 +25,7 @@ urlpatterns = [
     ),
     path("anomalies", views.Anomalies.as_view(), name="anomalies"),
     path("unpriced", views.Unpriced.as_view(), name="unpriced"),
+    path("doubtful", desk.Doubtful.as_view(), name="doubtful"),
     path("expected-usage", desk.ExpectedUsage.as_view(), name="expected-usage"),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),
 ]

@@ -6,6 +6,7 @@ from rest_framework import serializers
 
 from kluisz_analytics.answers import Answer, CreditsField
 from usage.api.answers import PeriodAnswer
+from usage.desk.doubtful import DoubtfulModel, DoubtfulObservation
 from usage.desk.expected import HoldNotSeen, RunsWithoutCalls, TenantGap
 
 
@@ -39,3 +40,20 @@ class ExpectedUsageAnswer(PeriodAnswer):
     flows = RunsWithoutCallsAnswer(many=True)
     gaps_count = serializers.IntegerField()
     gaps = TenantGapAnswer(many=True)
+
+
+class DoubtfulModelAnswer(Answer):
+    shows = DoubtfulModel
+
+
+class DoubtfulObservationAnswer(Answer):
+    shows = DoubtfulObservation
+
+
+class DoubtfulAnswer(serializers.Serializer[Any]):
+    """What doesn't add up; ``undecided``: observations that nobody has ruled on."""
+
+    complete_through = serializers.DateTimeField(allow_null=True)
+    undecided = serializers.IntegerField()
+    models = DoubtfulModelAnswer(many=True)
+    observations = DoubtfulObservationAnswer(many=True)

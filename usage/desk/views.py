@@ -1,11 +1,12 @@
 """The desk's endpoints and pages: for platform admins."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.contrib import admin
-from django.core.exceptions import BadRequest
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from drf_spectacular.utils import extend_schema
@@ -18,9 +19,12 @@ from kluisz_analytics.tenants.permissions import ReadsPlatform
 from usage.api import parameters
 from usage.api.views import AnalyticsView
 from usage.dashboards.period_picker import PeriodPicker
-from usage.desk.answers import ExpectedUsageAnswer
+from usage.desk.answers import DoubtfulAnswer, ExpectedUsageAnswer
+from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided_count
 from usage.desk.expected import Expected, expected_usage
 from usage.desk.missing import HoldFault
+from usage.scope import Scope
+from usage.sync.freshness import complete_through_of
 
 
 def expected_body(found: Expected) -> dict[str, Any]:
@@ -33,6 +37,23 @@ def expected_body(found: Expected) -> dict[str, Any]:
         "gaps_count": found.gaps_count,
         "gaps": found.gaps,
     }
+
+
+class Doubtful(AnalyticsView):
+    permission_classes = [ReadsPlatform]
+
+    @extend_schema(responses=DoubtfulAnswer, operation_id="doubtful")
+    def get(self, request: Request) -> Response:
+        """What doesn't add up: by model and connection, and the observations with the most at
+        stake, each with both figures. For platform admins.
+        """
+        body = {
+            "complete_through": complete_through_of(Scope()),
+            "undecided": undecided_count(),
+            "models": doubtful_models(),
+            "observations": doubtful_observations(),
+        }
+        return Response(DoubtfulAnswer(body).data)
 
 
 class ExpectedUsage(AnalyticsView):
@@ -51,6 +72,19 @@ class ExpectedUsage(AnalyticsView):
         period = self.period(parameters.read_parameters(request, PeriodParameters))
         body = self.framed(period, expected_body(expected_usage(period)))
         return Response(ExpectedUsageAnswer(body).data)
+
+
+def platform_admins_only(
+    view: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Refuses anyone else with 403."""
+
+    def checked(request: HttpRequest) -> HttpResponse:
+        if not request.user.is_superuser:
+            raise PermissionDenied("Only a platform admin sees this page.")
+        return view(request)
+
+    return checked
 
 
 def expected_view(request: HttpRequest) -> HttpResponse:

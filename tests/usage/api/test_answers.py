@@ -297,6 +297,7 @@ QUERY_BUDGET = 20
         "sync/status",
         "unpriced",
         "expected-usage",
+        "doubtful",
         "/api/v2/credits/transactions",
     ],
 )

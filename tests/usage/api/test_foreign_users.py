@@ -47,6 +47,7 @@ FOREIGN_TENANTS_ADMIN_DOORS = [
     "sync/status",
     "unpriced",
     "expected-usage",
+    "doubtful",
 ]
 PAGES = ["/tenants/acme/", "/tenants/acme/?days=90", "/traces/{trace}/"]
 

@@ -52,6 +52,7 @@ TABLE = {
     ("anomalies", "GET"): EVERYONE,
     ("unpriced", "GET"): PLATFORM,
     ("expected-usage", "GET"): PLATFORM,
+    ("doubtful", "GET"): PLATFORM,
     ("cost-breakdown", "GET"): EVERYONE,
     ("my-credit-status", "GET"): OWN_CREDITS,
     ("user-credit-status", "GET"): CREDITS_OF_ACME_USER,
