@@ -81,7 +81,8 @@ INSERT INTO usage_observation (trace_id, langfuse_observation_id, type, name, le
         input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens,
             reasoning_tokens, audio_tokens)
     SELECT md5('r' || n)::uuid, md5('o' || n), 'GENERATION', 'call', 'DEFAULT', false, began, began,
-        'model-' || model, '', '', '', cost, cost, CASE WHEN NOT lost THEN cost / 10000 END, 'langfuse',
+        'model-' || model, '', '', '', cost, cost, CASE
+            WHEN NOT lost THEN cost / 10000 END, 'langfuse',
             input, output, input + output, 0, 0, 0, 0
     FROM (SELECT *, (input * 2500000 + output * 10000000) * (1 + model) AS cost FROM made
         WHERE used) priced;

@@ -37,7 +37,8 @@ LARGEST_MICROCREDITS = to_scaled(LARGEST_TRACE_CREDITS, CREDIT_PLACES)
 # A member of an enumeration is looked up slowly through its class, and these are asked for each
 # observation.
 FROM_LANGFUSE, WITHOUT_USAGE = CostSource.LANGFUSE, CostSource.NO_USAGE
-COMPLETED, PARTLY_PRICED = CostSource.LANGFUSE_AND_PRICE, CostSource.PARTLY_PRICED
+BY_BOOK, PARTLY_PRICED = CostSource.PRICE_BOOK, CostSource.PARTLY_PRICED
+COMPLETED, COMPLETED_BY_BOOK = CostSource.LANGFUSE_AND_PRICE, CostSource.LANGFUSE_AND_BOOK
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
@@ -362,9 +363,10 @@ class PricingEngine:
             for moment in (known_at, *plan.entries_after(known_at)):
                 for one in _holding((*plan.before, *plan.after), started_at, moment):
                     card = one.card_at(started_at)
-                    added = card and card.picousd_of_part(missing, units)
+                    added = None if card is None else card.picousd_of_part(missing, units)
                     if added is not None:
-                        return Cost(langfuse_picousd + added, COMPLETED, one.price_id)
+                        source = COMPLETED_BY_BOOK if one.source is BY_BOOK else COMPLETED
+                        return Cost(langfuse_picousd + added, source, one.price_id)
         return Cost(langfuse_picousd, PARTLY_PRICED)
 
     def _plan_for(self, own_list: int | None, model: str, keys: tuple[str, ...]) -> _Plan:

@@ -106,12 +106,15 @@ class RateCard:
         """The parts of the cost of ``units``, all of which have a price; they sum to the cost
         before it is rounded.
         """
+        if UnitKind.REQUEST in units or UnitKind.REQUEST not in self._prices_for(units):
+            return self.lines_of_part(units, units)
+        return self.lines_of_part({**units, UnitKind.REQUEST: 1}, units)
+
+    def lines_of_part(
+        self, counted: Mapping[UnitKind, int], units: Mapping[UnitKind, int]
+    ) -> list[PriceLine]:
+        """The same of a part of a call's ``units`` (:meth:`picousd_of_part`)."""
         prices = self._prices_for(units)
-        counted = (
-            dict(units)
-            if UnitKind.REQUEST in units or UnitKind.REQUEST not in prices
-            else {**units, UnitKind.REQUEST: 1}
-        )
         lines = []
         for kind, count in counted.items():
             price = from_scaled(self.rate(kind, prices) or 0, USD_PLACES)

@@ -29,6 +29,8 @@ class CostSource(StrEnum):
     LANGFUSE = "langfuse"
     LANGFUSE_AND_PRICE = "langfuse_and_price"
     """Langfuse's cost is of some of the units; the others have a price of ours."""
+    LANGFUSE_AND_BOOK = "langfuse_and_book"
+    """The same, with the shipped price book's."""
     FALLBACK_PRICE = "fallback_price"
     PRICE_BOOK = "price_book"
     PARTLY_PRICED = "partly_priced"

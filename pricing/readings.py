@@ -8,7 +8,7 @@ total where it says one.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from operator import mul
 from typing import NamedTuple
@@ -83,19 +83,27 @@ class Readings:
         self._keys = keys
         self._terms = [_in_company(key, all_keys) for key in keys]
         self._options = _options(keys, self._terms)
-        self._chosen = _most_likely(keys, self._terms, self._options)
-        self._made: list[Reading] = []
+        self._made = [self._reading([0] * len(keys))]
 
     def __iter__(self) -> Iterator[Reading]:
-        for at in range(len(self._chosen)):
-            yield self[at]
+        yield self._made[0]
+        for at in range(1, len(self._others) + 1):
+            if at == len(self._made):
+                self._made.append(self._reading(self._others[at - 1]))
+            yield self._made[at]
 
-    def __getitem__(self, at: int) -> Reading:
-        while len(self._made) <= at:
-            chosen = self._chosen[len(self._made)]
-            places = [places[one] for places, one in zip(self._options, chosen, strict=True)]
-            self._made.append(_reading(self._keys, self._terms, places))
-        return self._made[at]
+    @property
+    def likeliest(self) -> Reading:
+        return self._made[0]
+
+    @cached_property
+    def _others(self) -> list[tuple[int, ...]]:
+        """Seldom asked for: nearly all usage is as its producer's usually is."""
+        return _others(self._keys, self._terms, self._options)
+
+    def _reading(self, chosen: Sequence[int]) -> Reading:
+        places = [places[one] for places, one in zip(self._options, chosen, strict=True)]
+        return _reading(self._keys, self._terms, places)
 
 
 @lru_cache(maxsize=2048)
@@ -106,10 +114,10 @@ def readings_of(keys: tuple[str, ...], all_keys: tuple[str, ...]) -> Readings:
     return Readings(keys, all_keys)
 
 
-def _most_likely(
+def _others(
     keys: tuple[str, ...], terms: Sequence[Term], options: Sequence[tuple[Place, ...]]
 ) -> list[tuple[int, ...]]:
-    """Which place of each key's, for each reading."""
+    """Which place of each key's, for each reading but the likeliest."""
     # No producer has more details than these; a map with hundreds of keys is no puzzle. Sorted, so
     # that the order of keys says nothing.
     several = [at for at, places in enumerate(options) if len(places) > 1]
@@ -124,7 +132,7 @@ def _most_likely(
         found.append((cost, chosen))
     found.sort()
     readings = []
-    for _, chosen in found:
+    for _, chosen in found[1:]:
         places = [0] * len(options)
         for at, one in zip(open_to_doubt, chosen, strict=True):
             places[at] = one

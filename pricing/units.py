@@ -52,6 +52,8 @@ class Doubt(StrEnum):
     """Langfuse took more out of the plain count than there was: what was left of it is lost."""
     DETAILS_DROPPED = "details_dropped"
     """A form that Langfuse does not know: it stored the sums, and dropped maps of details."""
+    TOTAL_ALONE = "total_alone"
+    """Nothing but a total, as of embeddings: it is counted as input."""
     OVERLAP = "overlap"
     """Cached tokens are audio or images, too, and how many is not said: they count as those."""
 
@@ -107,14 +109,14 @@ Langfuse, or it would have taken it apart.
 class Shape(NamedTuple):
     """What the keys of a usage map say by themselves.
 
-    ``kinds``, ``counted_at``: the kind of each key and where in TokenCounts it counts, where all
-    lie beside one another; ``is_plain``: that they do wherever they sum to the map's ``total``;
-    ``has_total``: whether there is such a key; ``has_parts``: whether there is anything that could
-    be inside; ``may_be_below_0``: plain counts that Langfuse takes parts out of.
+    ``kinds``: the kind of each key, where all lie beside one another; ``counted_at``: where in
+    TokenCounts which key counts then; ``is_plain``: that they do wherever they sum to the map's
+    ``total``; ``has_total``: whether there is such a key; ``has_parts``: whether there is anything
+    that could be inside; ``may_be_below_0``: plain counts that Langfuse takes parts out of.
     """
 
     kinds: tuple[UnitKind | None, ...]
-    counted_at: tuple[tuple[int, ...], ...]
+    counted_at: tuple[tuple[int, int], ...]
     is_plain: bool
     has_total: bool
     has_parts: bool
@@ -125,7 +127,7 @@ class Shape(NamedTuple):
 def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     """The shape of a usage map with these keys."""
     terms = [term_of(key) for key in usage_keys]
-    reading = readings_of(usage_keys, usage_keys)[0]
+    reading = readings_of(usage_keys, usage_keys).likeliest
     kinds = tuple(
         term.kind if place is Place.BESIDE or term.role is Role.OTHER else None
         for term, place in zip(terms, reading.places, strict=True)
@@ -137,7 +139,11 @@ def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     parts = [term for term in terms if term.role not in (Role.WHOLE, Role.TOTAL)]
     return Shape(
         kinds,
-        tuple(COUNTED_AT.get(kind, ()) if kind else () for kind in kinds),
+        tuple(
+            (place, at)
+            for at, kind in enumerate(kinds)
+            for place in (COUNTED_AT.get(kind, ()) if kind else ())
+        ),
         is_plain,
         "total" in usage_keys,
         bool(parts),
@@ -179,6 +185,9 @@ def resolved(usage_details: Mapping[str, int]) -> Resolved:
     return _resolved(tuple(usage_details), tuple(usage_details.values()))
 
 
+NO_READING = Reading((), (), (), ())
+
+
 # A step is counted and then priced.
 @lru_cache(maxsize=256, typed=True)
 def _resolved(keys: tuple[str, ...], values: tuple[int, ...]) -> Resolved:
@@ -187,6 +196,9 @@ def _resolved(keys: tuple[str, ...], values: tuple[int, ...]) -> Resolved:
     total = None if form.total_at is None else values[form.total_at]
     if total is not None and form.may_be_langfuses and 2 * total == sum(values):
         total = None
+    if total and not form.used:
+        units = {UnitKind.INPUT: total}
+        return Resolved(units, _tokens(units, total), Doubt.TOTAL_ALONE, (), (), NO_READING)
     reading, missing = _reading(form, counts, total)
     units = {}
     for kind, row in reading.units:
@@ -334,10 +346,9 @@ def counted(usage_details: Mapping[str, int]) -> tuple[TokenCounts, Doubt]:
     if not stands_as_it_is(shape, usage_details):
         found = resolved(usage_details)
         return found.tokens, found.doubt
-    counts = [0, 0, 0, 0, 0, 0, 0]
-    for places, count in zip(shape.counted_at, usage_details.values(), strict=True):
-        for place in places:
-            counts[place] += count
+    counts, values = [0, 0, 0, 0, 0, 0, 0], tuple(usage_details.values())
+    for place, at in shape.counted_at:
+        counts[place] += values[at]
     counts[TOTAL_AT] = counts[0] + counts[1]
     return TokenCounts._make(counts), UNDOUBTED[1]
 

@@ -155,6 +155,7 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         "prompt_image_tokens": part(K.INPUT_IMAGE, INSIDE),
         "num_sources_used": OTHER,
         "cost_in_usd_ticks": OTHER,
+        "image_tokens": part(K.INPUT_IMAGE, INSIDE, 2),
     },
     # anthropic.types.Usage: the caches beside the input, a creation the sum of its lifetimes.
     "Anthropic": {

@@ -192,6 +192,25 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 ({"first_day": "0001-01-01"}, "0001"),
             ],
         ),
+        UsageRuling: Form(
+            {
+                "finding": "cost",
+                "takes": "price_book",
+                "connection": str(
+                    LangfuseConnection.objects.order_by("pk").values_list("pk")[0][0]
+                ),
+                "reason": "agreed",
+            },
+            [
+                ({"takes": "both"}, "is no choice"),
+                ({"finding": "nonsense"}, "nonsense"),
+                ({"connection": "4711"}, "valid choice"),
+                ({"trace": "nonsense", "observation": "x"}, "valid UUID"),
+                ({"observation": "x"}, "or neither"),
+                ({"reason": " "}, "Say why"),
+                ({"reason": "r" * 401}, "at most 400"),
+            ],
+        ),
     }
 
 

@@ -227,7 +227,7 @@ class ObservationAdmin(ReadOnlyAdmin):
         "cost_source",
         amount_column("credits"),
     ]
-    list_filter = ["cost_source", "type", "level"]
+    list_filter = ["cost_source", "usage_doubt", "type", "level"]
     search_fields = ["langfuse_observation_id", "trace__langfuse_trace_id", "model", "name"]
     show_full_result_count = False
     exclude = ["is_root"]

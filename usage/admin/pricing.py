@@ -24,7 +24,9 @@ from kluisz_analytics.confirmation import confirmed_page
 from kluisz_analytics.tenants.models import Tenant
 from pricing.models import PricingTier
 from pricing.scenario import Scenario
+from usage.access import platform_scope
 from usage.analytics import names
+from usage.analytics.unmetered import unmetered_calls
 from usage.analytics.unpriced import unpriced_models
 from usage.desk.doubtful import undecided_count
 from usage.desk.views import platform_admins_only
@@ -286,7 +288,10 @@ def _this_month() -> dict[str, date]:
 
 
 def unpriced_view(request: HttpRequest) -> HttpResponse:
-    """Models without a price; each with a link to enter one, filled in as far as it can be."""
+    """Models without a price, each with a link to enter one, filled in as far as it can be; and
+    calls that say no usage.
+    """
+    estimate = "estimate" in request.GET
     rows = [
         (
             one,
@@ -303,6 +308,8 @@ def unpriced_view(request: HttpRequest) -> HttpResponse:
         "title": "Unpriced usage",
         "rows": rows,
         "doubtful": undecided_count(),
+        "unmetered": unmetered_calls(platform_scope(admin_user(request)), estimate=estimate),
+        "estimate": estimate,
         "set_aside": Trace.objects.exclude(set_aside="").count(),
     }
     return render(request, "admin/usage/unpriced.html", context)

@@ -20,7 +20,7 @@ from pricing.engine import CostSource
 from pricing.models import ModelPrice, TierRate
 from pricing.prices import PriceLine, RateCard
 from pricing.shipped_book import ShippedPrices
-from pricing.units import units_of
+from pricing.units import units_left_out, units_of
 from usage.analytics.names import name_of_person
 from usage.analytics.steps import RunStep, steps_of
 from usage.models import Observation, Repricing, Trace
@@ -49,8 +49,8 @@ class PriceSource:
 
 @dataclass(frozen=True, slots=True)
 class ObservationExplained:
-    """A billed observation: its units times their prices (none where Langfuse said the cost), and
-    its part of the trace's credits.
+    """A billed observation: its units times their prices (none where Langfuse said the cost; of
+    what Langfuse's cost leaves out, where that was added), and its part of the trace's credits.
     """
 
     langfuse_observation_id: str
@@ -62,6 +62,9 @@ class ObservationExplained:
     price: PriceSource
     lines: Sequence[PriceLine]
     cost_usd: Usd | None
+    langfuse_cost_usd: Usd | None
+    usage_doubt: str
+    """What does not add up in its usage, in words; "" where all does."""
     credits: Credits | None
 
 
@@ -149,18 +152,26 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     )
 
 
+SHIPPED = (CostSource.PRICE_BOOK, CostSource.LANGFUSE_AND_BOOK)
+COMPLETED = (CostSource.LANGFUSE_AND_PRICE, CostSource.LANGFUSE_AND_BOOK)
+
+
+def _lines(card: RateCard, row: Observation, usage: dict[str, int]) -> list[PriceLine]:
+    units = units_of(usage)
+    if row.cost_source not in COMPLETED:
+        return card.lines(units)
+    left_out = units_left_out(usage, msgspec.json.decode(row.uncosted, type=tuple[str, ...]))
+    return card.lines_of_part(left_out or {}, units)
+
+
 class _Prices:
     """The prices that the observations were priced with."""
 
     def __init__(self, viewer: User, rows: Sequence[Observation]) -> None:
         self._viewer = viewer
-        listed = {
-            row.price_id
-            for row in rows
-            if row.price_id and row.cost_source != CostSource.PRICE_BOOK.value
-        }
+        listed = {row.price_id for row in rows if row.price_id and row.cost_source not in SHIPPED}
         self._listed = ModelPrice.objects.select_related("tenant", "recorded_by").in_bulk(listed)
-        is_shipped = any(row.cost_source == CostSource.PRICE_BOOK.value for row in rows)
+        is_shipped = any(row.cost_source in SHIPPED for row in rows)
         self._shipped = {book.id: book for book in load_shipped_books()} if is_shipped else {}
 
     def explain(self, row: Observation) -> ObservationExplained:
@@ -174,14 +185,16 @@ class _Prices:
             start_time=row.start_time,
             usage_details=usage,
             price=source,
-            lines=card.lines(units_of(usage)) if card else [],
+            lines=_lines(card, row, usage) if card else [],
             cost_usd=row.cost_usd,
+            langfuse_cost_usd=row.langfuse_cost_usd,
+            usage_doubt=row.get_usage_doubt_display(),
             credits=row.credits,
         )
 
     def _source(self, row: Observation) -> tuple[PriceSource, RateCard | None]:
         source, label = CostSource(row.cost_source), row.get_cost_source_display()
-        if source is CostSource.PRICE_BOOK:
+        if source in SHIPPED:
             return self._shipped_source(self._shipped[row.price_id], row, label)
         price = self._listed.get(row.price_id or 0)
         if price is None:
@@ -206,7 +219,7 @@ class _Prices:
     ) -> tuple[PriceSource, RateCard | None]:
         recorded_at = book.recorded_at if book.recorded_at.year > 1 else None
         return PriceSource(
-            CostSource.PRICE_BOOK, label, price_id=book.id, recorded_at=recorded_at
+            CostSource(row.cost_source), label, price_id=book.id, recorded_at=recorded_at
         ), book.card_at(row.model, row.start_time)
 
 
@@ -247,6 +260,11 @@ def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
         return (
             "No pricing tier was known for its user, its tenant or the platform at its time, so it"
             " has a cost and no credits."
+        )
+    if trace.cost_usd is None and not trace.unpriced_observations:
+        return (
+            "Its calls of models say neither what they used nor what they cost, so its cost is"
+            " unknown."
         )
     if trace.cost_usd is None:
         return (

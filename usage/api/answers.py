@@ -19,6 +19,7 @@ from usage.analytics.names import Name, owner_of
 from usage.analytics.projection import Projection
 from usage.analytics.queries import PlatformTotals
 from usage.analytics.steps import RunStep
+from usage.analytics.unmetered import UnmeteredCalls
 from usage.analytics.unpriced import UnpricedModel
 from usage.measures import DECLARED_NUMBERS, Numbers
 from usage.models import Trace
@@ -186,6 +187,15 @@ class UnpricedModelAnswer(Answer):
     shows = UnpricedModel
 
 
+class UnmeteredCallsAnswer(Answer):
+    shows = UnmeteredCalls
+
+
+class UnmeteredAnswer(serializers.Serializer[Any]):
+    complete_through = serializers.DateTimeField(allow_null=True)
+    results = UnmeteredCallsAnswer(many=True)
+
+
 class UnpricedAnswer(serializers.Serializer[Any]):
     complete_through = serializers.DateTimeField(allow_null=True)
     results = UnpricedModelAnswer(many=True)
@@ -230,6 +240,8 @@ class TraceAnswer(serializers.Serializer[Any]):
     billed_cost_usd = UsdField(allow_null=True)
     credits = CreditsField(allow_null=True)
     unpriced_observations = serializers.IntegerField()
+    partly_priced_observations = serializers.IntegerField()
+    unmetered_observations = serializers.IntegerField()
 
     def get_status(self, trace: Trace) -> str:
         return "failed" if trace.is_failed else "success"

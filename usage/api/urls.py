@@ -27,5 +27,6 @@ urlpatterns = [
     path("unpriced", views.Unpriced.as_view(), name="unpriced"),
     path("doubtful", desk.Doubtful.as_view(), name="doubtful"),
     path("expected-usage", desk.ExpectedUsage.as_view(), name="expected-usage"),
+    path("unmetered", views.Unmetered.as_view(), name="unmetered"),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),
 ]

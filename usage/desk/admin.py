@@ -119,8 +119,6 @@ class UsageRulingAdmin(ReadOnlyAdmin):
         if not self.has_add_permission(request):
             raise PermissionDenied
         asked = request.POST if request.method == "POST" else request.GET
-        if "finding" not in asked:
-            return HttpResponseRedirect(reverse("admin:usage_doubtful"))
         form = RulingForm(asked)
         is_valid = form.is_valid()
         if is_valid and request.method == "POST":

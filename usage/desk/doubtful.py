@@ -97,7 +97,7 @@ FINDING = Case(
 )
 
 
-def _doubtful() -> QuerySet[Observation]:
+def _doubtful() -> QuerySet[Any]:
     return (
         Observation.objects.filter(DOUBTFUL, trace__is_voided=False)
         .order_by()
@@ -134,7 +134,9 @@ def doubtful_models() -> list[DoubtfulModel]:
             row["model"],
             row["count"],
             row["undecided"],
-            *(_usd(row[name]) for name in ("counted", "other", "stake")),
+            _usd(row["counted"]),
+            _usd(row["other"]),
+            _usd(row["stake"]),
             row["last_seen"],
         )
         for row in found

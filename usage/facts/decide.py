@@ -2,16 +2,17 @@
 counted). Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
 from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import (
+    PARTLY_PRICED,
+    UNMETERED,
     WITHOUT_USAGE,
     Cost,
-    CostSource,
     ObservationUsage,
     PricedTrace,
     PricingEngine,
@@ -57,13 +58,15 @@ def assemble(
     using = [
         step
         for step in steps
-        if step.usage_details or step.cost_usd is not None or step.observation_id in unmetered
+        if step.usage_details
+        or step.cost_usd is not None
+        or (unmetered and step.observation_id in unmetered)
     ]
     sums = sums_of_children(steps, using)
     repeated = _repeated(sums, using, rulings, key)
     if repeated:
         using = [step for step in using if step.observation_id not in repeated]
-    usages = [_usage(step, step.observation_id in unmetered) for step in using]
+    usages = [_usage(step, unmetered) for step in using]
     doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key)
     usages, doubted = doubts.settled(using, usages)
     priced = engine.price(TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages))
@@ -148,11 +151,15 @@ def _owner(
     ), user_id
 
 
-def _usage(step: StepVersion, is_call: bool) -> ObservationUsage:
-    """``is_call``: of a call of a model that does not say what it used."""
+def _usage(step: StepVersion, unmetered: Set[str]) -> ObservationUsage:
     langfuse_picousd = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
     return ObservationUsage(
-        step.model, step.usage_details, langfuse_picousd, step.start_time, step.uncosted, is_call
+        step.model,
+        step.usage_details,
+        langfuse_picousd,
+        step.start_time,
+        step.uncosted,
+        bool(unmetered) and step.observation_id in unmetered,
     )
 
 
@@ -186,19 +193,24 @@ def _billed_step(step: StepVersion, usage: ObservationUsage, cost: Cost) -> Bill
 
 def _not_priced(of_calls: Sequence[BilledStep]) -> tuple[int, int, int]:
     """How many are partly priced, unpriced and unmetered."""
-    sources = [step.cost_source for step in of_calls]
-    return (
-        sources.count(CostSource.PARTLY_PRICED),
-        sources.count(CostSource.UNPRICED),
-        sources.count(CostSource.UNMETERED),
-    )
+    partly = unpriced = unmetered = 0
+    for step in of_calls:
+        source = step.cost_source
+        if source is PARTLY_PRICED:
+            partly += 1
+        elif step.cost_picousd is None:
+            if source is UNMETERED.source:
+                unmetered += 1
+            else:
+                unpriced += 1
+    return partly, unpriced, unmetered
 
 
 def _minimum(step: StepVersion, priced: PricedTrace) -> list[BilledStep]:
     """Of a trace that used nothing, its first step is charged, if anything is: a tier's minimum."""
     return [
-        BilledStep(step, NO_TOKENS, None, None, WITHOUT_USAGE, None, *charged)
-        for _, *charged in priced.parts()
+        BilledStep(step, NO_TOKENS, None, None, WITHOUT_USAGE, None, billed_picousd, microcredits)
+        for _, billed_picousd, microcredits in priced.parts()
     ]
 
 

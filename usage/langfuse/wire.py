@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -318,11 +318,7 @@ def _observation(row: WireRow) -> ReceivedObservation:
             end_time,
             received_at,
             _text(row.model or row.providedModelName),
-            (
-                {unit: count for unit, count in row.usageDetails.items() if count is not None}
-                if row.usageDetails
-                else {}
-            ),
+            _counts(row.usageDetails) if row.usageDetails else {},
             _cost_usd(row.costDetails) if row.costDetails else None,
             _uncosted(row.usageDetails, row.costDetails)
             if row.usageDetails and row.costDetails
@@ -330,6 +326,13 @@ def _observation(row: WireRow) -> ReceivedObservation:
             _cut(row.parentObservationId) if row.parentObservationId else "",
         ),
     )
+
+
+def _counts(usage: dict[str, int | None]) -> dict[str, int]:
+    """The counts that are known."""
+    if None in usage.values():
+        return {unit: count for unit, count in usage.items() if count is not None}
+    return cast("dict[str, int]", usage)
 
 
 NO_METADATA = WireMetadata()
@@ -354,7 +357,7 @@ def _uncosted(
     """The units that the cost leaves out: Langfuse adds up those that it has a price for. A total
     by itself, or one that its parts do not come to, is somebody's own figure, and of all units.
     """
-    if usage.keys() <= costs.keys() or costs.keys() <= {"total"}:
+    if usage.keys() <= costs.keys() and None not in costs.values():
         return ()
     left_out = [
         unit

@@ -240,6 +240,10 @@ class Observation(TokenColumns):
             CostSource.LANGFUSE_AND_PRICE.value,
             "Langfuse's cost, and a price of ours for what it leaves out",
         )
+        LANGFUSE_AND_BOOK = (
+            CostSource.LANGFUSE_AND_BOOK.value,
+            "Langfuse's cost, and the shipped price book's for what it leaves out",
+        )
         FALLBACK_PRICE = CostSource.FALLBACK_PRICE.value, "A platform price where Langfuse has none"
         PRICE_BOOK = CostSource.PRICE_BOOK.value, "The shipped price book"
         PARTLY_PRICED = (
@@ -255,6 +259,7 @@ class Observation(TokenColumns):
         LESS_THAN_TOTAL = Doubt.LESS_THAN_TOTAL.value, "Fewer tokens than its own total says"
         BELOW_ZERO = Doubt.BELOW_ZERO.value, "Langfuse took out more than there was: some is lost"
         DETAILS_DROPPED = Doubt.DETAILS_DROPPED.value, "Langfuse may have dropped its details"
+        TOTAL_ALONE = Doubt.TOTAL_ALONE.value, "Nothing but a total: counted as input"
         OVERLAP = Doubt.OVERLAP.value, "Cached tokens that are of audio or images, too"
 
     class Doubtful(models.TextChoices):

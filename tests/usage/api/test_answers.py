@@ -40,6 +40,8 @@ def test_platform_stats(people: People, api: Callable[..., Any]) -> None:
         "average_latency_ms": 1333.333,
         "p95_latency_ms": 2975,
         "unpriced_observations": 0,
+        "partly_priced_observations": 0,
+        "unmetered_observations": 0,
         "total_tenants": 3,
         "active_tenants": 2,
         "total_users": 7,
@@ -298,6 +300,7 @@ QUERY_BUDGET = 20
         "unpriced",
         "expected-usage",
         "doubtful",
+        "unmetered?estimate=true",
         "/api/v2/credits/transactions",
     ],
 )

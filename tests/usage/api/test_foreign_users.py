@@ -48,6 +48,7 @@ FOREIGN_TENANTS_ADMIN_DOORS = [
     "unpriced",
     "expected-usage",
     "doubtful",
+    "unmetered",
 ]
 PAGES = ["/tenants/acme/", "/tenants/acme/?days=90", "/traces/{trace}/"]
 

@@ -53,6 +53,7 @@ TABLE = {
     ("unpriced", "GET"): PLATFORM,
     ("expected-usage", "GET"): PLATFORM,
     ("doubtful", "GET"): PLATFORM,
+    ("unmetered", "GET"): PLATFORM,
     ("cost-breakdown", "GET"): EVERYONE,
     ("my-credit-status", "GET"): OWN_CREDITS,
     ("user-credit-status", "GET"): CREDITS_OF_ACME_USER,

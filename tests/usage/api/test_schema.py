@@ -29,6 +29,7 @@ ADDRESSES = {
     "/api/v2/analytics/anomalies": {},
     "/api/v2/analytics/sync/status": {},
     "/api/v2/analytics/unpriced": {},
+    "/api/v2/analytics/unmetered": {},
     "/api/v2/credits/status": {},
     "/api/v2/credits/{user_id}/status": {"user_id": "acme_user"},
     "/api/v2/credits/estimate": {},
