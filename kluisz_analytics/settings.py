@@ -231,6 +231,8 @@ SANDBOX_PORT = env.int("KLUISZ_SANDBOX_PORT", default=8799)
 SANDBOX_PUBLIC_KEY = "pk-lf-sandbox"
 SANDBOX_SECRET_KEY = "sk-lf-sandbox"
 
+# Whether what a run says that it used is charged where its trace does not come within two days.
+CHARGE_UNTRACED = env.bool("KLUISZ_CHARGE_UNTRACED", default=False)
 # Langfuse's cost and the price lists' are on the desk where they are further apart than so many
 # percent.
 COST_RATIO_PERCENT = env.int("KLUISZ_COST_RATIO_PERCENT", default=150)
@@ -276,6 +278,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "usage.tasks.reconcile_usage",
         "schedule": crontab(hour=3, minute=20),
     },
+    "charge-untraced": {"task": "usage.tasks.charge_untraced_runs", "schedule": 300},
     "continue-rulings": {"task": "usage.tasks.continue_rulings", "schedule": 60},
     "continue-repricings": {"task": "usage.tasks.continue_repricings", "schedule": 60},
     "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},

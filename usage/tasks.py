@@ -6,11 +6,12 @@ What concerns one connection, or one repricing, is a task of its own: its troubl
 from celery import shared_task
 from celery.utils.log import get_task_logger
 
-from kluisz_analytics.queues import HOUSEKEEPING, SYNC
+from kluisz_analytics.queues import HOUSEKEEPING, MONEY, SYNC
 from kluisz_analytics.repeated import RepeatedTask
 from usage.analytics.estimates import refresh_estimates
 from usage.connections import enabled_connections
 from usage.desk import rulings
+from usage.desk.untraced import charge_untraced
 from usage.models import LangfuseConnection, Repricing, SyncRun, UsageRuling
 from usage.repricing.repricing import advance
 from usage.sync.reconcile import reconcile_connection
@@ -38,6 +39,14 @@ def continue_repricings() -> None:
 def continue_repricing(repricing_id: int) -> None:
     """Go on with one."""
     advance(Repricing.objects.get(pk=repricing_id), REPRICING_SECONDS)
+
+
+@shared_task(base=RepeatedTask, **MONEY.options)
+def charge_untraced_runs() -> None:
+    """Charge what runs said whose traces never came, if the platform does; beat starts it every
+    five minutes.
+    """
+    charge_untraced()
 
 
 @shared_task(base=RepeatedTask, **HOUSEKEEPING.options)

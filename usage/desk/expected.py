@@ -42,7 +42,7 @@ TRACE_BEFORE_ITS_HOLD = timedelta(hours=1)
 TRACE_AFTER_ITS_HOLD = timedelta(days=3)
 DAYS_BEFORE = timedelta(days=28)
 """What a flow always does is what it did in the four weeks before the period."""
-HOLDS_ENDED = (Hold.State.CHARGED, Hold.State.EXPIRED, Hold.State.UNCHARGED)
+HOLDS_ENDED = (Hold.State.CHARGED, Hold.State.EXPIRED, Hold.State.UNCHARGED, Hold.State.PRESUMED)
 
 
 @dataclass(frozen=True, slots=True)
