@@ -51,7 +51,9 @@ def test_each_kind_is_listed_with_both_figures(people: People, api: Callable[...
     by_model = {(row["finding"], row["model"]): row for row in body["models"]}
     assert by_model["free", "gpt-5"]["at_stake_usd"] == "0.018756750000"
     assert by_model["sum", ""]["undecided"] == 0
-    assert body["undecided"] == sum(row["undecided"] for row in body["models"])
+    assert body["undecided"] == sum(row["undecided"] for row in body["models"]) == 5
+    stats = api(people.platform_admin, "platform/stats").json()
+    assert stats["doubtful_observations"] == 5
 
 
 def ask(**fields: Any) -> dict[str, Any]:
