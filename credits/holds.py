@@ -4,7 +4,7 @@ An account's ``held`` is the sum of its open and settled holds, always. Who chan
 account first, so nobody waits in a circle.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -104,7 +104,7 @@ def settle(hold_id: UUID, credits: Decimal | None = None) -> Hold:
     if hold.state == Hold.State.EXPIRED:
         # Kept from the first who says it: of two at once the second finds it changed.
         Hold.objects.filter(pk=hold_id, state=Hold.State.EXPIRED).update(
-            state=Hold.State.UNCHARGED, settled_credits=credits
+            state=Hold.State.UNCHARGED, settled_credits=credits, expires_at=now + SETTLED_TTL
         )
         hold.refresh_from_db()
     if hold.state == Hold.State.RELEASED:
@@ -225,9 +225,38 @@ def charged(trace_ids: Iterable[str]) -> int:
     ended = 0
     for account in accounts.values():
         mine = [hold for hold in still if hold.account_id == account.pk]
+        for hold in mine:
+            if hold.state == Hold.State.PRESUMED:
+                ledger.take_back(account, hold.settled_credits or ZERO, hold.pk, timezone.now())
         _end(account, mine, Hold.State.CHARGED, timezone.now())
         ended += len(mine)
     return ended
+
+
+def presumable(now: datetime, at_most: int) -> list[Hold]:
+    """Holds whose run said what it used, and whose trace has not come by their time."""
+    return list(
+        Hold.objects.filter(
+            state=Hold.State.UNCHARGED, settled_credits__gt=0, expires_at__lte=now
+        ).order_by("expires_at", "pk")[:at_most]
+    )
+
+
+def presume(hold: Hold, has_trace: Callable[[Hold], bool], now: datetime) -> bool:
+    """Charge what its run said, unless it has been charged or ``has_trace`` says that its trace is;
+    whether it was. It is asked when the account is locked, as whoever charges the trace locks it.
+
+    Call it in a transaction.
+    """
+    account = ledger.lock([hold.account_id])[hold.account_id]
+    still = Hold.objects.filter(pk=hold.pk, state=Hold.State.UNCHARGED)
+    if has_trace(hold):
+        still.update(state=Hold.State.CHARGED, ended_at=now)
+        return False
+    if not still.update(state=Hold.State.PRESUMED, ended_at=now):
+        return False
+    ledger.presume(account, hold.settled_credits or ZERO, hold.pk, now)
+    return True
 
 
 def expire_all(now: datetime | None = None, at_most: int = 10_000) -> int:

@@ -241,7 +241,12 @@ def correct(
 
     Call it in a transaction.
     """
-    account = lock([user.pk])[user.pk]
+    return _correct(lock([user.pk])[user.pk], amount, idempotency_key, reason, by, now)
+
+
+def _correct(
+    account: Account, amount: Decimal, key: str, reason: str, by: User | None, now: datetime
+) -> Transaction:
     entry = Transaction.objects.create(
         account=account,
         type=Transaction.Type.ADJUSTMENT,
@@ -249,13 +254,31 @@ def correct(
         balance_before=account.balance,
         balance_after=account.balance - amount,
         reason=reason,
-        idempotency_key=idempotency_key,
+        idempotency_key=key,
         created_at=now,
         created_by=by,
     )
     account.used += amount
     account.save(update_fields=["used", "updated_at"])
     return entry
+
+
+PRESUMED, TAKEN_BACK = ":presumed", ":taken-back"
+
+
+def presume(account: Account, credits: Decimal, hold_id: UUID, now: datetime) -> None:
+    """Charge what a run says that it used, as no trace of it came. The account is locked."""
+    reason = f"Used, as its run said; no trace came (hold {hold_id})"
+    _correct(account, credits, f"hold:{hold_id.hex}{PRESUMED}", reason, None, now)
+
+
+def take_back(account: Account, credits: Decimal, hold_id: UUID, now: datetime) -> None:
+    """The trace came after all, and is charged: what was presumed is as if it never had been, for
+    grants that have ended since, too. The account is locked.
+    """
+    reason = f"The trace came: taken back (hold {hold_id})"
+    _correct(account, -credits, f"hold:{hold_id.hex}{TAKEN_BACK}", reason, None, now)
+    settle({account.pk: account}, now)
 
 
 def settle(accounts: Mapping[UUID, Account], now: datetime) -> int:
@@ -299,12 +322,16 @@ def _usage(user_ids: Collection[UUID]) -> dict[UUID, list[tuple[datetime, int]]]
         .values_list("account_id", "hour", "credits")
     )
     corrections = Transaction.objects.filter(CORRECTIONS, account__in=user_ids).values_list(
-        "account_id", "created_at", "amount"
+        "account_id", "created_at", "amount", "idempotency_key"
     )
+    taken_back = {
+        key.removesuffix(TAKEN_BACK) for *_, key in corrections if key.endswith(TAKEN_BACK)
+    }
     for user_id, at, credits in charges:
         found[user_id].append((at, to_scaled(credits, CREDIT_PLACES)))
-    for user_id, at, amount in corrections:
-        found[user_id].append((at, -to_scaled(amount, CREDIT_PLACES)))
+    for user_id, at, amount, key in corrections:
+        if key.removesuffix(TAKEN_BACK).removesuffix(PRESUMED) not in taken_back:
+            found[user_id].append((at, -to_scaled(amount, CREDIT_PLACES)))
     return {user_id: sorted(burns) for user_id, burns in found.items()}
 
 

@@ -239,6 +239,15 @@ SANDBOX_PORT = env.int("KLUISZ_SANDBOX_PORT", default=8799)
 SANDBOX_PUBLIC_KEY = "pk-lf-sandbox"
 SANDBOX_SECRET_KEY = "sk-lf-sandbox"
 
+# Whether what a run says that it used is charged where its trace does not come within two days.
+CHARGE_UNTRACED = env.bool("KLUISZ_CHARGE_UNTRACED", default=False)
+# Langfuse's cost and the price lists' are on the desk where they are further apart than so many
+# percent.
+COST_RATIO_PERCENT = env.int("KLUISZ_COST_RATIO_PERCENT", default=150)
+if COST_RATIO_PERCENT <= 100:
+    raise ImproperlyConfigured(
+        f"KLUISZ_COST_RATIO_PERCENT is {COST_RATIO_PERCENT}: write more than 100, such as 150."
+    )
 SYNC_BACKFILL_DAYS = env.int("KLUISZ_SYNC_BACKFILL_DAYS", default=90)
 SYNC_OVERLAP_HOURS = env.int("KLUISZ_SYNC_OVERLAP_HOURS", default=3)
 # How much is applied in one transaction: enough to be set-based, little enough to stay in memory.
@@ -277,6 +286,8 @@ CELERY_BEAT_SCHEDULE = {
         "task": "usage.tasks.reconcile_usage",
         "schedule": crontab(hour=3, minute=20),
     },
+    "charge-untraced": {"task": "usage.tasks.charge_untraced_runs", "schedule": 300},
+    "continue-rulings": {"task": "usage.tasks.continue_rulings", "schedule": 60},
     "continue-repricings": {"task": "usage.tasks.continue_repricings", "schedule": 60},
     "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},
     "catch-up-grants": {"task": "credits.tasks.catch_up_grants", "schedule": 60},
@@ -412,6 +423,11 @@ UNFOLD = {
                         "Model prices", "payments", "admin:pricing_modelprice_changelist"
                     ),
                     navigation_item("Unpriced usage", "help", "admin:usage_unpricedusage"),
+                    navigation_item("What doesn't add up", "balance", "admin:usage_doubtful"),
+                    navigation_item("Rulings", "gavel", "admin:usage_usageruling_changelist"),
+                    navigation_item(
+                        "Expected but not seen", "search_off", "admin:usage_expectedusage"
+                    ),
                     navigation_item(
                         "Repricings", "published_with_changes", "admin:usage_repricing_changelist"
                     ),

@@ -95,7 +95,7 @@ class Migration(migrations.Migration):
                 ('flow_id', models.CharField(blank=True, max_length=200)),
                 ('credits', kluisz_analytics.fields.CreditsField(decimal_places=6, help_text='Reserved when the run began.', max_digits=18)),
                 ('settled_credits', kluisz_analytics.fields.CreditsField(blank=True, decimal_places=6, help_text='What the run says that it used.', max_digits=18, null=True)),
-                ('state', models.CharField(choices=[('open', 'Open'), ('settled', 'Settled, waiting for the charge'), ('charged', 'Charged'), ('released', 'Released'), ('expired', 'Expired'), ('uncharged', 'Settled, never charged')], default='open', max_length=9)),
+                ('state', models.CharField(choices=[('open', 'Open'), ('settled', 'Settled, waiting for the charge'), ('charged', 'Charged'), ('released', 'Released'), ('expired', 'Expired'), ('uncharged', 'Settled, never charged'), ('presumed', 'Charged as settled, without a trace')], default='open', max_length=9)),
                 ('created_at', models.DateTimeField()),
                 ('expires_at', models.DateTimeField()),
                 ('ended_at', models.DateTimeField(blank=True, null=True)),

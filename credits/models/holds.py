@@ -25,9 +25,10 @@ class Hold(models.Model):
         RELEASED = "released", "Released"
         EXPIRED = "expired", "Expired"
         UNCHARGED = "uncharged", "Settled, never charged"
+        PRESUMED = "presumed", "Charged as settled, without a trace"
 
     HOLDING = (State.OPEN, State.SETTLED)
-    AWAITING_CHARGE = (*HOLDING, State.UNCHARGED)
+    AWAITING_CHARGE = (*HOLDING, State.UNCHARGED, State.PRESUMED)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     account = models.ForeignKey(

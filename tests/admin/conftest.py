@@ -32,6 +32,7 @@ from usage.models import (
     TenantDay,
     Trace,
     TraceVoid,
+    UsageRuling,
 )
 from usage.rollups.build import build_rollups
 
@@ -70,6 +71,13 @@ def _usage(people: People, use: Callable[..., None]) -> None:
     )
     Repricing.objects.create(
         start=NOON, end=NOON + HOUR, reason="agreed", as_of=NOON, state=Repricing.State.APPLIED
+    )
+    UsageRuling.objects.create(
+        finding="cost",
+        takes="price_book",
+        connection=LangfuseConnection.objects.order_by("pk").first(),
+        reason="agreed",
+        state=UsageRuling.State.APPLIED,
     )
 
 

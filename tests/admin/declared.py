@@ -22,7 +22,7 @@ from credits.models import (
 from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User
 from pricing.models import IN_LIST, ModelPrice, PricingTier, TierAssignment
 from tests.conftest import People
-from usage.models import LangfuseConnection, RejectedObservation, Repricing, Trace
+from usage.models import LangfuseConnection, RejectedObservation, Repricing, Trace, UsageRuling
 
 Filled = Mapping[str, Any]
 
@@ -192,6 +192,25 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 ({"first_day": "0001-01-01"}, "0001"),
             ],
         ),
+        UsageRuling: Form(
+            {
+                "finding": "cost",
+                "takes": "price_book",
+                "connection": str(
+                    LangfuseConnection.objects.order_by("pk").values_list("pk")[0][0]
+                ),
+                "reason": "agreed",
+            },
+            [
+                ({"takes": "both"}, "is no choice"),
+                ({"finding": "nonsense"}, "nonsense"),
+                ({"connection": "4711"}, "valid choice"),
+                ({"trace": "nonsense", "observation": "x"}, "valid UUID"),
+                ({"observation": "x"}, "or neither"),
+                ({"reason": " "}, "Say why"),
+                ({"reason": "r" * 401}, "at most 400"),
+            ],
+        ),
     }
 
 
@@ -295,6 +314,10 @@ def repricing_is(state: str) -> None:
     Repricing.objects.update(state=state)
 
 
+def ruling_is(state: str) -> None:
+    UsageRuling.objects.update(state=state)
+
+
 def addresses(world: People) -> dict[str, Address]:
     """Beside changelist, add, change, delete and history."""
     days = {"first_day": "2026-11-10", "last_day": "2026-11-10"}
@@ -317,6 +340,11 @@ def addresses(world: People) -> dict[str, Address]:
         ),
         "pricing_modelprice_export_list": Address(),
         "usage_unpricedusage": Address(),
+        "usage_expectedusage": Address(),
+        "usage_doubtful": Address(),
+        "usage_usageruling_stop": Address(changes=True, ready=lambda: ruling_is("applying")),
+        "usage_usageruling_resume": Address(changes=True, ready=lambda: ruling_is("stopped")),
+        "usage_usageruling_undo": Address(changes=True, ready=lambda: ruling_is("applied")),
         "usage_whatif": Address(
             Form(
                 {**days, "tiers": [str(tier("Starter").pk)]},

@@ -81,6 +81,9 @@ class PlatformAnswer(SummaryAnswer):
 
     shows = PlatformTotals
     active_tenants = serializers.IntegerField()
+    doubtful_observations = serializers.IntegerField(
+        help_text="Observations that don't add up and that nobody has ruled on, of all time."
+    )
     unattributed = NumbersAnswer()
     lagging_connections = LaggingAnswer(many=True)
 

@@ -25,6 +25,7 @@ from usage.facts import store
 from usage.facts.contributions import Change
 from usage.facts.decide import assemble
 from usage.facts.decided import AssembledTrace, Directory, TraceFact
+from usage.facts.findings import NO_RULINGS, Rulings
 from usage.facts.identity import trace_key
 from usage.facts.posting import apply_change
 from usage.facts.received import Received, is_newer, newest_by_trace, packed_deletions
@@ -112,6 +113,7 @@ class Assembler:
     billed_in: BilledEnvironments
     directory: Directory
     engine: PricingEngine
+    rulings: Rulings = NO_RULINGS
 
     def trace_of(
         self,
@@ -131,6 +133,7 @@ class Assembler:
             self.billed_in,
             stored,
             deleted_observations,
+            self.rulings,
         )
 
 
@@ -142,21 +145,26 @@ def load_assembler(connection: LangfuseConnection) -> Assembler:
         store.load_billed_environments(connection.pk),
         store.load_directory_of_ids(),
         PricingEngine(load_price_book(store.load_repriced())),
+        store.load_rulings(connection.pk),
     )
 
 
 def up_to_date(assembler: Assembler) -> Assembler:
-    """The assembler, or a new one where a repricing has begun or was undone, or other environments
-    are billed, since it was loaded. Call it in the transaction that stores.
+    """The assembler, or a new one where a repricing or a ruling has begun or was undone, or other
+    environments are billed, since it was loaded. Call it in the transaction that stores.
 
-    Until that transaction ends, neither changes: otherwise the walk that follows such a change
+    Until that transaction ends, none of it changes: otherwise the walk that follows such a change
     could have passed a trace that this one stores.
     """
     store.keep_repricings()
-    is_same = store.load_repriced() == assembler.engine.book.repriced
-    if is_same and store.load_billed_environments(assembler.connection_id) == assembler.billed_in:
+    of = assembler.connection_id
+    if (
+        store.load_repriced() == assembler.engine.book.repriced
+        and store.load_rulings(of).all == assembler.rulings.all
+        and store.load_billed_environments(of) == assembler.billed_in
+    ):
         return assembler
-    return load_assembler(LangfuseConnection.objects.get(pk=assembler.connection_id))
+    return load_assembler(LangfuseConnection.objects.get(pk=of))
 
 
 @dataclass(slots=True)

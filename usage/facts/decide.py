@@ -2,7 +2,7 @@
 counted). Pure.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from uuid import UUID
 
@@ -22,6 +22,8 @@ from pricing.engine import (
 from pricing.units import NO_TOKENS, TokenCounts, counted
 from usage.environments import BilledEnvironments
 from usage.facts.decided import AssembledTrace, BilledStep, Directory, TraceFact
+from usage.facts.doubts import Doubts
+from usage.facts.findings import NO_RULINGS, Finding, Rulings, Takes, sums_of_children
 from usage.facts.received import in_precedence, packed
 from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
@@ -40,6 +42,7 @@ def assemble(
     billed_in: BilledEnvironments = ALL_BUT_LANGFUSES,
     stored: TraceFact | None = None,
     deleted_observations: int = 0,
+    rulings: Rulings = NO_RULINGS,
 ) -> AssembledTrace:
     """The trace of ``observations`` (the newest version of each of its steps, at least one), of
     which ``stored`` is the decision so far; charged in the environments ``billed_in``.
@@ -64,12 +67,20 @@ def assemble(
         or step.cost_usd is not None
         or (unmetered and step.observation_id in unmetered)
     ]
+    sums = sums_of_children(steps, using)
+    repeated = _repeated(sums, using, rulings, key)
+    if repeated:
+        using = [step for step in using if step.observation_id not in repeated]
     usages = [_usage(step, unmetered) for step in using]
+    doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key)
+    usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), said.environment in billed_in
     priced = engine.price(
         TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages, is_failed, is_billed)
     )
     billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
+    doubts.mark(billed, doubted, sums)
+    billed += doubts.counted_elsewhere(steps, repeated)
     of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
     partly, unpriced_count, unmetered_count = _not_priced(of_calls)
     charge = priced.charge
@@ -104,6 +115,20 @@ def assemble(
         charge.uncharged or ("" if is_billed else Uncharged.ENVIRONMENT),
     )
     return AssembledTrace(fact, billed, packed(ordered, said))
+
+
+def _repeated(
+    sums: Mapping[str, str], using: Sequence[StepVersion], rulings: Rulings, key: str
+) -> Mapping[str, str]:
+    """Those of the sums whose usage is counted in another step's, and in which."""
+    if not sums:
+        return sums
+    models = {step.observation_id: step.model for step in using}
+    return {
+        step_id: other
+        for step_id, other in sums.items()
+        if rulings.takes(Finding.SUM, models[step_id], (key, step_id)) is not Takes.BOTH
+    }
 
 
 def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:

@@ -16,6 +16,7 @@ import msgspec
 from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import CostSource
 from pricing.units import Doubt, TokenCounts
+from usage.facts.findings import Finding, Takes
 from usage.langfuse.wire import SaidOfTrace, StepVersion
 
 
@@ -31,6 +32,10 @@ class BilledStep(msgspec.Struct, gc=False):
     billed_cost_picousd: int | None = None
     microcredits: int | None = None
     doubt: Doubt = Doubt.NONE
+    finding: Finding = Finding.NONE
+    other_cost_picousd: int | None = None
+    takes: Takes = Takes.AS_USUAL
+    counted_in: str = ""
 
 
 class TraceFact(msgspec.Struct, gc=False):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+from django.conf import settings
 from django.db import connection as database
 
 from kluisz_analytics.bulk import among, insert_rows, stamps, update_rows
@@ -21,6 +22,7 @@ from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.environments import BilledEnvironments, billed_environments
 from usage.facts.decided import BilledStep, Directory, TraceFact
+from usage.facts.findings import Ruling, Rulings
 from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import RejectedRow, SaidOfTrace
 from usage.models import (
@@ -31,6 +33,7 @@ from usage.models import (
     RejectedObservation,
     Repricing,
     Trace,
+    UsageRuling,
 )
 
 T = TypeVar("T")
@@ -60,6 +63,10 @@ STEP_COLUMNS = (
         "usage_details",
         "uncosted",
         "usage_doubt",
+        "finding",
+        "other_cost_usd",
+        "takes",
+        "counted_in",
     ),
 )
 DECIDED = (
@@ -118,6 +125,10 @@ def step_row(step: BilledStep, trace: TraceFact) -> Row:
         _encoder.encode(version.usage_details).decode() if version.usage_details else "",
         _encoder.encode(version.uncosted).decode() if version.uncosted else "",
         step.doubt.value,
+        step.finding.value,
+        step.other_cost_picousd,
+        step.takes.value,
+        step.counted_in,
     )
 
 
@@ -294,6 +305,20 @@ def load_repriced() -> list[Repriced]:
         .values_list("start", "end", "as_of", "tenant_id")
     )
     return [Repriced(*row) for row in rows]
+
+
+def load_rulings(connection_id: int) -> Rulings:
+    """The rulings that hold on the connection's usage."""
+    rows = UsageRuling.objects.filter(
+        connection=connection_id, state__in=UsageRuling.HOLDING
+    ).values_list("pk", "finding", "takes", "model", "trace_key", "langfuse_observation_id")
+    return Rulings(
+        [
+            Ruling(pk, finding, takes, model, None if key is None else (key.hex, step_id))
+            for pk, finding, takes, model, key, step_id in rows
+        ],
+        settings.COST_RATIO_PERCENT,
+    )
 
 
 def remember_tenants(connection_id: int, tenant_ids: Collection[UUID]) -> None:

@@ -24,6 +24,7 @@ from usage.models.rollups import (
     UserNumber,
     UserUsageStats,
 )
+from usage.models.rulings import UsageRuling
 
 __all__ = [
     "ConnectionTenant",
@@ -48,6 +49,7 @@ __all__ = [
     "TenantUsageStats",
     "Trace",
     "TraceVoid",
+    "UsageRuling",
     "UserNumber",
     "UserUsageStats",
 ]

@@ -13,6 +13,7 @@ from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, is_attribute
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource, Uncharged
 from pricing.units import Doubt
+from usage.facts.findings import Finding
 from usage.measures import DIMENSIONS, TOKENS
 from usage.models.connections import LangfuseConnection
 
@@ -271,6 +272,11 @@ class Observation(TokenColumns):
         TOTAL_ALONE = Doubt.TOTAL_ALONE.value, "Nothing but a total: counted as input"
         OVERLAP = Doubt.OVERLAP.value, "Cached tokens that are of audio or images, too"
 
+    class Doubtful(models.TextChoices):
+        SUM = Finding.SUM.value, "It carries what the steps inside it used"
+        COST = Finding.COST.value, "Langfuse's cost is far from the price lists'"
+        FREE = Finding.FREE.value, "Langfuse says that it cost nothing"
+
     id = models.BigAutoField(primary_key=True)
     # Written in one transaction with its trace; verify_books checks what a constraint would check
     # millions of times.
@@ -298,6 +304,31 @@ class Observation(TokenColumns):
         choices=UsageDoubt,
         help_text="What does not add up in its usage, or can't be known from it.",
     )
+    finding = models.CharField(
+        max_length=5,
+        blank=True,
+        default="",
+        db_default="",
+        choices=Doubtful,
+        help_text="What else doesn't add up.",
+    )
+    other_cost_usd = UsdField(
+        null=True, help_text="What it would cost by the figure that is not counted."
+    )
+    takes = models.CharField(
+        max_length=10,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Which figure is counted, where that was ruled.",
+    )
+    counted_in = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The step that its usage is counted in; here it costs nothing.",
+    )
     langfuse_cost_usd = UsdField(null=True)
     cost_usd = UsdField(null=True)
     cost_source = models.CharField(max_length=20, choices=Source.choices)
@@ -315,6 +346,16 @@ class Observation(TokenColumns):
                 fields=["model"],
                 condition=Q(cost_source__in=WITHOUT_WHOLE_COST),
                 name="observation_unpriced",
+            ),
+            models.Index(
+                fields=["finding", "model", "trace"],
+                condition=~Q(finding=""),
+                name="observation_doubtful",
+            ),
+            models.Index(
+                fields=["model", "trace"],
+                condition=~Q(usage_doubt=""),
+                name="observation_usage_doubt",
             ),
         ]
 

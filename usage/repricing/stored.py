@@ -12,6 +12,7 @@ from django.db.models import BigIntegerField, ExpressionWrapper, F, Q, QuerySet
 
 from kluisz_analytics.bulk import among
 from pricing.engine import CostSource, ObservationUsage, TraceUsage, Uncharged
+from usage.facts.findings import Takes
 from usage.models import Observation, Trace
 
 TRACES_A_QUERY = 10_000
@@ -96,7 +97,7 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
     amounts = map(_scaled, ("langfuse_cost_usd", "cost_usd", "credits"))
     for row in (
         billed.exclude(cost_source=CostSource.NO_USAGE.value)
-        .values_list(*columns, *amounts)
+        .values_list(*columns, *amounts, "takes")
         .iterator(chunk_size=5000)
     ):
         observations[row[0]].append(row)
@@ -113,9 +114,9 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
             ObservationUsage(
                 step[4],
                 decode(step[5]) if step[5] else {},
-                step[8],
+                None if step[11] == Takes.PRICE_BOOK else step[8],
                 step[2],
-                units(step[6]) if step[6] else (),
+                units(step[6]) if step[6] and step[11] != Takes.PRICE_BOOK else (),
                 step[7] == CostSource.UNMETERED.value,
             )
             for step in steps

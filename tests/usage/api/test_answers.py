@@ -44,6 +44,7 @@ def test_platform_stats(people: People, api: Callable[..., Any]) -> None:
         "unmetered_observations": 0,
         "total_tenants": 3,
         "active_tenants": 2,
+        "doubtful_observations": 6,
         "total_users": 7,
     }
     assert {name: body[name] for name in expected} == expected
@@ -298,6 +299,8 @@ QUERY_BUDGET = 20
         "anomalies",
         "sync/status",
         "unpriced",
+        "expected-usage",
+        "doubtful",
         "unmetered?estimate=true",
         "/api/v2/credits/transactions",
     ],

@@ -46,6 +46,8 @@ FOREIGN_TENANTS_ADMIN_DOORS = [
     "top-tenants",
     "sync/status",
     "unpriced",
+    "expected-usage",
+    "doubtful",
     "unmetered",
 ]
 PAGES = ["/tenants/acme/", "/tenants/acme/?days=90", "/traces/{trace}/"]

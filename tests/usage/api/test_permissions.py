@@ -51,6 +51,8 @@ TABLE = {
     ("sync-status", "GET"): PLATFORM,
     ("anomalies", "GET"): EVERYONE,
     ("unpriced", "GET"): PLATFORM,
+    ("expected-usage", "GET"): PLATFORM,
+    ("doubtful", "GET"): PLATFORM,
     ("unmetered", "GET"): PLATFORM,
     ("cost-breakdown", "GET"): EVERYONE,
     ("my-credit-status", "GET"): OWN_CREDITS,
