@@ -101,11 +101,11 @@ def visible_trace(viewer: User, trace_id: UUID) -> Trace:
     scope = scope_of(viewer)
     trace = Trace.objects.select_related("tenant", "user", "connection").filter(pk=trace_id).first()
     if trace is not None and (
-        scope.is_platform or (trace.is_attributed and trace.user_id == scope.user_id)
+        scope.is_platform or (trace.is_owned and trace.user_id == scope.user_id)
     ):
         # A user's own run, also one that names another tenant: it is in its lists, too.
         return trace
-    if trace is None or trace.tenant_id != viewer.tenant_id or not trace.is_attributed:
+    if trace is None or trace.tenant_id != viewer.tenant_id:
         raise NotVisible(f"There is no trace {trace_id}.")
     if scope.user_id is not None:
         raise PermissionDenied("A user sees only its own runs.")

@@ -16,7 +16,7 @@ from credits.books import ledger_findings
 from kluisz_analytics.bulk import insert_rows, stamp
 from kluisz_analytics.findings import EVIDENCE_ROWS, Finding, finding, findings
 from kluisz_analytics.snapshot import one_snapshot
-from kluisz_analytics.tenants.attributed import attributed_sql
+from kluisz_analytics.tenants.attributed import owned_sql
 from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import SaidOfTrace
 from usage.measures import SUM_NAMES
@@ -36,7 +36,7 @@ CHARGE_CHECKS = {
         f"""
         SELECT user_id, hour, SUM(priced), SUM(posted) FROM (
             SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace t
-            WHERE credits IS NOT NULL AND {attributed_sql("t")} AND NOT is_voided
+            WHERE credits IS NOT NULL AND {owned_sql("t")} AND NOT is_voided
             UNION ALL SELECT account_id, hour, 0, credits FROM credit_usage_charge) both_sides
         GROUP BY user_id, hour HAVING SUM(priced) <> SUM(posted)"""
     ),
@@ -204,7 +204,7 @@ def _rows_from_facts(rule: RollupRule) -> tuple[str, list[Any]]:
     ]
     sums = [f"CAST(SUM(s.{name}) AS bigint)" for name in SUM_NAMES]
     counts = (
-        ["COUNT(DISTINCT CASE WHEN s.is_attributed THEN s.user_key END)", "MAX(s.moment)"]
+        ["COUNT(DISTINCT CASE WHEN s.is_owned THEN s.user_key END)", "MAX(s.moment)"]
         if _more(rule)
         else []
     )

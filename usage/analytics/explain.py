@@ -242,11 +242,16 @@ def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
     if trace.set_aside:
         return f"It was set aside. {trace.set_aside}"
     if not trace.is_attributed:
-        return "Its tenant or its user is unknown, so nobody is charged until they are known."
+        return "Its tenant is unknown, so nobody is charged until it is known."
     if rate is None:
         return (
             "No pricing tier was known for its user, its tenant or the platform at its time, so it"
             " has a cost and no credits."
+        )
+    if not trace.is_owned:
+        return (
+            "It counts for its tenant, by the tenant's tier. Its user is not known, so nobody is"
+            " charged until it is."
         )
     if trace.cost_usd is None:
         return (

@@ -141,13 +141,12 @@ their own.
 
 
 def owner_in(values: Sequence[Any], scope: Scope) -> tuple[Name, Name]:
-    """The same of a step, from what it has at OWNER_PATHS; nobody's where the run has no owner."""
+    """The same of a step, from what it has at OWNER_PATHS; nobody's where the run is unattributed."""
     tenant_id, tenant_name, user_id, username, user_tenant_id = values
-    if not is_attributed(tenant_id, user_id):
+    if not is_attributed(tenant_id):
         return NO_NAME, NO_NAME
-    return _owner_names(
-        scope, Name(tenant_id, tenant_name), Name(user_id, username), user_tenant_id
-    )
+    user = NO_NAME if user_id is None else Name(user_id, username)
+    return _owner_names(scope, Name(tenant_id, tenant_name), user, user_tenant_id)
 
 
 def name_of_person(user: User | None, viewer: User) -> str:

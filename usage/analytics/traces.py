@@ -7,7 +7,7 @@ from urllib.parse import quote
 from django.db.models import Exists, OuterRef, QuerySet
 
 from kluisz_analytics.periods import Period
-from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS
+from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, OWNED_LOOKUPS
 from pricing.engine import CostSource
 from usage.analytics.names import Name, flows_by_id, owner_of
 from usage.analytics.question import Filters, Status
@@ -53,7 +53,7 @@ def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]
     if not scope.is_platform or filters.name_owners:
         owner = {"tenant": scope.tenant_id, "user": scope.user_id}
         found = found.filter(
-            **ATTRIBUTED_LOOKUPS,
+            **(OWNED_LOOKUPS if scope.user_id or filters.of(Dimension.USER) else ATTRIBUTED_LOOKUPS),
             **{name: pk for name, pk in owner.items() if pk is not None},
         )
     for dimension in filters.dimensions:

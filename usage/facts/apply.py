@@ -395,7 +395,7 @@ def _change_traces(
         [
             trace.langfuse_trace_id
             for trace in (*new.facts.values(), *decided)
-            if trace.microcredits is not None
+            if trace.microcredits is not None and trace.is_owned
         ]
     )
     return Applied(

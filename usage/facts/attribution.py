@@ -6,7 +6,7 @@ from kluisz_analytics.tenants.models import Tenant, User
 from usage.facts import store
 from usage.facts.apply import Applied, committed, load_assembler, reassemble
 from usage.models import LangfuseConnection, Trace
-from usage.models.facts import UNATTRIBUTED
+from usage.models.facts import NOT_OWNED
 
 TRACES_A_BATCH = 5_000
 REFERENCES_A_QUERY = 5_000
@@ -39,7 +39,7 @@ def _attributable(connection: LangfuseConnection) -> set[UUID]:
 
     Reads distinct references, not traces, to find out.
     """
-    unattributed = Trace.objects.filter(UNATTRIBUTED, connection=connection).order_by()
+    unattributed = Trace.objects.filter(NOT_OWNED, connection=connection).order_by()
     found: set[UUID] = set()
     for name, model in (("user", User), ("tenant", Tenant)):
         column = f"{name}_reference"

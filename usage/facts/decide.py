@@ -7,7 +7,6 @@ from datetime import datetime
 from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
-from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import WITHOUT_USAGE, ObservationUsage, PricedTrace, PricingEngine, TraceUsage
 from pricing.units import NO_TOKENS, TokenCounts, count_tokens
 from usage.facts.decided import AssembledTrace, BilledStep, Directory, TraceFact
@@ -38,7 +37,7 @@ def assemble(
     hour = hour_of(start_time)
     last_start = max(starts)
     priced_as_of = engine.book.loaded_at
-    if stored is not None and (stored.is_attributed or not is_attributed(tenant_id, user_id)):
+    if stored is not None and not _is_found(stored, tenant_id, user_id):
         # Once it has an owner, later entries of the price lists change nothing (pricing.engine).
         priced_as_of = stored.priced_as_of
     using = [step for step in steps if step.usage_details or step.cost_usd is not None]
@@ -105,6 +104,13 @@ def _owner(
     return (
         directory.tenants.get(said.tenant_reference) if said.tenant_reference else users_tenant_id
     ), user_id
+
+
+def _is_found(stored: TraceFact, tenant_id: UUID | None, user_id: UUID | None) -> bool:
+    """Whether a tenant or a user has become known, which then has its tier by the lists of now."""
+    if stored.is_owned or tenant_id is None:
+        return False
+    return stored.tenant_id is None or user_id is not None
 
 
 def _usage(step: StepVersion) -> ObservationUsage:

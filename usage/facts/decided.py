@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from kluisz_analytics.tenants.attributed import is_attributed
+from kluisz_analytics.tenants.attributed import is_owned
 from pricing.engine import CostSource
 from pricing.units import TokenCounts
 from usage.langfuse.wire import SaidOfTrace, StepVersion
@@ -63,8 +63,8 @@ class TraceFact(msgspec.Struct, gc=False):
     set_aside: str = ""
 
     @property
-    def is_attributed(self) -> bool:
-        return is_attributed(self.tenant_id, self.user_id)
+    def is_owned(self) -> bool:
+        return is_owned(self.tenant_id, self.user_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,14 @@ from django.db import models
 from django.db.models import Q
 
 from kluisz_analytics.fields import CreditsField, UsdField
-from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, is_attributed
+from kluisz_analytics.tenants.attributed import OWNED_LOOKUPS, is_attributed, is_owned
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
 from usage.measures import DIMENSIONS, TOKENS
 from usage.models.connections import LangfuseConnection
 
-UNATTRIBUTED = Q(
-    *((name, not known) for name, known in ATTRIBUTED_LOOKUPS.items()), _connector=Q.OR
-)
-"""Traces without an owner: as the index of them says it, so that it is used."""
+NOT_OWNED = Q(*((name, not known) for name, known in OWNED_LOOKUPS.items()), _connector=Q.OR)
+"""Traces whose tenant or user is not known: as the index of them says it, so that it is used."""
 
 
 class TokenColumns(models.Model):
@@ -143,7 +141,7 @@ class Trace(TokenColumns, DimensionColumns):
             # load_directory looks here for usage whose tenant or user has become known.
             models.Index(
                 fields=["user_reference", "tenant_reference"],
-                condition=UNATTRIBUTED,
+                condition=NOT_OWNED,
                 name="trace_unattributed",
             ),
             models.Index(
@@ -163,7 +161,11 @@ class Trace(TokenColumns, DimensionColumns):
 
     @property
     def is_attributed(self) -> bool:
-        return is_attributed(self.tenant_id, self.user_id)
+        return is_attributed(self.tenant_id)
+
+    @property
+    def is_owned(self) -> bool:
+        return is_owned(self.tenant_id, self.user_id)
 
 
 class ReceivedTrace(models.Model):
