@@ -326,9 +326,7 @@ DIMENSIONS: Mapping[Dimension, DimensionDeclaration] = {
     Dimension.TENANT: DimensionDeclaration(
         "Tenant", UNATTRIBUTED, "tenant_id", "tenant_key", "tenant_id", UUID
     ),
-    Dimension.USER: DimensionDeclaration(
-        "User", NO_USER, "user_id", "user_key", "user_id", UUID
-    ),
+    Dimension.USER: DimensionDeclaration("User", NO_USER, "user_id", "user_key", "user_id", UUID),
     Dimension.PROJECT: DimensionDeclaration(
         "Project", "No project", "project_id", "project_id", "project_id"
     ),

@@ -1,4 +1,4 @@
-"""Whose a run is: each rule in each form that it is written in (docs/domain.md, What is counted)."""
+"""Whose a run is: each rule in each form that it is asked in (docs/domain.md, What is counted)."""
 
 from collections.abc import Callable
 from uuid import UUID

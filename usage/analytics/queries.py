@@ -54,7 +54,8 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One row of a list: the key of the dimension (None: of nobody, or not to be known), its label and numbers, and what the directory has of it.
+    """One row of a list: the key of the dimension (None: of nobody, or not to be known), its label
+    and numbers, and what the directory has of it.
     """
 
     key: Any
@@ -289,14 +290,10 @@ def _shares(costs: Sequence[int]) -> list[float | None]:
     return [share / WHOLE for share in split(WHOLE, costs)]
 
 
-def _ranked(
-    dimension: Dimension, scope: Scope, rows: Sequence[tuple[Answer, str]]
-) -> list[Ranked]:
+def _ranked(dimension: Dimension, scope: Scope, rows: Sequence[tuple[Answer, str]]) -> list[Ranked]:
     """The rows as they are shown; those with a label of their own have no key."""
     shown = names.names_of(dimension, [row.key for row, label in rows if not label], scope)
-    return [
-        _as_ranked(Name(None, label) if label else shown[row.key], row) for row, label in rows
-    ]
+    return [_as_ranked(Name(None, label) if label else shown[row.key], row) for row, label in rows]
 
 
 def _as_ranked(name: Name, row: Answer) -> Ranked:

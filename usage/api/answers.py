@@ -206,10 +206,7 @@ class TopTenantsAnswer(PeriodAnswer):
 
 
 class TraceAnswer(serializers.Serializer[Any]):
-    """A run. ``trace_id`` is its id here, ``langfuse_trace_id`` as it was traced.
-
-    A user or a tenant that is none of the caller's business has no id.
-    """
+    """A run. ``trace_id`` is its id here, ``langfuse_trace_id`` as it was traced."""
 
     trace_id = serializers.UUIDField(source="pk")
     langfuse_trace_id = serializers.CharField()
@@ -244,8 +241,7 @@ class TraceAnswer(serializers.Serializer[Any]):
         return self._owner(trace)[1].label or None
 
     def _owner(self, trace: Trace) -> tuple[Name, Name]:
-        """As far as they are the caller's business: of its ``scope``, in the context."""
-        return owner_of(trace, self.context["scope"])
+        return owner_of(trace)
 
 
 class TracesAnswer(PeriodAnswer):

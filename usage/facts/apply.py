@@ -18,13 +18,15 @@ from uuid import UUID
 from django.db import IntegrityError, OperationalError, transaction
 
 from credits import holds
+from kluisz_analytics.tenants.directory import keep_directory
 from pricing.book import load_price_book
 from pricing.engine import PricingEngine
 from usage.facts import store
 from usage.facts.contributions import Change
 from usage.facts.decide import assemble
-from usage.facts.decided import AssembledTrace, Directory, TraceFact
+from usage.facts.decided import AssembledTrace, TraceFact
 from usage.facts.identity import trace_key
+from usage.facts.owner import Directory, Settlement
 from usage.facts.posting import apply_change
 from usage.facts.received import Received, is_newer, newest_by_trace, packed_deletions
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
@@ -117,6 +119,7 @@ class Assembler:
         observations: Sequence[ReceivedObservation],
         stored: TraceFact | None = None,
         deleted_observations: int = 0,
+        settlement: Settlement | None = None,
     ) -> AssembledTrace:
         """The trace with this key, of all these steps (:func:`usage.facts.decide.assemble`)."""
         return assemble(
@@ -128,6 +131,7 @@ class Assembler:
             self.fixed_tenant_id,
             stored,
             deleted_observations,
+            settlement,
         )
 
 
@@ -136,20 +140,24 @@ def load_assembler(connection: LangfuseConnection) -> Assembler:
     return Assembler(
         connection.pk,
         connection.tenant_id,
-        store.load_directory_of_ids(),
+        store.load_directory(),
         PricingEngine(load_price_book(store.load_repriced())),
     )
 
 
 def up_to_date(assembler: Assembler) -> Assembler:
-    """The assembler, or a new one where a repricing has begun or was undone since it was loaded.
-    Call it in the transaction that stores.
+    """The assembler, or a new one where a repricing has begun or was undone, or a user has moved,
+    since it was loaded. Call it in the transaction that stores.
 
-    Until that transaction ends, no repricing begins or is undone: otherwise its walk could have
-    passed a trace that this one stores.
+    Until that transaction ends, no repricing begins or is undone, and nobody moves: otherwise the
+    walk that follows could have passed a trace that this one stores.
     """
     store.keep_repricings()
-    if store.load_repriced() == assembler.engine.book.repriced:
+    version = keep_directory()
+    if (version, store.load_repriced()) == (
+        assembler.directory.version,
+        assembler.engine.book.repriced,
+    ):
         return assembler
     return load_assembler(LangfuseConnection.objects.get(pk=assembler.connection_id))
 
@@ -364,12 +372,18 @@ def _change_traces(
     change, changed_traces, changed_received, step_rows = new.change, [], [], []
     cost_picousd = microcredits = 0
     decided: list[TraceFact] = []
-    for old_trace, received in locked_traces(stored_keys):
+    locked = locked_traces(stored_keys)
+    settlements = store.load_settlements(stored_keys)
+    for old_trace, received in locked:
         change.take_away(old_trace)
         if old_trace.id in news:
             _merge(received, news[old_trace.id], is_all_that_is_shown)
         trace, billed, steps = assembler.trace_of(
-            old_trace.id, [*received.observations.values()], old_trace, len(received.deleted)
+            old_trace.id,
+            [*received.observations.values()],
+            old_trace,
+            len(received.deleted),
+            settlements.get(old_trace.id),
         )
         change.add(trace)
         cost_picousd += (trace.cost_picousd or 0) - (old_trace.cost_picousd or 0)

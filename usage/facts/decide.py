@@ -9,7 +9,8 @@ from uuid import UUID
 from kluisz_analytics.scales import USD_PLACES, to_scaled
 from pricing.engine import WITHOUT_USAGE, ObservationUsage, PricedTrace, PricingEngine, TraceUsage
 from pricing.units import NO_TOKENS, TokenCounts, count_tokens
-from usage.facts.decided import AssembledTrace, BilledStep, Directory, TraceFact
+from usage.facts.decided import AssembledTrace, BilledStep, TraceFact
+from usage.facts.owner import Directory, Settlement, owner_of
 from usage.facts.received import in_precedence, packed
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 from usage.periods import HOUR, hour_of, milliseconds
@@ -24,16 +25,24 @@ def assemble(
     fixed_tenant_id: UUID | None = None,
     stored: TraceFact | None = None,
     deleted_observations: int = 0,
+    settlement: Settlement | None = None,
 ) -> AssembledTrace:
     """The trace of ``observations`` (the newest version of each of its steps, at least one), of
-    which ``stored`` is the decision so far.
+    which ``stored`` is the decision so far, and ``settlement`` an operator's.
     """
     ordered = in_precedence(observations)
     steps = [one.step for one in ordered]
     said = _decided(ordered)
-    tenant_id, user_id = _owner(said, directory, fixed_tenant_id)
     starts = [step.start_time for step in steps]
     start_time = min(starts)
+    tenant_id, user_id, *dispute = owner_of(
+        directory,
+        said.tenant_reference,
+        said.user_reference,
+        start_time,
+        fixed_tenant_id,
+        settlement,
+    )
     hour = hour_of(start_time)
     last_start = max(starts)
     priced_as_of = engine.book.loaded_at
@@ -73,6 +82,7 @@ def assemble(
         priced_as_of,
         stored is not None and stored.is_voided,
         priced.set_aside,
+        *dispute,
     )
     return AssembledTrace(fact, billed, packed(ordered, said))
 
@@ -91,24 +101,12 @@ def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:
     return said._replace(name=next((one.step.name for one in ordered if one.step.name), ""))
 
 
-def _owner(
-    said: SaidOfTrace, directory: Directory, fixed_tenant_id: UUID | None
-) -> tuple[UUID | None, UUID | None]:
-    """Tenant and user; None for one that is missing or unknown.
-
-    With no tenant named, the user's tenant is it.
-    """
-    user_id, users_tenant_id = directory.users.get(said.user_reference, (None, None))
-    if fixed_tenant_id is not None:
-        return fixed_tenant_id, user_id
-    return (
-        directory.tenants.get(said.tenant_reference) if said.tenant_reference else users_tenant_id
-    ), user_id
-
-
 def _is_found(stored: TraceFact, tenant_id: UUID | None, user_id: UUID | None) -> bool:
-    """Whether a tenant or a user has become known, which then has its tier by the lists of now."""
-    if stored.is_owned or tenant_id is None:
+    """Whether a tenant or a user has become known, which then has its tier by the lists of now.
+
+    Those of a dispute were known when it began.
+    """
+    if stored.is_owned or stored.dispute or tenant_id is None:
         return False
     return stored.tenant_id is None or user_id is not None
 

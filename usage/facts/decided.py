@@ -5,8 +5,6 @@ Amounts are integers, as they are stored: a millionth of a millionth of a dollar
 millionth of a credit (``microcredits``), so that sums are exact and fast.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -61,18 +59,14 @@ class TraceFact(msgspec.Struct, gc=False):
     priced_as_of: datetime
     is_voided: bool = False
     set_aside: str = ""
+    dispute: str = ""
+    disputed_tenant_id: UUID | None = None
+    disputed_user_id: UUID | None = None
+    settled_as: str = ""
 
     @property
     def is_owned(self) -> bool:
         return is_owned(self.tenant_id, self.user_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Directory:
-    """The tenants and users that are known, by id as text; of a user its key and its tenant's."""
-
-    tenants: Mapping[str, UUID] = field(default_factory=dict)
-    users: Mapping[str, tuple[UUID, UUID]] = field(default_factory=dict)
 
 
 class AssembledTrace(NamedTuple):

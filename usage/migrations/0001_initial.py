@@ -732,4 +732,70 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('granularity', 'period_start', 'tenant_key'), name='one_no_user_usage_row')],
             },
         ),
+        migrations.CreateModel(
+            name='TraceSettlement',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('outcome', models.CharField(choices=[('named_tenant', "The named tenant's, of no user"), ('users_tenant', "The user's, in its own tenant"), ('left_out', 'Left out')], max_length=20)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('undone_at', models.DateTimeField(null=True)),
+            ],
+            options={
+                'db_table': 'usage_trace_settlement',
+                'ordering': ['-created_at'],
+            },
+        ),
+        migrations.AddField(
+            model_name='trace',
+            name='dispute',
+            field=models.CharField(blank=True, help_text="Why it can't be said whose it is.", max_length=20),
+        ),
+        migrations.AddField(
+            model_name='trace',
+            name='disputed_tenant',
+            field=models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant'),
+        ),
+        migrations.AddField(
+            model_name='trace',
+            name='disputed_user',
+            field=models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL),
+        ),
+        migrations.AddField(
+            model_name='trace',
+            name='settled_as',
+            field=models.CharField(blank=True, help_text='What an operator settled the dispute as.', max_length=20),
+        ),
+        migrations.AddIndex(
+            model_name='trace',
+            index=models.Index(condition=models.Q(('dispute', ''), _negated=True), fields=['disputed_user', 'start_time'], name='trace_disputed'),
+        ),
+        migrations.AddField(
+            model_name='tracesettlement',
+            name='created_by',
+            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL),
+        ),
+        migrations.AddField(
+            model_name='tracesettlement',
+            name='named_tenant',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant'),
+        ),
+        migrations.AddField(
+            model_name='tracesettlement',
+            name='named_user',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL),
+        ),
+        migrations.AddField(
+            model_name='tracesettlement',
+            name='trace',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='settlements', to='usage.trace'),
+        ),
+        migrations.AddField(
+            model_name='tracesettlement',
+            name='undone_by',
+            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL),
+        ),
+        migrations.AddConstraint(
+            model_name='tracesettlement',
+            constraint=models.UniqueConstraint(condition=models.Q(('undone_at__isnull', True)), fields=('trace',), name='one_settlement_a_trace'),
+        ),
     ]

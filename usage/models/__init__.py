@@ -8,7 +8,14 @@ from usage.models.connections import (
     SyncTurn,
     SyncWindow,
 )
-from usage.models.facts import Observation, ReceivedTrace, RejectedObservation, Trace, TraceVoid
+from usage.models.facts import (
+    Observation,
+    ReceivedTrace,
+    RejectedObservation,
+    Trace,
+    TraceSettlement,
+    TraceVoid,
+)
 from usage.models.repricing import Repricing
 from usage.models.rollups import (
     EnvironmentUsage,
@@ -45,6 +52,7 @@ __all__ = [
     "SyncWindow",
     "TenantUsageStats",
     "Trace",
+    "TraceSettlement",
     "TraceVoid",
     "UserNumber",
     "UserUsageStats",

@@ -12,6 +12,7 @@ from kluisz_analytics.fields import CreditsField, UsdField
 from kluisz_analytics.tenants.attributed import OWNED_LOOKUPS, is_attributed, is_owned
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource
+from usage.facts import owner
 from usage.measures import DIMENSIONS, TOKENS
 from usage.models.connections import LangfuseConnection
 
@@ -125,6 +126,30 @@ class Trace(TokenColumns, DimensionColumns):
         help_text="Why it has no cost or no charge: it would come to more than any run can.",
     )
 
+    # Of a run whose tenant and user don't belong together (usage.facts.owner).
+    dispute = models.CharField(
+        max_length=20, blank=True, help_text="Why it can't be said whose it is."
+    )
+    settled_as = models.CharField(
+        max_length=20, blank=True, help_text="What an operator settled the dispute as."
+    )
+    disputed_tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
+    disputed_user = models.ForeignKey(
+        User,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
+
     class Meta:
         db_table = "usage_trace"
         ordering = ["-start_time"]
@@ -148,6 +173,11 @@ class Trace(TokenColumns, DimensionColumns):
                 fields=["start_time"], condition=Q(deleted_observations__gt=0), name="trace_deleted"
             ),
             models.Index(fields=["start_time"], condition=~Q(set_aside=""), name="trace_set_aside"),
+            models.Index(
+                fields=["disputed_user", "start_time"],
+                condition=~Q(dispute=""),
+                name="trace_disputed",
+            ),
             # Whoever reads an hour again looks here for the traces that run into it.
             models.Index(
                 fields=["last_step_hour", "start_time"],
@@ -293,6 +323,41 @@ class TraceVoid(models.Model):
 
     def __str__(self) -> str:
         return f"{self.trace}: {self.reason}"
+
+
+class TraceSettlement(models.Model):
+    """What an operator decided of a disputed trace that named this tenant and this user.
+
+    It holds until it is undone, or the trace names others.
+    """
+
+    class Outcome(models.TextChoices):
+        NAMED_TENANT = owner.Outcome.NAMED_TENANT.value, "The named tenant's, of no user"
+        USERS_TENANT = owner.Outcome.USERS_TENANT.value, "The user's, in its own tenant"
+        LEFT_OUT = owner.Outcome.LEFT_OUT.value, "Left out"
+
+    trace = models.ForeignKey(Trace, on_delete=models.PROTECT, related_name="settlements")
+    outcome = models.CharField(max_length=20, choices=Outcome.choices)
+    named_tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    named_user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    undone_at = models.DateTimeField(null=True)
+    undone_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        db_table = "usage_trace_settlement"
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["trace"],
+                condition=Q(undone_at__isnull=True),
+                name="one_settlement_a_trace",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.trace}: {self.get_outcome_display()}"
 
 
 class RejectedObservation(models.Model):

@@ -5,8 +5,8 @@ from them. The others are *built* from the facts soon after it (usage.rollups): 
 periods are stale, which is written down in that transaction, and a question about a stale period is
 answered from the facts. So an answer never depends on whether they are built.
 
-Usage belongs to a tenant when that is known, and to a user when both are. Unattributed usage has the
-nil UUID for its tenant; a missing project, flow or model is "".
+Usage belongs to a tenant when that is known, and to a user when both are. Unattributed usage has
+the nil UUID for its tenant; a missing project, flow or model is "".
 """
 
 from uuid import UUID
@@ -294,7 +294,7 @@ class EnvironmentUsage(BuiltRollup):
 
 
 class NoUserUsage(BuiltRollup):
-    """Usage of a tenant whose user is not known: with its users' stats it is all of the tenant's."""
+    """A tenant's usage whose user is not known: with its users' stats it is all of the tenant's."""
 
     tenant_key = models.UUIDField()
 
