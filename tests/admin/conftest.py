@@ -13,7 +13,13 @@ from django.utils import timezone
 from credits import grants, licenses
 from credits.grants import NewGrant
 from credits.models import Alert, Delivery, Grant, Hold, LicensePool, TenantBudget, Webhook
-from kluisz_analytics.tenants.models import ApiToken, User
+from kluisz_analytics.tenants.models import (
+    ApiToken,
+    DirectoryChange,
+    Membership,
+    User,
+    UserAlias,
+)
 from pricing import lists
 from pricing.models import ModelPrice, PricingTier, ShippedPriceList
 from pricing.shipped_update import record_installed
@@ -29,6 +35,7 @@ from usage.models import (
     SyncTurn,
     SyncWindow,
     Trace,
+    TraceSettlement,
     TraceVoid,
 )
 from usage.rollups.build import build_rollups
@@ -58,7 +65,27 @@ def world(
 def _usage(people: People, use: Callable[..., None]) -> None:
     use(people.acme_user, flow=str(people.flow.pk), project=str(people.project.pk))
     use(None, "0.25")
+    use(None, "0.25", tenant_reference=str(people.acme.pk), start=NOON + HOUR)
     build_rollups()
+    use(people.globex_user, "0.5", tenant_reference=str(people.acme.pk), trace_id="zz-foreign")
+    Trace.objects.filter(langfuse_trace_id="zz-foreign").update(
+        tenant=None,
+        user=None,
+        credits=None,
+        dispute="not_a_member",
+        disputed_tenant=people.acme,
+        disputed_user=people.globex_user,
+    )
+    TraceSettlement.objects.create(
+        trace=Trace.objects.get(langfuse_trace_id="zz-foreign"),
+        outcome="left_out",
+        named_tenant=people.acme,
+        named_user=people.globex_user,
+        undone_at=NOON,
+    )
+    UserAlias.objects.create(tenant=people.acme, user=people.acme_user, name="annie")
+    Membership.objects.create(user=people.acme_user, tenant=people.acme)
+    DirectoryChange.objects.create(user=people.acme_user)
     use(people.acme_user, None, model="unknown-7b")
     Trace.objects.update(deleted_observations=1)
     trace = Trace.objects.earliest("langfuse_trace_id")

@@ -19,10 +19,16 @@ from credits.models import (
     TenantBudget,
     Webhook,
 )
-from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User
+from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User, UserAlias
 from pricing.models import IN_LIST, ModelPrice, PricingTier, TierAssignment
 from tests.conftest import People
-from usage.models import LangfuseConnection, RejectedObservation, Repricing, Trace
+from usage.models import (
+    DisputedTrace,
+    LangfuseConnection,
+    RejectedObservation,
+    Repricing,
+    Trace,
+)
 
 Filled = Mapping[str, Any]
 
@@ -72,6 +78,15 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 "password2": "rather-long-1",
             },
             [({"username": "ann"}, "already exists"), ({"tenant": "nonsense"}, "valid")],
+        ),
+        UserAlias: Form(
+            {"tenant": acme, "user": str(world.acme_user.pk), "name": "the boss"},
+            [
+                ({"name": "ANNIE"}, "another user's"),
+                ({"name": ""}, "required"),
+                ({"user": str(world.globex_user.pk)}, "choose its tenant"),
+                ({"tenant": "nonsense"}, "valid"),
+            ],
         ),
         Project: Form({"name": "New", "tenant": acme}, [({"id": "1"}, "valid UUID")]),
         Flow: Form(
@@ -271,6 +286,10 @@ def actions(world: People) -> dict[tuple[type[Model], str], Action]:
         (Trace, "void_traces"): Action({"reason": "asked for"}, [({"reason": ""}, "Say why")]),
         (Trace, "restore_traces"): Action(),
         (Trace, "reprice_period"): Action(changes=False),
+        (DisputedTrace, "settle_named_tenant"): Action(),
+        (DisputedTrace, "settle_users_tenant"): Action(),
+        (DisputedTrace, "leave_out"): Action(),
+        (DisputedTrace, "undo_settlement"): Action(),
         (RejectedObservation, "try_again"): Action(),
     }
 

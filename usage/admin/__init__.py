@@ -1,5 +1,5 @@
 """Admin pages. Facts and rollups are shown, never edited."""
 
-from usage.admin import facts, pricing, rollups, sync
+from usage.admin import disputes, facts, pricing, rollups, sync
 
-__all__ = ["facts", "pricing", "rollups", "sync"]
+__all__ = ["disputes", "facts", "pricing", "rollups", "sync"]

@@ -8,6 +8,7 @@ from rest_framework import serializers
 from kluisz_analytics.answers import Answer, CreditsField, UsdField
 from pricing.prices import PriceLine
 from usage.analytics.anomalies import Anomaly
+from usage.analytics.disputes import DisputedRun
 from usage.analytics.explain import (
     Explanation,
     LedgerEntry,
@@ -20,6 +21,7 @@ from usage.analytics.projection import Projection
 from usage.analytics.queries import PlatformTotals
 from usage.analytics.steps import RunStep
 from usage.analytics.unpriced import UnpricedModel
+from usage.facts.owner import Outcome
 from usage.measures import DECLARED_NUMBERS, Numbers
 from usage.models import Trace
 from usage.sync.freshness import Lagging
@@ -189,6 +191,23 @@ class UnpricedModelAnswer(Answer):
 class UnpricedAnswer(serializers.Serializer[Any]):
     complete_through = serializers.DateTimeField(allow_null=True)
     results = UnpricedModelAnswer(many=True)
+
+
+class DisputedRunAnswer(Answer):
+    shows = DisputedRun
+
+
+class DisputesAnswer(serializers.Serializer[Any]):
+    complete_through = serializers.DateTimeField(allow_null=True)
+    results = DisputedRunAnswer(many=True)
+
+
+class SettleDisputeRequest(serializers.Serializer[Any]):
+    """``named_tenant``: the tenant's, without a user; ``users_tenant``: the user's, in the tenant
+    that it was of; ``left_out``: nobody's.
+    """
+
+    outcome = serializers.ChoiceField(choices=[one.value for one in Outcome])
 
 
 class TopTenantAnswer(NumbersAnswer):

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from usage.api import traces, views
+from usage.api import disputes, traces, views
 
 urlpatterns = [
     path("platform/stats", views.PlatformStats.as_view(), name="platform-stats"),
@@ -24,5 +24,12 @@ urlpatterns = [
     ),
     path("anomalies", views.Anomalies.as_view(), name="anomalies"),
     path("unpriced", views.Unpriced.as_view(), name="unpriced"),
+    path("disputes", disputes.Disputes.as_view(), name="disputes"),
+    path(
+        "disputes/<uuid:trace_id>/settle", disputes.SettleDispute.as_view(), name="settle-dispute"
+    ),
+    path(
+        "disputes/<uuid:trace_id>/undo", disputes.UndoSettlement.as_view(), name="undo-settlement"
+    ),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),
 ]

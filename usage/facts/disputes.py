@@ -14,27 +14,23 @@ from usage.facts import store
 from usage.facts.apply import Applied, load_assembler, reassemble
 from usage.facts.decided import TraceFact
 from usage.facts.owner import Outcome
-from usage.models import LangfuseConnection, Trace, TraceSettlement
+from usage.models import DisputedTrace, LangfuseConnection, TraceSettlement
 
 
 class NotDisputed(ValueError):
     """There is nothing to settle, or nothing that was."""
 
 
-def disputed_traces() -> QuerySet[Trace]:
-    """All, the newest first, with whom they named; voided ones are in no dispute."""
-    return (
-        Trace.objects.exclude(dispute="")
-        .filter(is_voided=False)
-        .select_related("disputed_tenant", "disputed_user", "tenant", "user", "connection")
-        .order_by("-start_time", "-pk")
-    )
+def disputed_traces() -> QuerySet[DisputedTrace]:
+    """All, the newest first, with whom they named."""
+    named = DisputedTrace.objects.select_related("disputed_tenant", "disputed_user")
+    return named.order_by("-start_time", "-pk")
 
 
 @transaction.atomic
 def settle(trace_ids: Collection[str], outcome: Outcome, by: User) -> Applied:
     """Settle the traces (keys as 32 hex digits), also those that were settled otherwise: they
-    count, and are charged, as that says.
+    count, and are charged, as that says. Doing it again changes nothing.
 
     Raises NotDisputed, and settles nothing, when one of them is not disputed, or is to be the
     user's in its own tenant where it had none.
@@ -45,6 +41,7 @@ def settle(trace_ids: Collection[str], outcome: Outcome, by: User) -> Applied:
             raise NotDisputed(f"Trace {trace.langfuse_trace_id} is not disputed.")
     if outcome is Outcome.USERS_TENANT:
         _check_tenants(traces)
+    traces = {key: one for key, one in traces.items() if one.settled_as != outcome.value}
     _undo(traces, by)
     TraceSettlement.objects.bulk_create(
         TraceSettlement(

@@ -798,4 +798,17 @@ class Migration(migrations.Migration):
             model_name='tracesettlement',
             constraint=models.UniqueConstraint(condition=models.Q(('undone_at__isnull', True)), fields=('trace',), name='one_settlement_a_trace'),
         ),
+        migrations.CreateModel(
+            name='DisputedTrace',
+            fields=[
+            ],
+            options={
+                'verbose_name': 'disputed trace',
+                'ordering': ['-start_time'],
+                'proxy': True,
+                'indexes': [],
+                'constraints': [],
+            },
+            bases=('usage.trace',),
+        ),
     ]

@@ -9,6 +9,7 @@ from usage.models.connections import (
     SyncWindow,
 )
 from usage.models.facts import (
+    DisputedTrace,
     Observation,
     ReceivedTrace,
     RejectedObservation,
@@ -33,6 +34,7 @@ from usage.models.rollups import (
 
 __all__ = [
     "ConnectionTenant",
+    "DisputedTrace",
     "EnvironmentUsage",
     "FlowEstimate",
     "FlowUsage",

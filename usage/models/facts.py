@@ -5,6 +5,8 @@ A trace's key is a digest of (connection, trace id): the sync knows it before it
 database, and one unique index serves both identity and joins.
 """
 
+from typing import ClassVar
+
 from django.db import models
 from django.db.models import Q
 
@@ -196,6 +198,23 @@ class Trace(TokenColumns, DimensionColumns):
     @property
     def is_owned(self) -> bool:
         return is_owned(self.tenant_id, self.user_id)
+
+
+class Disputes(models.Manager["DisputedTrace"]):
+    def get_queryset(self) -> models.QuerySet["DisputedTrace"]:
+        """Voided ones are in no dispute."""
+        return super().get_queryset().filter(~Q(dispute=""), is_voided=False)
+
+
+class DisputedTrace(Trace):
+    """A trace whose tenant and user don't belong together, as a page of its own."""
+
+    objects: ClassVar[Disputes] = Disputes()  # type: ignore[assignment]
+
+    class Meta:
+        proxy = True
+        ordering = ["-start_time"]
+        verbose_name = "disputed trace"
 
 
 class ReceivedTrace(models.Model):
