@@ -99,7 +99,13 @@ class MembershipAdmin(ReadOnlyAdmin):
 class UserAliasAdmin(ModelAdmin):
     """Added and taken away; another name is another alias."""
 
-    list_display = ["name", "user", "tenant", "was_its_name"]
+    list_display = [
+        "name",
+        "user",
+        "tenant",
+        state_column("was_its_name", "kept", "was its name", "entered"),
+    ]
+    exclude = ["was_its_name"]
     list_filter = ["tenant"]
     list_select_related = ["user", "tenant"]
     search_fields = ["name", "user__username"]
@@ -111,7 +117,13 @@ class UserAliasAdmin(ModelAdmin):
 
 @admin.register(DirectoryChange)
 class DirectoryChangeAdmin(ReadOnlyAdmin):
-    list_display = ["made_at", "user_id", "since", "is_done"]
+    list_display = [
+        "made_at",
+        "user_id",
+        "since",
+        state_column("is_done", "usage", "decided anew", "waits for the next sync"),
+    ]
+    exclude = ["is_done"]
     list_filter = ["is_done"]
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from kluisz_analytics.tenants.membership import Stay, moved
@@ -128,6 +128,19 @@ def record_lost_names(user_ids: Iterable[UUID]) -> None:
     """Have all usage of the users decided anew: they are no longer called what they were."""
     change_directory()
     DirectoryChange.objects.bulk_create(DirectoryChange(user_id=one) for one in user_ids)
+
+
+def users_called(name: str, tenant_id: UUID | None) -> int:
+    """How many users have the name beside their ids, in the tenant or in any; one query."""
+    name = name.strip()
+    of_tenant = {} if tenant_id is None else {"aliases__tenant": tenant_id}
+    called = Q(aliases__name__iexact=name, **of_tenant)
+    for where in ("tenant", "memberships__tenant"):
+        of_tenant = {} if tenant_id is None else {where: tenant_id}
+        for column in ("username", "email"):
+            says_so = {f"{where}__finds_users_by_{column}": True}
+            called |= Q(**{f"{column}__iexact": name}, **says_so, **of_tenant)
+    return User.objects.filter(called).order_by().values("pk").distinct().count()
 
 
 def stays_of(user_ids: Collection[UUID] | None = None) -> Mapping[UUID, list[Stay]]:

@@ -25,7 +25,10 @@ from pricing.models import ModelPrice, PricingTier, ShippedPriceList
 from pricing.shipped_update import record_installed
 from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.conftest import bare_connection, use
+from usage.facts import disputes
+from usage.facts.owner import Outcome
 from usage.models import (
+    DisputedTrace,
     FlowEstimate,
     LangfuseConnection,
     RejectedObservation,
@@ -35,7 +38,6 @@ from usage.models import (
     SyncTurn,
     SyncWindow,
     Trace,
-    TraceSettlement,
     TraceVoid,
 )
 from usage.rollups.build import build_rollups
@@ -67,22 +69,11 @@ def _usage(people: People, use: Callable[..., None]) -> None:
     use(None, "0.25")
     use(None, "0.25", tenant_reference=str(people.acme.pk), start=NOON + HOUR)
     build_rollups()
-    use(people.globex_user, "0.5", tenant_reference=str(people.acme.pk), trace_id="zz-foreign")
-    Trace.objects.filter(langfuse_trace_id="zz-foreign").update(
-        tenant=None,
-        user=None,
-        credits=None,
-        dispute="not_a_member",
-        disputed_tenant=people.acme,
-        disputed_user=people.globex_user,
-    )
-    TraceSettlement.objects.create(
-        trace=Trace.objects.get(langfuse_trace_id="zz-foreign"),
-        outcome="left_out",
-        named_tenant=people.acme,
-        named_user=people.globex_user,
-        undone_at=NOON,
-    )
+    foreign = User(pk=people.globex_user.pk, tenant=people.acme)
+    use(foreign, "0.5", trace_id="zz-foreign")
+    disputed = [DisputedTrace.objects.get().pk.hex]
+    disputes.settle(disputed, Outcome.LEFT_OUT, people.platform_admin)
+    disputes.undo(disputed, people.platform_admin)
     UserAlias.objects.create(tenant=people.acme, user=people.acme_user, name="annie")
     Membership.objects.create(user=people.acme_user, tenant=people.acme)
     DirectoryChange.objects.create(user=people.acme_user)

@@ -22,6 +22,8 @@ from credits.models import (
 from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User, UserAlias
 from pricing.models import IN_LIST, ModelPrice, PricingTier, TierAssignment
 from tests.conftest import People
+from usage.facts.disputes import settle
+from usage.facts.owner import Outcome
 from usage.models import (
     DisputedTrace,
     LangfuseConnection,
@@ -55,6 +57,7 @@ class Action:
     valid: Filled = field(default_factory=dict)
     invalid: list[tuple[Filled, str]] = field(default_factory=list)
     changes: bool = True
+    ready: Callable[[], object] = lambda: None
 
 
 def tier(name: str) -> PricingTier:
@@ -289,7 +292,11 @@ def actions(world: People) -> dict[tuple[type[Model], str], Action]:
         (DisputedTrace, "settle_named_tenant"): Action(),
         (DisputedTrace, "settle_users_tenant"): Action(),
         (DisputedTrace, "leave_out"): Action(),
-        (DisputedTrace, "undo_settlement"): Action(),
+        (DisputedTrace, "undo_settlement"): Action(
+            ready=lambda: settle(
+                [DisputedTrace.objects.get().pk.hex], Outcome.LEFT_OUT, world.platform_admin
+            )
+        ),
         (RejectedObservation, "try_again"): Action(),
     }
 

@@ -17,31 +17,20 @@ QUESTION = "Settle these disputes? What was charged for them so far is posted an
 
 
 class StateFilter(admin.SimpleListFilter):
-    """Those that wait for somebody, by default."""
+    """Those that wait for somebody, or those that are settled."""
 
     title = "state"
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("settled", "Settled"), ("all", "All")]
-
-    def choices(self, changelist: Any) -> Any:
-        _, *others = super().choices(changelist)
-        yield {
-            "selected": self.value() is None,
-            "query_string": changelist.get_query_string(remove=[self.parameter_name]),
-            "display": "Open",
-        }
-        yield from others
+        return [("open", "Open"), ("settled", "Settled")]
 
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[DisputedTrace]
     ) -> QuerySet[DisputedTrace]:
-        if self.value() == "all":
-            return queryset
         if self.value() == "settled":
             return queryset.exclude(settled_as="")
-        return queryset.filter(settled_as="")
+        return queryset.filter(settled_as="") if self.value() == "open" else queryset
 
 
 @admin.register(DisputedTrace)
@@ -62,6 +51,9 @@ class DisputedTraceAdmin(ReadOnlyAdmin):
     list_select_related = ["disputed_tenant", "disputed_user__tenant"]
     search_fields = ["langfuse_trace_id", "name", "disputed_user__username"]
     show_full_result_count = False
+    # Open ones first.
+    ordering = ["settled_as", "-start_time"]
+    exclude = ["is_failed", "is_voided"]
 
     def has_settle_permission(self, request: HttpRequest) -> bool:
         """It moves money: platform admins only."""

@@ -21,6 +21,7 @@ from kluisz_analytics.periods import Period
 from kluisz_analytics.tenants.models import User
 from tests.conftest import NOON, People
 from tests.usage.random_usage import draw_usage, moments_around
+from usage.access import was_of
 from usage.analytics import queries
 from usage.analytics.calendar import buckets
 from usage.analytics.queries import ask
@@ -260,7 +261,7 @@ def as_shown(dimension: Dimension, key: Any, scope: Scope) -> Any:
         own = scope.tenant_id or User.objects.get(pk=scope.user_id).tenant_id
         return key if key == own else None
     if dimension is Dimension.USER and scope.user_id is None:
-        return key if User.objects.filter(pk=key, tenant=scope.tenant_id).exists() else None
+        return key if User.objects.filter(was_of(scope.tenant_id), pk=key).exists() else None
     return key
 
 

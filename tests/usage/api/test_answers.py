@@ -296,6 +296,7 @@ QUERY_BUDGET = 20
         "anomalies",
         "sync/status",
         "unpriced",
+        "disputes",
         "/api/v2/credits/transactions",
     ],
 )

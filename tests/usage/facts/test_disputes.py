@@ -15,7 +15,10 @@ from kluisz_analytics.tenants.directory import Move, record_moves
 from kluisz_analytics.tenants.models import DirectoryChange, Membership, User, UserAlias
 from pricing.models import PricingTier, TierAssignment
 from tests.conftest import LONG_AGO, NOON, People
+from tests.usage.facts.test_decide import received
+from usage.analytics.explain import explain
 from usage.books import verify_books
+from usage.facts.apply import Batch, apply_batch, apply_received, load_assembler
 from usage.facts.attribution import attribute_all
 from usage.facts.disputes import NotDisputed, settle, undo
 from usage.facts.owner import Outcome
@@ -38,30 +41,9 @@ def disputed(people: People, use: Callable[..., None]) -> Trace:
     TierAssignment.objects.create(
         tenant=people.acme, tier=PricingTier.objects.get(name="Starter"), valid_from=LONG_AGO
     )
-    use(people.globex_user, trace_id="t", tenant_reference=str(people.acme.pk))
+    use(User(pk=people.globex_user.pk, tenant=people.acme), trace_id="t")
     use(people.globex_user, trace_id="own", cost="0.01")
-    root_of("t", people, use)
     return Trace.objects.get(langfuse_trace_id="t")
-
-
-def root_of(trace_id: str, people: People, use: Callable[..., None]) -> None:
-    """Its root says Acme, too."""
-    from tests.usage.facts.test_decide import received
-    from usage.facts.apply import apply_received
-
-    apply_received(
-        LangfuseConnection.objects.get(),
-        [
-            received(
-                "root",
-                trace_id=trace_id,
-                is_root=True,
-                received_at=NOON + timedelta(days=1),
-                tenant_reference=str(people.acme.pk),
-                user_reference=str(people.globex_user.pk),
-            )
-        ],
-    )
 
 
 def books() -> list[Any]:
@@ -87,6 +69,8 @@ def test_it_is_in_no_tenants_numbers_and_charged_to_nobody(people: People, dispu
     assert (disputed.dispute, disputed.settled_as) == ("not_a_member", "")
     assert (disputed.disputed_tenant, disputed.disputed_user) == (people.acme, people.globex_user)
     assert disputed.cost_usd == D("0.06")
+    why = explain(disputed, people.platform_admin).why_no_credits
+    assert why.startswith("Its user was not of the tenant that it names")
     assert credits_of_tenants() == {"globex": D("1.9")}
     assert used(people.globex_user) == D("1.9")
     assert attribute_all().traces_changed == 0
@@ -134,11 +118,13 @@ def test_it_can_be_settled_otherwise(people: People, disputed: Trace) -> None:
 
 
 def test_what_comes_later_of_a_settled_run_is_settled_with_it(
-    people: People, disputed: Trace, use: Callable[..., None]
+    people: People, disputed: Trace
 ) -> None:
     settle([disputed.pk.hex], Outcome.NAMED_TENANT, people.platform_admin)
-    root_of("t", people, use)
-    assert Trace.objects.get(pk=disputed.pk).tenant == people.acme
+    late = received("late", trace_id="t", cost_usd=D("0.01"), usage_details={"input": 1})
+    apply_received(disputed.connection, [late])
+    trace = Trace.objects.get(pk=disputed.pk)
+    assert (trace.tenant, trace.cost_usd, trace.credits) == (people.acme, D("0.07"), D(7))
     assert books() == []
 
 
@@ -211,9 +197,6 @@ def test_a_move_that_is_known_late_moves_what_came_since(
 def test_a_store_that_began_with_an_older_directory_decides_by_the_newest(
     people: People, use: Callable[..., None], bare_connection: LangfuseConnection
 ) -> None:
-    from tests.usage.facts.test_decide import received
-    from usage.facts.apply import Batch, apply_batch, load_assembler
-
     assembler = load_assembler(bare_connection)
     batch = Batch(
         bare_connection.pk,
@@ -230,9 +213,6 @@ def test_a_store_that_began_with_an_older_directory_decides_by_the_newest(
 def test_a_user_is_found_as_people_name_it_once_the_directory_says_so(
     people: People, use: Callable[..., None], bare_connection: LangfuseConnection
 ) -> None:
-    from tests.usage.facts.test_decide import received
-    from usage.facts.apply import apply_received
-
     User.objects.filter(pk=people.acme_user.pk).update(email="Ann@acme.test")
 
     def run(trace_id: str, user: str, tenant: str = "") -> Any:
@@ -278,5 +258,7 @@ def test_a_name_of_two_finds_nobody(
     people.acme.save()
     UserAlias.objects.create(tenant=people.acme, user=people.acme_colleague, name="Ann")
     use(None, user_reference="ann", tenant_reference=str(people.acme.pk))
-    assert Trace.objects.get().user is None
+    trace = Trace.objects.get()
+    assert trace.user is None
     assert attribute_all().traces_changed == 0
+    assert "“ann” is the name of 2 users" in explain(trace, people.acme_admin).why_no_credits
