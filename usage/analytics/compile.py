@@ -275,7 +275,7 @@ def _activity(question: Question, column: str) -> str:
     """When something last ran is asked of lists; reading a time for every hour of a series would
     take longer than all else.
     """
-    return column if question.by else _nothing("timestamptz")
+    return column if question.is_of_a_list else _nothing("timestamptz")
 
 
 def _nothing(kind: str) -> str:

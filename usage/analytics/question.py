@@ -80,6 +80,11 @@ class Question:
         )
 
     @property
+    def is_of_a_list(self) -> bool:
+        """Whether its answers are rows of a list: by a dimension, or what is nobody's of one."""
+        return self.by is not None or self.asked_whose is not None
+
+    @property
     def names_users(self) -> bool:
         return bool(self.scope.user_id or self.filters.of(Dimension.USER))
 
