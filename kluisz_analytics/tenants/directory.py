@@ -149,8 +149,8 @@ def stays_of(user_ids: Collection[UUID] | None = None) -> Mapping[UUID, list[Sta
     if user_ids is not None:
         rows = rows.filter(user__in=user_ids)
     found: dict[UUID, list[Stay]] = defaultdict(list)
-    for user_id, *stay in rows.values_list("user", "tenant", "since", "until"):
-        found[user_id].append(Stay(*stay))
+    for user_id, tenant_id, since, until in rows.values_list("user", "tenant", "since", "until"):
+        found[user_id].append(Stay(tenant_id, since, until))
     return {
         user_id: sorted(stays, key=lambda one: (one.since is not None, one.since))
         for user_id, stays in found.items()

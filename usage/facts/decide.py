@@ -35,7 +35,7 @@ def assemble(
     said = _decided(ordered)
     starts = [step.start_time for step in steps]
     start_time = min(starts)
-    tenant_id, user_id, *dispute = owner_of(
+    owner = owner_of(
         directory,
         said.tenant_reference,
         said.user_reference,
@@ -43,6 +43,7 @@ def assemble(
         fixed_tenant_id,
         settlement,
     )
+    tenant_id, user_id = owner.tenant_id, owner.user_id
     hour = hour_of(start_time)
     last_start = max(starts)
     priced_as_of = engine.book.loaded_at
@@ -82,7 +83,10 @@ def assemble(
         priced_as_of,
         stored is not None and stored.is_voided,
         priced.set_aside,
-        *dispute,
+        owner.dispute,
+        owner.disputed_tenant_id,
+        owner.disputed_user_id,
+        owner.settled_as,
     )
     return AssembledTrace(fact, billed, packed(ordered, said))
 
