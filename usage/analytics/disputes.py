@@ -58,22 +58,20 @@ def described(traces: Sequence[Trace]) -> list[DisputedRun]:
             trace__in=[one.pk for one in traces], undone_at=None
         ).select_related("created_by")
     }
-    return [
-        _described(one, stays.get(one.disputed_user_id), tenants, settled.get(one.pk))
-        for one in traces
-    ]
+    return [_described(one, stays, tenants, settled.get(one.pk)) for one in traces]
 
 
 def _described(
     trace: Trace,
-    stays: Sequence[Stay] | None,
+    stays: Mapping[UUID, Sequence[Stay]],
     tenants: Mapping[UUID, Tenant],
     settled: TraceSettlement | None,
 ) -> DisputedRun:
     tenant, user = trace.disputed_tenant, trace.disputed_user
     if tenant is None or user is None:
         raise LookupError(f"Trace {trace.langfuse_trace_id} is not disputed.")
-    of_then = tenant_at(stays, trace.start_time) if stays else user.tenant_id
+    moved = stays.get(user.pk)
+    of_then = tenant_at(moved, trace.start_time) if moved else user.tenant_id
     dispute = Dispute(trace.dispute)
     applies = settled if trace.settled_as else None
     return DisputedRun(

@@ -51,7 +51,7 @@ class DisputeView(AnalyticsView):
 
     def answer(self, trace_id: UUID) -> Response:
         """The run as it is now."""
-        (run,) = described(disputed_traces().filter(pk=trace_id))
+        (run,) = described([*disputed_traces().filter(pk=trace_id)])
         return Response(answers.DisputedRunAnswer(run).data)
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from kluisz_analytics.tenants.attributed import is_owned
+from kluisz_analytics.tenants.attributed import is_owned, known_owner
 from pricing.engine import CostSource
 from pricing.units import TokenCounts
 from usage.langfuse.wire import SaidOfTrace, StepVersion
@@ -67,6 +67,11 @@ class TraceFact(msgspec.Struct, gc=False):
     @property
     def is_owned(self) -> bool:
         return is_owned(self.tenant_id, self.user_id)
+
+    @property
+    def disputed_claim(self) -> tuple[UUID, UUID] | None:
+        """The tenant and the user that a disputed trace names."""
+        return known_owner(self.disputed_tenant_id, self.disputed_user_id)
 
 
 class AssembledTrace(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -36,9 +37,7 @@ def settle(trace_ids: Collection[str], outcome: Outcome, by: User) -> Applied:
     user's in its own tenant where it had none.
     """
     traces = _locked(trace_ids)
-    for trace in traces.values():
-        if not trace.dispute:
-            raise NotDisputed(f"Trace {trace.langfuse_trace_id} is not disputed.")
+    claims = {key: _claim_of(trace) for key, trace in traces.items()}
     if outcome is Outcome.USERS_TENANT:
         _check_tenants(traces)
     traces = {key: one for key, one in traces.items() if one.settled_as != outcome.value}
@@ -47,8 +46,8 @@ def settle(trace_ids: Collection[str], outcome: Outcome, by: User) -> Applied:
         TraceSettlement(
             trace_id=trace.id,
             outcome=outcome.value,
-            named_tenant_id=trace.disputed_tenant_id,
-            named_user_id=trace.disputed_user_id,
+            named_tenant_id=claims[trace.id][0],
+            named_user_id=claims[trace.id][1],
             created_by=by,
         )
         for trace in traces.values()
@@ -75,6 +74,13 @@ def _locked(trace_ids: Collection[str]) -> Mapping[str, TraceFact]:
     store.keep_repricings()
     keep_directory()
     return store.lock_traces(trace_ids)
+
+
+def _claim_of(trace: TraceFact) -> tuple[UUID, UUID]:
+    claim = trace.disputed_claim
+    if claim is None:
+        raise NotDisputed(f"Trace {trace.langfuse_trace_id} is not disputed.")
+    return claim
 
 
 def _check_tenants(traces: Mapping[str, TraceFact]) -> None:

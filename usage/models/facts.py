@@ -25,6 +25,8 @@ NOT_OWNED = Q(*((name, not known) for name, known in OWNED_LOOKUPS.items()), _co
 class TokenColumns(models.Model):
     """Token counts (pricing.units.TokenCounts)."""
 
+    total_tokens: int
+
     class Meta:
         abstract = True
 
