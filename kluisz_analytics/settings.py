@@ -406,6 +406,10 @@ UNFOLD = {
                 "items": [
                     navigation_item("Tenants", "domain", "admin:tenants_tenant_changelist"),
                     navigation_item("Users", "group", "admin:tenants_user_changelist"),
+                    navigation_item("Aliases", "badge", "admin:tenants_useralias_changelist"),
+                    navigation_item(
+                        "Memberships", "move_down", "admin:tenants_membership_changelist"
+                    ),
                     navigation_item("Projects", "folder", "admin:tenants_project_changelist"),
                     navigation_item("Flows", "account_tree", "admin:tenants_flow_changelist"),
                     navigation_item("API tokens", "key", "admin:tenants_apitoken_changelist"),
@@ -474,6 +478,7 @@ UNFOLD = {
                 "title": "Usage",
                 "items": [
                     navigation_item("Traces", "timeline", "admin:usage_trace_changelist"),
+                    navigation_item("Disputes", "gavel", "admin:usage_disputedtrace_changelist"),
                     navigation_item(
                         "Billed observations", "data_object", "admin:usage_observation_changelist"
                     ),

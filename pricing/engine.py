@@ -261,8 +261,8 @@ class PricingEngine:
         return map(self.price, traces)
 
     def price(self, trace: TraceUsage) -> PricedTrace:
-        """Cost of each observation, then the charge of the trace: none where its owner is
-        unknown.
+        """Cost of each observation, then the charge of the trace: none where its tenant is unknown;
+        by the tenant's tier where its user is.
         """
         tenant_id, started_at, known_at = trace.tenant_id, trace.started_at, trace.known_at
         if self.book.repriced:
@@ -283,7 +283,7 @@ class PricingEngine:
             costs = [one if one in (NO_USAGE, UNMETERED) else UNPRICED for one in costs]
             return PricedTrace(costs, None, NO_CHARGE, why)
         cost_picousd = None if unknown and unknown + unbilled == len(costs) else total
-        if not is_attributed(tenant_id, trace.user_id):
+        if not is_attributed(tenant_id):
             return PricedTrace(costs, cost_picousd, NO_CHARGE)
         if not trace.is_billed:
             return PricedTrace(costs, cost_picousd, NOT_OF_THIS_ENVIRONMENT)

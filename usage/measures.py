@@ -332,7 +332,7 @@ class DimensionDeclaration(NamedTuple):
 
     @property
     def is_owner(self) -> bool:
-        """Usage without one is unattributed (domain.md, What is counted)."""
+        """Whether it is whose the usage is (domain.md, What is counted)."""
         return self.key is UUID
 
 
@@ -351,14 +351,12 @@ class Dimension(StrEnum):
         return DIMENSIONS[self]
 
 
-UNATTRIBUTED = "Unattributed"
+UNATTRIBUTED, NO_USER = "Unattributed", "No user"
 DIMENSIONS: Mapping[Dimension, DimensionDeclaration] = {
     Dimension.TENANT: DimensionDeclaration(
         "Tenant", UNATTRIBUTED, "tenant_id", "tenant_key", "tenant_id", UUID
     ),
-    Dimension.USER: DimensionDeclaration(
-        "User", UNATTRIBUTED, "user_id", "user_key", "user_id", UUID
-    ),
+    Dimension.USER: DimensionDeclaration("User", NO_USER, "user_id", "user_key", "user_id", UUID),
     Dimension.PROJECT: DimensionDeclaration(
         "Project", "No project", "project_id", "project_id", "project_id"
     ),

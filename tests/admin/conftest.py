@@ -13,13 +13,22 @@ from django.utils import timezone
 from credits import grants, licenses
 from credits.grants import NewGrant
 from credits.models import Alert, Delivery, Grant, Hold, LicensePool, TenantBudget, Webhook
-from kluisz_analytics.tenants.models import ApiToken, User
+from kluisz_analytics.tenants.models import (
+    ApiToken,
+    DirectoryChange,
+    Membership,
+    User,
+    UserAlias,
+)
 from pricing import lists
 from pricing.models import ModelPrice, PricingTier, ShippedPriceList
 from pricing.shipped_update import record_installed
 from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.conftest import bare_connection, use
+from usage.facts import disputes
+from usage.facts.owner import Outcome
 from usage.models import (
+    DisputedTrace,
     FlowEstimate,
     LangfuseConnection,
     RejectedObservation,
@@ -61,7 +70,16 @@ def world(
 def _usage(people: People, use: Callable[..., None]) -> None:
     use(people.acme_user, flow=str(people.flow.pk), project=str(people.project.pk))
     use(None, "0.25")
+    use(None, "0.25", tenant_reference=str(people.acme.pk), start=NOON + HOUR)
     build_rollups()
+    foreign = User(pk=people.globex_user.pk, tenant=people.acme)
+    use(foreign, "0.5", trace_id="zz-foreign")
+    disputed = [DisputedTrace.objects.get().pk.hex]
+    disputes.settle(disputed, Outcome.LEFT_OUT, people.platform_admin)
+    disputes.undo(disputed, people.platform_admin)
+    UserAlias.objects.create(tenant=people.acme, user=people.acme_user, name="annie")
+    Membership.objects.create(user=people.acme_user, tenant=people.acme)
+    DirectoryChange.objects.create(user=people.acme_user)
     use(people.acme_user, None, model="unknown-7b")
     Trace.objects.update(deleted_observations=1)
     trace = Trace.objects.earliest("langfuse_trace_id")

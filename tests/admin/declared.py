@@ -19,10 +19,19 @@ from credits.models import (
     TenantBudget,
     Webhook,
 )
-from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User
+from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User, UserAlias
 from pricing.models import IN_LIST, ModelPrice, PricingTier, TierAssignment
 from tests.conftest import People
-from usage.models import LangfuseConnection, RejectedObservation, Repricing, Trace, UsageRuling
+from usage.facts.disputes import settle
+from usage.facts.owner import Outcome
+from usage.models import (
+    DisputedTrace,
+    LangfuseConnection,
+    RejectedObservation,
+    Repricing,
+    Trace,
+    UsageRuling,
+)
 
 Filled = Mapping[str, Any]
 
@@ -49,6 +58,7 @@ class Action:
     valid: Filled = field(default_factory=dict)
     invalid: list[tuple[Filled, str]] = field(default_factory=list)
     changes: bool = True
+    ready: Callable[[], object] = lambda: None
 
 
 def tier(name: str) -> PricingTier:
@@ -72,6 +82,15 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 "password2": "rather-long-1",
             },
             [({"username": "ann"}, "already exists"), ({"tenant": "nonsense"}, "valid")],
+        ),
+        UserAlias: Form(
+            {"tenant": acme, "user": str(world.acme_user.pk), "name": "the boss"},
+            [
+                ({"name": "ANNIE"}, "another user's"),
+                ({"name": ""}, "required"),
+                ({"user": str(world.globex_user.pk)}, "choose its tenant"),
+                ({"tenant": "nonsense"}, "valid"),
+            ],
         ),
         Project: Form({"name": "New", "tenant": acme}, [({"id": "1"}, "valid UUID")]),
         Flow: Form(
@@ -290,6 +309,14 @@ def actions(world: People) -> dict[tuple[type[Model], str], Action]:
         (Trace, "void_traces"): Action({"reason": "asked for"}, [({"reason": ""}, "Say why")]),
         (Trace, "restore_traces"): Action(),
         (Trace, "reprice_period"): Action(changes=False),
+        (DisputedTrace, "settle_named_tenant"): Action(),
+        (DisputedTrace, "settle_users_tenant"): Action(),
+        (DisputedTrace, "leave_out"): Action(),
+        (DisputedTrace, "undo_settlement"): Action(
+            ready=lambda: settle(
+                [DisputedTrace.objects.get().pk.hex], Outcome.LEFT_OUT, world.platform_admin
+            )
+        ),
         (RejectedObservation, "try_again"): Action(),
     }
 

@@ -14,6 +14,7 @@ from django.db.models import Q
 from credits.models import Transaction, UsageCharge
 from kluisz_analytics.scales import CREDIT_PLACES, EXACT, USD_PLACES, Credits, Factor, Usd, Written
 from kluisz_analytics.tenants.access import sees_user
+from kluisz_analytics.tenants.directory import users_called
 from kluisz_analytics.tenants.models import User
 from pricing.book import load_shipped_books, price_of
 from pricing.engine import CostSource, Uncharged
@@ -23,6 +24,7 @@ from pricing.shipped_book import ShippedPrices
 from pricing.units import units_left_out, units_of
 from usage.analytics.names import name_of_person
 from usage.analytics.steps import RunStep, steps_of
+from usage.facts.owner import Outcome
 from usage.models import Observation, Repricing, Trace
 
 Limit = Literal["", "minimum", "maximum"]
@@ -266,12 +268,21 @@ def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
         return WHY_UNCHARGED[Uncharged(trace.uncharged)]
     if trace.set_aside:
         return f"It was set aside. {trace.set_aside}"
+    if trace.dispute and not trace.is_owned:
+        return _why_disputed(trace)
+    if not trace.is_owned and (problem := _names_several(trace)):
+        return problem
     if not trace.is_attributed:
-        return "Its tenant or its user is unknown, so nobody is charged until they are known."
+        return "Its tenant is unknown, so nobody is charged until it is known."
     if rate is None:
         return (
             "No pricing tier was known for its user, its tenant or the platform at its time, so it"
             " has a cost and no credits."
+        )
+    if not trace.is_owned:
+        return (
+            "It counts for its tenant, by the tenant's tier. Its user is not known, so nobody is"
+            " charged until it is."
         )
     if trace.cost_usd is None and not trace.unpriced_observations:
         return (
@@ -284,6 +295,31 @@ def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
             " price is entered."
         )
     return ""
+
+
+def _why_disputed(trace: Trace) -> str:
+    if trace.settled_as == Outcome.LEFT_OUT:
+        return "It was disputed, and an operator settled it as nobody's."
+    if trace.is_attributed:
+        return "It was disputed, and an operator settled it as its tenant's, without a user."
+    return (
+        "Its user was not of the tenant that it names when it began, so it counts for nobody until"
+        " an operator settles that."
+    )
+
+
+def _names_several(trace: Trace) -> str:
+    """What to do where the run's user is a name of several; "" where it isn't."""
+    name = trace.user_reference
+    if not name or (trace.tenant_id is None and trace.tenant_reference):
+        return ""
+    count = users_called(name, trace.tenant_id)
+    if count < 2:
+        return ""
+    return (
+        f"“{name}” is the name of {count} users, so it names nobody, and nobody is charged. Have"
+        " runs name them by their ids, or by aliases that each are one user's."
+    )
 
 
 def _repricing(trace: Trace) -> Repricing | None:

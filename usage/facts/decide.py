@@ -7,7 +7,6 @@ from datetime import datetime
 from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
-from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import (
     PARTLY_PRICED,
     UNMETERED,
@@ -21,9 +20,10 @@ from pricing.engine import (
 )
 from pricing.units import NO_TOKENS, TokenCounts, counted
 from usage.environments import BilledEnvironments
-from usage.facts.decided import AssembledTrace, BilledStep, Directory, TraceFact
+from usage.facts.decided import AssembledTrace, BilledStep, TraceFact
 from usage.facts.doubts import Doubts
 from usage.facts.findings import NO_RULINGS, Finding, Rulings, Takes, sums_of_children
+from usage.facts.owner import Directory, Settlement, owner_of
 from usage.facts.received import in_precedence, packed
 from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
@@ -43,20 +43,30 @@ def assemble(
     stored: TraceFact | None = None,
     deleted_observations: int = 0,
     rulings: Rulings = NO_RULINGS,
+    settlement: Settlement | None = None,
 ) -> AssembledTrace:
     """The trace of ``observations`` (the newest version of each of its steps, at least one), of
-    which ``stored`` is the decision so far; charged in the environments ``billed_in``.
+    which ``stored`` is the decision so far, and ``settlement`` an operator's; charged in the
+    environments ``billed_in``.
     """
     ordered = in_precedence(observations)
     steps = [one.step for one in ordered]
     said = _decided(ordered)
-    tenant_id, user_id = _owner(said, directory, fixed_tenant_id)
     starts = [step.start_time for step in steps]
     start_time = min(starts)
+    owner = owner_of(
+        directory,
+        said.tenant_reference,
+        said.user_reference,
+        start_time,
+        fixed_tenant_id,
+        settlement,
+    )
+    tenant_id, user_id = owner.tenant_id, owner.user_id
     hour = hour_of(start_time)
     last_start = max(starts)
     priced_as_of = engine.book.loaded_at
-    if stored is not None and (stored.is_attributed or not is_attributed(tenant_id, user_id)):
+    if stored is not None and not _is_found(stored, tenant_id, user_id):
         # Once it has an owner, later entries of the price lists change nothing (pricing.engine).
         priced_as_of = stored.priced_as_of
     unmetered = unmetered_calls(steps)
@@ -113,6 +123,10 @@ def assemble(
         stored is not None and stored.is_voided,
         priced.set_aside,
         charge.uncharged or ("" if is_billed else Uncharged.ENVIRONMENT),
+        owner.dispute,
+        owner.disputed_tenant_id,
+        owner.disputed_user_id,
+        owner.settled_as,
     )
     return AssembledTrace(fact, billed, packed(ordered, said))
 
@@ -145,19 +159,14 @@ def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:
     return said._replace(name=next((one.step.name for one in ordered if one.step.name), ""))
 
 
-def _owner(
-    said: SaidOfTrace, directory: Directory, fixed_tenant_id: UUID | None
-) -> tuple[UUID | None, UUID | None]:
-    """Tenant and user; None for one that is missing or unknown.
+def _is_found(stored: TraceFact, tenant_id: UUID | None, user_id: UUID | None) -> bool:
+    """Whether a tenant or a user has become known, which then has its tier by the lists of now.
 
-    With no tenant named, the user's tenant is it.
+    Those of a dispute were known when it began.
     """
-    user_id, users_tenant_id = directory.users.get(said.user_reference, (None, None))
-    if fixed_tenant_id is not None:
-        return fixed_tenant_id, user_id
-    return (
-        directory.tenants.get(said.tenant_reference) if said.tenant_reference else users_tenant_id
-    ), user_id
+    if stored.is_owned or stored.dispute or tenant_id is None:
+        return False
+    return stored.tenant_id is None or user_id is not None
 
 
 def _usage(step: StepVersion, unmetered: Set[str]) -> ObservationUsage:

@@ -10,13 +10,22 @@ from usage.models.connections import (
     TenantComparison,
     TenantDay,
 )
-from usage.models.facts import Observation, ReceivedTrace, RejectedObservation, Trace, TraceVoid
+from usage.models.facts import (
+    DisputedTrace,
+    Observation,
+    ReceivedTrace,
+    RejectedObservation,
+    Trace,
+    TraceSettlement,
+    TraceVoid,
+)
 from usage.models.repricing import Repricing
 from usage.models.rollups import (
     EnvironmentUsage,
     FlowEstimate,
     FlowUsage,
     ModelUsage,
+    NoUserUsage,
     PlatformModelUsage,
     PlatformUsage,
     StalePeriod,
@@ -28,11 +37,13 @@ from usage.models.rulings import UsageRuling
 
 __all__ = [
     "ConnectionTenant",
+    "DisputedTrace",
     "EnvironmentUsage",
     "FlowEstimate",
     "FlowUsage",
     "LangfuseConnection",
     "ModelUsage",
+    "NoUserUsage",
     "Observation",
     "PlatformModelUsage",
     "PlatformUsage",
@@ -48,6 +59,7 @@ __all__ = [
     "TenantDay",
     "TenantUsageStats",
     "Trace",
+    "TraceSettlement",
     "TraceVoid",
     "UsageRuling",
     "UserNumber",

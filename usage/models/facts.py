@@ -5,14 +5,17 @@ A trace's key is a digest of (connection, trace id): the sync knows it before it
 database, and one unique index serves both identity and joins.
 """
 
+from typing import ClassVar
+
 from django.db import models
 from django.db.models import Q
 
 from kluisz_analytics.fields import CreditsField, UsdField
-from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, is_attributed
+from kluisz_analytics.tenants.attributed import OWNED_LOOKUPS, is_attributed, is_owned
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource, Uncharged
 from pricing.units import Doubt
+from usage.facts import owner
 from usage.facts.findings import Finding
 from usage.measures import DIMENSIONS, TOKENS
 from usage.models.connections import LangfuseConnection
@@ -23,14 +26,14 @@ WITHOUT_WHOLE_COST = (
     CostSource.UNPRICED.value,
 )
 """Of billed steps whose cost is not, or not wholly, known; as the index of them says it."""
-UNATTRIBUTED = Q(
-    *((name, not known) for name, known in ATTRIBUTED_LOOKUPS.items()), _connector=Q.OR
-)
-"""Traces without an owner: as the index of them says it, so that it is used."""
+NOT_OWNED = Q(*((name, not known) for name, known in OWNED_LOOKUPS.items()), _connector=Q.OR)
+"""Traces whose tenant or user is not known: as the index of them says it, so that it is used."""
 
 
 class TokenColumns(models.Model):
     """Token counts (pricing.units.TokenCounts)."""
+
+    total_tokens: int
 
     class Meta:
         abstract = True
@@ -146,6 +149,29 @@ class Trace(TokenColumns, DimensionColumns):
         ],
         help_text="Why it costs no credits, by a rule.",
     )
+    # Of a run whose tenant and user don't belong together (usage.facts.owner).
+    dispute = models.CharField(
+        max_length=20, blank=True, help_text="Why it can't be said whose it is."
+    )
+    settled_as = models.CharField(
+        max_length=20, blank=True, help_text="What an operator settled the dispute as."
+    )
+    disputed_tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
+    disputed_user = models.ForeignKey(
+        User,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
 
     class Meta:
         db_table = "usage_trace"
@@ -163,13 +189,18 @@ class Trace(TokenColumns, DimensionColumns):
             # load_directory looks here for usage whose tenant or user has become known.
             models.Index(
                 fields=["user_reference", "tenant_reference"],
-                condition=UNATTRIBUTED,
+                condition=NOT_OWNED,
                 name="trace_unattributed",
             ),
             models.Index(
                 fields=["start_time"], condition=Q(deleted_observations__gt=0), name="trace_deleted"
             ),
             models.Index(fields=["start_time"], condition=~Q(set_aside=""), name="trace_set_aside"),
+            models.Index(
+                fields=["disputed_user", "start_time"],
+                condition=~Q(dispute=""),
+                name="trace_disputed",
+            ),
             # Whoever reads an hour again looks here for the traces that run into it.
             models.Index(
                 fields=["last_step_hour", "start_time"],
@@ -183,7 +214,28 @@ class Trace(TokenColumns, DimensionColumns):
 
     @property
     def is_attributed(self) -> bool:
-        return is_attributed(self.tenant_id, self.user_id)
+        return is_attributed(self.tenant_id)
+
+    @property
+    def is_owned(self) -> bool:
+        return is_owned(self.tenant_id, self.user_id)
+
+
+class Disputes(models.Manager["DisputedTrace"]):
+    def get_queryset(self) -> models.QuerySet["DisputedTrace"]:
+        """Voided ones are in no dispute."""
+        return super().get_queryset().filter(~Q(dispute=""), is_voided=False)
+
+
+class DisputedTrace(Trace):
+    """A trace whose tenant and user don't belong together, as a page of its own."""
+
+    objects: ClassVar[Disputes] = Disputes()  # type: ignore[assignment]
+
+    class Meta:
+        proxy = True
+        ordering = ["-start_time"]
+        verbose_name = "disputed trace"
 
 
 class ReceivedTrace(models.Model):
@@ -382,6 +434,41 @@ class TraceVoid(models.Model):
 
     def __str__(self) -> str:
         return f"{self.trace}: {self.reason}"
+
+
+class TraceSettlement(models.Model):
+    """What an operator decided of a disputed trace that named this tenant and this user.
+
+    It holds until it is undone, or the trace names others.
+    """
+
+    class Outcome(models.TextChoices):
+        NAMED_TENANT = owner.Outcome.NAMED_TENANT.value, "The named tenant's, of no user"
+        USERS_TENANT = owner.Outcome.USERS_TENANT.value, "The user's, in its own tenant"
+        LEFT_OUT = owner.Outcome.LEFT_OUT.value, "Left out"
+
+    trace = models.ForeignKey(Trace, on_delete=models.PROTECT, related_name="settlements")
+    outcome = models.CharField(max_length=20, choices=Outcome.choices)
+    named_tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    named_user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    undone_at = models.DateTimeField(null=True)
+    undone_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        db_table = "usage_trace_settlement"
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["trace"],
+                condition=Q(undone_at__isnull=True),
+                name="one_settlement_a_trace",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.trace}: {self.get_outcome_display()}"
 
 
 class RejectedObservation(models.Model):

@@ -21,6 +21,7 @@ from kluisz_analytics.periods import Period
 from kluisz_analytics.tenants.models import User
 from tests.conftest import NOON, People
 from tests.usage.random_usage import draw_usage, moments_around
+from usage.access import was_of
 from usage.analytics import queries
 from usage.analytics.calendar import buckets
 from usage.analytics.queries import ask
@@ -107,14 +108,14 @@ def same(found: queries.Numbers, expected: dict[str, Any]) -> bool:
 
 
 def in_scope(scope: Scope, filters: Filters, trace: Trace) -> bool:
-    attributed = trace.tenant_id is not None and trace.user_id is not None
     tenants, users = filters.of(Dimension.TENANT), filters.of(Dimension.USER)
     flows, projects = filters.of(Dimension.FLOW), filters.of(Dimension.PROJECT)
     environments = filters.of(Dimension.ENVIRONMENT)
-    narrowed = scope.tenant_id or scope.user_id or tenants or users
+    of_users, of_tenants = scope.user_id or users, scope.tenant_id or tenants
     return all(
         (
-            attributed or not narrowed,
+            trace.is_owned or not of_users,
+            trace.is_attributed or not of_tenants,
             scope.tenant_id in (None, trace.tenant_id),
             scope.user_id in (None, trace.user_id),
             not tenants or trace.tenant_id in tenants,
@@ -188,13 +189,14 @@ def test_every_answer_is_what_the_facts_say(
                 )
         for dimension in Dimension:
             check_breakdown(dimension, scope, period, filters, within)
+        of_users = scope.user_id or filters.of(Dimension.USER)
         check_top(
             Dimension.USER,
-            lambda trace: trace.user_id,
+            lambda trace: trace.user_id if trace.is_owned else NOBODY,
             scope,
             period,
             filters,
-            [one for one in within if one.is_attributed],
+            [one for one in within if one.is_attributed and (one.is_owned or not of_users)],
         )
         check_top(
             Dimension.TENANT,
@@ -260,13 +262,15 @@ def check_top(
 
 def as_shown(dimension: Dimension, key: Any, scope: Scope) -> Any:
     """The key as the scope may know it: of another tenant's user, and of another tenant, none."""
+    if key is NOBODY:
+        return None
     if scope.is_platform or key is None:
         return key
     if dimension is Dimension.TENANT:
         own = scope.tenant_id or User.objects.get(pk=scope.user_id).tenant_id
         return key if key == own else None
     if dimension is Dimension.USER and scope.user_id is None:
-        return key if User.objects.filter(pk=key, tenant=scope.tenant_id).exists() else None
+        return key if User.objects.filter(was_of(scope.tenant_id), pk=key).exists() else None
     return key
 
 
@@ -310,7 +314,13 @@ def check_breakdown(
         assert sum(share or 0 for share in shares) == pytest.approx(1, abs=1e-9)
 
 
+NOBODY = UUID(int=1)
+"""In here, the user of usage that has a tenant and no user."""
+
+
 def key_of(dimension: Dimension, trace: Trace) -> UUID | str | None:
+    if dimension is Dimension.USER and trace.is_attributed and not trace.is_owned:
+        return NOBODY
     if dimension in (Dimension.TENANT, Dimension.USER) and not trace.is_attributed:
         return None
     return {

@@ -52,6 +52,7 @@ EXPECTED = {
     "doubtful": [200, 403, 403, 403, 403, 403, 401],
     "expected-usage": [200, 403, 403, 403, 403, 403, 401],
     "unmetered": [200, 403, 403, 403, 403, 403, 401],
+    "disputes": [200, 403, 403, 403, 403, 403, 401],
     "time-series?tenant_id={acme}": [200, 200, 200, 404, 404, 403, 401],
     "top-users?user_id={acme_user}": [200, 200, 200, 404, 404, 403, 401],
     "top-users?user_id={acme_colleague}": [200, 200, 403, 404, 404, 403, 401],

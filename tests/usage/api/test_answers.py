@@ -302,6 +302,7 @@ QUERY_BUDGET = 20
         "expected-usage",
         "doubtful",
         "unmetered?estimate=true",
+        "disputes",
         "/api/v2/credits/transactions",
     ],
 )

@@ -55,6 +55,9 @@ TABLE = {
     ("doubtful", "GET"): PLATFORM,
     ("unmetered", "GET"): PLATFORM,
     ("cost-breakdown", "GET"): EVERYONE,
+    ("disputes", "GET"): PLATFORM,
+    ("settle-dispute", "POST"): GIVING,
+    ("undo-settlement", "POST"): GIVING,
     ("my-credit-status", "GET"): OWN_CREDITS,
     ("user-credit-status", "GET"): CREDITS_OF_ACME_USER,
     ("credit-estimate", "GET"): ESTIMATES,
@@ -130,6 +133,7 @@ def body_for(people: People) -> dict[str, str]:
         "credits": "1",
         "amount": "1",
         "reason": "because",
+        "outcome": "left_out",
     }
 
 

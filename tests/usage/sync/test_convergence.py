@@ -11,14 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credits.models import UsageCharge
+from kluisz_analytics.tenants.directory import Move, record_moves
+from kluisz_analytics.tenants.models import User
 from tests.conftest import People
 from tests.usage.facts.test_decide import received
 from tests.usage.stored import stored_steps
 from tests.usage.sync.test_sync import state
 from usage.books import verify_books
 from usage.facts.apply import apply_received
+from usage.facts.attribution import attribute_all
+from usage.facts.disputes import settle
+from usage.facts.owner import Outcome
 from usage.langfuse.wire import ReceivedObservation
-from usage.models import LangfuseConnection
+from usage.models import DisputedTrace, LangfuseConnection
 
 pytestmark = pytest.mark.django_db
 
@@ -76,6 +81,54 @@ def test_any_order_of_batches_ends_as_one_clean_batch(
         transaction.set_rollback(True)
     with transaction.atomic():
         apply_received(connection, history)
+        clean = comparable()
+        transaction.set_rollback(True)
+
+    assert stepwise == clean
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_moves_and_settlements_at_any_time_end_as_if_they_were_known_before(
+    connection: LangfuseConnection, people: People, data: st.DataObject
+) -> None:
+    owners = ["", str(people.acme_user.pk), str(people.globex_user.pk)]
+    tenants = ["", str(people.acme.pk), str(people.globex.pk)]
+    history = data.draw(
+        st.lists(versions(owners, tenants), min_size=1, max_size=8), label="history"
+    )
+    cut = data.draw(st.integers(0, len(history)), label="cut")
+    moved_at, outcome = data.draw(moments, label="moved"), data.draw(st.sampled_from(Outcome))
+
+    def move() -> None:
+        User.objects.filter(pk=people.acme_user.pk).update(tenant=people.globex)
+        record_moves([Move(people.acme_user.pk, people.acme.pk, people.globex.pk, moved_at)])
+
+    def settle_open() -> None:
+        found = DisputedTrace.objects.filter(settled_as="").order_by("pk")
+        settle([one.pk.hex for one in found], outcome, people.platform_admin)
+
+    events = [
+        lambda: apply_received(connection, history[:cut]),
+        lambda: apply_received(connection, history[cut:]),
+        move,
+        attribute_all,
+        settle_open,
+    ]
+    with transaction.atomic():
+        for event in data.draw(st.permutations(events), label="events"):
+            event()
+            assert verify_books() == []
+        attribute_all()
+        settle_open()
+        assert verify_books() == []
+        stepwise = comparable()
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        move()
+        apply_received(connection, history)
+        settle_open()
+        assert verify_books() == []
         clean = comparable()
         transaction.set_rollback(True)
 
