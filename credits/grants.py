@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models import Max, Q
@@ -86,9 +87,7 @@ def give(many: Sequence[NewGrant]) -> list[Grant]:
     rows = [_row(new) for new in many if new.idempotency_key not in known]
     created = Grant.objects.bulk_create(rows, batch_size=1000)
     if created:
-        ledger.settle(
-            {user_id: accounts[user_id] for user_id in {one.account_id for one in created}}, now
-        )
+        _settle(accounts, created, now)
     by_key = {**known, **{one.idempotency_key: one for one in created}}
     return [by_key[new.idempotency_key] for new in many]
 
@@ -195,10 +194,21 @@ def void(given: Grant, by: User | None) -> Grant:
     changed = Grant.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=now), pk=given.pk, voided_at__isnull=True
     )
-    if changed.update(voided_at=now, voided_by=by):
-        ledger.settle(accounts, now)
+    is_voided = changed.update(voided_at=now, voided_by=by)
     given.refresh_from_db()
+    if is_voided:
+        _settle(accounts, [given], now)
     return given
+
+
+def _settle(accounts: dict[UUID, Account], changed: Sequence[Grant], now: datetime) -> None:
+    """Post what follows from grants that are new or end at another time; their accounts are
+    locked.
+    """
+    if ledger.cut(changed, now):
+        accounts = ledger.lock(accounts.keys())
+    mine = {one.account_id for one in changed}
+    ledger.settle({user_id: accounts[user_id] for user_id in mine}, now)
 
 
 def catch_up(now: datetime | None = None) -> int:
@@ -221,9 +231,12 @@ def catch_up(now: datetime | None = None) -> int:
         done += len(due)
 
 
-def catch_up_accounts(accounts: dict[Any, Account], now: datetime) -> None:
+def catch_up_accounts(accounts: dict[UUID, Account], now: datetime) -> None:
     """The same for some accounts, which are locked."""
-    Grant.objects.bulk_create(_due_occurrences(accounts, now), ignore_conflicts=True)
+    due = _due_occurrences(accounts, now)
+    Grant.objects.bulk_create(due, ignore_conflicts=True)
+    if ledger.cut(due, now):
+        accounts = ledger.lock(accounts.keys())
     ledger.settle(accounts, now)
 
 

@@ -180,7 +180,7 @@ class Migration(migrations.Migration):
                 ('balance_after', kluisz_analytics.fields.CreditsField(decimal_places=6, max_digits=18)),
                 ('reason', models.CharField(blank=True, max_length=500)),
                 ('idempotency_key', models.CharField(max_length=200)),
-                ('usage_hour', models.DateTimeField(blank=True, help_text='The hour of usage that this entry charges.', null=True)),
+                ('usage_hour', models.DateTimeField(blank=True, help_text='The hour of usage that this entry charges; of an hour in which a grant begins or ends, the beginning of the part that it charges.', null=True)),
                 ('created_at', models.DateTimeField()),
                 ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='transactions', to='credits.account')),
                 ('created_by', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
@@ -189,6 +189,20 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'transaction',
                 'ordering': ['-id'],
+            },
+        ),
+        migrations.CreateModel(
+            name='HourCut',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('hour', models.DateTimeField()),
+                ('at', models.DateTimeField()),
+                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='hour_cuts', to='credits.account')),
+            ],
+            options={
+                'db_table': 'credit_hour_cut',
+                'ordering': ['-at'],
+                'constraints': [models.UniqueConstraint(fields=('account', 'hour', 'at'), name='one_cut_an_account_and_moment')],
             },
         ),
         migrations.CreateModel(
