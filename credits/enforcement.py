@@ -216,5 +216,7 @@ def _make_room(user: User, now: datetime) -> bool:
         is_due = account.next_event_at is not None and account.next_event_at <= now
         if is_due:
             grants.catch_up_accounts(accounts, now)
-        topped_up = top_up.top_up([user], now)
+        # As it is now: who asks may know the user, and its tenant's zone, from long ago.
+        known = User.objects.select_related("tenant").get(pk=user.pk)
+        topped_up = top_up.top_up([known], now)
     return is_new or bool(freed) or is_due or bool(topped_up)

@@ -2,7 +2,7 @@
 (domain.md, Credits).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -211,6 +211,23 @@ def _settle(accounts: dict[UUID, Account], changed: Sequence[Grant], now: dateti
     ledger.settle({user_id: accounts[user_id] for user_id in mine}, now)
 
 
+@transaction.atomic
+def end_at(ends: Mapping[Grant, datetime]) -> int:
+    """Have these grants expire at these moments instead; what that changes of the past is posted as
+    differences. One that was voided meanwhile stays as it is. Returns how many were changed.
+    """
+    if not ends:
+        return 0
+    accounts = ledger.lock({grant.account_id for grant in ends})
+    changed = []
+    for grant in Grant.objects.filter(pk__in=[one.pk for one in ends], voided_at__isnull=True):
+        grant.expires_at = ends[grant]
+        changed.append(grant)
+    Grant.objects.bulk_update(changed, ["expires_at"], batch_size=500)
+    _settle(accounts, changed, timezone.now())
+    return len(changed)
+
+
 def catch_up(now: datetime | None = None) -> int:
     """Post every beginning and end of a grant that is due, for all accounts.
 
@@ -242,28 +259,32 @@ def catch_up_accounts(accounts: dict[UUID, Account], now: datetime) -> None:
 
 def _due_occurrences(accounts: Iterable[Any], now: datetime) -> list[Grant]:
     """The occurrences of recurring grants that have begun by now and are not there yet, also those
-    that were missed.
+    that were missed. Each begins where the one before ends, also where the tenant has another zone
+    since.
     """
     series = Grant.objects.filter(
         account__in=accounts, series__isnull=True, voided_at__isnull=True
     ).exclude(recurrence="")
     series = series.annotate(
-        last=Max("occurrences__occurrence"), stopped=Max("occurrences__voided_at")
+        last=Max("occurrences__occurrence"),
+        last_ends=Max("occurrences__expires_at"),
+        stopped=Max("occurrences__voided_at"),
     )
     rows = []
     for first in series.filter(stopped__isnull=True, expires_at__isnull=False).select_related(
         "account__user__tenant"
     ):
-        number = (first.last or 0) + 1
+        number, starts_at = (first.last or 0) + 1, first.last_ends or first.expires_at
         zone, recurrence = first.account.user.tenant.zone, Recurrence(first.recurrence)
-        while (starts_at := occurrence(first.starts_at, recurrence, number, zone)) <= now:
+        while starts_at <= now:
+            ends_at = occurrence(first.starts_at, recurrence, number + 1, zone)
             rows.append(
                 Grant(
                     account_id=first.account_id,
                     amount=first.amount,
                     priority=first.priority,
                     starts_at=starts_at,
-                    expires_at=occurrence(first.starts_at, recurrence, number + 1, zone),
+                    expires_at=ends_at,
                     source=first.source,
                     reason=first.reason,
                     rollover_maximum=first.rollover_maximum,
@@ -273,5 +294,5 @@ def _due_occurrences(accounts: Iterable[Any], now: datetime) -> list[Grant]:
                     created_by_id=first.created_by_id,
                 )
             )
-            number += 1
+            number, starts_at = number + 1, ends_at
     return rows

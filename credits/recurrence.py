@@ -43,3 +43,8 @@ def month_of(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     return occurrence(start, Recurrence.MONTHLY, 0, zone).astimezone(moment.tzinfo), occurrence(
         start, Recurrence.MONTHLY, 1, zone
     ).astimezone(moment.tzinfo)
+
+
+def month_name(moment: datetime, zone: ZoneInfo) -> str:
+    """The calendar month of the zone that the moment lies in, as "2026-11"."""
+    return f"{moment.astimezone(zone):%Y-%m}"

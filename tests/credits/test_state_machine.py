@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,17 +24,19 @@ from hypothesis.stateful import (
 )
 
 from credits import enforcement, grants, holds
+from credits.books import ledger_findings
 from credits.burn import GrantTerms, burn_down
 from credits.gate import InsufficientCredits
 from credits.grants import NewGrant
 from credits.holds import HoldConflict
 from credits.models import Account, Grant, Hold, Transaction
+from kluisz_analytics.findings import findings
 from kluisz_analytics.identifiers import as_trace_id
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier, TierAssignment, TierRate
 from tests.conftest import LONG_AGO, People
 from tests.usage.facts.test_decide import received
-from usage.books import verify_books
+from usage.books import CHARGE_CHECKS
 from usage.facts.apply import apply_received
 from usage.models import LangfuseConnection
 
@@ -51,7 +53,7 @@ class Credits(RuleBasedStateMachine):
     """
 
     user: User
-    connection: LangfuseConnection
+    langfuse: LangfuseConnection
     made = Bundle("made")
     given = Bundle("given")
     ran = Bundle("ran")
@@ -140,7 +142,7 @@ class Credits(RuleBasedStateMachine):
             **used,
         )
         with transaction.atomic():
-            apply_received(self.connection, [one])
+            apply_received(self.langfuse, [one])
 
     @rule(amount=amounts)
     def refund(self, amount: Decimal) -> None:
@@ -207,9 +209,7 @@ class Credits(RuleBasedStateMachine):
             GrantTerms(pk, int(amount), priority, start, end)
             for pk, (amount, priority, start, end) in self.grants.items()
         ]
-        usage = sorted(
-            [(at, int(amount)) for at, amount in self.usage.values()] + self.corrections
-        )
+        usage = sorted([(at, int(amount)) for at, amount in self.usage.values()] + self.corrections)
         return burn_down(terms, usage, self.now)
 
     def remaining(self) -> Decimal:
@@ -224,7 +224,9 @@ class Credits(RuleBasedStateMachine):
 
     @invariant()
     def the_books_are_closed(self) -> None:
-        assert verify_books() == []
+        assert list(ledger_findings()) == []
+        with connection.cursor() as cursor:
+            assert list(findings(cursor, CHARGE_CHECKS)) == []
 
     @invariant()
     def looked_at_the_account_is_what_the_rules_say(self) -> None:
@@ -245,11 +247,13 @@ def machine(people: People, bare_connection: LangfuseConnection) -> Iterator[typ
     TierRate.objects.create(
         tier=tier, valid_from=LONG_AGO, credits_per_usd=100, pricing_multiplier=1
     )
-    TierAssignment.objects.create(user=people.acme_user, tier=tier, valid_from=LONG_AGO)
+    TierAssignment.objects.create(
+        user=people.acme_user, tier=tier, valid_from=LONG_AGO + timedelta(days=1)
+    )
 
     class OfAnn(Credits):
         user = people.acme_user
-        connection = bare_connection
+        langfuse = bare_connection
 
         def teardown(self) -> None:
             super().teardown()

@@ -82,8 +82,8 @@ class RateExplained:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """A transaction of the user's hour that the trace counts in, or of its part where a grant begins
-    or ends in the hour.
+    """A transaction of the user's hour that the trace counts in, or of that part of it where a
+    grant begins or ends in the hour.
     """
 
     id: int

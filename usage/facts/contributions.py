@@ -67,9 +67,7 @@ class Change:
 
     def lines(self) -> list[tuple[LineKey, Numbers]]:
         """What is left: numbers that were taken away and added again are no change."""
-        return [
-            (_line_key(key), numbers) for key, numbers in self._sums.items() if any(numbers)
-        ]
+        return [(_line_key(key), numbers) for key, numbers in self._sums.items() if any(numbers)]
 
     def touched(self) -> Collection[LineKey]:
         """Where stored traces changed in any way: what they add up to may be the same, and yet they

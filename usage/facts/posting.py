@@ -101,7 +101,6 @@ def _stage(
         cursor, "usage_change_period", PERIOD_COLUMNS, _periods({key.hour for key, _ in lines})
     )
 
-
     users = {(key.hour, key.user_id) for key in touched}
     insert_rows(
         cursor,
