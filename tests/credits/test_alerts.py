@@ -270,6 +270,17 @@ def test_a_webhook_is_tried_out_by_a_button(
 
 
 class TestBudgets:
+    @pytest.fixture
+    def used(self, use: Callable[..., None]) -> Callable[..., None]:
+        """Usage of so many credits: Ann's tier gives 190 of them for a dollar."""
+
+        def run(
+            user: User, credits: str, at: datetime = NOW - timedelta(hours=1), **more: Any
+        ) -> None:
+            use(user, str(D(credits) / 190), at, **more)
+
+        return run
+
     def test_a_soft_one_tells_and_a_hard_one_refuses_too(self, ann: User, people: People) -> None:
         budget = TenantBudget.objects.create(tenant=people.acme, unit="credits", amount=D(500))
         use(ann, "510")

@@ -9,12 +9,14 @@ integers, so that the sums are exact whatever the order of the changes.
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from credits import ledger
+from credits.budgets import usage_changed
 from kluisz_analytics.bulk import Statement, empty_table, execute_all, insert_rows, stamp
 from kluisz_analytics.tenants.attributed import attributed_sql
 from usage.facts.contributions import TOTAL_TRACES, Change, LineKey, Numbers
@@ -57,13 +59,15 @@ def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
         )
         drop_empty = [DROP_EMPTY] if is_taken_away else []
         add = [*analyze, NUMBER_USERS, ADD_HOURS, ADD_LONGER, *drop_empty, STAGE_HOURS]
-        return ledger.post_staged(
+        posted = ledger.post_staged(
             cursor,
             timezone.now(),
             adjustment,
             before=add,
             comes_to=ledger.of_usage(WHOLE_HOURS),
         )
+    usage_changed({UUID(key.tenant_id) for key in (*(key for key, _ in lines), *touched)})
+    return posted
 
 
 def _stage(
