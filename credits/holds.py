@@ -55,7 +55,7 @@ ON_POSTGRESQL = f"""
     {STORE}, reserved"""
 _ON_SQLITE = f"WITH {RUN_SQL}, {BUDGETS_SQL.format(locked='', **TIMES)}"
 ON_SQLITE = (
-    f"{_ON_SQLITE} {RESERVE}",
+    f"{_ON_SQLITE} {RESERVE} RETURNING user_id",
     f"{_ON_SQLITE} {COUNT.format(reserved='')}",
     f"WITH {RUN_SQL} {STORE}",
 )
@@ -87,7 +87,7 @@ def insert(hold: Hold, starts: Mapping[str, datetime]) -> bool:
         with transaction.atomic():
             reserve, count, store = ON_SQLITE
             cursor.execute(reserve, stored)
-            if cursor.rowcount:
+            if cursor.fetchall():
                 cursor.execute(count, stored)
                 cursor.execute(store, stored)
                 return True
