@@ -110,7 +110,7 @@ SCOPES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("scope", "same", "other"), SCOPES, ids=lambda one: str(one))
+@pytest.mark.parametrize(("scope", "same", "other"), SCOPES, ids=str)
 def test_each_kind_counts_what_was_used_and_what_is_held_of_its_own(
     rich: People, gate: Gate, use: Use, clock: Any, scope: Any, same: Any, other: Any
 ) -> None:
@@ -198,7 +198,7 @@ def test_a_day_begins_at_midnight_where_the_tenant_is(rich: People, gate: Gate, 
     limit.refresh_from_db()
     assert limit.period_start == midnight
     one = Hold.objects.get()
-    assert limit.used == D(rich_rate(rich.globex_user)) and limit.held == one.credits
+    assert (limit.used, limit.held) == (rich_rate(rich.globex_user), one.credits)
 
 
 def rich_rate(user: User) -> Decimal:
