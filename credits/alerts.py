@@ -148,6 +148,7 @@ def _of_credits(
 
 def _budgets(tenant: Tenant, now: datetime) -> Iterator[Alert]:
     for budget in budgets.reckon(TenantBudget.objects.filter(tenant=tenant), now):
+        start, _ = budgets.period_of_budget(budget, now)
         kind = Kind.BUDGET_CREDITS if budget.unit == TenantBudget.Unit.CREDITS else Kind.BUDGET_USD
         for threshold in THRESHOLDS:
             if budget.used * 100 >= budget.amount * threshold:
@@ -160,7 +161,7 @@ def _budgets(tenant: Tenant, now: datetime) -> Iterator[Alert]:
                     user=budget.user,
                     budget=budget,
                     threshold=threshold,
-                    period_start=budget.period_start,
+                    period_start=start,
                     message=(
                         f"{budget.subject} has used {budget.used * 100 / budget.amount:,.0f}%"
                         f" of {budget.period_text} {budget.amount_text}; {what}."

@@ -192,11 +192,12 @@ def usage_changed(tenant_ids: Collection[UUID]) -> None:
 
 
 def _is_current(budget: TenantBudget, now: datetime) -> bool:
-    start, _ = _period(budget, now)
+    start, _ = period_of_budget(budget, now)
     return budget.period_start == start and budget.changes == budget.reckoned_changes
 
 
-def _period(budget: TenantBudget, now: datetime) -> tuple[datetime, datetime]:
+def period_of_budget(budget: TenantBudget, now: datetime) -> tuple[datetime, datetime]:
+    """The running day, week or month that it is of, where its tenant is."""
     return period_of(Recurrence(budget.period), now, budget.tenant.zone)
 
 
@@ -211,7 +212,7 @@ def _load_used(budgets: Sequence[TenantBudget], now: datetime) -> None:
         return
     used_of: UsedOf = import_string(settings.CREDITS_USED)
     asked = [
-        Asked(one.tenant_id, one.user_id, one.flow_id, one.model, *_period(one, now))
+        Asked(one.tenant_id, one.user_id, one.flow_id, one.model, *period_of_budget(one, now))
         for one in budgets
     ]
     for one, used, question in zip(budgets, used_of(asked), asked, strict=True):
@@ -227,7 +228,10 @@ def _load_held(budgets: Sequence[TenantBudget], now: datetime) -> None:
     since = [
         value
         for one in budgets
-        for value in (one.pk, connection.ops.adapt_datetimefield_value(_period(one, now)[0]))
+        for value in (
+            one.pk,
+            connection.ops.adapt_datetimefield_value(period_of_budget(one, now)[0]),
+        )
     ]
     with connection.cursor() as cursor:
         cursor.execute(

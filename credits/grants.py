@@ -274,7 +274,8 @@ def _due_occurrences(accounts: Iterable[Any], now: datetime) -> list[Grant]:
     for first in series.filter(stopped__isnull=True, expires_at__isnull=False).select_related(
         "account__user__tenant"
     ):
-        number, starts_at = (first.last or 0) + 1, first.last_ends or first.expires_at
+        number = (first.last or 0) + 1
+        starts_at: datetime = first.last_ends or first.expires_at
         zone, recurrence = first.account.user.tenant.zone, Recurrence(first.recurrence)
         while starts_at <= now:
             ends_at = occurrence(first.starts_at, recurrence, number + 1, zone)
