@@ -261,7 +261,8 @@ SYNC_EVERY_SECONDS = env.int("KLUISZ_SYNC_EVERY_SECONDS", default=180)
 # --- Credits
 # What credits asks of usage, which it knows nothing of.
 CREDITS_ESTIMATE_OF_FLOW = "usage.analytics.estimates.estimate_of_flow"
-CREDITS_COST_OF_TENANT = "usage.analytics.costs.cost_of_tenant"
+CREDITS_USAGE = "usage.facts.posting.CHARGED_USAGE"
+CREDITS_USED = "usage.analytics.spending.used"
 
 # --- Celery
 CELERY_TASK_ACKS_LATE = True

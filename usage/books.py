@@ -33,10 +33,13 @@ RECEIVED_A_FETCH = 5_000
 ALL_TIME = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 
 CHARGE_CHECKS = {
+    # Of an hour that is cut, each part by itself.
     "invariant 5: what is posted for an hour is its priced usage": (
         f"""
         SELECT user_id, hour, SUM(priced), SUM(posted) FROM (
-            SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace t
+            SELECT user_id, COALESCE((SELECT MAX(k.at) FROM credit_hour_cut k
+                WHERE k.account_id = t.user_id AND k.hour = t.hour AND k.at <= t.start_time),
+                t.hour) AS hour, credits AS priced, 0 AS posted FROM usage_trace t
             WHERE credits IS NOT NULL AND {owned_sql("t")} AND NOT is_voided
             UNION ALL SELECT account_id, hour, 0, credits FROM credit_usage_charge) both_sides
         GROUP BY user_id, hour HAVING SUM(priced) <> SUM(posted)"""

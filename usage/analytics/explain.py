@@ -9,9 +9,10 @@ from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
-from django.db.models import Q
+from django.db.models import Q, Subquery, Value
+from django.db.models.functions import Coalesce
 
-from credits.models import Transaction, UsageCharge
+from credits.models import HourCut, Transaction, UsageCharge
 from kluisz_analytics.scales import CREDIT_PLACES, EXACT, USD_PLACES, Credits, Factor, Usd, Written
 from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.directory import users_called
@@ -96,7 +97,9 @@ class RateExplained:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """A transaction of the user's hour that the trace counts in."""
+    """A transaction of the user's hour that the trace counts in, or of that part of it where a
+    grant begins or ends in the hour.
+    """
 
     id: int
     type: str
@@ -336,16 +339,22 @@ def _repricing(trace: Trace) -> Repricing | None:
 
 def _posted_for_hour(trace: Trace) -> Decimal | None:
     return (
-        UsageCharge.objects.filter(account=trace.user_id, hour=trace.hour)
+        UsageCharge.objects.filter(account=trace.user_id, hour=_charged_in(trace))
         .values_list("credits", flat=True)
         .first()
     )
 
 
+def _charged_in(trace: Trace) -> Coalesce:
+    """The hour that the trace is charged in, or the beginning of its part where the hour is cut."""
+    cuts = HourCut.objects.filter(account=trace.user_id, hour=trace.hour, at__lte=trace.start_time)
+    return Coalesce(Subquery(cuts.order_by("-at").values("at")[:1]), Value(trace.hour))
+
+
 def _ledger(trace: Trace) -> list[LedgerEntry]:
-    entries = Transaction.objects.filter(account=trace.user_id, usage_hour=trace.hour).order_by(
-        "id"
-    )
+    entries = Transaction.objects.filter(
+        account=trace.user_id, usage_hour=_charged_in(trace)
+    ).order_by("id")
     return [
         LedgerEntry(entry.pk, entry.type, entry.amount, entry.created_at, entry.reason)
         for entry in entries
