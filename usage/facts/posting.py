@@ -18,7 +18,7 @@ from django.utils import timezone
 from credits import ledger
 from credits.budgets import usage_changed
 from kluisz_analytics.bulk import Statement, empty_table, execute_all, insert_rows, stamp
-from kluisz_analytics.tenants.attributed import attributed_sql
+from kluisz_analytics.tenants.attributed import owned_sql
 from usage.facts.contributions import TOTAL_TRACES, Change, LineKey, Numbers
 from usage.measures import SUM_NAMES
 from usage.models import UserUsageStats
@@ -157,6 +157,6 @@ WHOLE_HOURS = (
 )
 CHARGED_USAGE = (
     "SELECT t.user_id AS account_id, t.start_time AS at, t.credits FROM usage_trace t WHERE"
-    f" t.credits IS NOT NULL AND {attributed_sql('t')} AND NOT t.is_voided"
+    f" t.credits IS NOT NULL AND {owned_sql('t')} AND NOT t.is_voided"
 )
 """What is charged, by the runs' own time: for the parts of hours in which grants begin or end."""

@@ -3,6 +3,7 @@
 """
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,13 @@ from threading import RLock
 from typing import Any, Literal, Self
 
 from usage.langfuse.budget import Kind, RequestBudget
-from usage.langfuse.errors import BudgetSpent, NotFound, NotLangfuse, WrongKey
+from usage.langfuse.errors import (
+    NotFound,
+    NotLangfuse,
+    RequestRefused,
+    ServerTrouble,
+    WrongKey,
+)
 from usage.langfuse.http import LangfuseHttp, Patience
 from usage.langfuse.paging import whole_versions
 from usage.langfuse.v1 import LEGACY_OBSERVATIONS, V1Reader
@@ -25,6 +32,7 @@ from usage.langfuse.wire import (
     iso,
 )
 
+logger = logging.getLogger(__name__)
 OBSERVATIONS = "/api/public/v2/observations"
 METRICS = "/api/public/v2/metrics"
 PROJECTS = "/api/public/projects"
@@ -210,14 +218,16 @@ class LangfuseClientService:
             return self.api
 
     def _has_metrics(self) -> bool:
+        """Only 404 says that they aren't there; whatever else goes wrong, is for whoever needs
+        them.
+        """
         now = datetime.now(UTC)
         try:
             self._metrics(now, now + A_MOMENT, "hour", COUNTED)
         except NotFound:
             return False
-        except BudgetSpent:
-            # Only Langfuse Cloud counts, and it has them.
-            return True
+        except (ServerTrouble, RequestRefused, NotLangfuse) as error:
+            logger.warning("%s has metrics, but: %s", self.host, error)
         return True
 
     def _has(self, path: str, kind: Kind) -> bool:

@@ -268,8 +268,8 @@ class LangfuseHttp:
                 raise BudgetSpent(
                     f"{self.host} asks to slow down (429) with requests of this kind"
                     f" ({kind.value}): it answers them again in {seconds / 60:.0f} minutes, after"
-                    f" {waited / 60:.0f} already waited. What else is due is read; the rest by the"
-                    " next run."
+                    f" {waited / 60:.0f} already waited. Other kinds go on; the next run goes on"
+                    " with this one."
                 )
             self._tell(f"{self.host} asks to slow down (429); going on in {seconds:.0f} s")
             waited += seconds
