@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Max, Q
+from django.db.models import F, Max, Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from credits import ledger
@@ -267,7 +268,7 @@ def _due_occurrences(accounts: Iterable[Any], now: datetime) -> list[Grant]:
     ).exclude(recurrence="")
     series = series.annotate(
         last=Max("occurrences__occurrence"),
-        last_ends=Max("occurrences__expires_at"),
+        reached=Coalesce(Max("occurrences__expires_at"), F("expires_at")),
         stopped=Max("occurrences__voided_at"),
     )
     rows = []
@@ -275,7 +276,7 @@ def _due_occurrences(accounts: Iterable[Any], now: datetime) -> list[Grant]:
         "account__user__tenant"
     ):
         number = (first.last or 0) + 1
-        starts_at: datetime = first.last_ends or first.expires_at
+        starts_at: datetime = first.reached
         zone, recurrence = first.account.user.tenant.zone, Recurrence(first.recurrence)
         while starts_at <= now:
             ends_at = occurrence(first.starts_at, recurrence, number + 1, zone)
