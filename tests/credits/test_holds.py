@@ -320,7 +320,7 @@ class TestTheList:
     def test_it_is_had_as_csv(self, people: People) -> None:
         answer = Engine(people.acme_admin).get("holds", format="csv")
         lines = b"".join(answer.streaming_content).decode().splitlines()
-        assert lines[0].startswith("id,user_id,trace_id,flow_id,state")
+        assert lines[0].startswith("id,user_id,trace_id,flow_id,model,state")
         assert len(lines) == 4
         assert lines[1].endswith(",ann")
 
