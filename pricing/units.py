@@ -334,15 +334,6 @@ TAKEN_OUT = frozenset(
 )
 
 
-def _own_total(counts: Mapping[str, int]) -> int | None:
-    """The producer's own total; None where there is none, or only the sum that Langfuse adds."""
-    for key, count in counts.items():
-        if key != "total" and term_of(key).role is Role.TOTAL:
-            return count
-    total = counts.get("total")
-    return None if total is None or 2 * total == sum(counts.values()) else total
-
-
 def _tokens(units: Mapping[UnitKind, int], total: int | None) -> TokenCounts:
     counts = [0, 0, 0, 0, 0, 0, 0]
     for kind, count in units.items():
