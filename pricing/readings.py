@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from pricing.vocabulary import (
     BESIDE,
+    OF_A_TIER,
     OUTSIDE_THE_TOTAL,
     SUBTRACTED_TWICE,
     TAKEN_APART,
@@ -169,6 +170,7 @@ def _options(keys: tuple[str, ...], terms: Sequence[Term]) -> list[tuple[Place, 
     has_cached = (Role.PART, K.CACHED_INPUT) in first_of
     has_write = (Role.PART, K.CACHE_WRITE) in first_of
     has_modality = any(term.role is Role.PART and term.kind in MODALITIES for term in terms)
+    has_cached_parts = any(term.role is Role.CACHED_PART for term in terms)
     wholes = {term.kind for term in terms if term.role is Role.WHOLE}
     options = []
     for at, term in enumerate(terms):
@@ -178,7 +180,7 @@ def _options(keys: tuple[str, ...], terms: Sequence[Term]) -> list[tuple[Place, 
             places = (Place.BESIDE,)
         elif term.role is Role.WHOLE and not is_first:
             places = (Place.ECHO, Place.BESIDE)
-        elif term.role is Role.PART and term.kind in PLAIN and term.kind not in wholes:
+        elif PLAIN_OF[term.kind] not in wholes and _is_of_the_rest(keys[at], term):
             places = (Place.BESIDE,)
         elif term.role is Role.CACHED_PART:
             if not has_cached:
@@ -190,10 +192,17 @@ def _options(keys: tuple[str, ...], terms: Sequence[Term]) -> list[tuple[Place, 
             if term.is_known:
                 twice = {*SUBTRACTED_TWICE} <= {*keys} and keys[at] in SUBTRACTED_TWICE
                 places = (*((Place.UNTOLD,) if twice else ()), Place.ECHO, *places)
-        elif term.kind is K.CACHED_INPUT and has_modality:
+        elif term.kind is K.CACHED_INPUT and has_modality and not has_cached_parts:
             places = (*places, Place.UNTOLD, Place.ECHO)
         options.append(tuple(dict.fromkeys(places)))
     return options
+
+
+def _is_of_the_rest(key: str, term: Term) -> bool:
+    """Whether the key can only be inside the plain count, and is beside where that is not there."""
+    if term.role is not Role.PART or term.places[0] is Place.UNTOLD:
+        return False
+    return term.kind in PLAIN or key in OF_A_TIER
 
 
 def _reading(keys: tuple[str, ...], terms: Sequence[Term], places: Sequence[Place]) -> Reading:

@@ -53,7 +53,7 @@ class Doubt(StrEnum):
     DETAILS_DROPPED = "details_dropped"
     """A form that Langfuse does not know: it stored the sums, and dropped maps of details."""
     TOTAL_ALONE = "total_alone"
-    """Nothing but a total, as of embeddings: it is counted as input."""
+    """No tokens of a side, but a total, as of embeddings: it is counted as input."""
     OVERLAP = "overlap"
     """Cached tokens are audio or images, too, and how many is not said: they count as those."""
 
@@ -62,7 +62,8 @@ class TokenCounts(NamedTuple):
     """Tokens of one observation: ``input``, ``output`` and ``total``, and the kinds apart (parts of
     the first two).
 
-    ``total`` is the producer's own where it says one, else the sum of the first two.
+    ``total`` is the producer's own where it says one, else the sum of the first two and of tokens
+    whose name says no side.
     """
 
     input: int = 0
@@ -133,7 +134,9 @@ def shape_of(usage_keys: tuple[str, ...]) -> Shape:
         for term, place in zip(terms, reading.places, strict=True)
     )
     is_plain = all(
-        key == "total" or place is Place.BESIDE or term.kind is UnitKind.REQUEST
+        key == "total"
+        or (place is Place.BESIDE and term.role is not Role.UNKNOWN)
+        or term.kind is UnitKind.REQUEST
         for key, term, place in zip(usage_keys, terms, reading.places, strict=True)
     )
     parts = [term for term in terms if term.role not in (Role.WHOLE, Role.TOTAL)]
@@ -196,7 +199,7 @@ def _resolved(keys: tuple[str, ...], values: tuple[int, ...]) -> Resolved:
     total = None if form.total_at is None else values[form.total_at]
     if total is not None and form.may_be_langfuses and 2 * total == sum(values):
         total = None
-    if total and not form.used:
+    if total and form.is_total_alone:
         units = {UnitKind.INPUT: total}
         return Resolved(units, _tokens(units, total), Doubt.TOTAL_ALONE, (), (), NO_READING)
     reading, missing = _reading(form, counts, total)
@@ -205,21 +208,28 @@ def _resolved(keys: tuple[str, ...], values: tuple[int, ...]) -> Resolved:
         if found := sum(map(mul, row, counts)):
             units[kind] = found
     if missing:
-        units[form.emptied[0]] = missing
+        units[_lost(form, reading, counts)[0]] = missing
     tokens = _tokens(units, total)
+    if total is None and form.has_unknown:
+        tokens = tokens._replace(total=tokens.total + sum(compress(values, form.is_unknown)))
     return Resolved(units, tokens, _doubt(form, units, tokens, total), form.used, counts, reading)
 
 
 class Form(NamedTuple):
     """What is known of a usage map whose keys are known, and which of them are not 0.
 
-    ``used``: the keys that count something; ``total_at``: of the total, which may be Langfuse's own
-    sum; ``emptied``: the plain counts of which Langfuse has left nothing, though there are details
-    of them; ``is_raw``: sums in OpenAI's form, and a total that Langfuse added to them.
+    ``used``: the keys that count something; ``is_unknown``: which are tokens of no side that we
+    know; ``is_total_alone``: that no key but a total counts tokens of a side; ``total_at``: of the
+    total, which may be Langfuse's own sum; ``emptied``: the plain counts of which Langfuse has left
+    nothing, though there are details of them; ``is_raw``: sums in OpenAI's form, and a total that
+    Langfuse added to them.
     """
 
     used: tuple[str, ...]
     is_used: tuple[bool, ...]
+    is_unknown: tuple[bool, ...]
+    has_unknown: bool
+    is_total_alone: bool
     readings: Readings
     total_at: int | None
     may_be_langfuses: bool
@@ -236,6 +246,11 @@ def _form(keys: tuple[str, ...], is_counted: tuple[bool, ...]) -> Form:
         counted and not total for counted, total in zip(is_counted, is_total, strict=True)
     )
     used = tuple(compress(keys, is_used))
+    is_unknown = tuple(
+        counted and term.role is Role.UNKNOWN for counted, term in zip(is_used, terms, strict=True)
+    )
+    has_unknown = any(is_unknown)
+    has_a_side = any(term.kind in PLAIN_OF for term in compress(terms, is_used))
     totals = [at for at, total in enumerate(is_total) if total and is_counted[at]]
     totals.sort(key=lambda at: keys[at] == "total")
     parts = {term.kind for term in compress(terms, is_used) if term.role is not Role.WHOLE}
@@ -249,6 +264,9 @@ def _form(keys: tuple[str, ...], is_counted: tuple[bool, ...]) -> Form:
     return Form(
         used,
         is_used,
+        is_unknown,
+        has_unknown,
+        not used or (has_unknown and not has_a_side),
         readings_of(used, keys),
         totals[0] if totals else None,
         bool(totals) and keys[totals[0]] == "total",
@@ -263,9 +281,11 @@ def _form(keys: tuple[str, ...], is_counted: tuple[bool, ...]) -> Form:
 
 def _reading(form: Form, counts: tuple[int, ...], total: int | None) -> tuple[Reading, int]:
     """The reading that holds, and what has to go back to a plain count: Langfuse takes details out
-    of it, never below 0, so where it is 0, what the total says to be missing was lost there.
+    of it, never below 0, so where it is 0, what the total says to be missing was lost there. A
+    reading that nothing is missing in goes before.
     """
     likeliest: Reading | None = None
+    mended: tuple[Reading, int] | None = None
     for reading in form.readings:
         if not reading.holds(counts):
             continue
@@ -275,11 +295,18 @@ def _reading(form: Form, counts: tuple[int, ...], total: int | None) -> tuple[Re
         missing = total - reading.tokens(counts)
         if not missing:
             return reading, 0
-        if missing > 0 and len(form.emptied) == 1 and not _counts(reading, form.emptied[0], counts):
-            return reading, missing
+        if not mended and missing > 0 and len(_lost(form, reading, counts)) == 1:
+            mended = reading, missing
+    if mended:
+        return mended
     if likeliest is None:
         raise AssertionError(f"No reading of {form.used} holds.")
     return likeliest, 0
+
+
+def _lost(form: Form, reading: Reading, counts: tuple[int, ...]) -> list[UnitKind]:
+    """The emptied plain counts of which the reading finds nothing elsewhere."""
+    return [kind for kind in form.emptied if not _counts(reading, kind, counts)]
 
 
 def _counts(reading: Reading, kind: UnitKind, counts: tuple[int, ...]) -> bool:
@@ -305,15 +332,6 @@ def _doubt(
 TAKEN_OUT = frozenset(
     {UnitKind.CACHED_INPUT, UnitKind.CACHE_WRITE, UnitKind.CACHE_WRITE_1H, UnitKind.REASONING}
 )
-
-
-def _own_total(counts: Mapping[str, int]) -> int | None:
-    """The producer's own total; None where there is none, or only the sum that Langfuse adds."""
-    for key, count in counts.items():
-        if key != "total" and term_of(key).role is Role.TOTAL:
-            return count
-    total = counts.get("total")
-    return None if total is None or 2 * total == sum(counts.values()) else total
 
 
 def _tokens(units: Mapping[UnitKind, int], total: int | None) -> TokenCounts:

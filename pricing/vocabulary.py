@@ -78,6 +78,7 @@ BESIDE = (Place.BESIDE, Place.INSIDE, Place.RETURNED)
 INSIDE = (Place.INSIDE, Place.BESIDE)
 ECHO = (Place.ECHO, Place.BESIDE)
 RETURNED = (Place.INSIDE, Place.RETURNED, Place.BESIDE)
+GIVEN_BACK = (Place.UNTOLD, Place.ECHO)
 TOTAL, OTHER, UNKNOWN = Term(Role.TOTAL), Term(Role.OTHER), Term(Role.UNKNOWN)
 K = UnitKind
 
@@ -143,6 +144,18 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         "completion_tokens_details_accepted_prediction_tokens": part(K.OUTPUT, INSIDE),
         "completion_tokens_details_rejected_prediction_tokens": part(K.OUTPUT, INSIDE),
         "input_tokens_details_cached_tokens": part(K.CACHED_INPUT, INSIDE),
+        # Codex's.
+        "reasoning_output_tokens": part(K.REASONING, INSIDE),
+        # The realtime API says of which modality the cached tokens are.
+        **{
+            f"{details}_cached_tokens_details_{modality}_tokens": cached_part(kind, SHARED)
+            for details in ("input_token_details", "input_tokens_details", "prompt_tokens_details")
+            for modality, kind in (
+                ("text", K.INPUT),
+                ("image", K.INPUT_IMAGE),
+                ("audio", K.INPUT_AUDIO),
+            )
+        },
         "output_tokens_details_reasoning_tokens": part(K.REASONING, INSIDE),
     },
     "DeepSeek": {
@@ -179,6 +192,12 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         "thoughts_token_count": part(K.REASONING, BESIDE),
         "cached_content_token_count": part(K.CACHED_INPUT, INSIDE),
         "tool_use_prompt_token_count": part(K.INPUT, BESIDE),
+        # The Interactions API.
+        "total_input_tokens": whole(K.INPUT),
+        "total_output_tokens": whole(K.OUTPUT),
+        "total_thought_tokens": part(K.REASONING, BESIDE),
+        "total_cached_tokens": part(K.CACHED_INPUT, INSIDE),
+        "total_tool_use_tokens": part(K.INPUT, BESIDE),
     },
     # Converse's TokenUsage; InvokeModel's metrics and headers.
     "Bedrock": {
@@ -201,6 +220,8 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         # Beside a sum of 0; older versions name the sum, too, and both are taken out of the input.
         "input_ephemeral_5m_input_tokens": lifetime(K.CACHE_WRITE, RETURNED),
         "input_ephemeral_1h_input_tokens": lifetime(K.CACHE_WRITE_1H, RETURNED),
+        # Perplexity's: the callback takes them out of an output that they are no part of.
+        "output_citation_tokens": part(K.OUTPUT, GIVEN_BACK),
         "input_priority": part(K.INPUT, INSIDE),
         "input_priority_cache_read": part(K.CACHED_INPUT, INSIDE),
         "output_priority": part(K.OUTPUT, INSIDE),
@@ -264,6 +285,13 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
             )
         },
     },
+    # Google's ADK before 2.3: the thoughts beside the candidates, the instruction in the prompt.
+    "ADK": {
+        "experimental.reasoning_tokens": part(K.REASONING, BESIDE),
+        "experimental.system_instruction_tokens": part(K.INPUT, INSIDE),
+    },
+    # LangfuseUsageMetrics of @mastra/langfuse.
+    "Mastra": {"reasoning": part(K.REASONING, INSIDE)},
     # opentelemetry's gen_ai.usage.… and OpenLLMetry's: input includes the caches. What Langfuse
     # knows of them it has taken out and named itself; this is what is left.
     "OpenTelemetry": {
@@ -336,6 +364,10 @@ OUTSIDE_THE_TOTAL: Mapping[str, frozenset[str]] = {
     "reasoning_tokens": frozenset({"citation_tokens", "num_search_queries"}),
 }
 """Counts that a producer's own tokens do not include, by what tells the producer: Perplexity's."""
+OF_A_TIER = frozenset({"input_priority_cache_read", "output_priority_reasoning"})
+"""LangChain's parts of a tier: beside the rest of the tier where nothing is left of the plain count
+(langfuse's LangChain handler for JavaScript takes the tier out of it).
+"""
 SUBTRACTED_TWICE = frozenset({"input_cached_tokens", "input_cache_read"})
 """Two names of one count that Langfuse takes out of the input both (Vercel AI SDK on Bedrock)."""
 
@@ -355,6 +387,11 @@ MISS_WORDS = frozenset({"miss", "misses", "uncached", "no", "non", "other"})
 IMAGE_WORDS, AUDIO_WORDS = frozenset({"image", "images", "vision"}), frozenset({"audio", "speech"})
 DETAIL_WORDS = frozenset({"details", "detail", "breakdown"})
 TOKEN_WORDS = frozenset({"token", "tokens"})
+NO_COUNTS = frozenset(
+    {"limit", "max", "budget", "remaining", "available", "quota"}
+    | {"per", "rate", "time", "latency", "duration", "speed"}
+)
+"""Words of what was allowed or is left, of a time or a rate: of nothing that was used."""
 FILLERS = TOKEN_WORDS | {"count", "counts", "total", "usage", "number", "num", "n", "of", "eval"}
 OTHER_UNITS = frozenset(
     {"second", "seconds", "sec", "secs", "ms", "millis", "milliseconds", "minute", "minutes"}
@@ -384,6 +421,8 @@ def _by_words(name: str, words: frozenset[str]) -> Term:
 
     Counts of something else than tokens, and what has no side, are no tokens of any kind.
     """
+    if words & NO_COUNTS:
+        return OTHER
     says_tokens = bool(words & TOKEN_WORDS)
     if not says_tokens and words & OTHER_UNITS and name.rpartition("_")[2] in OTHER_UNITS:
         is_image_tokens = words & IMAGE_WORDS and words & (INPUT_WORDS | OUTPUT_WORDS)

@@ -5,6 +5,7 @@ used; the tables here hold what else their sources say that they write.
 """
 
 import json
+import random
 from pathlib import Path
 from time import process_time
 from typing import NamedTuple
@@ -613,6 +614,213 @@ CASES = {
         },
         {"input": 60, "cached_input": 40, "output": 50},
     ),
+    "langfuse.openai for JavaScript with xAI: nothing is left of either side": Usage(
+        {
+            "input": 0,
+            "output": 0,
+            "total": 1200,
+            "input_text_tokens": 1000,
+            "input_audio_tokens": 0,
+            "input_image_tokens": 0,
+            "input_cached_tokens": 400,
+            "output_reasoning_tokens": 150,
+            "output_audio_tokens": 0,
+            "output_accepted_prediction_tokens": 0,
+            "output_rejected_prediction_tokens": 0,
+        },
+        {"input": 600, "cached_input": 400, "output": 50, "reasoning": 150},
+    ),
+    "LangChain for JavaScript: the tier priority is all of the input": Usage(
+        {
+            "input": 0,
+            "output": 0,
+            "total": 1200,
+            "input_priority_cache_read": 400,
+            "input_priority": 600,
+            "output_priority_reasoning": 150,
+            "output_priority": 50,
+        },
+        {"input": 600, "cached_input": 400, "output": 50, "reasoning": 150},
+    ),
+    "LangChain Perplexity: citations are no part of the output they were taken out of": Usage(
+        {
+            "input": 1000,
+            "output": 0,
+            "total": 1200,
+            "output_reasoning": 0,
+            "output_citation_tokens": 5000,
+        },
+        {"input": 1000, "output": 200},
+    ),
+    "LangChain Perplexity: few citations go back to the output": Usage(
+        {
+            "input": 1000,
+            "output": 150,
+            "total": 1200,
+            "output_reasoning": 0,
+            "output_citation_tokens": 50,
+        },
+        {"input": 1000, "output": 200},
+    ),
+    "LangChain Perplexity: citations and reasoning": Usage(
+        {
+            "input": 1000,
+            "output": 0,
+            "total": 1200,
+            "output_reasoning": 100,
+            "output_citation_tokens": 5000,
+        },
+        {"input": 1000, "output": 100, "reasoning": 100},
+    ),
+    "Vertex by LangChain: of which modality the cached tokens are is said": Usage(
+        {
+            "cached_content_token_count": 400,
+            "thoughts_token_count": 150,
+            "input": 0,
+            "output": 0,
+            "total": 1200,
+            "input_modality_1": 200,
+            "input_modality_4": 400,
+            "output_modality_1": 50,
+            "cached_modality_1": 100,
+            "cached_modality_4": 300,
+        },
+        {"input": 200, "input_audio": 400, "cached_input": 400, "output": 50, "reasoning": 150},
+    ),
+    "ADK before 2.3: thoughts beside, their limit no usage, the instruction inside": Usage(
+        {
+            "experimental.reasoning_tokens": 150,
+            "experimental.reasoning_tokens_limit": 8192,
+            "experimental.system_instruction_tokens": 300,
+            "input": 1000,
+            "output": 200,
+            "total": 9842,
+        },
+        {"input": 1000, "output": 200, "reasoning": 150},
+    ),
+    "Gemini's Interactions API": Usage(
+        {
+            "total_input_tokens": 1000,
+            "total_output_tokens": 50,
+            "total_thought_tokens": 150,
+            "total_cached_tokens": 400,
+            "total_tool_use_tokens": 300,
+            "total_tokens": 1500,
+            "total": 3400,
+        },
+        {"input": 900, "cached_input": 400, "output": 50, "reasoning": 150},
+    ),
+    "OpenAI's realtime API, flat: cached tokens by modality": Usage(
+        {
+            "total_tokens": 1200,
+            "input_tokens": 1000,
+            "output_tokens": 200,
+            "input_token_details.text_tokens": 300,
+            "input_token_details.audio_tokens": 700,
+            "input_token_details.image_tokens": 0,
+            "input_token_details.cached_tokens": 400,
+            "input_token_details.cached_tokens_details.text_tokens": 100,
+            "input_token_details.cached_tokens_details.audio_tokens": 300,
+            "output_token_details.text_tokens": 20,
+            "output_token_details.audio_tokens": 180,
+            "total": 4400,
+        },
+        {"input": 200, "input_audio": 400, "cached_input": 400, "output": 20, "output_audio": 180},
+    ),
+    "Voyage with images: text tokens of no side, and a total": Usage(
+        {
+            "text_tokens": 50,
+            "image_pixels": 2000000,
+            "total_tokens": 3600,
+            "total": 2003650,
+        },
+        {"input": 3600},
+        Doubt.TOTAL_ALONE,
+    ),
+    "Mastra: reasoning inside the output": Usage(
+        {
+            "input": 600,
+            "output": 200,
+            "reasoning": 150,
+            "cache_read_input_tokens": 400,
+            "total": 1350,
+        },
+        {"input": 600, "cached_input": 400, "output": 50, "reasoning": 150},
+    ),
+    "Mastra, its first version: the cache read inside the input": Usage(
+        {
+            "input": 2100,
+            "output": 200,
+            "total": 2600,
+            "reasoning": 150,
+            "cache_read_input_tokens": 2000,
+            "cache_write_input_tokens": 300,
+        },
+        {"input": 100, "cached_input": 2000, "cache_write": 300, "output": 50, "reasoning": 150},
+    ),
+    "Codex": Usage(
+        {
+            "input_tokens": 1000,
+            "cached_input_tokens": 400,
+            "cache_write_input_tokens": 0,
+            "output_tokens": 200,
+            "reasoning_output_tokens": 150,
+            "total": 1750,
+        },
+        {"input": 600, "cached_input": 400, "output": 50, "reasoning": 150},
+    ),
+    "SambaNova: rates and times are no tokens": Usage(
+        {
+            "prompt_tokens": 1000,
+            "completion_tokens": 200,
+            "total_tokens": 1200,
+            "completion_tokens_per_sec": 50,
+            "completion_tokens_after_first_per_sec": 60,
+            "total_tokens_per_sec": 300,
+            "time_to_first_token": 1,
+            "total_latency": 4,
+            "total": 2815,
+        },
+        {"input": 1000, "output": 200},
+        Doubt.DETAILS_DROPPED,
+    ),
+    "limits and budgets are no usage": Usage(
+        {
+            "input": 1000,
+            "output": 200,
+            "max_output_tokens": 4096,
+            "thinking_budget_tokens": 8000,
+            "remaining_tokens": 100000,
+            "total": 113296,
+        },
+        {"input": 1000, "output": 200},
+    ),
+    "Strands on Bedrock: Langfuse takes out a cache read that was beside": Usage(
+        {
+            "cache_write_input_tokens": 300,
+            "input": 3000,
+            "output": 50,
+            "total": 7350,
+            "input_cached_tokens": 2000,
+        },
+        {"input": 5000, "cached_input": 2000, "cache_write": 300, "output": 50},
+    ),
+    "Anthropic: thinking is inside the output": Usage(
+        {
+            "input_tokens": 100,
+            "output_tokens": 200,
+            "cache_read_input_tokens": 2000,
+            "cache_creation_input_tokens": 0,
+            "output_tokens_details.thinking_tokens": 150,
+            "total": 2450,
+        },
+        {"input": 100, "cached_input": 2000, "output": 50, "reasoning": 150},
+    ),
+    "tokens of no side are in the total alone": Usage(
+        {"input": 60, "output": 5, "foo_tokens": 30, "total": 95},
+        {"input": 60, "output": 5},
+        Doubt.LESS_THAN_TOTAL,
+    ),
     "a total of own keys": Usage({"searches": 3, "total": 7}, {}, Doubt.LESS_THAN_TOTAL),
     "a total beyond any sum": Usage(
         {"input": 1, "output": 1, "total": 9}, {"input": 1, "output": 1}, Doubt.LESS_THAN_TOTAL
@@ -709,6 +917,105 @@ def test_never_more_tokens_than_the_producers_total_without_a_mark(usage: dict[s
     assert tokens.reasoning <= tokens.output
 
 
+class Call(NamedTuple):
+    """What a call truly used, by kind."""
+
+    input: int
+    cached_input: int
+    cache_write: int
+    output: int
+    reasoning: int
+
+    def forms(self) -> dict[str, dict[str, int]]:
+        """What producers write of it that name all of these kinds."""
+        i, c, w, o, r = self
+        total = i + c + w + o + r
+        return {
+            "Langfuse, taken apart": {
+                "input": i,
+                "input_cached_tokens": c,
+                "input_cache_creation": w,
+                "output": o,
+                "output_reasoning_tokens": r,
+                "total": total,
+            },
+            "LangChain": {
+                "input": i,
+                "input_cache_read": c,
+                "input_cache_creation": w,
+                "output": o,
+                "output_reasoning": r,
+                "total": total,
+            },
+            "OpenAI, flat": {
+                "prompt_tokens": i + c + w,
+                "prompt_tokens_details.cached_tokens": c,
+                "prompt_tokens_details.cache_write_tokens": w,
+                "completion_tokens": o + r,
+                "completion_tokens_details.reasoning_tokens": r,
+                "total_tokens": total,
+            },
+            "Anthropic": {
+                "input_tokens": i,
+                "cache_read_input_tokens": c,
+                "cache_creation_input_tokens": w,
+                "output_tokens": o + r,
+                "output_tokens_details.thinking_tokens": r,
+            },
+            "Mastra": {
+                "input": i,
+                "cache_read_input_tokens": c,
+                "cache_write_input_tokens": w,
+                "output": o + r,
+                "reasoning": r,
+                "total": total,
+            },
+            "pydantic-ai": {
+                "input": i,
+                "input_cached_tokens": c,
+                "input_cache_creation": w,
+                "output": o + r,
+                "reasoning_tokens": r,
+            },
+            "OpenTelemetry, with a total": {
+                "input": i,
+                "input_cached_tokens": c,
+                "input_cache_creation": w,
+                "output": o + r,
+                "reasoning_tokens": r,
+                "total": total,
+            },
+            "Vercel AI SDK": {
+                "inputTokens": i + c + w,
+                "inputTokenDetails.noCacheTokens": i,
+                "inputTokenDetails.cacheReadTokens": c,
+                "inputTokenDetails.cacheWriteTokens": w,
+                "outputTokens": o + r,
+                "outputTokenDetails.textTokens": o,
+                "outputTokenDetails.reasoningTokens": r,
+                "totalTokens": total,
+            },
+        }
+
+
+@given(st.builds(Call, *[st.just(0) | st.integers(1, 10**6)] * 5), st.randoms(), st.data())
+def test_every_producers_form_of_a_call_counts_what_it_used(
+    call: Call, shuffled: random.Random, data: st.DataObject
+) -> None:
+    forms = call.forms()
+    stored = list(forms[data.draw(st.sampled_from(sorted(forms)))].items())
+    if data.draw(st.booleans()) and not any(key.startswith("total") for key, _ in stored):
+        stored.append(("total", sum(count for _, count in stored)))
+    shuffled.shuffle(stored)
+    assert kinds(dict(stored)) == {kind: n for kind, n in call._asdict().items() if n}
+
+
+@given(st.dictionaries(st.text(max_size=20), counts, max_size=9))
+def test_no_name_of_a_key_is_an_error(usage: dict[str, int]) -> None:
+    tokens, _ = counted(usage)
+    assert tokens.input + tokens.output <= sum(usage.values())
+
+
 @given(maps)
 def test_a_price_is_of_the_units_that_are_counted(usage: dict[str, int]) -> None:
     card = RateCard({kind: 10**6 * (at + 1) for at, kind in enumerate(UnitKind)})
@@ -761,7 +1068,8 @@ LEFT_OUT = {
 def test_what_a_partial_cost_leaves_out(case: str) -> None:
     usage, uncosted, expected = LEFT_OUT[case]
     found = units_left_out(usage, uncosted)
-    assert (found and {kind.value: count for kind, count in found.items()}) == expected
+    named = None if found is None else {kind.value: count for kind, count in found.items()}
+    assert named == expected
 
 
 def test_usage_whose_keys_never_come_again_is_counted_as_fast() -> None:
