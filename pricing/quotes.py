@@ -2,13 +2,14 @@
 of products. Pure.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from operator import mul
 from typing import NamedTuple
 
-from pricing.price_book import ShippedBook
+from pricing.model_names import ModelName, Reading, Span
+from pricing.price_book import ShippedBook, prices_for
 from pricing.prices import EVER, MILLION, NEVER, Price, RateCard
 from pricing.units import INPUT_KINDS, Shape, UnitKind, units_of
 
@@ -18,6 +19,10 @@ Amount = Callable[[Mapping[str, int]], int | None]
 
 Raises TypeError for a count that is no integer.
 """
+
+
+Shipped = tuple[datetime, datetime, Amount | None, Callable[[datetime], Amount | None] | None]
+"""From when until when; what usage comes to, or what it comes to at a moment."""
 
 
 class CostSource(StrEnum):
@@ -50,15 +55,10 @@ class Quote(NamedTuple):
     amount_at: Callable[[datetime], Amount | None] | None = None
 
 
-def quotes_of(source: CostSource, prices: Iterable[Price], model: str, shape: Shape) -> list[Quote]:
-    """The prices for the model: exact names before patterns, then what begins last, then what was
-    entered last.
-    """
-    fitting = [price for price in prices if model and price.is_for(model)]
-    fitting.sort(
-        key=lambda price: (not price.is_pattern, price.valid_from, price.recorded_at, price.id),
-        reverse=True,
-    )
+def quotes_of(
+    source: CostSource, prices: Iterable[Price], named: Sequence[Reading], shape: Shape
+) -> list[Quote]:
+    """The prices for a model's name."""
     return [
         Quote(
             one.valid_from,
@@ -69,29 +69,39 @@ def quotes_of(source: CostSource, prices: Iterable[Price], model: str, shape: Sh
             one.id,
             amount_for(one.card, shape),
         )
-        for one in fitting
+        for one in prices_for(prices, named)
     ]
 
 
-def shipped_quotes(books: Iterable[ShippedBook], model: str, shape: Shape) -> Iterator[Quote]:
-    """What the states of the shipped book have for the model."""
-    for book in books if model else ():
-        cards = book.cards(model)
-        known = book.recorded_at, book.withdrawn_at, CostSource.PRICE_BOOK, book.id
-        if cards is None:
-            yield Quote(EVER, NEVER, *known, None, _by_time_of_day(book, model, shape))
-            continue
-        for valid_from, valid_until, card in cards:
-            yield Quote(valid_from, valid_until, *known, amount_for(card, shape))
+def shipped_quotes(
+    books: Sequence[ShippedBook], named: Iterable[Reading], shape: Shape
+) -> Iterator[Quote]:
+    """What the states of the shipped book have for a model's name."""
+    for span, name in named:
+        for book in books:
+            for *holds, amount, amount_at in _shipped(book, name, shape):
+                common = span.within(Span(*holds, book.recorded_at, book.withdrawn_at))
+                if common is not None:
+                    yield Quote(*common, CostSource.PRICE_BOOK, book.id, amount, amount_at)
+
+
+def _shipped(book: ShippedBook, name: ModelName, shape: Shape) -> Iterator[Shipped]:
+    """What one state has: from when until when, and what usage comes to."""
+    cards = book.cards(name)
+    if cards is None:
+        yield EVER, NEVER, None, _by_time_of_day(book, name, shape)
+        return
+    for valid_from, valid_until, card in cards:
+        yield valid_from, valid_until, amount_for(card, shape), None
 
 
 def _by_time_of_day(
-    book: ShippedBook, model: str, shape: Shape
+    book: ShippedBook, name: ModelName, shape: Shape
 ) -> Callable[[datetime], Amount | None]:
     ready: dict[int, Amount] = {}
 
     def amount_at(moment: datetime) -> Amount | None:
-        card = book.card_at(model, moment)
+        card = book.card_at(name, moment)
         if card is None:
             return None
         return ready.get(id(card)) or ready.setdefault(id(card), amount_for(card, shape))
