@@ -411,6 +411,9 @@ UNFOLD = {
                     navigation_item(
                         "Model prices", "payments", "admin:pricing_modelprice_changelist"
                     ),
+                    navigation_item(
+                        "Model aliases", "translate", "admin:pricing_modelalias_changelist"
+                    ),
                     navigation_item("Unpriced usage", "help", "admin:usage_unpricedusage"),
                     navigation_item(
                         "Repricings", "published_with_changes", "admin:usage_repricing_changelist"

@@ -328,7 +328,7 @@ class PricingEngine:
     def _lists(self, tenant_id: UUID | None, connection_id: int | None) -> Lists | None:
         """Which lists go before what holds for all; None for nearly all, who have none."""
         own = tenant_id.int if tenant_id is not None and tenant_id.int in self._own_lists else None
-        names = connection_id if self.book.has_names_of(connection_id) else None
+        names = connection_id if connection_id in self.book.connections else None
         return None if own is None and names is None else (own, names)
 
     def _cost(self, lists: Lists | None, usage: ObservationUsage, known_at: datetime) -> Cost:

@@ -17,6 +17,10 @@ from urllib.parse import unquote
 
 from pricing.prices import EVER, NEVER
 
+HUGGINGFACE_ROUTES = (
+    "cerebras fireworks-ai groq hyperbolic nebius novita nscale ovhcloud publicai sambanova"
+    " together"
+).split()
 SPELLINGS = {
     "openai": "openai openai-chat openai-responses text-completion-openai",
     "azure": "azure azure_ai azure-ai azure_text azure_openai azure-openai azureopenai",
@@ -49,6 +53,15 @@ SPELLINGS = {
     "ovhcloud": "ovhcloud",
     "elevenlabs": "elevenlabs",
     "github-copilot": "github-copilot github_copilot",
+    "arcee": "arcee",
+    "avian": "avian",
+    "cursor": "cursor",
+    "doubleword": "doubleword",
+    "meta": "meta meta_llama",
+    "modal": "modal",
+    "quicksilverpro": "quicksilverpro",
+    "typesafe": "typesafe",
+    **{f"huggingface_{route}": f"huggingface_{route}" for route in HUGGINGFACE_ROUTES},
     # Without a price in the package: known, so that what they serve gets no other's price.
     "alibaba": "alibaba dashscope",
     "ai21": "ai21 ai21_chat",
@@ -76,9 +89,15 @@ GATEWAYS = frozenset("litellm litellm_proxy vercel vercel_ai_gateway helicone ga
 
 FAMILIES = [
     ("azure", r"gpt-35-"),
-    ("openai", r"ft:|gpt-(?!oss)|chatgpt-|o[1345](?:-|$)|text-embedding-(?:3-|ada)|whisper-1|tts-1"),
+    (
+        "openai",
+        r"ft:|gpt-(?!oss)|chatgpt-|o[1345](?:-|$)|text-embedding-(?:3-|ada)|whisper-1|tts-1",
+    ),
     ("openai", r"dall-e-|codex-|omni-moderation|text-moderation|computer-use-"),
-    ("google", r"claude-[^@]*@|gemini-|text-embedding-00|text-multilingual-embedding-|imagen-|veo-"),
+    (
+        "google",
+        r"claude-[^@]*@|gemini-|text-embedding-00|text-multilingual-embedding-|imagen-|veo-",
+    ),
     ("anthropic", r"claude-"),
     ("mistral", r"(?:labs-)?(?:mi|code|dev|magi|mini)stral-|(?:mixtral|pixtral|voxtral)-"),
     ("mistral", r"open-mi[sx]tral-"),
@@ -330,6 +349,14 @@ def _openrouter(text: str) -> ModelName:
     )
 
 
+def _huggingface(text: str) -> ModelName:
+    route, _, model = text.partition("/")
+    if model and route in HUGGINGFACE_ROUTES:
+        provider = f"huggingface_{route}"
+        return ModelName(text, provider, model, model.rpartition("/")[2], asked=(model,))
+    return ModelName(text, "huggingface", text, text.rpartition("/")[2], asked=(text,))
+
+
 READERS = {
     "openai": _openai,
     "azure": _azure,
@@ -338,6 +365,7 @@ READERS = {
     "anthropic": _anthropic,
     "fireworks": _fireworks,
     "openrouter": _openrouter,
+    "huggingface": _huggingface,
 }
 """How the names of the providers are read whose names say more than the model."""
 
@@ -406,6 +434,12 @@ class Span(NamedTuple):
     valid_until: datetime
     recorded_at: datetime
     withdrawn_at: datetime
+
+    def holds(self, moment: datetime, known_at: datetime) -> bool:
+        return (
+            self.valid_from <= moment < self.valid_until
+            and self.recorded_at <= known_at < self.withdrawn_at
+        )
 
     def within(self, other: "Span") -> "Span | None":
         """What they have in common; None where that is nothing."""

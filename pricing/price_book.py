@@ -104,9 +104,10 @@ class PriceBook:
             else _held_at(self.rates.get(assignment.tier_id, ()), moment, known_at)
         )
 
-    def has_names_of(self, connection_id: int | None) -> bool:
-        """Whether some names mean something else in what the connection reads."""
-        return connection_id in self._connections
+    @property
+    def connections(self) -> frozenset[int]:
+        """Where some names mean something of their own."""
+        return self._connections
 
     def readings(self, model: str, connection_id: int | None = None) -> list[Reading]:
         """What a name means, as the connection reads it, at all times; no two at once."""
@@ -120,6 +121,7 @@ class PriceBook:
         """The models that have a price of their own name in any list."""
         listed = [self.platform_prices, *self.tenant_prices.values()]
         names = {price.model for prices in listed for price in prices if not price.is_pattern}
+        names.update(one.name for one in self.aliases if "*" not in one.name)
         return names.union(*(book.model_names() for book in self.shipped_books))
 
     def __post_init__(self) -> None:
@@ -127,13 +129,14 @@ class PriceBook:
             object.__setattr__(
                 self, f"_{name}", {key.int: tiers for key, tiers in getattr(self, name).items()}
             )
-        connections = {one.connection_id for one in self.aliases} - {None}
-        object.__setattr__(self, "_connections", connections)
+        connections = (one.connection_id for one in self.aliases)
+        own = frozenset(one for one in connections if one is not None)
+        object.__setattr__(self, "_connections", own)
         object.__setattr__(self, "_readings", {})
 
     _user_tiers: Mapping[int, Sequence[Assignment]] = field(init=False, repr=False, compare=False)
     _tenant_tiers: Mapping[int, Sequence[Assignment]] = field(init=False, repr=False, compare=False)
-    _connections: set[int | None] = field(init=False, repr=False, compare=False)
+    _connections: frozenset[int] = field(init=False, repr=False, compare=False)
     _readings: dict[tuple[str, int | None], list[Reading]] = field(
         init=False, repr=False, compare=False
     )

@@ -79,8 +79,8 @@ def shipped_quotes(
     """What the states of the shipped book have for a model's name."""
     for span, name in named:
         for book in books:
-            for *holds, amount, amount_at in _shipped(book, name, shape):
-                common = span.within(Span(*holds, book.recorded_at, book.withdrawn_at))
+            for start, end, amount, amount_at in _shipped(book, name, shape):
+                common = span.within(Span(start, end, book.recorded_at, book.withdrawn_at))
                 if common is not None:
                     yield Quote(*common, CostSource.PRICE_BOOK, book.id, amount, amount_at)
 
