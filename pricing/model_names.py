@@ -119,7 +119,7 @@ BEDROCK_MAKERS = (
     "|moonshotai|minimax|zai|luma|twelvelabs"
 )
 BEDROCK = re.compile(rf"(?:({GEOGRAPHIES})\.)?((?:{BEDROCK_MAKERS})\.(\S+))$")
-BEDROCK_VERSION = re.compile(r"-v\d+(?::\d+(?::\d+k)?)?$|:\d+$")
+BEDROCK_VERSION = re.compile(r"(?<!^claude)-v\d+(?::\d+(?::\d+k)?)?$|:\d+$")
 BEDROCK_ROUTES = frozenset("converse converse_like invoke async_invoke".split())
 ARN = re.compile(
     r"arn:aws[a-z-]*:(?:bedrock|sagemaker):([a-z0-9-]*):\d*:"

@@ -474,6 +474,11 @@ class ModelAlias(Recorded):
         errors: dict[str, str] = {}
         if self.name.count("*") > 1:
             errors["name"] = f"“{self.name}” has more than one *; write one, for all the text."
+        if self.name == "*" and self.connection_id is None:
+            errors["name"] = (
+                "“*” is every name there is: write what they begin or end with, or choose a"
+                " connection."
+            )
         if self.model.count("*") > self.name.count("*"):
             errors["model"] = (
                 f"“{self.model}” has a * that stands for nothing in the name “{self.name}”."

@@ -132,7 +132,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     """All that led to the trace's cost and credits, and the ledger entries that it went into if the
     viewer may see them.
 
-    Seven queries, however many observations it has.
+    Nine queries at most, however many observations it has.
     """
     billed_rows = list(trace.billed_observations.all())
     rows = [row for row in billed_rows if row.cost_source != CostSource.NO_USAGE.value]
