@@ -190,12 +190,17 @@ def serve(observations: int, latency_ms: int) -> None:
                 name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()
             }
             time.sleep(latency_ms / 1000)
-            if self.path == "/api/public/projects":
+            path, status = urlsplit(self.path).path, 200
+            if path == "/api/public/projects":
                 body = b'{"data":[{"id":"bench","name":"bench"}]}'
+            elif path == "/api/public/v2/metrics":
+                body = b'{"data":[]}'
+            elif path != "/api/public/v2/observations":
+                body, status = b'{"message":"Not Found"}', 404
             else:
                 start, end = query.get("fromStartTime", "2000"), query.get("toStartTime", "2100")
                 body = pages.page(start, end, int(query["limit"]), query.get("cursor"))
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

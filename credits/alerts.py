@@ -1,29 +1,25 @@
 """Finds what has been reached and tells it, once for each subject, threshold and period (domain.md,
 Credits).
 
-A period is a calendar month of the tenant's zone. Where several thresholds are reached at once, the
-highest is told; the others are kept as reached, so that they are not told later. Whoever looks
-first stores the alert: its key is unique.
+A period is a calendar month of the tenant's zone, or a budget's own. Where several thresholds are
+reached at once, the highest is told; the others are kept as reached, so that they are not told
+later. Whoever looks first stores the alert: its key is unique.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import Q, QuerySet, Sum
 from django.utils import timezone
-from django.utils.module_loading import import_string
 
-from credits import deliveries
+from credits import budgets, deliveries
 from credits.models import Account, Alert, TenantBudget, UsageCharge
 from credits.recurrence import month_of
 from kluisz_analytics import figures
-from kluisz_analytics.fields import CreditsField
-from kluisz_analytics.scales import CREDIT_PLACES, round_half_up
 from kluisz_analytics.tenants.models import Tenant, User
 
 THRESHOLDS = (80, 95, 100)
@@ -31,12 +27,6 @@ PACE = timedelta(days=28)
 RECENT = timedelta(minutes=15)
 ZERO = Decimal(0)
 Kind = Alert.Kind
-
-CostOfTenant = Callable[[UUID, datetime, datetime], Decimal]
-"""What a tenant's usage cost its providers between two moments, USD.
-
-The usage app knows: the setting CREDITS_COST_OF_TENANT names the function to ask.
-"""
 
 
 def evaluate_all(now: datetime | None = None) -> int:
@@ -76,7 +66,7 @@ def evaluate(tenant: Tenant, now: datetime) -> int:
     Returns how many alerts are new.
     """
     start, end = month_of(now, tenant.zone)
-    reached = [*_credits(tenant, now, start, end), *_budgets(tenant, now, start)]
+    reached = [*_credits(tenant, now, start, end), *_budgets(tenant, now)]
     with transaction.atomic():
         return _tell(reached, now)
 
@@ -156,10 +146,9 @@ def _of_credits(
         )
 
 
-def _budgets(tenant: Tenant, now: datetime, start: datetime) -> Iterator[Alert]:
-    for budget in TenantBudget.objects.filter(tenant=tenant):
-        budget.used, budget.period_start = used_of(budget, tenant, start, now), start
-        budget.save(update_fields=["used", "period_start"])
+def _budgets(tenant: Tenant, now: datetime) -> Iterator[Alert]:
+    for budget in budgets.reckon(TenantBudget.objects.filter(tenant=tenant), now):
+        start, _ = budgets.period_of_budget(budget, now)
         kind = Kind.BUDGET_CREDITS if budget.unit == TenantBudget.Unit.CREDITS else Kind.BUDGET_USD
         for threshold in THRESHOLDS:
             if budget.used * 100 >= budget.amount * threshold:
@@ -169,31 +158,24 @@ def _budgets(tenant: Tenant, now: datetime, start: datetime) -> Iterator[Alert]:
                 yield Alert(
                     kind=kind,
                     tenant=tenant,
+                    user=budget.user,
+                    budget=budget,
                     threshold=threshold,
                     period_start=start,
                     message=(
-                        f"{tenant.name} has used {budget.used * 100 / budget.amount:,.0f}%"
-                        f" of this month's {budget.amount_text}; {what}."
+                        f"{budget.subject} has used {budget.used * 100 / budget.amount:,.0f}%"
+                        f" of {budget.period_text} {budget.amount_text}; {what}."
                     ),
                 )
 
 
-def used_of(budget: TenantBudget, tenant: Tenant, start: datetime, now: datetime) -> Decimal:
-    """What counts against the budget in the month so far."""
-    if budget.unit == TenantBudget.Unit.USD:
-        cost_of: CostOfTenant = import_string(settings.CREDITS_COST_OF_TENANT)
-        return round_half_up(cost_of(tenant.pk, start, now), CREDIT_PLACES)
-    charges = UsageCharge.objects.filter(
-        account__user__tenant=tenant, hour__gte=start, hour__lte=now
-    ).order_by()
-    return charges.aggregate(total=Sum(F("credits"), output_field=CreditsField()))["total"] or ZERO
-
-
 def _tell(reached: Iterable[Alert], now: datetime) -> int:
     """Store what is new, and have the highest of each subject and kind delivered."""
-    by_subject: dict[tuple[str, UUID | None, datetime], list[Alert]] = defaultdict(list)
+    by_subject: dict[tuple[str, UUID | None, int | None, datetime], list[Alert]]
+    by_subject = defaultdict(list)
     for alert in reached:
-        by_subject[alert.kind, alert.user_id, alert.period_start].append(alert)
+        subject = alert.kind, alert.user_id, alert.budget_id, alert.period_start
+        by_subject[subject].append(alert)
     new = 0
     for alerts in by_subject.values():
         highest, *others = sorted(alerts, key=lambda one: -one.threshold)
@@ -208,12 +190,19 @@ def _tell(reached: Iterable[Alert], now: datetime) -> int:
 
 def _stored(alert: Alert) -> tuple[Alert, bool]:
     """The alert as it is stored, and whether this call stored it."""
-    owner = (
-        {"user_id": alert.user_id}
-        if alert.user_id
-        else {"user_id": None, "tenant_id": alert.tenant_id}
-    )
-    told = {"tenant_id": alert.tenant_id, "message": alert.message, "is_told": alert.is_told}
+    owner: dict[str, object]
+    if alert.budget_id:
+        owner = {"budget_id": alert.budget_id}
+    elif alert.user_id:
+        owner = {"user_id": alert.user_id, "budget": None}
+    else:
+        owner = {"user_id": None, "budget": None, "tenant_id": alert.tenant_id}
+    told = {
+        "tenant_id": alert.tenant_id,
+        "user_id": alert.user_id,
+        "message": alert.message,
+        "is_told": alert.is_told,
+    }
     return Alert.objects.get_or_create(
         kind=alert.kind,
         threshold=alert.threshold,

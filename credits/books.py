@@ -48,6 +48,15 @@ LEDGER_CHECKS = {
         LEFT JOIN "transaction" t ON t.grant_id = g.id GROUP BY g.id, g.posted, g.returned
         HAVING g.posted - g.returned <> COALESCE(SUM(t.amount), 0)"""
     ),
+    "invariant 5: an hour is cut where a grant begins or ends in it": """
+        SELECT e.account_id, e.hour, e.at FROM (
+            SELECT account_id, {hour}, at FROM (
+                SELECT account_id, starts_at AS at FROM credit_grant
+                UNION SELECT account_id, CASE WHEN voided_at IS NULL OR voided_at > expires_at
+                    THEN expires_at ELSE voided_at END FROM credit_grant) m WHERE at IS NOT NULL) e
+        LEFT JOIN credit_hour_cut k ON k.account_id = e.account_id AND k.at = e.at
+            AND k.hour = e.hour
+        WHERE e.at <> e.hour AND k.id IS NULL""",
 }
 NEVER_CHARGED = (
     "holds that were settled and never charged: their traces did not come, or have no price or no"
@@ -60,8 +69,14 @@ def ledger_findings() -> Iterator[Finding]:
 
     Whoever has several checks look at one state of the database begins its snapshot.
     """
+    hour = (
+        "date_trunc('hour', at) AS hour"
+        if connection.vendor == "postgresql"
+        else "substr(at, 1, 13) || ':00:00' AS hour"
+    )
+    checks = {name: sql.replace("{hour}", hour) for name, sql in LEDGER_CHECKS.items()}
     with connection.cursor() as cursor:
-        yield from findings(cursor, LEDGER_CHECKS)
+        yield from findings(cursor, checks)
 
 
 def notices() -> list[Finding]:

@@ -19,18 +19,20 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from credits import grants, holds, ledger, top_up
+from credits import budgets, grants, holds, ledger, top_up
+from credits.budgets import Run, starts_of
 from credits.estimate import estimate
 from credits.gate import SMALLEST, InsufficientCredits, RunRefused, refusal, standing_of
 from credits.holds import HoldConflict
 from credits.models import Account, Hold
-from credits.recurrence import month_of
 from kluisz_analytics.identifiers import as_trace_id, canonical_id
 from kluisz_analytics.scales import Credits
 from kluisz_analytics.tenants.models import User
 
 DEFAULT_TTL = timedelta(hours=1)
 LONGEST_TTL = timedelta(days=7)
+ATTEMPTS = 5
+"""How often what is due is looked at for one run: usage may come in each time."""
 ZERO = Decimal(0)
 
 
@@ -50,17 +52,22 @@ class Reservation:
     is_new: bool
 
 
-def check(user: User, flow_id: str = "", credits: Decimal | None = None) -> Checked:
+def check(
+    user: User, flow_id: str = "", credits: Decimal | None = None, model: str = ""
+) -> Checked:
     """Whether a run may start now; reserves nothing. Platform admins pass.
 
     What it needs is ``credits``, else the median of the flow's history. Raises RunRefused, and
     ValueError for an impossible amount.
     """
     now = timezone.now()
-    required = _amount(credits) or _expected(estimate(flow_id).median)
-    refused = _refusal(user, required, now)
-    if isinstance(refused, InsufficientCredits) and _make_room(user, now):
-        refused = _refusal(user, required, now)
+    required, run = (
+        _amount(credits) or _expected(estimate(flow_id).median),
+        Run(canonical_id(flow_id), model),
+    )
+    refused = _refusal(user, required, run, now)
+    if isinstance(refused, InsufficientCredits) and _make_room(user, run, now):
+        refused = _refusal(user, required, run, now)
     if refused is not None:
         raise refused
     return Checked(required, remaining_of(user, now))
@@ -72,12 +79,14 @@ def reserve_credits(
     flow_id: str = "",
     credits: Decimal | None = None,
     ttl: timedelta = DEFAULT_TTL,
+    model: str = "",
 ) -> Reservation:
     """Reserve credits for a run if enough remain; the same trace again returns the same hold, as
     long as that is open. Platform admins pass.
 
     ``trace_id`` is the run's id in any form that a tracer takes. What it needs is ``credits``, else
-    the 90th percentile of the flow's history. Raises RunRefused; ValueError for an impossible
+    the 90th percentile of the flow's history. ``model`` is what the run will use, where that is
+    known: for budgets of a model. Raises RunRefused; ValueError for an impossible
     amount, time or trace id; IdempotencyConflict for a trace with a hold of another user or amount,
     HoldConflict for one whose hold has ended.
     """
@@ -90,23 +99,27 @@ def reserve_credits(
         account_id=user.pk,
         trace_id=trace_id,
         flow_id=canonical_id(flow_id),
+        model=model,
         credits=required,
         created_at=now,
         expires_at=now + ttl,
     )
-    month_start, _ = month_of(now, user.tenant.zone)
+    run, starts = Run(hold.flow_id, model), starts_of(now, user.tenant.zone)
     try:
-        if holds.insert(hold, month_start=month_start):
+        if holds.insert(hold, starts):
             return Reservation(hold, is_new=True)
         # Only now is it asked why: an answer to a repeated call, something that is due, or a
         # refusal.
         if (existing := _existing(trace_id, user, credits, now)) is not None:
             return Reservation(existing, is_new=False)
-        refused = _refusal(user, required, now)
-        if _may_pass(refused) and _make_room(user, now):
-            if holds.insert(hold, month_start=month_start):
+        refused = _refusal(user, required, run, now)
+        for _ in range(ATTEMPTS):
+            if not (_may_pass(refused) and _make_room(user, run, now)):
+                break
+            # The zone, too, may be another than whoever asks knows.
+            if holds.insert(hold, starts_of(now, _known(user).tenant.zone)):
                 return Reservation(hold, is_new=True)
-            refused = _refusal(user, required, now)
+            refused = _refusal(user, required, run, now)
     except IntegrityError:
         # Another call was faster with the same trace.
         existing = _existing(trace_id, user, credits, now)
@@ -124,6 +137,7 @@ def reserve(
     flow_id: str = "",
     credits: Decimal | None = None,
     ttl: timedelta = DEFAULT_TTL,
+    model: str = "",
 ) -> Iterator[Hold]:
     """For a flow engine in this process: ``with credits.reserve(user, trace_id, flow_id): …`` runs
     the flow with its credits reserved.
@@ -132,7 +146,7 @@ def reserve(
     left to its time: what the run used until then is charged from its trace, and without one it
     expires. Raises as :func:`reserve_credits`, before the block is entered.
     """
-    hold = reserve_credits(user, trace_id, flow_id, credits, ttl).hold
+    hold = reserve_credits(user, trace_id, flow_id, credits, ttl, model).hold
     yield hold
     holds.settle(hold.pk)
 
@@ -145,8 +159,13 @@ def remaining_of(user: User, now: datetime) -> Decimal:
     return ZERO if account is None else account.remaining + holds.expired_credits(account, now)
 
 
-def _refusal(user: User, required: Decimal, now: datetime) -> RunRefused | None:
-    return refusal(standing_of(user, now), required, remaining_of(user, now))
+def _refusal(user: User, required: Decimal, run: Run, now: datetime) -> RunRefused | None:
+    return refusal(standing_of(user, now, required, run), required, remaining_of(user, now))
+
+
+def _known(user: User) -> User:
+    """The user as it is now, with its tenant: who asks may know it from long ago."""
+    return User.objects.select_related("tenant").get(pk=user.pk)
 
 
 def _may_pass(refused: RunRefused | None) -> bool:
@@ -204,10 +223,13 @@ ENDS = {
 }
 
 
-def _make_room(user: User, now: datetime) -> bool:
+def _make_room(user: User, run: Run, now: datetime) -> bool:
     """Look at what is due: an account to open, holds that expired, grants that begin or end, the
-    month's top-up. Whether anything was.
+    month's top-up, budgets to reckon. Whether anything was.
     """
+    known = _known(user)
+    if is_counted := budgets.is_due(known, run, now):
+        budgets.reckon(budgets.hard_budgets(known, run), now)
     with transaction.atomic():
         is_new = not Account.objects.filter(pk=user.pk).exists()
         accounts = ledger.lock([user.pk])
@@ -216,5 +238,5 @@ def _make_room(user: User, now: datetime) -> bool:
         is_due = account.next_event_at is not None and account.next_event_at <= now
         if is_due:
             grants.catch_up_accounts(accounts, now)
-        topped_up = top_up.top_up([user], now)
-    return is_new or bool(freed) or is_due or bool(topped_up)
+        topped_up = top_up.top_up([known], now)
+    return is_counted or is_new or bool(freed) or is_due or bool(topped_up)

@@ -8,7 +8,8 @@ together. In words, at a moment:
 2. Its tenant is active.
 3. It has a tier: its own, its tenant's default or the platform's.
 4. If it was ever given a license from a pool, the last one is not taken back and not expired.
-5. No hard budget of its tenant is used up this month.
+5. Every hard budget that the run falls under (its tenant's, its user's, its flow's, its model's; of
+   the day, the week and the month) has room for it beside what is used and held.
 6. What remains, and the grace of its tier, are at least what the run requires.
 """
 
@@ -17,13 +18,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from django.db.models import F
-
+from credits.budgets import ANY_RUN, BudgetStanding, Run, refusing
 from credits.models import License, TenantBudget
-from credits.recurrence import month_of
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier
-from pricing.tiers import GRACE_SQL, TIER_SQL, grace_of, tiers_of
+from pricing.tiers import COST_SQL, GRACE_SQL, TIER_SQL, cost_of, grace_of, tiers_of
 
 ZERO = Decimal(0)
 SMALLEST = Decimal("0.000001")
@@ -54,13 +53,13 @@ class InsufficientCredits(RunRefused):
 
 
 class BudgetExhausted(RunRefused):
-    """The tenant's hard budget for the month is used up. The message says which."""
+    """A hard budget has no room for the run: ``budget`` and the message say which."""
 
     code = "budget_exhausted"
 
-    def __init__(self, message: str, required: Decimal, remaining: Decimal) -> None:
-        super().__init__(message)
-        self.required, self.remaining = required, remaining
+    def __init__(self, budget: BudgetStanding, required: Decimal, remaining: Decimal) -> None:
+        super().__init__(budget.message)
+        self.budget, self.required, self.remaining = budget, required, remaining
 
 
 class Status(StrEnum):
@@ -76,7 +75,7 @@ class Standing:
     """What the rule asks of a user at a moment, but for its credits.
 
     ``ended_at`` and ``expires_at`` are of the last license that it was given from a pool;
-    ``spent_budget`` says which hard budget is used up, if one is.
+    ``budget`` is the first hard one that has no room for the run, if one has none.
     """
 
     moment: datetime
@@ -87,7 +86,7 @@ class Standing:
     grace: Decimal = ZERO
     ended_at: datetime | None = None
     expires_at: datetime | None = None
-    spent_budget: str = ""
+    budget: BudgetStanding | None = None
 
     @property
     def inactive_because(self) -> str:
@@ -120,8 +119,8 @@ def refusal(standing: Standing, required: Decimal, remaining: Decimal) -> RunRef
         return None
     if because := standing.inactive_because:
         return NoActiveLicense(because)
-    if standing.spent_budget:
-        return BudgetExhausted(standing.spent_budget, required, remaining)
+    if standing.budget is not None:
+        return BudgetExhausted(standing.budget, required, remaining)
     if remaining + standing.grace < required:
         return InsufficientCredits(required, remaining)
     return None
@@ -140,21 +139,35 @@ MAY_START_SQL = f"""EXISTS (
                 FROM credit_license
             WHERE user_id = u.id ORDER BY starts_at DESC, id DESC LIMIT 1
         ), TRUE)
-        AND NOT EXISTS (
-            SELECT 1 FROM credit_tenant_budget
-            WHERE tenant_id = u.tenant_id AND is_hard AND used >= amount
-                AND period_start = %(month_start)s
-        )
+        AND NOT EXISTS (SELECT 1 FROM budgets WHERE NOT is_current OR used + held + needs > amount)
         AND credit_account.allocated - credit_account.used - credit_account.held
             + {GRACE_SQL} >= %(credits)s
     )))"""
 """The rule of :func:`refusal` for the row of ``credit_account`` that is being updated: of the user
-``user_id`` at ``now``, for a run of ``credits`` (as they are stored).
+``user_id`` at ``now``, for a run of ``credits`` (as they are stored), beside BUDGETS_SQL.
+"""
+RUN_SQL = f"""
+    run AS (SELECT u.id, u.tenant_id, {COST_SQL} AS cost FROM (
+        SELECT id, tenant_id, {TIER_SQL} AS held_tier_id FROM "user" u WHERE id = %(user_id)s) u)"""
+"""The run's user, and its cost in USD of six places."""
+BUDGETS_SQL = """
+    budgets AS (SELECT b.id, b.used, b.held, b.amount,
+        CASE b.unit WHEN 'usd' THEN run.cost ELSE %(credits)s END AS needs,
+        b.changes = b.reckoned_changes AND b.period_start = CASE b.period
+            WHEN 'day' THEN {day_start} WHEN 'week' THEN {week_start} ELSE {month_start} END
+            AS is_current
+    FROM credit_tenant_budget b JOIN run ON run.tenant_id = b.tenant_id
+    WHERE b.is_hard AND (b.user_id IS NULL OR b.user_id = run.id)
+        AND b.flow_id IN ('', %(flow_id)s) AND b.model IN ('', %(model)s){locked})"""
+"""The hard budgets that the run falls under, and what it needs of each. One whose numbers are not
+up to date (``is_current``) lets nobody through: it is reckoned first.
 """
 
 
-def standing_of(user: User, now: datetime) -> Standing:
-    """The user's standing at ``now``, as the database has it. At most five queries."""
+def standing_of(
+    user: User, now: datetime, required: Decimal = SMALLEST, run: Run = ANY_RUN
+) -> Standing:
+    """The user's standing at ``now``, as the database has it, for a run that requires so much."""
     known = User.objects.select_related("tenant").get(pk=user.pk)
     tier = tiers_of([known], now).get(known.pk)
     license = License.objects.filter(user=known).order_by("-starts_at", "-pk").first()
@@ -167,19 +180,13 @@ def standing_of(user: User, now: datetime) -> Standing:
         grace=grace_of(tier, now) if tier else ZERO,
         ended_at=license.ended_at if license else None,
         expires_at=license.expires_at if license else None,
-        spent_budget=_spent_budget(known, now),
+        budget=refusing(known, run, _needs(required, tier, now), now),
     )
 
 
-def _spent_budget(user: User, now: datetime) -> str:
-    """It is reckoned once a minute by the beat; one of another month is no longer used up."""
-    month_start, _ = month_of(now, user.tenant.zone)
-    spent = TenantBudget.objects.filter(
-        tenant=user.tenant_id, is_hard=True, used__gte=F("amount"), period_start=month_start
-    ).first()
-    if spent is None:
-        return ""
-    return (
-        f"{user.tenant.name} has used up this month's {spent.amount_text}: new runs are refused"
-        " until the month's end."
-    )
+def _needs(required: Decimal, tier: PricingTier | None, now: datetime) -> dict[str, Decimal]:
+    """What a run takes of a budget, by its unit."""
+    return {
+        TenantBudget.Unit.CREDITS.value: required,
+        TenantBudget.Unit.USD.value: cost_of(required, tier, now),
+    }

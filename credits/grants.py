@@ -2,14 +2,16 @@
 (domain.md, Credits).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Max, Q
+from django.db.models import F, Max, Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from credits import ledger
@@ -86,9 +88,7 @@ def give(many: Sequence[NewGrant]) -> list[Grant]:
     rows = [_row(new) for new in many if new.idempotency_key not in known]
     created = Grant.objects.bulk_create(rows, batch_size=1000)
     if created:
-        ledger.settle(
-            {user_id: accounts[user_id] for user_id in {one.account_id for one in created}}, now
-        )
+        _settle(accounts, created, now)
     by_key = {**known, **{one.idempotency_key: one for one in created}}
     return [by_key[new.idempotency_key] for new in many]
 
@@ -195,10 +195,38 @@ def void(given: Grant, by: User | None) -> Grant:
     changed = Grant.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=now), pk=given.pk, voided_at__isnull=True
     )
-    if changed.update(voided_at=now, voided_by=by):
-        ledger.settle(accounts, now)
+    is_voided = changed.update(voided_at=now, voided_by=by)
     given.refresh_from_db()
+    if is_voided:
+        _settle(accounts, [given], now)
     return given
+
+
+def _settle(accounts: dict[UUID, Account], changed: Sequence[Grant], now: datetime) -> None:
+    """Post what follows from grants that are new or end at another time; their accounts are
+    locked.
+    """
+    if ledger.cut(changed, now):
+        accounts = ledger.lock(accounts.keys())
+    mine = {one.account_id for one in changed}
+    ledger.settle({user_id: accounts[user_id] for user_id in mine}, now)
+
+
+@transaction.atomic
+def end_at(ends: Mapping[Grant, datetime]) -> int:
+    """Have these grants expire at these moments instead; what that changes of the past is posted as
+    differences. One that was voided meanwhile stays as it is. Returns how many were changed.
+    """
+    if not ends:
+        return 0
+    accounts = ledger.lock({grant.account_id for grant in ends})
+    changed = []
+    for grant in Grant.objects.filter(pk__in=[one.pk for one in ends], voided_at__isnull=True):
+        grant.expires_at = ends[grant]
+        changed.append(grant)
+    Grant.objects.bulk_update(changed, ["expires_at"], batch_size=500)
+    _settle(accounts, changed, timezone.now())
+    return len(changed)
 
 
 def catch_up(now: datetime | None = None) -> int:
@@ -221,36 +249,44 @@ def catch_up(now: datetime | None = None) -> int:
         done += len(due)
 
 
-def catch_up_accounts(accounts: dict[Any, Account], now: datetime) -> None:
+def catch_up_accounts(accounts: dict[UUID, Account], now: datetime) -> None:
     """The same for some accounts, which are locked."""
-    Grant.objects.bulk_create(_due_occurrences(accounts, now), ignore_conflicts=True)
+    due = _due_occurrences(accounts, now)
+    Grant.objects.bulk_create(due, ignore_conflicts=True)
+    if ledger.cut(due, now):
+        accounts = ledger.lock(accounts.keys())
     ledger.settle(accounts, now)
 
 
 def _due_occurrences(accounts: Iterable[Any], now: datetime) -> list[Grant]:
     """The occurrences of recurring grants that have begun by now and are not there yet, also those
-    that were missed.
+    that were missed. Each begins where the one before ends, also where the tenant has another zone
+    since.
     """
     series = Grant.objects.filter(
         account__in=accounts, series__isnull=True, voided_at__isnull=True
     ).exclude(recurrence="")
     series = series.annotate(
-        last=Max("occurrences__occurrence"), stopped=Max("occurrences__voided_at")
+        last=Max("occurrences__occurrence"),
+        reached=Coalesce(Max("occurrences__expires_at"), F("expires_at")),
+        stopped=Max("occurrences__voided_at"),
     )
     rows = []
     for first in series.filter(stopped__isnull=True, expires_at__isnull=False).select_related(
         "account__user__tenant"
     ):
         number = (first.last or 0) + 1
+        starts_at: datetime = first.reached
         zone, recurrence = first.account.user.tenant.zone, Recurrence(first.recurrence)
-        while (starts_at := occurrence(first.starts_at, recurrence, number, zone)) <= now:
+        while starts_at <= now:
+            ends_at = occurrence(first.starts_at, recurrence, number + 1, zone)
             rows.append(
                 Grant(
                     account_id=first.account_id,
                     amount=first.amount,
                     priority=first.priority,
                     starts_at=starts_at,
-                    expires_at=occurrence(first.starts_at, recurrence, number + 1, zone),
+                    expires_at=ends_at,
                     source=first.source,
                     reason=first.reason,
                     rollover_maximum=first.rollover_maximum,
@@ -260,5 +296,5 @@ def _due_occurrences(accounts: Iterable[Any], now: datetime) -> list[Grant]:
                     created_by_id=first.created_by_id,
                 )
             )
-            number += 1
+            number, starts_at = number + 1, ends_at
     return rows

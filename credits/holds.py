@@ -4,7 +4,7 @@ An account's ``held`` is the sum of its open and settled holds, always. Who chan
 account first, so nobody waits in a circle.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,8 +15,8 @@ from django.db import connection, transaction
 from django.db.models import F, Value
 from django.utils import timezone
 
-from credits import ledger
-from credits.gate import MAY_START_SQL
+from credits import budgets, ledger
+from credits.gate import BUDGETS_SQL, MAY_START_SQL, RUN_SQL
 from credits.models import Account, Hold
 from kluisz_analytics.bulk import sqlite_value
 from kluisz_analytics.fields import CreditsField
@@ -31,40 +31,65 @@ RESERVE = f"""
     UPDATE credit_account SET held = held + %(credits)s
     WHERE user_id = %(user_id)s AND {MAY_START_SQL}
         AND (next_event_at IS NULL OR next_event_at > %(now)s)"""
+COUNT = """
+    UPDATE credit_tenant_budget SET held = credit_tenant_budget.held + budgets.needs
+    FROM budgets{reserved} WHERE credit_tenant_budget.id = budgets.id"""
 STORE = """
-    INSERT INTO credit_hold (id, account_id, trace_id, flow_id, credits, state, created_at,
-        expires_at)
-    SELECT %(id)s, user_id, %(trace_id)s, %(flow_id)s, %(credits)s, 'open', %(now)s, %(expires_at)s
-        FROM """
+    INSERT INTO credit_hold (id, account_id, trace_id, flow_id, model, cost_usd, credits, state,
+        created_at, expires_at)
+    SELECT %(id)s, id, %(trace_id)s, %(flow_id)s, %(model)s, cost, %(credits)s, 'open', %(now)s,
+        %(expires_at)s FROM run"""
+# Of PostgreSQL the account is locked first, as everywhere; then the budgets, as they are by then.
+TIMES = {name: f"%({name})s" for name in ("day_start", "week_start", "month_start")}
+ON_POSTGRESQL = f"""
+    WITH {RUN_SQL}, account AS MATERIALIZED (
+        SELECT user_id FROM credit_account WHERE user_id = %(user_id)s FOR UPDATE),
+    {
+    BUDGETS_SQL.replace("budgets AS (", "budgets AS MATERIALIZED (").format(
+        locked=" AND EXISTS (SELECT 1 FROM account) ORDER BY b.id FOR UPDATE OF b",
+        **{name: f"{place}::timestamptz" for name, place in TIMES.items()},
+    )
+},
+    reserved AS ({RESERVE} RETURNING user_id),
+    counted AS ({COUNT.format(reserved=", reserved")})
+    {STORE}, reserved"""
+_ON_SQLITE = f"WITH {RUN_SQL}, {BUDGETS_SQL.format(locked='', **TIMES)}"
+ON_SQLITE = (
+    f"{_ON_SQLITE} {RESERVE} RETURNING user_id",
+    f"{_ON_SQLITE} {COUNT.format(reserved='')}",
+    f"WITH {RUN_SQL} {STORE}",
+)
 
 
-def insert(hold: Hold, *, month_start: datetime) -> bool:
+def insert(hold: Hold, starts: Mapping[str, datetime]) -> bool:
     """Reserve and store the hold in one statement, if its user may start the run; whether it was.
 
-    Raises IntegrityError when its trace has a hold; nothing is reserved then.
+    ``starts`` is when the tenant's running day, week and month began. Raises IntegrityError when
+    its trace has a hold; nothing is reserved then.
     """
     values: dict[str, Any] = {
         "id": hold.id,
         "user_id": hold.account_id,
         "trace_id": hold.trace_id,
         "flow_id": hold.flow_id,
+        "model": hold.model,
         "credits": to_scaled(hold.credits, CREDIT_PLACES),
         "now": hold.created_at,
         "expires_at": hold.expires_at,
-        "month_start": month_start,
+        **{f"{name}_start": start for name, start in starts.items()},
     }
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             with _one_statement():
-                cursor.execute(
-                    f"WITH reserved AS ({RESERVE} RETURNING user_id) {STORE} reserved", values
-                )
+                cursor.execute(ON_POSTGRESQL, values)
             return cursor.rowcount > 0
         stored = {name: sqlite_value(value) for name, value in values.items()}
         with transaction.atomic():
-            cursor.execute(RESERVE, stored)
-            if cursor.rowcount:
-                cursor.execute(f"{STORE} credit_account WHERE user_id = %(user_id)s", stored)
+            reserve, count, store = ON_SQLITE
+            cursor.execute(reserve, stored)
+            if cursor.fetchall():
+                cursor.execute(count, stored)
+                cursor.execute(store, stored)
                 return True
         return False
 
@@ -98,13 +123,17 @@ def settle(hold_id: UUID, credits: Decimal | None = None) -> Hold:
         used=used,
         until=now + SETTLED_TTL,
     )
-    hold = Hold.objects.get(pk=hold_id)
+    hold = Hold.objects.select_related("account__user").get(pk=hold_id)
     if credits is None:
         return hold
+    if hold.state == Hold.State.SETTLED and credits > hold.credits:
+        # What is held became more than was reserved.
+        with transaction.atomic():
+            budgets.usage_changed([hold.account.user.tenant_id])
     if hold.state == Hold.State.EXPIRED:
         # Kept from the first who says it: of two at once the second finds it changed.
         Hold.objects.filter(pk=hold_id, state=Hold.State.EXPIRED).update(
-            state=Hold.State.UNCHARGED, settled_credits=credits
+            state=Hold.State.UNCHARGED, settled_credits=credits, expires_at=now + SETTLED_TTL
         )
         hold.refresh_from_db()
     if hold.state == Hold.State.RELEASED:
@@ -225,9 +254,38 @@ def charged(trace_ids: Iterable[str]) -> int:
     ended = 0
     for account in accounts.values():
         mine = [hold for hold in still if hold.account_id == account.pk]
+        for hold in mine:
+            if hold.state == Hold.State.PRESUMED:
+                ledger.take_back(account, hold.settled_credits or ZERO, hold.pk, timezone.now())
         _end(account, mine, Hold.State.CHARGED, timezone.now())
         ended += len(mine)
     return ended
+
+
+def presumable(now: datetime, at_most: int) -> list[Hold]:
+    """Holds whose run said what it used, and whose trace has not come by their time."""
+    return list(
+        Hold.objects.filter(
+            state=Hold.State.UNCHARGED, settled_credits__gt=0, expires_at__lte=now
+        ).order_by("expires_at", "pk")[:at_most]
+    )
+
+
+def presume(hold: Hold, has_trace: Callable[[Hold], bool], now: datetime) -> bool:
+    """Charge what its run said, unless it has been charged or ``has_trace`` says that its trace is;
+    whether it was. It is asked when the account is locked, as whoever charges the trace locks it.
+
+    Call it in a transaction.
+    """
+    account = ledger.lock([hold.account_id])[hold.account_id]
+    still = Hold.objects.filter(pk=hold.pk, state=Hold.State.UNCHARGED)
+    if has_trace(hold):
+        still.update(state=Hold.State.CHARGED, ended_at=now)
+        return False
+    if not still.update(state=Hold.State.PRESUMED, ended_at=now):
+        return False
+    ledger.presume(account, hold.settled_credits or ZERO, hold.pk, now)
+    return True
 
 
 def expire_all(now: datetime | None = None, at_most: int = 10_000) -> int:

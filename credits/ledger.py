@@ -13,6 +13,9 @@ Rules, before any code:
 - Usage is posted for each user and hour as the difference between what that hour comes to now and
   what has been posted for it: a deduction, or a refund when the usage became less. Posting the same
   again posts nothing.
+- Where a grant begins or ends inside an hour, the hour is cut there (:class:`HourCut`), and each
+  part is posted by itself, so that usage burns what was in force at its own moment. An hour stays
+  cut. A grant that is given or ended later cuts what has been posted: :func:`cut`.
 - Usage that already happened is charged even beyond zero; only starting new runs is refused.
 """
 
@@ -23,13 +26,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from credits.burn import GrantTerms, burn_down
-from credits.models import Account, Grant, Transaction, UsageCharge
+from credits.models import Account, Grant, HourCut, Transaction, UsageCharge
 from kluisz_analytics.bulk import (
     Statement,
     among,
@@ -59,7 +64,7 @@ class Posted:
 @transaction.atomic
 def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted:
     """Bring the ledger to what each (user, hour) of ``usage`` comes to now, in credits. Returns
-    what was posted.
+    what was posted. Of an hour that is cut, each part is given by its beginning.
 
     The differences are deductions and refunds, or with ``adjustment``, their reason, adjustments.
     """
@@ -74,9 +79,15 @@ def post_usage(usage: UsageHours, now: datetime, adjustment: str = "") -> Posted
 
 
 COMES_TO, POSTING = "credit_hour_comes_to", "credit_posting"
-"""Temporary tables: what users' hours come to now, for whoever posts to fill; and what has to be
-posted for that.
+"""Temporary tables: users' hours that are to be posted, and what they come to now, for whoever
+posts to fill; and what has to be posted for that.
 """
+AS_STAGED = f"SELECT account_id, hour, credits FROM {COMES_TO}"
+IS_WHOLE = (
+    f"NOT EXISTS (SELECT 1 FROM {HourCut._meta.db_table} k WHERE k.account_id = s.account_id"
+    " AND k.hour = s.hour)"
+)
+"""Of an hour ``s`` of COMES_TO: whether it is not cut."""
 
 
 def empty_staging() -> list[Statement]:
@@ -95,13 +106,48 @@ def empty_staging() -> list[Statement]:
     ]
 
 
+def of_usage(whole_hours: str) -> str:
+    """What the hours in COMES_TO come to by usage itself: a query of accounts, hours (or the
+    beginnings of their parts) and credits as they are stored.
+
+    ``whole_hours`` is the query of those that are not cut (IS_WHOLE). What the parts of the others
+    come to, the usage app knows: the setting CREDITS_USAGE names the query that says it, of
+    ``account_id``, ``at`` (a run's own time) and ``credits``.
+    """
+    usage = import_string(settings.CREDITS_USAGE)
+    after = (
+        "s.hour + interval '1 hour'"
+        if connection.vendor == "postgresql"
+        else "datetime(s.hour, '+1 hour')"
+    )
+    cuts = HourCut._meta.db_table
+    # A subquery for each part: PostgreSQL would else read all usage to join it with nothing.
+    return f"""{whole_hours} UNION ALL
+    SELECT p.account_id, p.begins_at, (SELECT CAST(COALESCE(SUM(u.credits), 0) AS bigint)
+        FROM ({usage}) u
+        WHERE u.account_id = p.account_id AND u.at >= p.begins_at AND u.at < p.ends_at)
+    FROM (
+        SELECT account_id, begins_at, LEAD(begins_at, 1, hour_ends_at)
+            OVER (PARTITION BY account_id, hour ORDER BY begins_at) AS ends_at
+        FROM (
+            SELECT s.account_id, s.hour, s.hour AS begins_at, {after} AS hour_ends_at
+                FROM {COMES_TO} s WHERE NOT {IS_WHOLE}
+            UNION ALL SELECT s.account_id, s.hour, k.at, {after} FROM {COMES_TO} s
+                JOIN {cuts} k ON k.account_id = s.account_id AND k.hour = s.hour) edges) p"""
+
+
 def post_staged(
-    cursor: CursorWrapper, now: datetime, adjustment: str = "", before: Sequence[Statement] = ()
+    cursor: CursorWrapper,
+    now: datetime,
+    adjustment: str = "",
+    before: Sequence[Statement] = (),
+    comes_to: str = AS_STAGED,
 ) -> Posted:
     """The same as :func:`post_usage`, of the hours in COMES_TO, after the statements ``before``;
     one message to the database.
 
-    Call it in a transaction.
+    ``comes_to`` is the query of what they come to: it is asked once the accounts are locked. Call
+    it in a transaction.
     """
     execute_all(
         cursor,
@@ -110,7 +156,7 @@ def post_staged(
         LOCK_ACCOUNTS.format(
             lock="FOR UPDATE" if connection.features.has_select_for_update else ""
         ),
-        STAGE_DIFFERENCES,
+        STAGE_DIFFERENCES.format(comes_to=comes_to),
         _write_entries(now, adjustment),
         WRITE_CHARGES,
         (WRITE_BALANCES, [stamp(now)]),
@@ -137,7 +183,7 @@ STAGE_DIFFERENCES = f"""
     INSERT INTO {POSTING} (account_id, hour, credits, difference, number)
     SELECT s.account_id, s.hour, s.credits, s.credits - COALESCE(c.credits, 0),
         COALESCE(c.postings, 0) + 1
-    FROM {COMES_TO} s LEFT JOIN credit_usage_charge c ON c.account_id = s.account_id
+    FROM ({{comes_to}}) s LEFT JOIN credit_usage_charge c ON c.account_id = s.account_id
         AND c.hour = s.hour
     WHERE s.credits <> COALESCE(c.credits, 0)"""
 WRITE_CHARGES = f"""
@@ -166,9 +212,14 @@ def _write_entries(now: datetime, adjustment: str) -> Statement:
     if connection.vendor == "postgresql":
         key = (
             "REPLACE(p.account_id::text, '-', '') || ':' || to_char(p.hour, 'YYYY-MM-DD\"T\"HH24')"
+            " || CASE WHEN p.hour = date_trunc('hour', p.hour) THEN ''"
+            " ELSE to_char(p.hour, ':MI:SS.US') END"
         )
     else:
-        key = "p.account_id || ':' || strftime('%%Y-%%m-%%dT%%H', p.hour)"
+        key = (
+            "p.account_id || ':' || strftime('%%Y-%%m-%%dT%%H', p.hour)"
+            " || CASE WHEN substr(p.hour, 14) = ':00:00' THEN '' ELSE substr(p.hour, 14) END"
+        )
     return (
         f"""
         INSERT INTO "transaction"
@@ -192,6 +243,53 @@ def _write_entries(now: datetime, adjustment: str) -> Statement:
             stamp(now),
         ],
     )
+
+
+CUT = "Charged apart, since a grant begins or ends in the hour"
+
+
+def cut(grants: Iterable[Grant], now: datetime) -> bool:
+    """Cut the hours in which the grants begin or end, and post apart what has been posted for such
+    an hour as a whole. Returns whether anything had been.
+
+    Their accounts are locked; call :func:`settle` afterwards, with the accounts as they are then.
+    """
+    moments = {
+        (one.account_id, moment)
+        for one in grants
+        for moment in (one.starts_at, one.ends_at)
+        if moment is not None and _hour(moment) != moment
+    }
+    if not moments:
+        return False
+    HourCut.objects.bulk_create(
+        [
+            HourCut(account_id=user_id, hour=_hour(moment), at=moment)
+            for user_id, moment in sorted(moments)
+        ],
+        ignore_conflicts=True,
+    )
+    return _post_apart({(user_id, _hour(moment)) for user_id, moment in moments}, now)
+
+
+def _post_apart(hours: Collection[tuple[UUID, datetime]], now: datetime) -> bool:
+    charges = UsageCharge.objects.filter(
+        account__in={user_id for user_id, _ in hours}, hour__in={hour for _, hour in hours}
+    ).order_by()
+    posted = sorted({*charges.values_list("account_id", "hour")} & {*hours})
+    if not posted:
+        return False
+    with connection.cursor() as cursor:
+        execute_all(cursor, *empty_staging())
+        rows = ((user_id.hex, stamp(hour)) for user_id, hour in posted)
+        insert_rows(cursor, COMES_TO, ["account_id", "hour"], rows)
+        post_staged(cursor, now, CUT, comes_to=of_usage(f"{AS_STAGED} WHERE 1 = 0"))
+    return True
+
+
+def _hour(moment: datetime) -> datetime:
+    """The full hour, UTC, that the moment lies in."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def settle_late(user_ids: Collection[UUID], now: datetime) -> None:
@@ -241,7 +339,12 @@ def correct(
 
     Call it in a transaction.
     """
-    account = lock([user.pk])[user.pk]
+    return _correct(lock([user.pk])[user.pk], amount, idempotency_key, reason, by, now)
+
+
+def _correct(
+    account: Account, amount: Decimal, key: str, reason: str, by: User | None, now: datetime
+) -> Transaction:
     entry = Transaction.objects.create(
         account=account,
         type=Transaction.Type.ADJUSTMENT,
@@ -249,13 +352,31 @@ def correct(
         balance_before=account.balance,
         balance_after=account.balance - amount,
         reason=reason,
-        idempotency_key=idempotency_key,
+        idempotency_key=key,
         created_at=now,
         created_by=by,
     )
     account.used += amount
     account.save(update_fields=["used", "updated_at"])
     return entry
+
+
+PRESUMED, TAKEN_BACK = ":presumed", ":taken-back"
+
+
+def presume(account: Account, credits: Decimal, hold_id: UUID, now: datetime) -> None:
+    """Charge what a run says that it used, as no trace of it came. The account is locked."""
+    reason = f"Used, as its run said; no trace came (hold {hold_id})"
+    _correct(account, credits, f"hold:{hold_id.hex}{PRESUMED}", reason, None, now)
+
+
+def take_back(account: Account, credits: Decimal, hold_id: UUID, now: datetime) -> None:
+    """The trace came after all, and is charged: what was presumed is as if it never had been, for
+    grants that have ended since, too. The account is locked.
+    """
+    reason = f"The trace came: taken back (hold {hold_id})"
+    _correct(account, -credits, f"hold:{hold_id.hex}{TAKEN_BACK}", reason, None, now)
+    settle({account.pk: account}, now)
 
 
 def settle(accounts: Mapping[UUID, Account], now: datetime) -> int:
@@ -299,12 +420,16 @@ def _usage(user_ids: Collection[UUID]) -> dict[UUID, list[tuple[datetime, int]]]
         .values_list("account_id", "hour", "credits")
     )
     corrections = Transaction.objects.filter(CORRECTIONS, account__in=user_ids).values_list(
-        "account_id", "created_at", "amount"
+        "account_id", "created_at", "amount", "idempotency_key"
     )
+    taken_back = {
+        key.removesuffix(TAKEN_BACK) for *_, key in corrections if key.endswith(TAKEN_BACK)
+    }
     for user_id, at, credits in charges:
         found[user_id].append((at, to_scaled(credits, CREDIT_PLACES)))
-    for user_id, at, amount in corrections:
-        found[user_id].append((at, -to_scaled(amount, CREDIT_PLACES)))
+    for user_id, at, amount, key in corrections:
+        if key.removesuffix(TAKEN_BACK).removesuffix(PRESUMED) not in taken_back:
+            found[user_id].append((at, -to_scaled(amount, CREDIT_PLACES)))
     return {user_id: sorted(burns) for user_id, burns in found.items()}
 
 

@@ -15,8 +15,8 @@ from django.utils import timezone
 from credits import grants
 from credits.grants import NewGrant
 from credits.models import Grant, License, LicenseEvent, LicensePool
-from credits.recurrence import month_of
-from credits.top_up import MONTHLY_PRIORITY
+from credits.recurrence import month_name, month_of
+from credits.top_up import MONTHLY_PRIORITY, monthly_key
 from kluisz_analytics.scales import QUANTUM
 from kluisz_analytics.tenants.models import User
 from pricing import lists
@@ -209,7 +209,8 @@ def _change_credits(
         )
         amount = (amount * part).quantize(QUANTUM[6], ROUND_HALF_UP)
     if amount > 0:
-        key = f"monthly:{user.pk}:{start.astimezone(user.tenant.zone):%Y-%m}:{license.pk}:{changes}"
+        month = month_name(now, user.tenant.zone)
+        key = f"{monthly_key(user, month)}:{license.pk}:{changes}"
         reason = f"{tier.name}, the rest of {start.astimezone(user.tenant.zone):%B %Y}"
         new.append(
             NewGrant(

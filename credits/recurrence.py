@@ -37,9 +37,22 @@ def month_of(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """The calendar month of the zone that the moment lies in, as its first moment and that of the
     next, in the moment's own zone.
     """
-    start = moment.astimezone(zone).replace(
-        day=1, hour=0, minute=0, second=0, microsecond=0, fold=0
-    )
-    return occurrence(start, Recurrence.MONTHLY, 0, zone).astimezone(moment.tzinfo), occurrence(
-        start, Recurrence.MONTHLY, 1, zone
-    ).astimezone(moment.tzinfo)
+    return period_of(Recurrence.MONTHLY, moment, zone)
+
+
+def period_of(
+    recurrence: Recurrence, moment: datetime, zone: ZoneInfo
+) -> tuple[datetime, datetime]:
+    """The same of the day, the week (from Monday) or the month."""
+    start = moment.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    if recurrence is Recurrence.MONTHLY:
+        start = start.replace(day=1)
+    elif recurrence is Recurrence.WEEKLY:
+        start -= timedelta(days=start.weekday())
+    first, end = (occurrence(start, recurrence, number, zone) for number in (0, 1))
+    return first.astimezone(moment.tzinfo), end.astimezone(moment.tzinfo)
+
+
+def month_name(moment: datetime, zone: ZoneInfo) -> str:
+    """The calendar month of the zone that the moment lies in, as "2026-11"."""
+    return f"{moment.astimezone(zone):%Y-%m}"

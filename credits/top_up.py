@@ -8,20 +8,26 @@ changed with a reset gives them anew (:mod:`credits.licenses`).
 A monthly top-up's key is (user, month), so doing it again gives nothing; it is for the whole month
 whenever in the month it is given. A whole month in which nothing ran is over, and so is what it
 would have given.
+
+A tenant may get another zone. What was given for the running month then ends with that month in the
+new zone, and a month's credits begin where those of the month before end: so there is always one
+month's, never none and never two.
 """
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import islice
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from credits import ledger
-from credits.grants import NewGrant, give
+from credits.grants import NewGrant, end_at, give
 from credits.models import Grant
-from credits.recurrence import month_of
+from credits.recurrence import month_name, month_of
 from kluisz_analytics.tenants.models import User
 from pricing.tiers import tiers_of
 
@@ -29,13 +35,14 @@ USERS_A_BATCH = 1_000
 WELCOMED_AT_ONCE = 5_000
 MONTHLY_PRIORITY = 50
 """What ends with the month is burned before what does not."""
+TWO_MONTHS = timedelta(days=64)
 
 
 def top_up_all(now: datetime | None = None) -> int:
     """Give every active user what its tier gives: for this month, and if it never had any, by
     default.
 
-    Returns how many grants were given; beat calls it.
+    Returns how many grants were given or now end at another time; beat calls it.
     """
     moment = now or timezone.now()
     return sum(top_up(batch, moment) for batch in _batches(_active(User.objects.all())))
@@ -102,33 +109,79 @@ def _without_default_credits(users: list[User]) -> list[User]:
 
 
 def _give_monthly_credits(users: list[User], now: datetime) -> int:
-    known = set(
-        Grant.objects.filter(
-            account__in=[user.pk for user in users], source=Grant.Source.MONTHLY
-        ).values_list("idempotency_key", flat=True)
+    given = _given(users, now)
+    moved = end_at(dict(_other_ends(users, given, now)))
+    due = list(_due(users, _given(users, now) if moved else given, now))
+    give(due)
+    return moved + len(due)
+
+
+Given = Mapping[UUID, Sequence[tuple[str, Grant]]]
+"""The monthly grants of users that may concern this month, with the names of their months."""
+
+
+def _given(users: list[User], now: datetime) -> Given:
+    grants = Grant.objects.filter(
+        account__in=[user.pk for user in users],
+        source=Grant.Source.MONTHLY,
+        idempotency_key__startswith="monthly:",
+        expires_at__gt=now - TWO_MONTHS,
     )
-    new = [one for one in _due(users, now) if one.idempotency_key not in known]
-    give(new)
-    return len(new)
+    given: dict[UUID, list[tuple[str, Grant]]] = defaultdict(list)
+    for grant in grants.order_by("pk"):
+        given[grant.account_id].append((month_of_key(grant.idempotency_key), grant))
+    return given
 
 
-def _due(users: list[User], now: datetime) -> list[NewGrant]:
-    due = []
+def monthly_key(user: User, month: str) -> str:
+    """The key of what a user is given for a month (as "2026-11")."""
+    return f"monthly:{user.pk}:{month}"
+
+
+def month_of_key(key: str) -> str:
+    """The month that was given for; the key may go on after it."""
+    return key.split(":")[2]
+
+
+def _other_ends(users: list[User], given: Given, now: datetime) -> Iterator[tuple[Grant, datetime]]:
+    """Grants for the running month that end at another time than it does. Once the next month's is
+    given, its beginning is where they end, also where the zone went back to the month before.
+    """
+    for user in users:
+        _, end = month_of(now, user.tenant.zone)
+        name = month_name(now, user.tenant.zone)
+        mine = given.get(user.pk, ())
+        if max((month for month, _ in mine), default="") != name:
+            continue
+        for month, grant in mine:
+            if month == name and grant.voided_at is None and grant.expires_at != end:
+                yield grant, end
+
+
+def _due(users: list[User], given: Given, now: datetime) -> Iterator[NewGrant]:
     tiers_now = tiers_of(users, now)
     for user in users:
         start, end = month_of(now, user.tenant.zone)
+        name = month_name(now, user.tenant.zone)
+        mine = given.get(user.pk, ())
         tier = tiers_now.get(user.pk)
-        if tier is not None and tier.default_credits_per_month > 0:
-            due.append(
-                NewGrant(
-                    user=user,
-                    amount=tier.default_credits_per_month,
-                    source=Grant.Source.MONTHLY,
-                    idempotency_key=f"monthly:{user.pk}:{start.astimezone(user.tenant.zone):%Y-%m}",
-                    reason=f"{tier.name}, {start.astimezone(user.tenant.zone):%B %Y}",
-                    priority=MONTHLY_PRIORITY,
-                    starts_at=start,
-                    expires_at=end,
-                )
-            )
-    return due
+        # A zone further west may go back to a month whose next one has been given.
+        if tier is None or not tier.default_credits_per_month or _has(mine, name):
+            continue
+        before = month_name(start - timedelta(days=1), user.tenant.zone)
+        ends = [one.expires_at for month, one in mine if month == before and not one.voided_at]
+        yield NewGrant(
+            user=user,
+            amount=tier.default_credits_per_month,
+            source=Grant.Source.MONTHLY,
+            idempotency_key=monthly_key(user, name),
+            reason=f"{tier.name}, {start.astimezone(user.tenant.zone):%B %Y}",
+            priority=MONTHLY_PRIORITY,
+            starts_at=max((one for one in ends if one is not None), default=start),
+            expires_at=end,
+        )
+
+
+def _has(mine: Sequence[tuple[str, Grant]], month: str) -> bool:
+    """Whether the month, or a later one, has been given."""
+    return any(given >= month for given, _ in mine)

@@ -239,6 +239,15 @@ SANDBOX_PORT = env.int("KLUISZ_SANDBOX_PORT", default=8799)
 SANDBOX_PUBLIC_KEY = "pk-lf-sandbox"
 SANDBOX_SECRET_KEY = "sk-lf-sandbox"
 
+# Whether what a run says that it used is charged where its trace does not come within two days.
+CHARGE_UNTRACED = env.bool("KLUISZ_CHARGE_UNTRACED", default=False)
+# Langfuse's cost and the price lists' are on the desk where they are further apart than so many
+# percent.
+COST_RATIO_PERCENT = env.int("KLUISZ_COST_RATIO_PERCENT", default=150)
+if COST_RATIO_PERCENT <= 100:
+    raise ImproperlyConfigured(
+        f"KLUISZ_COST_RATIO_PERCENT is {COST_RATIO_PERCENT}: write more than 100, such as 150."
+    )
 SYNC_BACKFILL_DAYS = env.int("KLUISZ_SYNC_BACKFILL_DAYS", default=90)
 SYNC_OVERLAP_HOURS = env.int("KLUISZ_SYNC_OVERLAP_HOURS", default=3)
 # How much is applied in one transaction: enough to be set-based, little enough to stay in memory.
@@ -252,7 +261,8 @@ SYNC_EVERY_SECONDS = env.int("KLUISZ_SYNC_EVERY_SECONDS", default=180)
 # --- Credits
 # What credits asks of usage, which it knows nothing of.
 CREDITS_ESTIMATE_OF_FLOW = "usage.analytics.estimates.estimate_of_flow"
-CREDITS_COST_OF_TENANT = "usage.analytics.costs.cost_of_tenant"
+CREDITS_USAGE = "usage.facts.posting.CHARGED_USAGE"
+CREDITS_USED = "usage.analytics.spending.used"
 
 # --- Celery
 CELERY_TASK_ACKS_LATE = True
@@ -277,6 +287,8 @@ CELERY_BEAT_SCHEDULE = {
         "task": "usage.tasks.reconcile_usage",
         "schedule": crontab(hour=3, minute=20),
     },
+    "charge-untraced": {"task": "usage.tasks.charge_untraced_runs", "schedule": 300},
+    "continue-rulings": {"task": "usage.tasks.continue_rulings", "schedule": 60},
     "continue-repricings": {"task": "usage.tasks.continue_repricings", "schedule": 60},
     "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},
     "catch-up-grants": {"task": "credits.tasks.catch_up_grants", "schedule": 60},
@@ -395,6 +407,10 @@ UNFOLD = {
                 "items": [
                     navigation_item("Tenants", "domain", "admin:tenants_tenant_changelist"),
                     navigation_item("Users", "group", "admin:tenants_user_changelist"),
+                    navigation_item("Aliases", "badge", "admin:tenants_useralias_changelist"),
+                    navigation_item(
+                        "Memberships", "move_down", "admin:tenants_membership_changelist"
+                    ),
                     navigation_item("Projects", "folder", "admin:tenants_project_changelist"),
                     navigation_item("Flows", "account_tree", "admin:tenants_flow_changelist"),
                     navigation_item("API tokens", "key", "admin:tenants_apitoken_changelist"),
@@ -415,6 +431,11 @@ UNFOLD = {
                         "Model aliases", "translate", "admin:pricing_modelalias_changelist"
                     ),
                     navigation_item("Unpriced usage", "help", "admin:usage_unpricedusage"),
+                    navigation_item("What doesn't add up", "balance", "admin:usage_doubtful"),
+                    navigation_item("Rulings", "gavel", "admin:usage_usageruling_changelist"),
+                    navigation_item(
+                        "Expected but not seen", "search_off", "admin:usage_expectedusage"
+                    ),
                     navigation_item(
                         "Repricings", "published_with_changes", "admin:usage_repricing_changelist"
                     ),
@@ -461,6 +482,7 @@ UNFOLD = {
                 "title": "Usage",
                 "items": [
                     navigation_item("Traces", "timeline", "admin:usage_trace_changelist"),
+                    navigation_item("Disputes", "gavel", "admin:usage_disputedtrace_changelist"),
                     navigation_item(
                         "Billed observations", "data_object", "admin:usage_observation_changelist"
                     ),
@@ -491,6 +513,9 @@ UNFOLD = {
                     navigation_item("Runs", "sync", "admin:usage_syncrun_changelist"),
                     navigation_item("Windows", "date_range", "admin:usage_syncwindow_changelist"),
                     navigation_item("Drift", "difference", "admin:usage_syncdrift_changelist"),
+                    navigation_item(
+                        "Beside Langfuse", "compare_arrows", "admin:usage_tenantday_changelist"
+                    ),
                     navigation_item(
                         "Set aside", "report", "admin:usage_rejectedobservation_changelist"
                     ),

@@ -30,7 +30,7 @@ from pricing.bounds import LARGEST_TRACE_CREDITS, LARGEST_TRACE_USD
 from pricing.price_book import PriceBook
 from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate
 from pricing.quotes import Amount, CostSource, Quote, quotes_of, shipped_quotes
-from pricing.units import shape_of
+from pricing.units import shape_of, units_left_out, units_of
 
 CUBED = MILLION**3
 LARGEST_PICOUSD = to_scaled(LARGEST_TRACE_USD, USD_PLACES)
@@ -38,6 +38,8 @@ LARGEST_MICROCREDITS = to_scaled(LARGEST_TRACE_CREDITS, CREDIT_PLACES)
 # A member of an enumeration is looked up slowly through its class, and these are asked for each
 # observation.
 FROM_LANGFUSE, WITHOUT_USAGE = CostSource.LANGFUSE, CostSource.NO_USAGE
+BY_BOOK, PARTLY_PRICED = CostSource.PRICE_BOOK, CostSource.PARTLY_PRICED
+COMPLETED, COMPLETED_BY_BOOK = CostSource.LANGFUSE_AND_PRICE, CostSource.LANGFUSE_AND_BOOK
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
@@ -58,6 +60,7 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
 
 NO_USAGE = Cost(0, CostSource.NO_USAGE)
 UNPRICED = Cost(None, CostSource.UNPRICED)
+UNMETERED = Cost(None, CostSource.UNMETERED)
 
 
 class Uncharged(StrEnum):
@@ -156,12 +159,17 @@ def split(amount: int, weights: Sequence[int]) -> list[int]:
 class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
     """What one observation used: unit → count as the provider named them, and what Langfuse says
     that it cost (None: nothing).
+
+    ``uncosted``: the units that are left out of that cost; ``is_call``: whether it is a call of a
+    model, which can't have used nothing.
     """
 
     model: str
     usage_details: Mapping[str, int]
     langfuse_picousd: int | None
     started_at: datetime
+    uncosted: tuple[str, ...] = ()
+    is_call: bool = False
 
 
 class TraceUsage(msgspec.Struct, frozen=True, gc=False):
@@ -259,8 +267,8 @@ class PricingEngine:
         return map(self.price, traces)
 
     def price(self, trace: TraceUsage) -> PricedTrace:
-        """Cost of each observation, then the charge of the trace: none where its owner is
-        unknown.
+        """Cost of each observation, then the charge of the trace: none where its tenant is unknown;
+        by the tenant's tier where its user is.
         """
         tenant_id, started_at, known_at = trace.tenant_id, trace.started_at, trace.known_at
         if self.book.repriced:
@@ -278,10 +286,10 @@ class PricingEngine:
                 total += cost.picousd
         if total > LARGEST_PICOUSD:
             why = _why_unpriced(total, trace.observations, costs)
-            costs = [one if one.source is WITHOUT_USAGE else UNPRICED for one in costs]
+            costs = [one if one in (NO_USAGE, UNMETERED) else UNPRICED for one in costs]
             return PricedTrace(costs, None, NO_CHARGE, why)
         cost_picousd = None if unknown and unknown + unbilled == len(costs) else total
-        if not is_attributed(tenant_id, trace.user_id):
+        if not is_attributed(tenant_id):
             return PricedTrace(costs, cost_picousd, NO_CHARGE)
         if not trace.is_billed:
             return PricedTrace(costs, cost_picousd, NOT_OF_THIS_ENVIRONMENT)
@@ -338,7 +346,9 @@ class PricingEngine:
             usage.started_at,
         )
         if not usage_details and langfuse_picousd is None:
-            return NO_USAGE
+            return UNMETERED if usage.is_call else NO_USAGE
+        if langfuse_picousd is not None and usage.uncosted:
+            return self._partly(lists, usage, langfuse_picousd, known_at)
         if langfuse_picousd is not None and lists is None and not self._has_replacing:
             return Cost(langfuse_picousd, FROM_LANGFUSE)
         plan = self._plans.get((lists, usage.model, *usage_details))
@@ -350,17 +360,49 @@ class PricingEngine:
             if picousd is not None:
                 return Cost(picousd, sole_source, sole_price_id)
         known_at = max(known_at, started_at)
-        cost = _first(plan, usage_details, langfuse_picousd, started_at, known_at)
+        cost = _first(plan.before, usage_details, started_at, known_at)
+        if cost is None and langfuse_picousd is not None:
+            return Cost(langfuse_picousd, FROM_LANGFUSE)
+        cost = cost or _first(plan.after, usage_details, started_at, known_at)
         if cost is not None:
             return cost
         if not any(usage_details.values()):
-            return NO_USAGE
+            return UNMETERED if usage.is_call else NO_USAGE
         # Nothing in the list could price it: the first price that was entered after does.
         for moment in plan.entries_after(known_at):
-            cost = _first(plan, usage_details, langfuse_picousd, started_at, moment)
+            cost = _first((*plan.before, *plan.after), usage_details, started_at, moment)
             if cost is not None:
                 return cost
         return UNPRICED
+
+    def _partly(
+        self,
+        lists: Lists | None,
+        usage: ObservationUsage,
+        langfuse_picousd: int,
+        known_at: datetime,
+    ) -> Cost:
+        """The cost where Langfuse left units out of its own: a price that goes before Langfuse's
+        is of all units; else what is missing is added by the first price of ours that has it.
+        """
+        plan = self._plan_for(lists, usage.model, tuple(usage.usage_details))
+        started_at, known_at = usage.started_at, max(known_at, usage.started_at)
+        whole = _first(plan.before, usage.usage_details, started_at, known_at)
+        if whole is not None:
+            return whole
+        missing = units_left_out(usage.usage_details, usage.uncosted)
+        if missing == {}:
+            return Cost(langfuse_picousd, FROM_LANGFUSE)
+        if missing is not None:
+            units = units_of(usage.usage_details)
+            for moment in (known_at, *plan.entries_after(known_at)):
+                for one in _holding((*plan.before, *plan.after), started_at, moment):
+                    card = one.card_at(started_at)
+                    added = None if card is None else card.picousd_of_part(missing, units)
+                    if added is not None:
+                        source = COMPLETED_BY_BOOK if one.source is BY_BOOK else COMPLETED
+                        return Cost(langfuse_picousd + added, source, one.price_id)
+        return Cost(langfuse_picousd, PARTLY_PRICED)
 
     def _plan_for(self, lists: Lists | None, model: str, keys: tuple[str, ...]) -> _Plan:
         key = (lists, model, *keys)
@@ -393,30 +435,26 @@ class PricingEngine:
         return _Plan(tuple(before), tuple(after), None, CostSource.UNPRICED, None)
 
 
+def _holding(quotes: Iterable[Quote], started_at: datetime, known_at: datetime) -> Iterator[Quote]:
+    """Those that hold for usage of then, of the list as it was at ``known_at``."""
+    for one in quotes:
+        if (
+            one.valid_from <= started_at < one.valid_until
+            and one.recorded_at <= known_at < one.withdrawn_at
+        ):
+            yield one
+
+
 def _first(
-    plan: _Plan,
+    quotes: Iterable[Quote],
     usage_details: Mapping[str, int],
-    langfuse_picousd: int | None,
     started_at: datetime,
     known_at: datetime,
 ) -> Cost | None:
-    """The cost by the first source that applies, of those in the list at ``known_at``."""
-    for quotes in (plan.before, plan.after):
-        for (
-            valid_from,
-            valid_until,
-            recorded_at,
-            withdrawn_at,
-            source,
-            price_id,
-            amount,
-            amount_at,
-        ) in quotes:
-            if valid_from <= started_at < valid_until and recorded_at <= known_at < withdrawn_at:
-                chosen = amount or (amount_at and amount_at(started_at))
-                picousd = chosen(usage_details) if chosen else None
-                if picousd is not None:
-                    return Cost(picousd, source, price_id)
-        if langfuse_picousd is not None:
-            return Cost(langfuse_picousd, FROM_LANGFUSE)
+    """The cost by the first price that applies, of those in the list at ``known_at``."""
+    for one in _holding(quotes, started_at, known_at):
+        chosen = one.amount or (one.amount_at and one.amount_at(started_at))
+        picousd = chosen(usage_details) if chosen else None
+        if picousd is not None:
+            return Cost(picousd, one.source, one.price_id)
     return None

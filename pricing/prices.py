@@ -89,16 +89,32 @@ class RateCard:
             total += count * (rate or 0)
         return half_up(total, MILLION)
 
+    def picousd_of_part(
+        self, part: Mapping[UnitKind, int], units: Mapping[UnitKind, int]
+    ) -> int | None:
+        """What a part of a call's ``units`` costs, at the prices of the whole call, without a
+        request's; None where a kind of it has no price.
+        """
+        prices = self._prices_for(units)
+        rates = [self.rate(kind, prices) for kind in part]
+        if None in rates:
+            return None
+        total = sum((rate or 0) * count for rate, count in zip(rates, part.values(), strict=True))
+        return half_up(total, MILLION)
+
     def lines(self, units: Mapping[UnitKind, int]) -> list[PriceLine]:
         """The parts of the cost of ``units``, all of which have a price; they sum to the cost
         before it is rounded.
         """
+        if UnitKind.REQUEST in units or UnitKind.REQUEST not in self._prices_for(units):
+            return self.lines_of_part(units, units)
+        return self.lines_of_part({**units, UnitKind.REQUEST: 1}, units)
+
+    def lines_of_part(
+        self, counted: Mapping[UnitKind, int], units: Mapping[UnitKind, int]
+    ) -> list[PriceLine]:
+        """The same of a part of a call's ``units`` (:meth:`picousd_of_part`)."""
         prices = self._prices_for(units)
-        counted = (
-            dict(units)
-            if UnitKind.REQUEST in units or UnitKind.REQUEST not in prices
-            else {**units, UnitKind.REQUEST: 1}
-        )
         lines = []
         for kind, count in counted.items():
             price = from_scaled(self.rate(kind, prices) or 0, USD_PLACES)

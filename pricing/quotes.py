@@ -5,13 +5,14 @@ of products. Pure.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from operator import mul
 from typing import NamedTuple
 
 from pricing.model_names import ModelName, Reading, Span
 from pricing.price_book import ShippedBook, prices_for
 from pricing.prices import EVER, MILLION, NEVER, Price, RateCard
-from pricing.units import INPUT_KINDS, Shape, UnitKind, units_of
+from pricing.units import INPUT_KINDS, Shape, UnitKind, stands_as_it_is, units_of
 
 HALF = MILLION // 2
 Amount = Callable[[Mapping[str, int]], int | None]
@@ -21,20 +22,30 @@ Raises TypeError for a count that is no integer.
 """
 
 
-Shipped = tuple[datetime, datetime, Amount | None, Callable[[datetime], Amount | None] | None]
-"""From when until when; what usage comes to, or what it comes to at a moment."""
-
-
 class CostSource(StrEnum):
     """Where a cost came from, in the order in which they apply."""
 
     TENANT_PRICE = "tenant_price"
     PLATFORM_PRICE = "platform_price"
     LANGFUSE = "langfuse"
+    LANGFUSE_AND_PRICE = "langfuse_and_price"
+    """Langfuse's cost is of some of the units; the others have a price of ours."""
+    LANGFUSE_AND_BOOK = "langfuse_and_book"
+    """The same, with the shipped price book's."""
     FALLBACK_PRICE = "fallback_price"
     PRICE_BOOK = "price_book"
+    PARTLY_PRICED = "partly_priced"
+    """Langfuse's cost is of some of the units, and nobody has a price for the others."""
     UNPRICED = "unpriced"
+    UNMETERED = "unmetered"
+    """A call of a model that says neither what it used nor what it cost."""
     NO_USAGE = "no_usage"
+
+
+NOT_PRICED = frozenset(
+    {CostSource.PARTLY_PRICED, CostSource.UNPRICED, CostSource.UNMETERED, CostSource.NO_USAGE}
+)
+"""Sources that are no whole cost."""
 
 
 class Quote(NamedTuple):
@@ -53,6 +64,8 @@ class Quote(NamedTuple):
     moment.
     """
     amount_at: Callable[[datetime], Amount | None] | None = None
+    card_at: Callable[[datetime], RateCard | None] = lambda moment: None
+    """The prices themselves, at a moment."""
 
 
 def quotes_of(
@@ -68,6 +81,7 @@ def quotes_of(
             source,
             one.id,
             amount_for(one.card, shape),
+            card_at=partial(_card, one.card),
         )
         for one in prices_for(prices, named)
     ]
@@ -79,20 +93,29 @@ def shipped_quotes(
     """What the states of the shipped book have for a model's name."""
     for span, name in named:
         for book in books:
-            for start, end, amount, amount_at in _shipped(book, name, shape):
-                common = span.within(Span(start, end, book.recorded_at, book.withdrawn_at))
+            for one in _shipped(book, name, shape):
+                common = span.within(
+                    Span(one.valid_from, one.valid_until, one.recorded_at, one.withdrawn_at)
+                )
                 if common is not None:
-                    yield Quote(*common, CostSource.PRICE_BOOK, book.id, amount, amount_at)
+                    yield one if common == one[:4] else one._replace(**common._asdict())
 
 
-def _shipped(book: ShippedBook, name: ModelName, shape: Shape) -> Iterator[Shipped]:
-    """What one state has: from when until when, and what usage comes to."""
+def _shipped(book: ShippedBook, name: ModelName, shape: Shape) -> Iterator[Quote]:
+    """What one state has for a model."""
     cards = book.cards(name)
+    known = book.recorded_at, book.withdrawn_at, CostSource.PRICE_BOOK, book.id
     if cards is None:
-        yield EVER, NEVER, None, _by_time_of_day(book, name, shape)
+        by_time = _by_time_of_day(book, name, shape)
+        yield Quote(EVER, NEVER, *known, None, by_time, partial(book.card_at, name))
         return
     for valid_from, valid_until, card in cards:
-        yield valid_from, valid_until, amount_for(card, shape), None
+        amount = amount_for(card, shape)
+        yield Quote(valid_from, valid_until, *known, amount, None, partial(_card, card))
+
+
+def _card(card: RateCard, moment: datetime) -> RateCard:
+    return card
 
 
 def _by_time_of_day(
@@ -123,12 +146,7 @@ def amount_for(card: RateCard, shape: Shape) -> Amount:
 
     rates = _rates(card, card.usd_per_million, shape)
     asks_for_requests = UnitKind.REQUEST in shape.kinds and UnitKind.REQUEST in card.usd_per_million
-    if (
-        rates is None
-        or asks_for_requests
-        or shape.lifetime_total is not None
-        or (shape.may_overlap and shape.total_key != "total")
-    ):
+    if rates is None or asks_for_requests or not shape.is_plain:
         return by_kind
     if card.long_context:
         return _by_length(card, shape, rates, by_kind)
@@ -143,16 +161,13 @@ def amount_for(card: RateCard, shape: Shape) -> Amount:
         )
 
     def summed_if_beside(usage_details: Mapping[str, int]) -> int | None:
-        if sum(usage_details.values()) != 2 * usage_details["total"]:
-            return by_kind(usage_details)
-        total = sum(map(mul, rates, usage_details.values()), for_request)
         return (
-            (total + HALF) // MILLION
-            if total.__class__ is int and total > for_request
+            summed(usage_details)
+            if stands_as_it_is(shape, usage_details)
             else by_kind(usage_details)
         )
 
-    return summed_if_beside if shape.may_overlap else summed
+    return summed_if_beside if shape.has_parts else summed
 
 
 def _by_length(card: RateCard, shape: Shape, base: tuple[int, ...], by_kind: Amount) -> Amount:
@@ -166,12 +181,11 @@ def _by_length(card: RateCard, shape: Shape, base: tuple[int, ...], by_kind: Amo
         (threshold, rates, prices.get(UnitKind.REQUEST, 0)) for threshold, rates, prices in levels
     ]
     input_keys = tuple(int(kind in INPUT_KINDS) for kind in shape.kinds)
-    may_overlap = shape.may_overlap
 
     def summed(usage_details: Mapping[str, int]) -> int | None:
-        counts = usage_details.values()
-        if may_overlap and sum(counts) != 2 * usage_details["total"]:
+        if shape.has_parts and not stands_as_it_is(shape, usage_details):
             return by_kind(usage_details)
+        counts = usage_details.values()
         input_tokens = sum(map(mul, input_keys, counts))
         for threshold, rates, for_request in ready:
             if input_tokens > threshold:

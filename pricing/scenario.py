@@ -65,5 +65,7 @@ class Scenario:
         return (
             usage
             if other is None
-            else ObservationUsage(other, usage.usage_details, None, self.as_of)
+            else ObservationUsage(
+                other, usage.usage_details, None, self.as_of, is_call=usage.is_call
+            )
         )

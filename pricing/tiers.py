@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from kluisz_analytics.scales import USD_PLACES, to_scaled
+from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
 from kluisz_analytics.tenants.models import User
 from pricing.book import rate_of
 from pricing.engine import charge_for
@@ -70,6 +70,30 @@ GRACE_SQL = (
     f" {_HELD}), 0)"
 )
 """The grace of the tier ``u.held_tier_id`` at ``now``, as it is stored."""
+
+
+COST_SQL = (
+    "COALESCE((SELECT CAST(ROUND(%(credits)s * 1000000000000.0"
+    " / NULLIF(CAST(credits_per_usd AS double precision) * pricing_multiplier, 0)) AS bigint)"
+    f" FROM pricing_tier_rate WHERE tier_id = u.held_tier_id AND {_HELD}), 0)"
+)
+"""What ``credits`` (as they are stored) are of provider cost, USD of six places, by the rate of the
+tier ``u.held_tier_id`` at ``now``: the rule of :func:`cost_of`. 0 where nothing is charged.
+"""
+
+
+def cost_of(credits: Decimal, tier: PricingTier | None, moment: datetime) -> Decimal:
+    """What credits are of provider cost, USD of six places, about: a tier's minimum and maximum
+    don't say what a run cost. 0 without a rate, or where the tier charges nothing.
+    """
+    rate = rate_at(tier, moment) if tier else None
+    if rate is None or not rate.credits_per_usd * rate.pricing_multiplier:
+        return Decimal(0)
+    by = float(to_scaled(rate.credits_per_usd, CREDIT_PLACES)) * to_scaled(
+        rate.pricing_multiplier, CREDIT_PLACES
+    )
+    scaled = round(to_scaled(credits, CREDIT_PLACES) * 1e12 / by)
+    return from_scaled(scaled, CREDIT_PLACES)
 
 
 def rate_at(tier: PricingTier, moment: datetime) -> TierRate | None:

@@ -1,39 +1,21 @@
-"""Which of a provider's usage keys is which kind of unit, each counted once (domain.md, What is
-counted; docs/pricing.md).
+"""What an observation used, in one form: tokens and units, each counted once (domain.md, What is
+counted; docs/pricing.md, Units). Pure.
 
-Langfuse names units as the provider did. With "input" in it (or "prompt", as OpenAI's and Google's
-own fields have it) a key counts an input kind; with "output" (or "completion", "candidates",
-"thoughts") an output kind; else neither, images and requests apart.
-
-Kinds beside one another or inside: Anthropic counts cached tokens beside ``input_tokens``, OpenAI
-and Google inside the prompt's tokens. Langfuse takes OpenAI's apart, so its keys lie beside one
-another. Where a usage map says otherwise, its ``total`` tells: if that is the sum without the
-details of the input, of the output, or of both, then those details are inside and are taken out of
-the plain kind.
+What a key counts, its term says (``pricing.vocabulary``); how the keys of a map lie to one another,
+its reading (``pricing.readings``). Most maps lie beside one another, as their own ``total`` says:
+these are counted as they stand. Where something does not add up, or can't be known from what is
+stored, the count carries a *doubt*.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from functools import lru_cache
+from itertools import compress
+from operator import mul
 from typing import NamedTuple
 
-
-class UnitKind(StrEnum):
-    """A kind of unit that can have a price of its own. No unit belongs to two."""
-
-    INPUT = "input"
-    CACHED_INPUT = "cached_input"
-    CACHE_WRITE = "cache_write"
-    CACHE_WRITE_1H = "cache_write_1h"
-    INPUT_AUDIO = "input_audio"
-    INPUT_IMAGE = "input_image"
-    OUTPUT = "output"
-    REASONING = "reasoning"
-    OUTPUT_AUDIO = "output_audio"
-    OUTPUT_IMAGE = "output_image"
-    IMAGES = "images"
-    REQUEST = "request"
-
+from pricing.readings import PLAIN, PLAIN_OF, Reading, Readings, readings_of
+from pricing.vocabulary import Place, Role, Term, UnitKind, term_of
 
 PLAIN_KIND = {
     UnitKind.CACHED_INPUT: UnitKind.INPUT,
@@ -57,58 +39,30 @@ INPUT_DETAILS = (
 OUTPUT_DETAILS = (UnitKind.REASONING, UnitKind.OUTPUT_AUDIO, UnitKind.OUTPUT_IMAGE)
 INPUT_KINDS = frozenset({UnitKind.INPUT, *INPUT_DETAILS})
 OUTPUT_KINDS = frozenset({UnitKind.OUTPUT, *OUTPUT_DETAILS})
-TOTAL_KEYS = ("totaltokens", "totaltokencount", "total")
-"""The provider's own total goes before the ``total`` that Langfuse adds: that one would count the
-provider's again.
-"""
 
 
-def _plain_text(usage_key: str) -> str:
-    return "".join(character for character in usage_key.lower() if character.isalnum())
+class Doubt(StrEnum):
+    """What is doubtful about a count of units."""
 
-
-@lru_cache(maxsize=4096)
-def unit_kind(usage_key: str) -> UnitKind | None:
-    """The kind that a usage key counts; None for totals and for what has no kind."""
-    key = _plain_text(usage_key)
-    if key in TOTAL_KEYS:
-        return None
-    if key in ("image", "images", "imagecount"):
-        return UnitKind.IMAGES
-    if key in ("request", "requests", "requestcount"):
-        return UnitKind.REQUEST
-    # Output first: "promptTokensDetails" never holds "completion", yet Google's "toolUsePrompt"
-    # holds no "output".
-    if any(word in key for word in ("output", "completion", "candidates", "thoughts")):
-        return _output_kind(key)
-    return (
-        _input_kind(key)
-        if "input" in key or "prompt" in key or key.startswith("cachedcontent")
-        else None
-    )
-
-
-def _input_kind(key: str) -> UnitKind:
-    if "creation" in key or "write" in key or "ephemeral" in key:
-        return UnitKind.CACHE_WRITE_1H if "1h" in key else UnitKind.CACHE_WRITE
-    if "cache" in key:
-        return UnitKind.CACHED_INPUT
-    if "audio" in key:
-        return UnitKind.INPUT_AUDIO
-    return UnitKind.INPUT_IMAGE if "image" in key else UnitKind.INPUT
-
-
-def _output_kind(key: str) -> UnitKind:
-    if "reasoning" in key or "thoughts" in key:
-        return UnitKind.REASONING
-    if "audio" in key:
-        return UnitKind.OUTPUT_AUDIO
-    return UnitKind.OUTPUT_IMAGE if "image" in key else UnitKind.OUTPUT
+    NONE = ""
+    MORE_THAN_TOTAL = "more_than_total"
+    """More tokens are counted than the producer's own total says."""
+    LESS_THAN_TOTAL = "less_than_total"
+    BELOW_ZERO = "below_zero"
+    """Langfuse took more out of the plain count than there was: what was left of it is lost."""
+    DETAILS_DROPPED = "details_dropped"
+    """A form that Langfuse does not know: it stored the sums, and dropped maps of details."""
+    TOTAL_ALONE = "total_alone"
+    """Nothing but a total, as of embeddings: it is counted as input."""
+    OVERLAP = "overlap"
+    """Cached tokens are audio or images, too, and how many is not said: they count as those."""
 
 
 class TokenCounts(NamedTuple):
     """Tokens of one observation: ``input``, ``output`` and ``total``, and the kinds apart (parts of
     the first two).
+
+    ``total`` is the producer's own where it says one, else the sum of the first two.
     """
 
     input: int = 0
@@ -118,6 +72,11 @@ class TokenCounts(NamedTuple):
     cache_write: int = 0
     reasoning: int = 0
     audio: int = 0
+
+    @property
+    def beyond_total(self) -> int:
+        """How many tokens more are counted than the producer's total says; less: negative."""
+        return self.input + self.output - self.total
 
 
 NO_TOKENS = TokenCounts()
@@ -138,117 +97,286 @@ COUNTED_AT = {
     kind: tuple(map(TokenCounts._fields.index, names)) for kind, names in COUNTED_AS.items()
 }
 TOTAL_AT = TokenCounts._fields.index("total")
+RAW_OF_OPENAI = (
+    frozenset({"prompt_tokens", "completion_tokens", "total_tokens"}),
+    frozenset({"input_tokens", "output_tokens", "total_tokens"}),
+)
+"""Sums in OpenAI's form beside a ``total`` of Langfuse's: something in the form was unknown to
+Langfuse, or it would have taken it apart.
+"""
 
 
 class Shape(NamedTuple):
-    """What the keys of a usage map say by themselves: the kind of each, and whether the map can
-    count a unit twice.
+    """What the keys of a usage map say by themselves.
 
-    ``counted_at``: where in TokenCounts each key counts.
+    ``kinds``: the kind of each key, where all lie beside one another; ``counted_at``: where in
+    TokenCounts which key counts then; ``is_plain``: that they do wherever they sum to the map's
+    ``total``; ``has_total``: whether there is such a key; ``has_parts``: whether there is anything
+    that could be inside; ``may_be_below_0``: plain counts that Langfuse takes parts out of.
     """
 
     kinds: tuple[UnitKind | None, ...]
-    counted_at: tuple[tuple[int, ...], ...]
-    may_overlap: bool
-    total_key: str | None
-    lifetime_total: str | None
+    counted_at: tuple[tuple[int, int], ...]
+    is_plain: bool
+    has_total: bool
+    has_parts: bool
+    may_be_below_0: tuple[str, ...]
 
 
 @lru_cache(maxsize=4096)
 def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     """The shape of a usage map with these keys."""
-    kinds = tuple(unit_kind(key) for key in usage_keys)
-    plain = {_plain_text(key): key for key in usage_keys}
-    total_key = next((plain[name] for name in TOTAL_KEYS if name in plain), None)
-    lifetime_total = (
-        plain.get("cachecreationinputtokens")
-        if any("ephemeral" in name for name in plain)
-        else None
+    terms = [term_of(key) for key in usage_keys]
+    reading = readings_of(usage_keys, usage_keys).likeliest
+    kinds = tuple(
+        term.kind if place is Place.BESIDE or term.role is Role.OTHER else None
+        for term, place in zip(terms, reading.places, strict=True)
     )
-    found = set(kinds)
-    has_details = (UnitKind.INPUT in found and found & set(INPUT_DETAILS)) or (
-        UnitKind.OUTPUT in found and found & set(OUTPUT_DETAILS)
+    is_plain = all(
+        key == "total" or place is Place.BESIDE or term.kind is UnitKind.REQUEST
+        for key, term, place in zip(usage_keys, terms, reading.places, strict=True)
     )
-    counted_at = tuple(COUNTED_AT.get(kind, ()) if kind else () for kind in kinds)
+    parts = [term for term in terms if term.role not in (Role.WHOLE, Role.TOTAL)]
     return Shape(
         kinds,
-        counted_at,
-        bool(lifetime_total) or bool(has_details and total_key),
-        total_key,
-        lifetime_total,
+        tuple(
+            (place, at)
+            for at, kind in enumerate(kinds)
+            for place in (COUNTED_AT.get(kind, ()) if kind else ())
+        ),
+        is_plain,
+        "total" in usage_keys,
+        bool(parts),
+        tuple(
+            name for name in ("input", "output") if name in usage_keys and _has_parts(name, parts)
+        ),
     )
+
+
+def _has_parts(name: str, parts: list[Term]) -> bool:
+    return any(one.kind is not None and PLAIN_OF.get(one.kind) == name for one in parts)
+
+
+def stands_as_it_is(shape: Shape, usage_details: Mapping[str, int]) -> bool:
+    """Whether the keys are beside one another, and their total is their sum."""
+    return (
+        shape.is_plain
+        and (not shape.has_total or sum(usage_details.values()) == 2 * usage_details["total"])
+        and (not shape.may_be_below_0 or all(map(usage_details.get, shape.may_be_below_0)))
+    )
+
+
+class Resolved(NamedTuple):
+    """A usage map in its canonical form.
+
+    ``units`` without kinds of 0; ``keys``, ``counts``: what the reading was of.
+    """
+
+    units: dict[UnitKind, int]
+    tokens: TokenCounts
+    doubt: Doubt
+    keys: tuple[str, ...]
+    counts: tuple[int, ...]
+    reading: Reading
+
+
+def resolved(usage_details: Mapping[str, int]) -> Resolved:
+    """The canonical form, whatever the shape."""
+    return _resolved(tuple(usage_details), tuple(usage_details.values()))
+
+
+NO_READING = Reading((), (), (), ())
+
+
+# A step is counted and then priced.
+@lru_cache(maxsize=256, typed=True)
+def _resolved(keys: tuple[str, ...], values: tuple[int, ...]) -> Resolved:
+    form = _form(keys, tuple(map(bool, values)))
+    counts = tuple(compress(values, form.is_used))
+    total = None if form.total_at is None else values[form.total_at]
+    if total is not None and form.may_be_langfuses and 2 * total == sum(values):
+        total = None
+    if total and not form.used:
+        units = {UnitKind.INPUT: total}
+        return Resolved(units, _tokens(units, total), Doubt.TOTAL_ALONE, (), (), NO_READING)
+    reading, missing = _reading(form, counts, total)
+    units = {}
+    for kind, row in reading.units:
+        if found := sum(map(mul, row, counts)):
+            units[kind] = found
+    if missing:
+        units[form.emptied[0]] = missing
+    tokens = _tokens(units, total)
+    return Resolved(units, tokens, _doubt(form, units, tokens, total), form.used, counts, reading)
+
+
+class Form(NamedTuple):
+    """What is known of a usage map whose keys are known, and which of them are not 0.
+
+    ``used``: the keys that count something; ``total_at``: of the total, which may be Langfuse's own
+    sum; ``emptied``: the plain counts of which Langfuse has left nothing, though there are details
+    of them; ``is_raw``: sums in OpenAI's form, and a total that Langfuse added to them.
+    """
+
+    used: tuple[str, ...]
+    is_used: tuple[bool, ...]
+    readings: Readings
+    total_at: int | None
+    may_be_langfuses: bool
+    emptied: tuple[UnitKind, ...]
+    is_raw: bool
+    has_cached: bool
+
+
+@lru_cache(maxsize=4096)
+def _form(keys: tuple[str, ...], is_counted: tuple[bool, ...]) -> Form:
+    terms = [term_of(key) for key in keys]
+    is_total = [term.role is Role.TOTAL for term in terms]
+    is_used = tuple(
+        counted and not total for counted, total in zip(is_counted, is_total, strict=True)
+    )
+    used = tuple(compress(keys, is_used))
+    totals = [at for at, total in enumerate(is_total) if total and is_counted[at]]
+    totals.sort(key=lambda at: keys[at] == "total")
+    parts = {term.kind for term in compress(terms, is_used) if term.role is not Role.WHOLE}
+    emptied = tuple(
+        plain
+        for plain in (UnitKind.INPUT, UnitKind.OUTPUT)
+        if plain.value in keys
+        and plain.value not in used
+        and any(PLAIN_OF.get(kind) is plain for kind in parts if kind)
+    )
+    return Form(
+        used,
+        is_used,
+        readings_of(used, keys),
+        totals[0] if totals else None,
+        bool(totals) and keys[totals[0]] == "total",
+        emptied,
+        "total" in keys and any(form <= {*compress(keys, is_counted)} for form in RAW_OF_OPENAI),
+        any(
+            term.role is Role.PART and term.kind is UnitKind.CACHED_INPUT
+            for term in compress(terms, is_used)
+        ),
+    )
+
+
+def _reading(form: Form, counts: tuple[int, ...], total: int | None) -> tuple[Reading, int]:
+    """The reading that holds, and what has to go back to a plain count: Langfuse takes details out
+    of it, never below 0, so where it is 0, what the total says to be missing was lost there.
+    """
+    likeliest: Reading | None = None
+    for reading in form.readings:
+        if not reading.holds(counts):
+            continue
+        if total is None:
+            return reading, 0
+        likeliest = likeliest or reading
+        missing = total - reading.tokens(counts)
+        if not missing:
+            return reading, 0
+        if missing > 0 and len(form.emptied) == 1 and not _counts(reading, form.emptied[0], counts):
+            return reading, missing
+    if likeliest is None:
+        raise AssertionError(f"No reading of {form.used} holds.")
+    return likeliest, 0
+
+
+def _counts(reading: Reading, kind: UnitKind, counts: tuple[int, ...]) -> bool:
+    return any(one is kind and sum(map(mul, row, counts)) for one, row in reading.units)
+
+
+def _doubt(
+    form: Form, units: Mapping[UnitKind, int], tokens: TokenCounts, total: int | None
+) -> Doubt:
+    if tokens.beyond_total:
+        return Doubt.MORE_THAN_TOTAL if tokens.beyond_total > 0 else Doubt.LESS_THAN_TOTAL
+    if form.has_cached and UnitKind.CACHED_INPUT not in units:
+        return Doubt.OVERLAP
+    if total is None:
+        taken_out = {PLAIN_OF[kind] for kind in units if kind in TAKEN_OUT}
+        lost = [kind for kind in form.emptied if kind in taken_out and kind not in units]
+        return Doubt.BELOW_ZERO if lost else Doubt.NONE
+    if form.is_raw and units.keys() <= PLAIN:
+        return Doubt.DETAILS_DROPPED
+    return Doubt.NONE
+
+
+TAKEN_OUT = frozenset(
+    {UnitKind.CACHED_INPUT, UnitKind.CACHE_WRITE, UnitKind.CACHE_WRITE_1H, UnitKind.REASONING}
+)
+
+
+def _own_total(counts: Mapping[str, int]) -> int | None:
+    """The producer's own total; None where there is none, or only the sum that Langfuse adds."""
+    for key, count in counts.items():
+        if key != "total" and term_of(key).role is Role.TOTAL:
+            return count
+    total = counts.get("total")
+    return None if total is None or 2 * total == sum(counts.values()) else total
+
+
+def _tokens(units: Mapping[UnitKind, int], total: int | None) -> TokenCounts:
+    counts = [0, 0, 0, 0, 0, 0, 0]
+    for kind, count in units.items():
+        for place in COUNTED_AT.get(kind, ()):
+            counts[place] += count
+    counts[TOTAL_AT] = counts[0] + counts[1] if total is None else total
+    return TokenCounts(*counts)
 
 
 def units_of(usage_details: Mapping[str, int]) -> dict[UnitKind, int]:
     """Units by kind, each counted once; kinds with no units are left out."""
-    shape = shape_of(tuple(usage_details))
-    units: dict[UnitKind, int] = {}
-    for kind, count in zip(shape.kinds, usage_details.values(), strict=True):
-        if kind is not None and count:
-            units[kind] = units.get(kind, 0) + count
-    if shape.may_overlap:
-        _take_out_what_is_inside(units, shape, usage_details)
-    return units
-
-
-def _take_out_what_is_inside(
-    units: dict[UnitKind, int], shape: Shape, usage_details: Mapping[str, int]
-) -> None:
-    if shape.lifetime_total is not None:
-        # Anthropic's cache_creation_input_tokens is the sum of its lifetimes.
-        _take_out(units, UnitKind.CACHE_WRITE, usage_details[shape.lifetime_total])
-    if shape.total_key is None:
-        return
-    input_details = sum(units.get(kind, 0) for kind in INPUT_DETAILS)
-    output_details = sum(units.get(kind, 0) for kind in OUTPUT_DETAILS)
-    inside = (
-        sum(units.get(kind, 0) for kind in INPUT_KINDS | OUTPUT_KINDS)
-        - usage_details[shape.total_key]
-    )
-    input_can, output_can = (
-        input_details <= units.get(UnitKind.INPUT, 0),
-        output_details <= units.get(UnitKind.OUTPUT, 0),
-    )
-    if inside <= 0:
-        return
-    if input_can and output_can and inside == input_details + output_details:
-        _take_out(units, UnitKind.INPUT, input_details)
-        _take_out(units, UnitKind.OUTPUT, output_details)
-    elif input_can and inside == input_details:
-        _take_out(units, UnitKind.INPUT, input_details)
-    elif output_can and inside == output_details:
-        _take_out(units, UnitKind.OUTPUT, output_details)
-
-
-def _take_out(units: dict[UnitKind, int], kind: UnitKind, count: int) -> None:
-    left = units.pop(kind, 0) - count
-    if left > 0:
-        units[kind] = left
+    return dict(resolved(usage_details).units)
 
 
 def count_tokens(usage_details: Mapping[str, int]) -> TokenCounts:
-    """The token counts of a usage map.
+    """The token counts of a usage map."""
+    return counted(usage_details)[0]
 
-    ``total`` is what the provider said, else the sum of all units.
-    """
+
+UNDOUBTED = NO_TOKENS, Doubt.NONE
+
+
+def counted(usage_details: Mapping[str, int]) -> tuple[TokenCounts, Doubt]:
+    """The token counts of a usage map, and what is doubtful about them."""
     if not usage_details:
-        return NO_TOKENS
+        return UNDOUBTED
     shape = shape_of(tuple(usage_details))
-    counted: Iterable[tuple[tuple[int, ...], int]] = zip(
-        shape.counted_at, usage_details.values(), strict=True
-    )
-    if shape.may_overlap:
-        counted = [
-            (COUNTED_AT.get(kind, ()), count) for kind, count in units_of(usage_details).items()
-        ]
-    counts = [0] * len(NO_TOKENS)
-    for places, count in counted:
-        for place in places:
-            counts[place] += count
-    if shape.total_key is not None:
-        counts[TOTAL_AT] = usage_details[shape.total_key]
-    else:
-        counts[TOTAL_AT] = (
-            sum(counts[:TOTAL_AT]) if shape.may_overlap else sum(usage_details.values())
-        )
-    return TokenCounts(*counts)
+    if not stands_as_it_is(shape, usage_details):
+        found = resolved(usage_details)
+        return found.tokens, found.doubt
+    counts, values = [0, 0, 0, 0, 0, 0, 0], tuple(usage_details.values())
+    for place, at in shape.counted_at:
+        counts[place] += values[at]
+    counts[TOTAL_AT] = counts[0] + counts[1]
+    return TokenCounts._make(counts), UNDOUBTED[1]
+
+
+def units_left_out(
+    usage_details: Mapping[str, int], uncosted: Collection[str]
+) -> dict[UnitKind, int] | None:
+    """The units of the keys that Langfuse left out of a cost, as far as no other key's cost covers
+    them; None where there are tokens among them of which nobody knows what they are.
+    """
+    found = resolved(usage_details)
+    terms = [term_of(key) for key in found.keys]
+    uncovered = {
+        PLAIN_OF[term.kind]
+        for key, term in zip(found.keys, terms, strict=True)
+        if term.role is Role.WHOLE and key in uncosted and term.kind is not None
+    }
+    units: dict[UnitKind, int] = {}
+    for at, (key, term) in enumerate(zip(found.keys, terms, strict=True)):
+        if key not in uncosted:
+            continue
+        if term.role is Role.UNKNOWN:
+            return None
+        if term.kind is None or term.kind is UnitKind.REQUEST:
+            continue
+        if found.reading.places[at] is Place.INSIDE and PLAIN_OF[term.kind] not in uncovered:
+            continue
+        for kind, row in found.reading.units:
+            if row[at]:
+                units[kind] = units.get(kind, 0) + row[at] * found.counts[at]
+    return {kind: count for kind, count in units.items() if count > 0}

@@ -12,14 +12,14 @@ from django.conf import settings
 CONTRACT = "The pure cores know no database"
 CORES = """
 kluisz_analytics.identifiers kluisz_analytics.periods kluisz_analytics.scales
-kluisz_analytics.tenants.attributed
-pricing.bounds pricing.engine pricing.model_names pricing.price_book pricing.prices
-pricing.quotes pricing.scenario pricing.shipped_book pricing.units
+kluisz_analytics.tenants.attributed kluisz_analytics.tenants.membership
+pricing.bounds pricing.engine pricing.model_names pricing.price_book pricing.prices pricing.quotes
+pricing.readings pricing.scenario pricing.shipped_book pricing.units pricing.vocabulary
 credits.burn credits.forecast credits.recurrence
 usage.analytics.calendar usage.analytics.comparison usage.analytics.question
 usage.analytics.segments usage.environments usage.facts.contributions usage.facts.decide
-usage.facts.decided usage.facts.received usage.langfuse.wire usage.measures usage.periods
-usage.rollups.sketches usage.scope
+usage.facts.decided usage.facts.owner usage.facts.received usage.facts.unmetered
+usage.langfuse.wire usage.measures usage.periods usage.rollups.sketches usage.scope
 """.split()
 LOADS = """
 import importlib, sys

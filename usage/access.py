@@ -8,6 +8,7 @@ from collections.abc import Collection
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
+from django.db.models import Q
 
 from kluisz_analytics.tenants.access import NotVisible, visible_user
 from kluisz_analytics.tenants.models import Tenant, User
@@ -81,9 +82,7 @@ def check_filters(viewer: User, tenant_ids: Collection[UUID], user_ids: Collecti
     if not user_ids:
         return
     colleagues = set(
-        User.objects.filter(pk__in=user_ids, tenant_id=viewer.tenant_id).values_list(
-            "pk", flat=True
-        )
+        User.objects.filter(was_of(viewer.tenant_id), pk__in=user_ids).values_list("pk", flat=True)
     )
     for user_id in user_ids:
         if user_id not in colleagues:
@@ -101,26 +100,17 @@ def visible_trace(viewer: User, trace_id: UUID) -> Trace:
     scope = scope_of(viewer)
     trace = Trace.objects.select_related("tenant", "user", "connection").filter(pk=trace_id).first()
     if trace is not None and (
-        scope.is_platform or (trace.is_attributed and trace.user_id == scope.user_id)
+        scope.is_platform or (trace.is_owned and trace.user_id == scope.user_id)
     ):
-        # A user's own run, also one that names another tenant: it is in its lists, too.
+        # A user's own run, also one of the tenant that it was of then: it is in its lists, too.
         return trace
-    if trace is None or trace.tenant_id != viewer.tenant_id or not trace.is_attributed:
+    if trace is None or trace.tenant_id != viewer.tenant_id:
         raise NotVisible(f"There is no trace {trace_id}.")
     if scope.user_id is not None:
         raise PermissionDenied("A user sees only its own runs.")
     return trace
 
 
-def shows_user(scope: Scope, user_tenant_id: UUID | None) -> bool:
-    """Whether a run's user, of that tenant, may be named in an answer of the scope.
-
-    A run may name one tenant and a user of another: it counts in the first, whose admin sees the
-    run, and no name, id or tenant of its user. In a user's scope the user is that one.
-    """
-    return scope.is_platform or scope.user_id is not None or user_tenant_id == scope.tenant_id
-
-
-def shows_tenant(scope: Scope, tenant_id: UUID | None, user_tenant_id: UUID | None) -> bool:
-    """Whether a run's tenant may be named: to its user, only where it is the user's own."""
-    return scope.is_platform or scope.tenant_id is not None or tenant_id == user_tenant_id
+def was_of(tenant_id: UUID | None) -> Q:
+    """Users who are, or were, of the tenant, and so can have usage in it; some more than once."""
+    return Q(tenant=tenant_id) | Q(memberships__tenant=tenant_id)

@@ -16,14 +16,15 @@ from credits.books import ledger_findings
 from kluisz_analytics.bulk import insert_rows, stamp
 from kluisz_analytics.findings import EVIDENCE_ROWS, Finding, finding, findings
 from kluisz_analytics.snapshot import one_snapshot
-from kluisz_analytics.tenants.attributed import attributed_sql
+from kluisz_analytics.tenants.attributed import owned_sql
 from usage.facts.received import Received, unpacked
+from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import SaidOfTrace
 from usage.measures import SUM_NAMES
 from usage.models import Observation, ReceivedTrace, Trace
 from usage.periods import Granularity, hour_of, period_of
 from usage.rollups.build import hours_of
-from usage.rollups.rules import BUILT, USERS, RollupRule
+from usage.rollups.rules import BUILT, TENANTS, USERS, WITHOUT_USER, RollupRule
 from usage.rollups.sketches import Sketch
 from usage.rollups.stale import stale_periods
 
@@ -32,11 +33,14 @@ RECEIVED_A_FETCH = 5_000
 ALL_TIME = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 
 CHARGE_CHECKS = {
+    # Of an hour that is cut, each part by itself.
     "invariant 5: what is posted for an hour is its priced usage": (
         f"""
         SELECT user_id, hour, SUM(priced), SUM(posted) FROM (
-            SELECT user_id, hour, credits AS priced, 0 AS posted FROM usage_trace t
-            WHERE credits IS NOT NULL AND {attributed_sql("t")} AND NOT is_voided
+            SELECT user_id, COALESCE((SELECT MAX(k.at) FROM credit_hour_cut k
+                WHERE k.account_id = t.user_id AND k.hour = t.hour AND k.at <= t.start_time),
+                t.hour) AS hour, credits AS priced, 0 AS posted FROM usage_trace t
+            WHERE credits IS NOT NULL AND {owned_sql("t")} AND NOT is_voided
             UNION ALL SELECT account_id, hour, 0, credits FROM credit_usage_charge) both_sides
         GROUP BY user_id, hour HAVING SUM(priced) <> SUM(posted)"""
     ),
@@ -47,14 +51,20 @@ FACT_CHECKS = {
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
             SELECT trace_id, SUM(total_tokens) AS tokens, SUM(cost_usd) AS cost,
                 SUM(credits) AS credits,
+                SUM(CASE WHEN cost_source = 'partly_priced' THEN 1 ELSE 0 END) AS partly,
                 SUM(CASE WHEN cost_source = 'unpriced' THEN 1 ELSE 0 END) AS unpriced,
-                SUM(CASE WHEN cost_source IN ('unpriced', 'no_usage') THEN 0 ELSE 1 END) AS priced
+                SUM(CASE WHEN cost_source = 'unmetered' THEN 1 ELSE 0 END) AS unmetered,
+                SUM(CASE WHEN cost_source
+                    IN ('partly_priced', 'unpriced', 'unmetered', 'no_usage')
+                    THEN 0 ELSE 1 END) AS priced
             FROM usage_observation GROUP BY trace_id) o ON o.trace_id = t.id
         WHERE COALESCE(o.tokens, 0) <> t.total_tokens
             OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0)
             OR COALESCE(o.credits, 0) <> COALESCE(t.credits, 0)
             OR COALESCE(o.priced, 0) <> t.priced_observations
-                OR COALESCE(o.unpriced, 0) <> t.unpriced_observations"""
+            OR COALESCE(o.partly, 0) <> t.partly_priced_observations
+            OR COALESCE(o.unpriced, 0) <> t.unpriced_observations
+            OR COALESCE(o.unmetered, 0) <> t.unmetered_observations"""
     ),
     "facts: a trace names the model of its usage": (
         """
@@ -85,6 +95,49 @@ FACT_CHECKS = {
         SELECT t.tenant_id, t.connection_id FROM usage_trace t WHERE t.tenant_id IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM langfuse_connection_tenant c
                 WHERE c.connection_id = t.connection_id AND c.tenant_id = t.tenant_id)"""
+    ),
+    "facts: the user of a trace was of its tenant when it began": (
+        """
+        SELECT t.id, t.langfuse_trace_id FROM usage_trace t JOIN "user" u ON u.id = t.user_id
+        WHERE t.tenant_id IS NOT NULL AND NOT CASE
+            WHEN EXISTS (SELECT 1 FROM membership m WHERE m.user_id = t.user_id) THEN
+                EXISTS (SELECT 1 FROM membership m WHERE m.user_id = t.user_id
+                    AND m.tenant_id = t.tenant_id
+                    AND (m.since IS NULL OR m.since <= t.start_time)
+                    AND (m.until IS NULL OR t.start_time < m.until))
+            ELSE t.tenant_id = u.tenant_id END
+            AND NOT EXISTS (SELECT 1 FROM directory_change c
+                WHERE c.user_id = t.user_id AND NOT c.is_done)"""
+    ),
+    "facts: a disputed trace is nobody's unless it is settled": (
+        """
+        SELECT t.id, t.langfuse_trace_id FROM usage_trace t
+        LEFT JOIN usage_trace_settlement s ON s.trace_id = t.id AND s.undone_at IS NULL
+            AND s.named_tenant_id = t.disputed_tenant_id AND s.named_user_id = t.disputed_user_id
+        WHERE CASE WHEN t.dispute = '' THEN t.settled_as <> '' OR t.disputed_tenant_id IS NOT NULL
+                OR t.disputed_user_id IS NOT NULL
+            ELSE t.disputed_tenant_id IS NULL OR t.disputed_user_id IS NULL
+                OR t.settled_as <> COALESCE(s.outcome, '') END
+            OR t.dispute <> '' AND CASE t.settled_as
+                WHEN 'named_tenant' THEN t.user_id IS NOT NULL
+                    OR COALESCE(t.tenant_id <> t.disputed_tenant_id, true)
+                WHEN 'users_tenant' THEN (t.tenant_id IS NULL) <> (t.user_id IS NULL)
+                    OR t.user_id <> t.disputed_user_id
+                ELSE t.tenant_id IS NOT NULL OR t.user_id IS NOT NULL END"""
+    ),
+    "directory: a user is of the tenant that its history says": (
+        """
+        SELECT u.id, u.username FROM "user" u
+        WHERE EXISTS (SELECT 1 FROM membership m WHERE m.user_id = u.id)
+            AND NOT EXISTS (SELECT 1 FROM membership m WHERE m.user_id = u.id
+                AND m.until IS NULL AND m.tenant_id = u.tenant_id)"""
+    ),
+    "directory: a user is of one tenant at a time": (
+        """
+        SELECT a.user_id, a.id, b.id FROM membership a
+        JOIN membership b ON b.user_id = a.user_id AND b.id > a.id
+            AND (a.until IS NULL OR b.since IS NULL OR b.since < a.until)
+            AND (b.until IS NULL OR a.since IS NULL OR a.since < b.until)"""
     ),
     "facts: what a trace names exists": (
         """
@@ -127,8 +180,33 @@ def _findings(cursor: CursorWrapper) -> Iterator[Finding]:
             f"{from_facts[0]} EXCEPT {stored[0]}",
             from_facts[1],
         )
+    yield from findings(cursor, {NO_USER_CHECK: _tenants_and_users()})
     for rule in BUILT:
         yield from _sketches(cursor, rule)
+
+
+NO_USER_CHECK = "invariant 1: a tenant's numbers are its users' and those of no user"
+
+
+def _tenants_and_users() -> str:
+    """Of the days and longer periods that all three rollups have."""
+    sums = ", ".join(f"SUM({name}) AS {name}" for name in SUM_NAMES)
+    parts = [
+        f"SELECT {tenant} AS tenant_id, granularity, period_start,"
+        f" {', '.join(f'{sign}{name} AS {name}' for name in SUM_NAMES)} FROM {rule.table} r"
+        f" WHERE r.granularity <> 'hour' AND {_is_reliable(TENANTS, 'r')}"
+        f" AND {_is_reliable(WITHOUT_USER, 'r')}"
+        for rule, tenant, sign in (
+            (TENANTS, "tenant_id", ""),
+            (USERS, "tenant_id", "-"),
+            (WITHOUT_USER, "tenant_key", "-"),
+        )
+    ]
+    differs = " OR ".join(f"SUM({name}) <> 0" for name in SUM_NAMES)
+    return (
+        f"SELECT tenant_id, granularity, period_start, {sums} FROM ({' UNION ALL '.join(parts)}) b"
+        f" GROUP BY tenant_id, granularity, period_start HAVING {differs}"
+    )
 
 
 def _make_tables(cursor: CursorWrapper) -> None:
@@ -204,7 +282,7 @@ def _rows_from_facts(rule: RollupRule) -> tuple[str, list[Any]]:
     ]
     sums = [f"CAST(SUM(s.{name}) AS bigint)" for name in SUM_NAMES]
     counts = (
-        ["COUNT(DISTINCT CASE WHEN s.is_attributed THEN s.user_key END)", "MAX(s.moment)"]
+        ["COUNT(DISTINCT CASE WHEN s.is_owned THEN s.user_key END)", "MAX(s.moment)"]
         if _more(rule)
         else []
     )
@@ -223,13 +301,13 @@ def _received() -> Iterator[Finding]:
     """Traces that are not what Langfuse says of their steps, and those of which other steps are
     billed than used something.
     """
-    found = []
+    found, calls_found = [], []
     columns = (
         "trace_id",
         "trace__langfuse_trace_id",
         "steps",
         "deleted",
-        *(f"trace__{name}" for name in (*SaidOfTrace._fields, *COUNTED)),
+        *(f"trace__{name}" for name in (*SaidOfTrace._fields, *COUNTED, *CALLS)),
     )
     billed = Subquery(
         Observation.objects.filter(trace=OuterRef("trace"))
@@ -244,17 +322,34 @@ def _received() -> Iterator[Finding]:
     ):
         width = len(SaidOfTrace._fields)
         said, counted = SaidOfTrace(*decided[:width]), decided[width:]
+        calls = counted[len(COUNTED) : -1]
+        del counted[len(COUNTED) : -1]
         received = unpacked(trace_id, said, steps, deleted)
         if (
             _counted(received) != [*counted[:-1], counted[-1] or 0]
             or not received.deleted.keys() <= received.observations.keys()
         ):
             found.append((key, trace_id))
+        if sum(calls) != _calls(received):
+            calls_found.append((key, trace_id, *calls, _calls(received)))
     if found:
         yield Finding("facts: a trace is what Langfuse says of its steps", found[:EVIDENCE_ROWS])
+    if calls_found:
+        yield Finding(
+            "facts: every call is priced, partly priced, unpriced or unmetered",
+            calls_found[:EVIDENCE_ROWS],
+        )
 
 
 COUNTED = ("observations", "deleted_observations", "start_time", "last_step_hour")
+CALLS = tuple(f"{one}_observations" for one in ("priced", "partly_priced", "unpriced", "unmetered"))
+
+
+def _calls(received: Received) -> int:
+    """How many steps used something or cost something, and how many calls of models say neither."""
+    steps = [one.step for one in received.observations.values()]
+    metered = sum(step.cost_usd is not None or any(step.usage_details.values()) for step in steps)
+    return metered + len(unmetered_calls(steps))
 
 
 def _counted(received: Received) -> list[Any]:

@@ -12,13 +12,22 @@ from usage.facts.environments import bill_in
 from usage.langfuse.budget import LIMITS_OF_PLAN, RequestBudget
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
 from usage.langfuse.errors import LangfuseError, UnreadableKey
+from usage.langfuse.http import Patience
 from usage.models import LangfuseConnection
 
 Source = LangfuseConnection.Source
 
 SANDBOX_NAME = "sandbox"
 ENVIRONMENT_NAME = "environment"
-CONFIGURED = ("host", "public_key", "encrypted_secret_key", "plan", "is_enabled", "api")
+CONFIGURED = (
+    "host",
+    "public_key",
+    "encrypted_secret_key",
+    "plan",
+    "is_enabled",
+    "api",
+    "write_mode",
+)
 """What the environment says of its connection; the rest is the sync's."""
 
 
@@ -34,15 +43,6 @@ def configured_connection() -> LangfuseConnection:
     anew. Keys that were entered as a connection before go on as that connection, with all that it
     has read. Workers that start at once come to the same row.
     """
-    try:
-        with transaction.atomic():
-            return _configured()
-    except IntegrityError:
-        # Another worker was first.
-        return _configured()
-
-
-def _configured() -> LangfuseConnection:
     if settings.USES_SANDBOX:
         name, source, other = SANDBOX_NAME, Source.SANDBOX, Source.ENVIRONMENT
         host, public_key, secret_key = (
@@ -58,6 +58,17 @@ def _configured() -> LangfuseConnection:
             settings.LANGFUSE_SECRET_KEY,
         )
     LangfuseConnection.objects.filter(source=other).update(is_enabled=False)
+    try:
+        with transaction.atomic():
+            return _stored(name, source, host, public_key, secret_key)
+    except IntegrityError:
+        # Another process, started at the same moment, has stored it since: there is one of each.
+        return _stored(name, source, host, public_key, secret_key)
+
+
+def _stored(
+    name: str, source: Source, host: str, public_key: str, secret_key: str
+) -> LangfuseConnection:
     connection = _row_of(source, host, public_key) or LangfuseConnection(
         name=_free_name(name), source=source
     )
@@ -69,7 +80,7 @@ def _configured() -> LangfuseConnection:
         connection.is_enabled,
     ) != wanted or not _has_secret(connection, secret_key):
         if connection.host != host:
-            connection.api = ""
+            connection.api = connection.write_mode = ""
         connection.host, connection.public_key, connection.plan, connection.is_enabled = wanted
         connection.secret_key = secret_key
         connection.save(update_fields=CONFIGURED if connection.pk else None)
@@ -125,8 +136,11 @@ def enabled_connections() -> list[LangfuseConnection]:
     return list(LangfuseConnection.objects.filter(is_enabled=True).order_by("pk"))
 
 
-def client_for(connection: LangfuseConnection) -> LangfuseClientService:
-    """A client for the connection, within the budget that all workers share.
+def client_for(
+    connection: LangfuseConnection, patience: Patience | None = None
+) -> LangfuseClientService:
+    """A client for the connection, within the budget that all workers share, and with it all
+    connections of its organization.
 
     Raises UnreadableKey, which is this connection's trouble and no other's.
     """
@@ -134,13 +148,16 @@ def client_for(connection: LangfuseConnection) -> LangfuseClientService:
         secret_key = connection.secret_key
     except ImproperlyConfigured as error:
         raise UnreadableKey(f"Connection {connection.name}: {error}") from error
-    budget = RequestBudget(str(connection.pk), LIMITS_OF_PLAN[connection.plan])
+    shared = connection.organization or str(connection.pk)
+    budget = RequestBudget(shared, LIMITS_OF_PLAN[connection.plan])
     return LangfuseClientService(
         connection.host,
         connection.public_key,
         secret_key,
         api=connection.api,
+        write_mode=connection.write_mode,
         budget=budget,
+        patience=patience,
     )
 
 
@@ -151,6 +168,7 @@ def claim_project(connection: LangfuseConnection, client: LangfuseClientService)
     this one. Call it before anything is read.
     """
     project = client.project()
+    _remember_organization(connection, project)
     if connection.project_id == project.id:
         return project
     own = LangfuseConnection.objects.filter(pk=connection.pk)
@@ -163,6 +181,14 @@ def claim_project(connection: LangfuseConnection, client: LangfuseClientService)
     if not claimed:
         raise WrongProject(_read_another(connection, project.id))
     return project
+
+
+def _remember_organization(connection: LangfuseConnection, project: LangfuseProject) -> None:
+    """Where its plan has limits: ids of organizations are unique there."""
+    has_limits = bool(LIMITS_OF_PLAN[connection.plan])
+    if has_limits and not connection.organization and project.organization:
+        connection.organization = project.organization
+        connection.save(update_fields=["organization"])
 
 
 def check_project(connection: LangfuseConnection, project_id: str) -> None:
@@ -221,10 +247,10 @@ def _read_by_another(connection: LangfuseConnection, project_id: str) -> str:
     )
 
 
-def remember_api(connection: LangfuseConnection, api: str) -> None:
-    """Keep how the server is read; "" to find it out anew, after an update of the server
-    perhaps.
+def remember_server(connection: LangfuseConnection, api: str, write_mode: str) -> None:
+    """Keep how the server is read and in which write mode it is; "" to find it out anew, after an
+    update of the server perhaps.
     """
-    if connection.api != api:
-        connection.api = api
-        connection.save(update_fields=["api"])
+    if (connection.api, connection.write_mode) != (api, write_mode):
+        connection.api, connection.write_mode = api, write_mode
+        connection.save(update_fields=["api", "write_mode"])

@@ -5,7 +5,7 @@ of facts and rollups, the SQL, the filters and fields of the API, the columns of
 lists, the browser client's types. ``docs/design.md`` says what has to be done for a new one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
@@ -73,6 +73,16 @@ def equal(column: str, text: str) -> Reading:
     return Reading(column, f"CASE WHEN {{}} = '{text}' THEN 1 ELSE 0 END", f"int({{}} == {text!r})")
 
 
+def none_of(column: str, texts: Collection[str]) -> Reading:
+    """1 where the column is none of these texts."""
+    listed = ", ".join(f"'{text}'" for text in sorted(texts))
+    return Reading(
+        column,
+        f"CASE WHEN {{}} IN ({listed}) THEN 0 ELSE 1 END",
+        f"int({{}} not in ({listed}))",
+    )
+
+
 def each(column: str) -> Reading:
     """1 for every row; ``column`` may be any that it has."""
     return Reading(column, "1", "1")
@@ -118,13 +128,22 @@ SUMS = (
         "priced_observations",
         Unit.COUNT,
         amount("priced_observations"),
-        known("cost_usd"),
+        none_of("cost_source", ("partly_priced", "unpriced", "unmetered")),
+        help_text="Calls with a whole cost.",
     ),
-    Sum(
-        "unpriced_observations",
-        Unit.COUNT,
-        amount("unpriced_observations"),
-        equal("cost_source", "unpriced"),
+    *(
+        Sum(
+            f"{source}_observations",
+            Unit.COUNT,
+            amount(f"{source}_observations"),
+            equal("cost_source", source),
+            help_text=help_text,
+        )
+        for source, help_text in (
+            ("partly_priced", "Calls of which Langfuse's cost leaves out units without a price."),
+            ("unpriced", "Calls without a price."),
+            ("unmetered", "Calls that say neither what they used nor what it cost."),
+        )
     ),
     Sum(
         "rated_traces",
@@ -150,8 +169,12 @@ class Counted(NamedTuple):
 
     @property
     def has_cost(self) -> bool:
-        """Unknown is the cost where there was usage and none of it has a price."""
-        return self.sums["priced_observations"] > 0 or self.sums["unpriced_observations"] == 0
+        """Unknown is the cost where there were calls and none of them has one."""
+        sums = self.sums
+        return (
+            sums["priced_observations"] + sums["partly_priced_observations"] > 0
+            or sums["unpriced_observations"] + sums["unmetered_observations"] == 0
+        )
 
     @property
     def has_credits(self) -> bool:
@@ -196,7 +219,12 @@ def _succeeded(counted: Counted) -> int:
 
 def _metered(counted: Counted) -> int:
     """Model calls that say what they used."""
-    return counted.sums["priced_observations"] + counted.sums["unpriced_observations"]
+    sums = counted.sums
+    return (
+        sums["priced_observations"]
+        + sums["partly_priced_observations"]
+        + sums["unpriced_observations"]
+    )
 
 
 def _whole_credits(counted: Counted) -> int | None:
@@ -238,6 +266,8 @@ class Numbers:
     )
     metered_calls: int = _number("Metered calls", Unit.COUNT, _metered)
     unpriced_observations: int = _sum("Unpriced calls", "unpriced_observations")
+    partly_priced_observations: int = _sum("Partly priced calls", "partly_priced_observations")
+    unmetered_observations: int = _sum("Unmetered calls", "unmetered_observations")
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in DECLARED_NUMBERS}
@@ -302,7 +332,7 @@ class DimensionDeclaration(NamedTuple):
 
     @property
     def is_owner(self) -> bool:
-        """Usage without one is unattributed (domain.md, What is counted)."""
+        """Whether it is whose the usage is (domain.md, What is counted)."""
         return self.key is UUID
 
 
@@ -321,14 +351,12 @@ class Dimension(StrEnum):
         return DIMENSIONS[self]
 
 
-UNATTRIBUTED = "Unattributed"
+UNATTRIBUTED, NO_USER = "Unattributed", "No user"
 DIMENSIONS: Mapping[Dimension, DimensionDeclaration] = {
     Dimension.TENANT: DimensionDeclaration(
         "Tenant", UNATTRIBUTED, "tenant_id", "tenant_key", "tenant_id", UUID
     ),
-    Dimension.USER: DimensionDeclaration(
-        "User", UNATTRIBUTED, "user_id", "user_key", "user_id", UUID
-    ),
+    Dimension.USER: DimensionDeclaration("User", NO_USER, "user_id", "user_key", "user_id", UUID),
     Dimension.PROJECT: DimensionDeclaration(
         "Project", "No project", "project_id", "project_id", "project_id"
     ),

@@ -6,11 +6,13 @@ What concerns one connection, or one repricing, is a task of its own: its troubl
 from celery import shared_task
 from celery.utils.log import get_task_logger
 
-from kluisz_analytics.queues import HOUSEKEEPING, SYNC
+from kluisz_analytics.queues import HOUSEKEEPING, MONEY, SYNC
 from kluisz_analytics.repeated import RepeatedTask
 from usage.analytics.estimates import refresh_estimates
 from usage.connections import enabled_connections
-from usage.models import LangfuseConnection, Repricing, SyncRun
+from usage.desk import rulings
+from usage.desk.untraced import charge_untraced
+from usage.models import LangfuseConnection, Repricing, SyncRun, UsageRuling
 from usage.repricing.repricing import advance
 from usage.sync.reconcile import reconcile_connection
 from usage.sync.runner import sync_connection
@@ -37,6 +39,29 @@ def continue_repricings() -> None:
 def continue_repricing(repricing_id: int) -> None:
     """Go on with one."""
     advance(Repricing.objects.get(pk=repricing_id), REPRICING_SECONDS)
+
+
+@shared_task(base=RepeatedTask, **MONEY.options)
+def charge_untraced_runs() -> None:
+    """Charge what runs said whose traces never came, if the platform does; beat starts it every
+    five minutes.
+    """
+    charge_untraced()
+
+
+@shared_task(base=RepeatedTask, **HOUSEKEEPING.options)
+def continue_rulings() -> None:
+    """Go on with rulings that an operator has made; beat starts it every minute."""
+    for ruling in UsageRuling.objects.filter(state__in=UsageRuling.UNDER_WAY).order_by(
+        "created_at"
+    ):
+        continue_ruling.delay(ruling.pk)
+
+
+@shared_task(base=RepeatedTask, **HOUSEKEEPING.options)
+def continue_ruling(ruling_id: int) -> None:
+    """Go on with one."""
+    rulings.advance(UsageRuling.objects.get(pk=ruling_id), REPRICING_SECONDS)
 
 
 @shared_task(base=RepeatedTask, **SYNC.options)

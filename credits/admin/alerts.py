@@ -20,15 +20,18 @@ from kluisz_analytics.confirmation import confirmed_page
 class TenantBudgetAdmin(ModelAdmin):
     list_display = [
         "tenant",
+        "subject",
+        "period",
         "unit",
         amount_column("amount"),
         amount_column("used"),
+        amount_column("held"),
         state_column("is_hard", "when used up", "refuses runs", "only tells", true_is="warning"),
     ]
-    list_filter = ["tenant", "unit", "is_hard"]
-    list_select_related = ["tenant"]
-    autocomplete_fields = ["tenant"]
-    fields = ["tenant", "unit", "amount", "is_hard"]
+    list_filter = ["tenant", "period", "unit", "is_hard"]
+    list_select_related = ["tenant", "user"]
+    autocomplete_fields = ["tenant", "user"]
+    fields = ["tenant", "user", "flow_id", "model", "period", "unit", "amount", "is_hard"]
 
 
 class WebhookForm(forms.ModelForm):

@@ -5,6 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from credits.budgets import BudgetStanding
 from credits.enforcement import Checked
 from credits.estimate import Estimate
 from credits.models import Grant, Hold, Transaction
@@ -48,10 +49,17 @@ class RequirementItem(Answer):
     shows = Checked
 
 
+class BudgetItem(Answer):
+    shows = BudgetStanding
+    leaves_out = ("message",)
+
+
 class ShortageAnswer(RefusalAnswer, RequirementItem):
     """``insufficient_credits`` or ``budget_exhausted``, with what the run requires and what
-    remains.
+    remains, and which budget has no room for it.
     """
+
+    budget = BudgetItem(allow_null=True)
 
 
 class CreditStatusAnswer(Answer):
@@ -71,6 +79,13 @@ class CheckRequest(serializers.Serializer[Any]):
         allow_null=True,
         default=None,
         help_text="Default: the median of the flow's history, or 1.",
+    )
+    model = serializers.CharField(
+        max_length=200,
+        required=False,
+        default="",
+        allow_blank=True,
+        help_text="The model that the run will use, for budgets of a model.",
     )
 
 
@@ -118,6 +133,7 @@ class HoldAnswer(serializers.Serializer[Any]):
     user_id = serializers.UUIDField(source="account_id")
     trace_id = serializers.CharField(help_text="Of the run in Langfuse: 32 hex digits.")
     flow_id = serializers.CharField()
+    model = serializers.CharField()
     state = serializers.ChoiceField(choices=Hold.State.choices)
     credits = CreditsField()
     settled_credits = CreditsField(allow_null=True)

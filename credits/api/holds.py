@@ -66,6 +66,7 @@ class Holds(AccountListView):
             asked["flow_id"],
             asked["credits"],
             timedelta(seconds=asked["ttl_seconds"]),
+            asked["model"],
         )
         return Response(
             answers.HoldAnswer(made.hold).data,

@@ -47,8 +47,8 @@ REFUSALS = {
 
 
 class PaymentRequired(APIException):
-    """Too few credits, or the tenant's budget is used up; the answer says what the run requires and
-    what remains.
+    """Too few credits, or a budget without room; the answer says what the run requires, what
+    remains, and which budget it is.
     """
 
     status_code = status.HTTP_402_PAYMENT_REQUIRED
@@ -82,7 +82,12 @@ class CreditsView(ApiView):
             exc = NotFound("There is no such hold.")
         response = super().handle_exception(exc)
         if isinstance(exc, PaymentRequired):
-            response.data |= answers.RequirementItem(exc.refused).data
+            refused = exc.refused
+            budget = refused.budget if isinstance(refused, BudgetExhausted) else None
+            response.data |= {
+                **answers.RequirementItem(refused).data,
+                "budget": answers.BudgetItem(budget).data if budget else None,
+            }
         return response
 
     def asked(self, serializer_class: type[serializers.Serializer[Any]]) -> dict[str, Any]:
@@ -146,7 +151,9 @@ class Check(CreditsView):
         active license.
         """
         asked = self.asked(answers.CheckRequest)
-        checked = enforcement.check(any_user(asked["user_id"]), asked["flow_id"], asked["credits"])
+        checked = enforcement.check(
+            any_user(asked["user_id"]), asked["flow_id"], asked["credits"], asked["model"]
+        )
         return Response(answers.CheckAnswer({"can_execute": True, **asdict(checked)}).data)
 
 

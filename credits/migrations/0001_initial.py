@@ -93,9 +93,11 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
                 ('trace_id', models.CharField(help_text='Of the run in Langfuse.', max_length=32)),
                 ('flow_id', models.CharField(blank=True, max_length=200)),
+                ('model', models.CharField(blank=True, help_text='Which the run will use.', max_length=200)),
+                ('cost_usd', kluisz_analytics.fields.ExactDecimalField(decimal_places=6, default=0, help_text="What the reserved credits are of provider cost, by the tier's rate: for budgets in USD.", max_digits=18)),
                 ('credits', kluisz_analytics.fields.CreditsField(decimal_places=6, help_text='Reserved when the run began.', max_digits=18)),
                 ('settled_credits', kluisz_analytics.fields.CreditsField(blank=True, decimal_places=6, help_text='What the run says that it used.', max_digits=18, null=True)),
-                ('state', models.CharField(choices=[('open', 'Open'), ('settled', 'Settled, waiting for the charge'), ('charged', 'Charged'), ('released', 'Released'), ('expired', 'Expired'), ('uncharged', 'Settled, never charged')], default='open', max_length=9)),
+                ('state', models.CharField(choices=[('open', 'Open'), ('settled', 'Settled, waiting for the charge'), ('charged', 'Charged'), ('released', 'Released'), ('expired', 'Expired'), ('uncharged', 'Settled, never charged'), ('presumed', 'Charged as settled, without a trace')], default='open', max_length=9)),
                 ('created_at', models.DateTimeField()),
                 ('expires_at', models.DateTimeField()),
                 ('ended_at', models.DateTimeField(blank=True, null=True)),
@@ -158,11 +160,18 @@ class Migration(migrations.Migration):
             name='TenantBudget',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('flow_id', models.CharField(blank=True, help_text='Only this flow: its id, as traces name it.', max_length=200, verbose_name='flow')),
+                ('model', models.CharField(blank=True, help_text='Only this model, as traces name it.', max_length=200)),
+                ('period', models.CharField(choices=[('day', 'A day'), ('week', 'A week'), ('month', 'A month')], default='month', max_length=5)),
                 ('unit', models.CharField(choices=[('credits', 'Credits'), ('usd', 'USD of provider cost')], max_length=7)),
                 ('amount', kluisz_analytics.fields.ExactDecimalField(decimal_places=6, max_digits=18, validators=[django.core.validators.MinValueValidator(Decimal('0.000001'), message='%(show_value)s is not possible: write a number above 0.'), django.core.validators.MaxValueValidator(Decimal('1000000000'), message='%(show_value)s is too large: at most 1,000,000,000 is possible.')])),
                 ('is_hard', models.BooleanField(default=False)),
-                ('used', kluisz_analytics.fields.ExactDecimalField(decimal_places=6, default=0, editable=False, help_text='In the month; kept up to date by the beat.', max_digits=18)),
+                ('used', kluisz_analytics.fields.ExactDecimalField(decimal_places=6, default=0, editable=False, help_text='In the period; what has been charged.', max_digits=18)),
+                ('held', kluisz_analytics.fields.ExactDecimalField(decimal_places=6, default=0, editable=False, help_text='By runs of the period that have not been charged yet.', max_digits=18)),
                 ('period_start', models.DateTimeField(editable=False, null=True)),
+                ('changes', models.BigIntegerField(default=0, editable=False)),
+                ('reckoned_changes', models.BigIntegerField(default=0, editable=False)),
+                ('user', models.ForeignKey(blank=True, help_text='Only what this user of the tenant uses.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='budgets', to=settings.AUTH_USER_MODEL)),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='budgets', to='tenants.tenant')),
             ],
             options={
@@ -180,7 +189,7 @@ class Migration(migrations.Migration):
                 ('balance_after', kluisz_analytics.fields.CreditsField(decimal_places=6, max_digits=18)),
                 ('reason', models.CharField(blank=True, max_length=500)),
                 ('idempotency_key', models.CharField(max_length=200)),
-                ('usage_hour', models.DateTimeField(blank=True, help_text='The hour of usage that this entry charges.', null=True)),
+                ('usage_hour', models.DateTimeField(blank=True, help_text='The hour of usage that this entry charges; of an hour in which a grant begins or ends, the beginning of the part that it charges.', null=True)),
                 ('created_at', models.DateTimeField()),
                 ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='transactions', to='credits.account')),
                 ('created_by', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
@@ -189,6 +198,20 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'transaction',
                 'ordering': ['-id'],
+            },
+        ),
+        migrations.CreateModel(
+            name='HourCut',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('hour', models.DateTimeField()),
+                ('at', models.DateTimeField()),
+                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='hour_cuts', to='credits.account')),
+            ],
+            options={
+                'db_table': 'credit_hour_cut',
+                'ordering': ['-at'],
+                'constraints': [models.UniqueConstraint(fields=('account', 'hour', 'at'), name='one_cut_an_account_and_moment')],
             },
         ),
         migrations.CreateModel(
@@ -240,13 +263,22 @@ class Migration(migrations.Migration):
                 'ordering': ['-created_at'],
             },
         ),
-        migrations.AddConstraint(
+        migrations.AddField(
             model_name='alert',
-            constraint=models.UniqueConstraint(condition=models.Q(('user__isnull', False)), fields=('kind', 'user', 'threshold', 'period_start'), name='one_alert_a_user'),
+            name='budget',
+            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='alerts', to='credits.tenantbudget'),
         ),
         migrations.AddConstraint(
             model_name='alert',
-            constraint=models.UniqueConstraint(condition=models.Q(('user__isnull', True)), fields=('kind', 'tenant', 'threshold', 'period_start'), name='one_alert_a_tenant'),
+            constraint=models.UniqueConstraint(condition=models.Q(('budget__isnull', True), ('user__isnull', False)), fields=('kind', 'user', 'threshold', 'period_start'), name='one_alert_a_user'),
+        ),
+        migrations.AddConstraint(
+            model_name='alert',
+            constraint=models.UniqueConstraint(condition=models.Q(('budget__isnull', True), ('user__isnull', True)), fields=('kind', 'tenant', 'threshold', 'period_start'), name='one_alert_a_tenant'),
+        ),
+        migrations.AddConstraint(
+            model_name='alert',
+            constraint=models.UniqueConstraint(condition=models.Q(('budget__isnull', False)), fields=('budget', 'threshold', 'period_start'), name='one_alert_a_budget'),
         ),
         migrations.AddConstraint(
             model_name='grant',
@@ -290,7 +322,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='tenantbudget',
-            constraint=models.UniqueConstraint(fields=('tenant', 'unit'), name='one_budget_a_tenant_and_unit'),
+            constraint=models.UniqueConstraint(condition=models.Q(('user__isnull', True)), fields=('tenant', 'flow_id', 'model', 'period', 'unit', 'is_hard'), name='one_budget_of_a_kind', violation_error_message='Such a budget already exists.'),
+        ),
+        migrations.AddConstraint(
+            model_name='tenantbudget',
+            constraint=models.UniqueConstraint(condition=models.Q(('user__isnull', False)), fields=('user', 'period', 'unit', 'is_hard'), name='one_budget_of_a_kind_a_user', violation_error_message='Such a budget already exists.'),
+        ),
+        migrations.AddConstraint(
+            model_name='tenantbudget',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('flow_id', ''), ('user__isnull', True)), models.Q(('model', ''), ('user__isnull', True)), models.Q(('flow_id', ''), ('model', '')), _connector='OR'), name='budget_of_one_thing', violation_error_message='A budget is of a user, a flow or a model: name only one of them.'),
         ),
         migrations.AddConstraint(
             model_name='tenantbudget',

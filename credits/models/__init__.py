@@ -1,6 +1,6 @@
 """Accounts and the ledger, reservations, licenses, alerts."""
 
-from credits.models.accounts import Account, Grant, Transaction, UsageCharge
+from credits.models.accounts import Account, Grant, HourCut, Transaction, UsageCharge
 from credits.models.alerts import Alert, Delivery, TenantBudget, Webhook
 from credits.models.holds import Hold
 from credits.models.licenses import License, LicenseEvent, LicensePool
@@ -11,6 +11,7 @@ __all__ = [
     "Delivery",
     "Grant",
     "Hold",
+    "HourCut",
     "License",
     "LicenseEvent",
     "LicensePool",

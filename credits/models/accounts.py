@@ -190,7 +190,12 @@ class Transaction(models.Model):
     reason = models.CharField(max_length=500, blank=True)
     idempotency_key = models.CharField(max_length=200)
     usage_hour = models.DateTimeField(
-        null=True, blank=True, help_text="The hour of usage that this entry charges."
+        null=True,
+        blank=True,
+        help_text=(
+            "The hour of usage that this entry charges; of an hour in which a grant begins or ends,"
+            " the beginning of the part that it charges."
+        ),
     )
     grant = models.ForeignKey(
         Grant,
@@ -234,8 +239,33 @@ class Transaction(models.Model):
         return f"{self.get_type_display()} of {self.amount:f} credits"
 
 
+class HourCut(models.Model):
+    """A moment inside an hour at which a grant of the account begins or ends, or was once to end:
+    usage before it and from it on is charged apart. Only :mod:`credits.ledger` writes them.
+    """
+
+    account = models.ForeignKey(
+        Account, on_delete=models.CASCADE, related_name="hour_cuts", db_index=False
+    )
+    hour = models.DateTimeField()
+    at = models.DateTimeField()
+
+    class Meta:
+        db_table = "credit_hour_cut"
+        ordering = ["-at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "hour", "at"], name="one_cut_an_account_and_moment"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H:00} is cut at {self.at:%H:%M:%S.%f}"
+
+
 class UsageCharge(models.Model):
-    """What has been posted so far for a user's usage of one hour; ``postings`` counts the
+    """What has been posted so far for a user's usage of one hour, or of a part of it where the hour
+    is cut (:class:`HourCut`): ``hour`` is then when the part begins. ``postings`` counts the
     entries.
     """
 
@@ -261,4 +291,4 @@ class UsageCharge(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.credits:f} credits for {self.hour:%Y-%m-%d %H:00}"
+        return f"{self.credits:f} credits for {self.hour:%Y-%m-%d %H:%M}"

@@ -5,11 +5,14 @@ Credits).
 import uuid
 from decimal import Decimal
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 
+from credits.recurrence import Recurrence
 from kluisz_analytics import figures
 from kluisz_analytics.fields import ExactDecimalField
+from kluisz_analytics.identifiers import canonical_id
 from kluisz_analytics.scales import CREDIT_PLACES
 from kluisz_analytics.secrets import decrypt, encrypt
 from kluisz_analytics.tenants.models import Tenant, User
@@ -19,16 +22,37 @@ from pricing.validators import at_most
 
 
 class TenantBudget(models.Model):
-    """What a tenant may use in a calendar month of its zone.
+    """What a tenant may use in a calendar day, week or month of its zone: all of it, one of its
+    users, one of its flows, or with one model.
 
-    A hard one refuses new runs when it is used up; a soft one only tells.
+    A hard one refuses runs that it has no room for, what is held included; a soft one only tells.
     """
 
     class Unit(models.TextChoices):
         CREDITS = "credits", "Credits"
         USD = "usd", "USD of provider cost"
 
+    class Period(models.TextChoices):
+        DAY = Recurrence.DAILY.value, "A day"
+        WEEK = Recurrence.WEEKLY.value, "A week"
+        MONTH = Recurrence.MONTHLY.value, "A month"
+
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="budgets")
+    user = models.ForeignKey(
+        User,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="budgets",
+        help_text="Only what this user of the tenant uses.",
+    )
+    flow_id = models.CharField(
+        "flow", max_length=200, blank=True, help_text="Only this flow: its id, as traces name it."
+    )
+    model = models.CharField(
+        max_length=200, blank=True, help_text="Only this model, as traces name it."
+    )
+    period = models.CharField(max_length=5, choices=Period.choices, default=Period.MONTH)
     unit = models.CharField(max_length=7, choices=Unit.choices)
     # Six places are enough for either unit, and leave room for what a large tenant uses.
     amount = ExactDecimalField(
@@ -39,15 +63,44 @@ class TenantBudget(models.Model):
         decimal_places=CREDIT_PLACES,
         default=0,
         editable=False,
-        help_text="In the month; kept up to date by the beat.",
+        help_text="In the period; what has been charged.",
+    )
+    held = ExactDecimalField(
+        decimal_places=CREDIT_PLACES,
+        default=0,
+        editable=False,
+        help_text="By runs of the period that have not been charged yet.",
     )
     period_start = models.DateTimeField(null=True, editable=False)
+    # Usage that changed, and how much of that is in ``used``: the gate trusts it where all is.
+    changes = models.BigIntegerField(default=0, editable=False)
+    reckoned_changes = models.BigIntegerField(default=0, editable=False)
 
     class Meta:
         db_table = "credit_tenant_budget"
         ordering = ["tenant__name", "unit"]
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "unit"], name="one_budget_a_tenant_and_unit"),
+            models.UniqueConstraint(
+                fields=["tenant", "flow_id", "model", "period", "unit", "is_hard"],
+                condition=Q(user__isnull=True),
+                name="one_budget_of_a_kind",
+                violation_error_message="Such a budget already exists.",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "period", "unit", "is_hard"],
+                condition=Q(user__isnull=False),
+                name="one_budget_of_a_kind_a_user",
+                violation_error_message="Such a budget already exists.",
+            ),
+            models.CheckConstraint(
+                condition=Q(user__isnull=True, flow_id="")
+                | Q(user__isnull=True, model="")
+                | Q(flow_id="", model=""),
+                name="budget_of_one_thing",
+                violation_error_message=(
+                    "A budget is of a user, a flow or a model: name only one of them."
+                ),
+            ),
             models.CheckConstraint(condition=Q(amount__gt=0), name="budget_above_zero"),
             models.CheckConstraint(
                 condition=Q(amount__lte=LARGEST_CREDITS), name="budget_within_bounds"
@@ -55,18 +108,48 @@ class TenantBudget(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.amount_text} a month for {self.tenant}"
+        return f"{self.amount_text} a {self.period} for {self.subject}"
+
+    def clean(self) -> None:
+        self.flow_id = canonical_id(self.flow_id)
+        if self.user is not None and self.user.tenant_id != self.tenant_id:
+            raise ValidationError({"user": f"{self.user} is not a user of {self.tenant}."})
+
+    @property
+    def subject(self) -> str:
+        """Whose usage it limits, as people read it."""
+        if self.user is not None:
+            return str(self.user)
+        if self.flow_id:
+            return f"{self.tenant}'s flow {self.flow_id}"
+        return f"{self.tenant}'s model {self.model}" if self.model else str(self.tenant)
+
+    @property
+    def kind(self) -> str:
+        """What it is of: tenant, user, flow or model."""
+        if self.user_id is not None:
+            return "user"
+        return "flow" if self.flow_id else "model" if self.model else "tenant"
+
+    def text_of(self, amount: Decimal) -> str:
+        """An amount as people read it, with the budget's unit."""
+        if self.unit == self.Unit.USD:
+            return figures.usd(amount)
+        return f"{figures.credits(amount)} credits"
 
     @property
     def amount_text(self) -> str:
-        """The amount as people read it, with its unit."""
-        if self.unit == self.Unit.USD:
-            return figures.usd(self.amount)
-        return f"{figures.credits(self.amount)} credits"
+        return self.text_of(self.amount)
+
+    @property
+    def period_text(self) -> str:
+        """As in “this month's 500 credits”."""
+        return "today's" if self.period == self.Period.DAY else f"this {self.period}'s"
 
     @property
     def left(self) -> Decimal:
-        return self.amount - self.used
+        """Below zero where more was used than it allows."""
+        return self.amount - self.used - self.held
 
 
 class Webhook(models.Model):
@@ -127,6 +210,9 @@ class Alert(models.Model):
         related_name="alerts",
         help_text="Empty: the tenant's.",
     )
+    budget = models.ForeignKey(
+        TenantBudget, null=True, blank=True, on_delete=models.CASCADE, related_name="alerts"
+    )
     threshold = models.PositiveIntegerField(help_text="Percent.")
     period_start = models.DateTimeField()
     message = models.CharField(max_length=500)
@@ -141,13 +227,18 @@ class Alert(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["kind", "user", "threshold", "period_start"],
-                condition=Q(user__isnull=False),
+                condition=Q(user__isnull=False, budget__isnull=True),
                 name="one_alert_a_user",
             ),
             models.UniqueConstraint(
                 fields=["kind", "tenant", "threshold", "period_start"],
-                condition=Q(user__isnull=True),
+                condition=Q(user__isnull=True, budget__isnull=True),
                 name="one_alert_a_tenant",
+            ),
+            models.UniqueConstraint(
+                fields=["budget", "threshold", "period_start"],
+                condition=Q(budget__isnull=False),
+                name="one_alert_a_budget",
             ),
         ]
 

@@ -7,7 +7,8 @@ from django.db import models
 from django.db.models import Q
 
 from credits.models.accounts import Account
-from kluisz_analytics.fields import CreditsField
+from kluisz_analytics.fields import CreditsField, ExactDecimalField
+from kluisz_analytics.scales import CREDIT_PLACES
 
 
 class Hold(models.Model):
@@ -25,9 +26,10 @@ class Hold(models.Model):
         RELEASED = "released", "Released"
         EXPIRED = "expired", "Expired"
         UNCHARGED = "uncharged", "Settled, never charged"
+        PRESUMED = "presumed", "Charged as settled, without a trace"
 
     HOLDING = (State.OPEN, State.SETTLED)
-    AWAITING_CHARGE = (*HOLDING, State.UNCHARGED)
+    AWAITING_CHARGE = (*HOLDING, State.UNCHARGED, State.PRESUMED)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     account = models.ForeignKey(
@@ -35,6 +37,15 @@ class Hold(models.Model):
     )
     trace_id = models.CharField(max_length=32, help_text="Of the run in Langfuse.")
     flow_id = models.CharField(max_length=200, blank=True)
+    model = models.CharField(max_length=200, blank=True, help_text="Which the run will use.")
+    cost_usd = ExactDecimalField(
+        decimal_places=CREDIT_PLACES,
+        default=0,
+        help_text=(
+            "What the reserved credits are of provider cost, by the tier's rate: for budgets in"
+            " USD."
+        ),
+    )
     credits = CreditsField(help_text="Reserved when the run began.")
     settled_credits = CreditsField(
         null=True, blank=True, help_text="What the run says that it used."

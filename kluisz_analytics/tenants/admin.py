@@ -6,8 +6,17 @@ from django.contrib.auth.models import Group
 from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from kluisz_analytics.admin_pages import ModelAdmin, state_column
-from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User
+from kluisz_analytics.admin_pages import ModelAdmin, ReadOnlyAdmin, state_column
+from kluisz_analytics.tenants.models import (
+    ApiToken,
+    DirectoryChange,
+    Flow,
+    Membership,
+    Project,
+    Tenant,
+    User,
+    UserAlias,
+)
 
 admin.site.unregister(Group)
 
@@ -74,6 +83,48 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         if user.is_tenant_admin:
             return "tenant admin"
         return "service account" if user.is_service_account else "user"
+
+
+@admin.register(Membership)
+class MembershipAdmin(ReadOnlyAdmin):
+    """Written when a user moves to another tenant."""
+
+    list_display = ["user", "tenant", "since", "until"]
+    list_filter = ["tenant"]
+    list_select_related = ["user", "tenant"]
+    search_fields = ["user__username"]
+
+
+@admin.register(UserAlias)
+class UserAliasAdmin(ModelAdmin):
+    """Added and taken away; another name is another alias."""
+
+    list_display = [
+        "name",
+        "user",
+        "tenant",
+        state_column("was_its_name", "kept", "was its name", "entered"),
+    ]
+    exclude = ["was_its_name"]
+    list_filter = ["tenant"]
+    list_select_related = ["user", "tenant"]
+    search_fields = ["name", "user__username"]
+    autocomplete_fields = ["user", "tenant"]
+
+    def has_change_permission(self, request: HttpRequest, obj: UserAlias | None = None) -> bool:
+        return False
+
+
+@admin.register(DirectoryChange)
+class DirectoryChangeAdmin(ReadOnlyAdmin):
+    list_display = [
+        "made_at",
+        "user_id",
+        "since",
+        state_column("is_done", "usage", "decided anew", "waits for the next sync"),
+    ]
+    exclude = ["is_done"]
+    list_filter = ["is_done"]
 
 
 @admin.register(Project)

@@ -1,11 +1,42 @@
-"""What has an owner: a run whose tenant and user are both known (docs/domain.md, Unattributed
-usage). Pure.
+"""Whose a run is (docs/domain.md, What is counted). Pure.
 
-The rule is here in each form that it is asked in, side by side; a test holds them together.
+Two questions, each answered by one rule:
+
+- *Attributed*: its tenant is known. It counts in the tenant's numbers.
+- *Owned*: its tenant and its user are known. It counts in the user's stats too, and is charged to
+  the user.
+
+What is attributed and not owned counts under "no user". Each rule is here in each form that it is
+asked in, side by side; a test holds them together.
 """
 
 from collections.abc import Mapping
+from enum import Enum, auto
 from uuid import UUID
+
+
+class Whose(Enum):
+    """Which usage is asked for, by whose it is."""
+
+    ANYBODYS = auto()
+    UNATTRIBUTED = auto()
+    A_TENANTS = auto()
+    A_USERS = auto()
+    WITHOUT_USER = auto()
+    """A tenant's, and no user's."""
+
+
+def is_attributed(tenant_id: UUID | None) -> bool:
+    return tenant_id is not None
+
+
+def attributed_sql(alias: str) -> str:
+    """The condition on a row of ``usage_trace``, which the statement calls so."""
+    return f"{alias}.tenant_id IS NOT NULL"
+
+
+ATTRIBUTED_LOOKUPS: Mapping[str, bool] = {"tenant__isnull": False}
+"""The lookups of a trace, all of which hold."""
 
 
 def known_owner(tenant_id: UUID | None, user_id: UUID | None) -> tuple[UUID, UUID] | None:
@@ -15,14 +46,23 @@ def known_owner(tenant_id: UUID | None, user_id: UUID | None) -> tuple[UUID, UUI
     return tenant_id, user_id
 
 
-def is_attributed(tenant_id: UUID | None, user_id: UUID | None) -> bool:
+def is_owned(tenant_id: UUID | None, user_id: UUID | None) -> bool:
     return known_owner(tenant_id, user_id) is not None
 
 
-def attributed_sql(alias: str) -> str:
-    """The condition on a row of ``usage_trace``, which the statement calls so."""
+def owned_sql(alias: str) -> str:
+    """As :func:`attributed_sql`."""
     return f"{alias}.tenant_id IS NOT NULL AND {alias}.user_id IS NOT NULL"
 
 
-ATTRIBUTED_LOOKUPS: Mapping[str, bool] = {"user__isnull": False, "tenant__isnull": False}
-"""The lookups of a trace, all of which hold."""
+OWNED_LOOKUPS: Mapping[str, bool] = {"user__isnull": False, "tenant__isnull": False}
+"""As ATTRIBUTED_LOOKUPS."""
+
+
+def without_user_sql(alias: str) -> str:
+    """Attributed and not owned; as :func:`attributed_sql`."""
+    return f"{alias}.tenant_id IS NOT NULL AND {alias}.user_id IS NULL"
+
+
+WITHOUT_USER_LOOKUPS: Mapping[str, bool] = {"user__isnull": True, "tenant__isnull": False}
+"""As ATTRIBUTED_LOOKUPS."""

@@ -1,4 +1,4 @@
-"""Tenant, User, Project, Flow and API tokens (domain.md, Who)."""
+"""Tenant, User, what users were and are called, Project, Flow and API tokens (domain.md, Who)."""
 
 import uuid
 from typing import Any, ClassVar
@@ -6,7 +6,10 @@ from zoneinfo import ZoneInfo
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, transaction
+from django.db.models.functions import Lower
+from django.db.models.signals import post_delete
+from django.dispatch import receiver
 from knox.models import AbstractAuthToken
 
 from kluisz_analytics.zones import unknown_zone
@@ -27,6 +30,12 @@ class Tenant(models.Model):
     is_default = models.BooleanField(default=False)
     timezone = models.CharField(max_length=64, default="UTC", validators=[validate_timezone])
     created_at = models.DateTimeField(auto_now_add=True)
+    finds_users_by_email = models.BooleanField(
+        default=False, help_text="Runs may name its users by their e-mail addresses."
+    )
+    finds_users_by_username = models.BooleanField(
+        default=False, help_text="Runs may name its users by their user names."
+    )
 
     class Meta:
         db_table = "tenant"
@@ -92,6 +101,131 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]
 
     def __str__(self) -> str:
         return self.username
+
+    def is_or_was_of(self, tenant_id: uuid.UUID) -> bool:
+        return self.tenant_id == tenant_id or self.memberships.filter(tenant_id=tenant_id).exists()
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """One who moves to another tenant leaves its past where it was (Membership), and is found
+        by what it was called before (UserAlias).
+        """
+        from kluisz_analytics.tenants.directory import Known, record_changes  # noqa: PLC0415
+
+        written = kwargs.get("update_fields")
+        if self._state.adding or (written is not None and not {*Known._fields} & {*written}):
+            super().save(*args, **kwargs)
+            return
+        with transaction.atomic():
+            before = User.objects.filter(pk=self.pk).values_list(*Known._fields).first()
+            super().save(*args, **kwargs)
+            if before is not None:
+                record_changes({self.pk: Known(*before)})
+
+
+class Membership(models.Model):
+    """That a user was, or is, of a tenant: of those who ever moved, all their times.
+
+    A user without any has always been of its tenant. Written by
+    ``kluisz_analytics.tenants.directory``.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="memberships")
+    since = models.DateTimeField(null=True, help_text="Empty: from ever.")
+    until = models.DateTimeField(null=True, help_text="Empty: still.")
+
+    class Meta:
+        db_table = "membership"
+        ordering = ["user", "until"]
+        constraints = [
+            models.UniqueConstraint(fields=["user", "since"], name="one_membership_a_beginning"),
+            models.UniqueConstraint(
+                fields=["user"],
+                condition=models.Q(until__isnull=True),
+                name="one_membership_at_a_time",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(since__isnull=True)
+                | models.Q(until__isnull=True)
+                | models.Q(until__gt=models.F("since")),
+                name="membership_ends_after_it_begins",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} of {self.tenant}"
+
+
+class UserAlias(models.Model):
+    """What runs may call a user of a tenant beside its id. Upper and lower case are the same."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="aliases")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="aliases")
+    name = models.CharField(max_length=200, help_text="As runs name it: userId.")
+    was_its_name = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="It was its user name or its e-mail address, and runs named it so.",
+    )
+
+    class Meta:
+        db_table = "user_alias"
+        ordering = ["tenant", "name"]
+        verbose_name_plural = "user aliases"
+        constraints = [
+            models.UniqueConstraint(
+                "tenant",
+                Lower("name"),
+                name="one_alias_a_tenant",
+                violation_error_message="This name is another user's in the tenant.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        self.name = self.name.strip()
+        if self.user_id and self.tenant_id and not self.user.is_or_was_of(self.tenant_id):
+            raise ValidationError(
+                {"user": f"{self.user} is not of {self.tenant}, and was not: choose its tenant."}
+            )
+
+
+@receiver(post_delete, sender=UserAlias)
+def _is_called_so_no_more(instance: UserAlias, **kwargs: Any) -> None:
+    from kluisz_analytics.tenants.directory import record_lost_names  # noqa: PLC0415
+
+    record_lost_names([instance.user_id])
+
+
+class DirectoryChange(models.Model):
+    """That usage of a user has to be decided anew, of all time or since a moment.
+
+    The newest is the state of the directory that usage is decided by
+    (``kluisz_analytics.tenants.directory``).
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    # Kept whatever becomes of the user, so that states are never taken for each other.
+    user = models.ForeignKey(
+        User, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
+    )
+    since = models.DateTimeField(null=True)
+    made_at = models.DateTimeField(auto_now_add=True)
+    is_done = models.BooleanField(default=False)
+
+    class Meta:
+        db_table = "directory_change"
+        ordering = ["pk"]
+        indexes = [
+            models.Index(
+                fields=["id"], condition=models.Q(is_done=False), name="directory_change_to_do"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} since {self.since or 'ever'}"
 
 
 class Project(models.Model):

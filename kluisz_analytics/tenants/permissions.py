@@ -110,6 +110,16 @@ class GivesCredits(ApiPermission):
         return user.is_superuser
 
 
+class SettlesDisputes(ApiPermission):
+    """Whose a disputed run is. It is money: platform admins only."""
+
+    scopes = (MANAGE,)
+    refusal = "Only a platform admin settles disputes."
+
+    def allows(self, user: User) -> bool:
+        return user.is_superuser
+
+
 class ByMethod(BasePermission):
     """Where an address reads and writes, a permission for each; what is not named is refused."""
 

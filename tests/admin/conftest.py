@@ -13,13 +13,22 @@ from django.utils import timezone
 from credits import grants, licenses
 from credits.grants import NewGrant
 from credits.models import Alert, Delivery, Grant, Hold, LicensePool, TenantBudget, Webhook
-from kluisz_analytics.tenants.models import ApiToken, User
+from kluisz_analytics.tenants.models import (
+    ApiToken,
+    DirectoryChange,
+    Membership,
+    User,
+    UserAlias,
+)
 from pricing import lists
 from pricing.models import ModelAlias, ModelPrice, PricingTier, ShippedPriceList
 from pricing.shipped_update import record_installed
 from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.conftest import bare_connection, use
+from usage.facts import disputes
+from usage.facts.owner import Outcome
 from usage.models import (
+    DisputedTrace,
     FlowEstimate,
     LangfuseConnection,
     RejectedObservation,
@@ -28,8 +37,11 @@ from usage.models import (
     SyncRun,
     SyncTurn,
     SyncWindow,
+    TenantComparison,
+    TenantDay,
     Trace,
     TraceVoid,
+    UsageRuling,
 )
 from usage.rollups.build import build_rollups
 
@@ -58,7 +70,16 @@ def world(
 def _usage(people: People, use: Callable[..., None]) -> None:
     use(people.acme_user, flow=str(people.flow.pk), project=str(people.project.pk))
     use(None, "0.25")
+    use(None, "0.25", tenant_reference=str(people.acme.pk), start=NOON + HOUR)
     build_rollups()
+    foreign = User(pk=people.globex_user.pk, tenant=people.acme)
+    use(foreign, "0.5", trace_id="zz-foreign")
+    disputed = [DisputedTrace.objects.get().pk.hex]
+    disputes.settle(disputed, Outcome.LEFT_OUT, people.platform_admin)
+    disputes.undo(disputed, people.platform_admin)
+    UserAlias.objects.create(tenant=people.acme, user=people.acme_user, name="annie")
+    Membership.objects.create(user=people.acme_user, tenant=people.acme)
+    DirectoryChange.objects.create(user=people.acme_user)
     use(people.acme_user, None, model="unknown-7b")
     Trace.objects.update(deleted_observations=1)
     trace = Trace.objects.earliest("langfuse_trace_id")
@@ -68,6 +89,13 @@ def _usage(people: People, use: Callable[..., None]) -> None:
     )
     Repricing.objects.create(
         start=NOON, end=NOON + HOUR, reason="agreed", as_of=NOON, state=Repricing.State.APPLIED
+    )
+    UsageRuling.objects.create(
+        finding="cost",
+        takes="price_book",
+        connection=LangfuseConnection.objects.order_by("pk").first(),
+        reason="agreed",
+        state=UsageRuling.State.APPLIED,
     )
 
 
@@ -110,6 +138,16 @@ def _sync(connection: LangfuseConnection) -> None:
     run = SyncRun.objects.create(connection=connection, started_at=NOON)
     SyncTurn.objects.create(connection=connection, kind=SyncRun.Kind.SYNC, held_until=NOON)
     SyncWindow.objects.create(connection=connection, start=NOON, end=NOON + HOUR)
+    TenantComparison.objects.create(connection=connection, compared_at=NOON)
+    TenantDay.objects.create(
+        connection=connection,
+        day=NOON.date(),
+        langfuse_count=1,
+        langfuse_tokens=2,
+        langfuse_cost_usd=0.06,
+        langfuse_users=1,
+        compared_at=NOON,
+    )
     SyncDrift.objects.create(
         run=run,
         start=NOON,

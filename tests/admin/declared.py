@@ -19,10 +19,19 @@ from credits.models import (
     TenantBudget,
     Webhook,
 )
-from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User
+from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User, UserAlias
 from pricing.models import IN_LIST, ModelAlias, ModelPrice, PricingTier, TierAssignment
 from tests.conftest import People
-from usage.models import LangfuseConnection, RejectedObservation, Repricing, Trace
+from usage.facts.disputes import settle
+from usage.facts.owner import Outcome
+from usage.models import (
+    DisputedTrace,
+    LangfuseConnection,
+    RejectedObservation,
+    Repricing,
+    Trace,
+    UsageRuling,
+)
 
 Filled = Mapping[str, Any]
 
@@ -49,6 +58,7 @@ class Action:
     valid: Filled = field(default_factory=dict)
     invalid: list[tuple[Filled, str]] = field(default_factory=list)
     changes: bool = True
+    ready: Callable[[], object] = lambda: None
 
 
 def tier(name: str) -> PricingTier:
@@ -72,6 +82,15 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 "password2": "rather-long-1",
             },
             [({"username": "ann"}, "already exists"), ({"tenant": "nonsense"}, "valid")],
+        ),
+        UserAlias: Form(
+            {"tenant": acme, "user": str(world.acme_user.pk), "name": "the boss"},
+            [
+                ({"name": "ANNIE"}, "another user's"),
+                ({"name": ""}, "required"),
+                ({"user": str(world.globex_user.pk)}, "choose its tenant"),
+                ({"tenant": "nonsense"}, "valid"),
+            ],
         ),
         Project: Form({"name": "New", "tenant": acme}, [({"id": "1"}, "valid UUID")]),
         Flow: Form(
@@ -206,6 +225,25 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 ({"first_day": "0001-01-01"}, "0001"),
             ],
         ),
+        UsageRuling: Form(
+            {
+                "finding": "cost",
+                "takes": "price_book",
+                "connection": str(
+                    LangfuseConnection.objects.order_by("pk").values_list("pk")[0][0]
+                ),
+                "reason": "agreed",
+            },
+            [
+                ({"takes": "both"}, "is no choice"),
+                ({"finding": "nonsense"}, "nonsense"),
+                ({"connection": "4711"}, "valid choice"),
+                ({"trace": "nonsense", "observation": "x"}, "valid UUID"),
+                ({"observation": "x"}, "or neither"),
+                ({"reason": " "}, "Say why"),
+                ({"reason": "r" * 401}, "at most 400"),
+            ],
+        ),
     }
 
 
@@ -286,6 +324,14 @@ def actions(world: People) -> dict[tuple[type[Model], str], Action]:
         (Trace, "void_traces"): Action({"reason": "asked for"}, [({"reason": ""}, "Say why")]),
         (Trace, "restore_traces"): Action(),
         (Trace, "reprice_period"): Action(changes=False),
+        (DisputedTrace, "settle_named_tenant"): Action(),
+        (DisputedTrace, "settle_users_tenant"): Action(),
+        (DisputedTrace, "leave_out"): Action(),
+        (DisputedTrace, "undo_settlement"): Action(
+            ready=lambda: settle(
+                [DisputedTrace.objects.get().pk.hex], Outcome.LEFT_OUT, world.platform_admin
+            )
+        ),
         (RejectedObservation, "try_again"): Action(),
     }
 
@@ -310,6 +356,10 @@ def repricing_is(state: str) -> None:
     Repricing.objects.update(state=state)
 
 
+def ruling_is(state: str) -> None:
+    UsageRuling.objects.update(state=state)
+
+
 def addresses(world: People) -> dict[str, Address]:
     """Beside changelist, add, change, delete and history."""
     days = {"first_day": "2026-11-10", "last_day": "2026-11-10"}
@@ -332,6 +382,11 @@ def addresses(world: People) -> dict[str, Address]:
         ),
         "pricing_modelprice_export_list": Address(),
         "usage_unpricedusage": Address(),
+        "usage_expectedusage": Address(),
+        "usage_doubtful": Address(),
+        "usage_usageruling_stop": Address(changes=True, ready=lambda: ruling_is("applying")),
+        "usage_usageruling_resume": Address(changes=True, ready=lambda: ruling_is("stopped")),
+        "usage_usageruling_undo": Address(changes=True, ready=lambda: ruling_is("applied")),
         "usage_whatif": Address(
             Form(
                 {**days, "tiers": [str(tier("Starter").pk)]},

@@ -242,6 +242,7 @@ def _does_what_it_asked(
 ) -> None:
     action = actions(world).get((model, name))
     assert action, f"Declare what “{name}” of {model._meta.label} takes in declared.py."
+    action.ready()
     before = stored()
     nothing_chosen = root.post(where, {"action": name, "index": "0", **action.valid}, follow=True)
     assert "Items must be selected" in text_of(nothing_chosen)

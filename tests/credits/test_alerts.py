@@ -6,12 +6,11 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
-from uuid import UUID
 
 import pytest
 from django.test import Client
@@ -19,6 +18,7 @@ from django.urls import reverse
 
 from credits import enforcement, gate, grants, ledger
 from credits.alerts import evaluate_all, evaluate_changed
+from credits.budgets import Asked, Used
 from credits.deliveries import BACKOFF, attempt, hand_over
 from credits.grants import NewGrant
 from credits.models import Alert, Delivery, Grant, TenantBudget, Webhook
@@ -31,9 +31,13 @@ NOW = datetime(2026, 6, 10, 12, 30, tzinfo=UTC)
 SECRET = "a signing secret of the receiver"
 
 
-def eight_dollars(tenant_id: UUID, start: datetime, end: datetime) -> Decimal:
-    """What a tenant's usage cost, where no usage is known."""
-    return D(8)
+def eight_dollars(asked: Sequence[Asked]) -> list[Used]:
+    """What was used, where no usage is known."""
+    return [Used(D(1), D(8)) for _ in asked]
+
+
+def much(asked: Sequence[Asked]) -> list[Used]:
+    return [Used(D("410000000.123456")) for _ in asked]
 
 
 class Receiver(HTTPServer):
@@ -270,9 +274,22 @@ def test_a_webhook_is_tried_out_by_a_button(
 
 
 class TestBudgets:
-    def test_a_soft_one_tells_and_a_hard_one_refuses_too(self, ann: User, people: People) -> None:
+    @pytest.fixture
+    def used(self, use: Callable[..., None]) -> Callable[..., None]:
+        """Usage of so many credits: Ann's tier gives 190 of them for a dollar."""
+
+        def run(
+            user: User, credits: str, at: datetime = NOW - timedelta(hours=1), **more: Any
+        ) -> None:
+            use(user, str(round(D(credits) / 190, 12)), at, **more)
+
+        return run
+
+    def test_a_soft_one_tells_and_a_hard_one_refuses_too(
+        self, ann: User, people: People, used: Callable[..., None]
+    ) -> None:
         budget = TenantBudget.objects.create(tenant=people.acme, unit="credits", amount=D(500))
-        use(ann, "510")
+        used(ann, "510")
         evaluate_all(NOW)
         assert [
             one.threshold for one in Alert.objects.filter(kind="budget_credits", is_told=True)
@@ -291,12 +308,12 @@ class TestBudgets:
             assert enforcement.check(ann, credits=D(1))
 
     def test_only_this_months_usage_counts_by_the_tenants_calendar(
-        self, ann: User, people: People
+        self, ann: User, people: People, used: Callable[..., None]
     ) -> None:
         budget = TenantBudget.objects.create(tenant=people.acme, unit="credits", amount=D(500))
         # In Amsterdam, June begins at 22:00 on 31 May, UTC.
-        use(ann, "300", datetime(2026, 5, 31, 21, tzinfo=UTC))
-        use(ann, "40", datetime(2026, 5, 31, 22, tzinfo=UTC))
+        used(ann, "300", datetime(2026, 5, 31, 21, tzinfo=UTC))
+        used(ann, "40", datetime(2026, 5, 31, 22, tzinfo=UTC))
         evaluate_all(NOW)
         budget.refresh_from_db()
         assert budget.used == 40
@@ -315,22 +332,20 @@ class TestBudgets:
         budget.amount = D("1234567.5")
         assert str(budget) == "$1,234,567.50 a month for Acme"
 
-    def test_a_setting_names_who_knows_what_a_tenants_usage_cost(
-        self, people: People, settings: Any
-    ) -> None:
-        settings.CREDITS_COST_OF_TENANT = f"{__name__}.eight_dollars"
+    def test_a_setting_names_who_knows_what_was_used(self, people: People, settings: Any) -> None:
+        settings.CREDITS_USED = f"{__name__}.eight_dollars"
         budget = TenantBudget.objects.create(tenant=people.acme, unit="usd", amount=D(10))
         evaluate_all(NOW)
         budget.refresh_from_db()
         assert budget.used == 8
 
     def test_one_in_credits_has_room_for_what_a_large_tenant_uses(
-        self, people: People, ann: User
+        self, people: People, ann: User, settings: Any
     ) -> None:
         budget = TenantBudget.objects.create(
             tenant=people.acme, unit="credits", amount=D(500_000_000)
         )
-        use(ann, "410000000.123456")
+        settings.CREDITS_USED = f"{__name__}.much"
         assert evaluate_all(NOW)
         budget.refresh_from_db()
         assert budget.used == D("410000000.123456")

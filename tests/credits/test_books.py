@@ -9,7 +9,7 @@ from django.db.models import F
 from credits import grants, ledger
 from credits.books import LEDGER_CHECKS, ledger_findings
 from credits.grants import NewGrant
-from credits.models import Account, Grant, Transaction, UsageCharge
+from credits.models import Account, Grant, HourCut, Transaction, UsageCharge
 from tests.conftest import NOON, People
 from usage.books import verify_books
 
@@ -45,6 +45,9 @@ FAULTS: dict[str, Callable[[], object]] = {
     ),
     "invariant 5: a grant's transactions sum to what is posted of it": (
         lambda: Grant.objects.update(posted=D(50))
+    ),
+    "invariant 5: an hour is cut where a grant begins or ends in it": (
+        lambda: HourCut.objects.all().delete()
     ),
 }
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from credits import holds
+from credits.budgets import Run, starts_of
 from credits.gate import refusal, standing_of
 from credits.models import Account, Hold, License, LicensePool, TenantBudget
-from credits.recurrence import month_of
 from credits.status import credit_status
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.models import PricingTier, TierAssignment, TierRate
@@ -23,6 +23,7 @@ from tests.conftest import LONG_AGO
 
 pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
+RUN = Run("f", "m")
 BEFORE, AFTER = NOW - timedelta(days=1), NOW + timedelta(days=1)
 D = Decimal
 
@@ -33,7 +34,7 @@ MAY: dict[str, Any] = {
     "tier_of": "user",
     "tier_from": LONG_AGO,
     "license": None,
-    "budget": None,
+    "budgets": [],
     "allocated": D(10),
     "used": D(0),
     "held": D(0),
@@ -41,7 +42,6 @@ MAY: dict[str, Any] = {
     "required": D(10),
 }
 """Someone who may: with just enough."""
-LAST_MONTH, THIS_MONTH = -1, 0
 CASES: list[tuple[str, dict[str, Any], str | None]] = [
     ("just enough", {}, None),
     ("a little too few", {"required": D("10.000001")}, "insufficient_credits"),
@@ -72,12 +72,35 @@ CASES: list[tuple[str, dict[str, Any], str | None]] = [
         {"license": [(LONG_AGO, None, LONG_AGO), (BEFORE, None, BEFORE)]},
         "no_active_license",
     ),
-    ("a spent hard budget", {"budget": (True, D(5), THIS_MONTH)}, "budget_exhausted"),
-    ("a hard budget with something left", {"budget": (True, D("4.999999"), THIS_MONTH)}, None),
-    ("a spent soft budget", {"budget": (False, D(9), THIS_MONTH)}, None),
-    ("a hard budget spent last month", {"budget": (True, D(9), LAST_MONTH)}, None),
+    ("a spent hard budget", {"budgets": [{"used": D(15)}]}, "budget_exhausted"),
+    ("a hard budget with just enough left", {"budgets": [{"used": D(5)}]}, None),
+    ("one with a little too few", {"budgets": [{"used": D("5.000001")}]}, "budget_exhausted"),
+    ("one of which some is held", {"budgets": [{"held": D("5.000001")}]}, "budget_exhausted"),
+    ("one of which just less is held", {"budgets": [{"used": D(3), "held": D(2)}]}, None),
+    ("a spent soft budget", {"budgets": [{"used": D(19), "is_hard": False}]}, None),
+    ("a budget of the day", {"budgets": [{"used": D(6), "period": "day"}]}, "budget_exhausted"),
+    ("a budget of the week", {"budgets": [{"used": D(6), "period": "week"}]}, "budget_exhausted"),
+    ("its user's budget", {"budgets": [{"used": D(6), "of": "user"}]}, "budget_exhausted"),
+    ("another user's budget", {"budgets": [{"used": D(6), "of": "colleague"}]}, None),
+    ("its flow's budget", {"budgets": [{"used": D(6), "flow_id": "f"}]}, "budget_exhausted"),
+    ("another flow's budget", {"budgets": [{"used": D(6), "flow_id": "g"}]}, None),
+    ("its model's budget", {"budgets": [{"used": D(6), "model": "m"}]}, "budget_exhausted"),
+    ("another model's budget", {"budgets": [{"used": D(6), "model": "n"}]}, None),
+    ("another tenant's budget", {"budgets": [{"used": D(6), "of": "tenant"}]}, None),
+    (
+        "several budgets, the last of which is spent",
+        {"budgets": [{}, {"period": "day"}, {"used": D(6), "period": "week"}]},
+        "budget_exhausted",
+    ),
+    ("several budgets with enough", {"budgets": [{}, {"period": "day"}, {"model": "m"}]}, None),
+    ("a budget in USD with enough", {"budgets": [{"used": D(10), "unit": "usd"}]}, None),
+    (
+        "a budget in USD with too few",
+        {"budgets": [{"used": D("10.000001"), "unit": "usd"}]},
+        "budget_exhausted",
+    ),
     ("a platform admin", {"is_superuser": True, "tier_of": None, "required": D(99)}, None),
-    ("its budget", {"is_superuser": True, "budget": (True, D(9), THIS_MONTH)}, None),
+    ("its budget", {"is_superuser": True, "budgets": [{"used": D(19)}]}, None),
     ("its tenant", {"is_superuser": True, "is_tenant_active": False}, None),
     ("its license", {"is_superuser": True, "license": [(LONG_AGO, BEFORE, None)]}, None),
     (
@@ -105,8 +128,8 @@ def make(case: dict[str, Any]) -> User:
     TierRate.objects.create(
         tier=tier,
         valid_from=LONG_AGO,
-        credits_per_usd=1,
-        pricing_multiplier=1,
+        credits_per_usd=4,
+        pricing_multiplier=D("0.5"),
         grace_credits=case["grace"],
     )
     if case["tier_of"] is not None:
@@ -122,32 +145,54 @@ def make(case: dict[str, Any]) -> User:
         License.objects.create(
             user=user, pool=pool, starts_at=starts_at, expires_at=expires_at, ended_at=ended_at
         )
-    if case["budget"] is not None:
-        is_hard, used, month = case["budget"]
-        this_month, _ = month_of(NOW, tenant.zone)
-        start, _ = month_of(this_month + timedelta(days=20 * month), tenant.zone)
-        TenantBudget.objects.create(
-            tenant=tenant, unit="credits", amount=5, is_hard=is_hard, used=used, period_start=start
-        )
+    for budget in case["budgets"]:
+        make_budget(user, **budget)
     Account.objects.create(
         user=user, allocated=case["allocated"], used=case["used"], held=case["held"]
     )
     return user
 
 
+def make_budget(user: User, of: str = "", **fields: Any) -> TenantBudget:
+    """One of 15, for which the user's run is that of the flow f and of the model m."""
+    name = uuid.uuid4().hex
+    tenant, owner = user.tenant, {"user": user}.get(of)
+    if of == "colleague":
+        owner = User.objects.create(username=name, tenant=tenant)
+    if of == "tenant":
+        tenant = Tenant.objects.create(name=name, slug=name, timezone="Europe/Amsterdam")
+    if held := fields.get("held"):
+        holder = User.objects.create(username=f"{name}-holder", tenant=tenant)
+        Hold.objects.create(
+            account=Account.objects.create(user=holder, held=held),
+            trace_id=name,
+            credits=held,
+            created_at=NOW,
+            expires_at=AFTER,
+        )
+    period = fields.get("period", "month")
+    return TenantBudget.objects.create(
+        tenant=tenant,
+        user=owner,
+        period_start=starts_of(NOW, tenant.zone)[period],
+        **{"unit": "credits", "amount": 15, "is_hard": True, **fields},
+    )
+
+
 def reserves(user: User, required: Decimal) -> bool:
     """What the statement says."""
-    month_start, _ = month_of(NOW, user.tenant.zone)
     before = Account.objects.get(pk=user.pk).held
     hold = Hold(
         id=uuid.uuid4(),
         account_id=user.pk,
         trace_id=uuid.uuid4().hex,
+        flow_id=RUN.flow_id,
+        model=RUN.model,
         credits=required,
         created_at=NOW,
         expires_at=AFTER,
     )
-    is_reserved = holds.insert(hold, month_start=month_start)
+    is_reserved = holds.insert(hold, starts_of(NOW, user.tenant.zone))
     assert Account.objects.get(pk=user.pk).held == before + (required if is_reserved else 0)
     assert Hold.objects.filter(pk=hold.pk).exists() is is_reserved
     return is_reserved
@@ -156,7 +201,7 @@ def reserves(user: User, required: Decimal) -> bool:
 def rule_of(user: User, required: Decimal) -> str | None:
     """What the rule in words says."""
     remaining = Account.objects.get(pk=user.pk).remaining
-    refused = refusal(standing_of(user, NOW), required, remaining)
+    refused = refusal(standing_of(user, NOW, required, RUN), required, remaining)
     return refused.code if refused else None
 
 
@@ -174,6 +219,27 @@ def test_each_condition_decides_in_the_rule_and_in_the_statement(
 
 moments = st.sampled_from([LONG_AGO, BEFORE, NOW, AFTER])
 amounts = st.integers(0, 4).map(D)
+budgets = st.fixed_dictionaries(
+    {
+        "is_hard": st.booleans(),
+        "used": st.integers(10, 15).map(D),
+        "period": st.sampled_from(["day", "week", "month"]),
+        "unit": st.sampled_from(["credits", "usd"]),
+    }
+).flatmap(
+    lambda fields: st.sampled_from(
+        [{}, {"of": "user"}, {"of": "colleague"}, {"of": "tenant"}]
+        + [{"flow_id": name} for name in "fg"]
+        + [{"model": name} for name in "mn"]
+    ).map(lambda scope: {**fields, **scope})
+)
+
+
+def key_of(budget: dict[str, Any]) -> tuple[Any, ...]:
+    """No two budgets of one thing, period and unit."""
+    return tuple(value for name, value in sorted(budget.items()) if name != "used")
+
+
 people = st.fixed_dictionaries(
     {
         "is_active": st.booleans(),
@@ -184,10 +250,7 @@ people = st.fixed_dictionaries(
         "license": st.lists(
             st.tuples(moments, st.none() | moments, st.none() | moments), max_size=1
         ),
-        "budget": st.none()
-        | st.tuples(
-            st.booleans(), st.sampled_from([D(4), D(5)]), st.sampled_from([LAST_MONTH, THIS_MONTH])
-        ),
+        "budgets": st.lists(budgets, max_size=3, unique_by=key_of),
         "allocated": amounts,
         "used": amounts,
         "held": amounts,
@@ -212,7 +275,7 @@ def test_the_rule_and_the_statement_agree_on_everyone(db: None, case: dict[str, 
 def test_the_status_says_what_the_gate_would(db: None) -> None:
     """Also of a budget that is used up."""
     for name, case, refused in CASES:
-        if "required" in case or refused == "insufficient_credits":
+        if "required" in case or refused in ("insufficient_credits", "budget_exhausted"):
             continue
         with transaction.atomic():
             user = make({**MAY, **case})

@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -23,33 +23,41 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from credits import enforcement, grants, holds, ledger
+from credits import enforcement, grants, holds
 from credits.books import ledger_findings
 from credits.burn import GrantTerms, burn_down
 from credits.gate import InsufficientCredits
 from credits.grants import NewGrant
 from credits.holds import HoldConflict
 from credits.models import Account, Grant, Hold, Transaction
+from kluisz_analytics.findings import findings
 from kluisz_analytics.identifiers import as_trace_id
 from kluisz_analytics.tenants.models import User
-from pricing.models import PricingTier
-from tests.conftest import People
+from pricing.models import PricingTier, TierAssignment, TierRate
+from tests.conftest import LONG_AGO, People
+from tests.usage.facts.test_decide import received
+from usage.books import CHARGE_CHECKS
+from usage.facts.apply import apply_received
+from usage.models import LangfuseConnection
 
 pytestmark = pytest.mark.django_db
-START = datetime(2026, 6, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
+# Later than the tiers are recorded: what is stored before knows nothing of them.
+START = datetime(2030, 6, 1, tzinfo=UTC)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 FOREVER = datetime.max.replace(tzinfo=UTC)
 amounts = st.integers(1, 60).map(Decimal)
 
 
 class Credits(RuleBasedStateMachine):
-    """The model keeps lists of what was given, used and held, and asks the pure burn-down what they
-    come to.
+    """The model keeps lists of what was given, used and held, each at its own minute, and asks the
+    pure burn-down what they come to.
     """
 
     user: User
+    langfuse: LangfuseConnection
     made = Bundle("made")
     given = Bundle("given")
+    ran = Bundle("ran")
 
     @initialize()
     def begin(self) -> None:
@@ -57,7 +65,7 @@ class Credits(RuleBasedStateMachine):
         self.clock = mock.patch.object(timezone, "now", side_effect=lambda: self.now)
         self.clock.start()
         self.grants: dict[int, list[Any]] = {}
-        self.usage: dict[datetime, Decimal] = {}
+        self.usage: dict[str, tuple[datetime, Decimal]] = {}
         self.corrections: list[tuple[datetime, int]] = []
         self.holds: dict[str, list[Any]] = {}
         self.number = 0
@@ -72,13 +80,13 @@ class Credits(RuleBasedStateMachine):
     @rule(
         target=given,
         amount=amounts,
-        begins=st.integers(-5, 30),
-        lasts=st.none() | st.integers(1, 40),
+        begins=st.integers(-300, 1800),
+        lasts=st.none() | st.integers(1, 2400),
         priority=st.integers(1, 3),
     )
     def give(self, amount: Decimal, begins: int, lasts: int | None, priority: int) -> int:
-        starts_at = self.now + begins * HOUR
-        expires_at = None if lasts is None else starts_at + lasts * HOUR
+        starts_at = self.now + begins * MINUTE
+        expires_at = None if lasts is None else starts_at + lasts * MINUTE
         new = NewGrant(
             self.user,
             amount,
@@ -101,11 +109,41 @@ class Credits(RuleBasedStateMachine):
             else self.grants[grant][3]
         )
 
-    @rule(amount=st.integers(0, 60).map(Decimal), ago=st.integers(0, 40))
-    def charge(self, amount: Decimal, ago: int) -> None:
-        hour = self.now.replace(minute=0) - ago * HOUR
-        ledger.post_usage({(self.user.pk, hour): amount}, self.now)
-        self.usage[hour] = amount
+    @rule(target=ran, amount=st.integers(0, 60).map(Decimal), ago=st.integers(0, 2400))
+    def run(self, amount: Decimal, ago: int) -> str:
+        trace = self.key()
+        self.usage[trace] = (self.now - ago * MINUTE, amount)
+        self.step(trace, "call", self.usage[trace][0], amount)
+        return trace
+
+    @rule(trace=ran, amount=st.integers(0, 60).map(Decimal))
+    def cost_something_else(self, trace: str, amount: Decimal) -> None:
+        start, _ = self.usage[trace]
+        self.usage[trace] = (start, amount)
+        self.step(trace, "call", start, amount)
+
+    @rule(trace=ran, earlier=st.integers(1, 90))
+    def begin_earlier(self, trace: str, earlier: int) -> None:
+        """A step of before comes in: the run is then of another moment, often of the same hour."""
+        start, amount = self.usage[trace]
+        start -= earlier * MINUTE
+        self.usage[trace] = (start, amount)
+        self.step(trace, self.key(), start, None)
+
+    def step(self, trace: str, name: str, start: datetime, amount: Decimal | None) -> None:
+        self.number += 1
+        used = {} if amount is None else {"usage_details": {"input": 1}, "cost_usd": amount / 100}
+        one = received(
+            name,
+            trace,
+            start_time=start,
+            received_at=START + timedelta(days=900, seconds=self.number),
+            user_reference=str(self.user.pk),
+            model="gpt-4o" if used else "",
+            **used,
+        )
+        with transaction.atomic():
+            apply_received(self.langfuse, [one])
 
     @rule(amount=amounts)
     def refund(self, amount: Decimal) -> None:
@@ -117,9 +155,9 @@ class Credits(RuleBasedStateMachine):
         grants.adjust(self.user, -amount, reason="less", idempotency_key=self.key(), by=None)
         self.corrections.append((self.now, int(amount)))
 
-    @rule(hours=st.integers(1, 30))
-    def wait(self, hours: int) -> None:
-        self.now += hours * HOUR
+    @rule(minutes=st.integers(1, 1800))
+    def wait(self, minutes: int) -> None:
+        self.now += minutes * MINUTE
 
     @rule()
     def beat(self) -> None:
@@ -172,9 +210,7 @@ class Credits(RuleBasedStateMachine):
             GrantTerms(pk, int(amount), priority, start, end)
             for pk, (amount, priority, start, end) in self.grants.items()
         ]
-        usage = sorted(
-            [(hour, int(amount)) for hour, amount in self.usage.items()] + self.corrections
-        )
+        usage = sorted([(at, int(amount)) for at, amount in self.usage.values()] + self.corrections)
         return burn_down(terms, usage, self.now)
 
     def remaining(self) -> Decimal:
@@ -190,6 +226,8 @@ class Credits(RuleBasedStateMachine):
     @invariant()
     def the_books_are_closed(self) -> None:
         assert list(ledger_findings()) == []
+        with connection.cursor() as cursor:
+            assert list(findings(cursor, CHARGE_CHECKS)) == []
 
     @invariant()
     def looked_at_the_account_is_what_the_rules_say(self) -> None:
@@ -204,11 +242,19 @@ class Credits(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(people: People) -> Iterator[type[Credits]]:
+def machine(people: People, bare_connection: LangfuseConnection) -> Iterator[type[Credits]]:
     PricingTier.objects.update(default_credits_per_month=0, default_credits=0)
+    tier = PricingTier.objects.create(name="A hundred a dollar")
+    TierRate.objects.create(
+        tier=tier, valid_from=LONG_AGO, credits_per_usd=100, pricing_multiplier=1
+    )
+    TierAssignment.objects.create(
+        user=people.acme_user, tier=tier, valid_from=LONG_AGO + timedelta(days=1)
+    )
 
     class OfAnn(Credits):
         user = people.acme_user
+        langfuse = bare_connection
 
         def teardown(self) -> None:
             super().teardown()

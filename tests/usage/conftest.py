@@ -58,13 +58,15 @@ def use(bare_connection: LangfuseConnection) -> Callable[..., None]:
         root = received(
             "root", is_root=True, level="ERROR" if failed else "DEFAULT", **common, **owner
         )
-        usage = {"input": 10, "output": 5, "total": 15}
         call = received(
             "call",
-            model=model,
-            usage_details=usage,
-            cost_usd=None if cost is None else Decimal(cost),
-            **{**common, **extra},
+            **{
+                "model": model,
+                "usage_details": {"input": 10, "output": 5, "total": 15},
+                "cost_usd": None if cost is None else Decimal(cost),
+                **common,
+                **extra,
+            },
         )
         with transaction.atomic():
             apply_received(bare_connection, [root, call])

@@ -3,13 +3,19 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.conf import settings as project
+from django.core.cache import cache
 from pytest_django import Settings
 
+from tests.conftest import NOON
 from usage import connections
 from usage.connections import configured_connection, enabled_connections
+from usage.langfuse.errors import Unreachable
+from usage.langfuse.http import IMPATIENT
 from usage.models import LangfuseConnection
 
 pytestmark = pytest.mark.django_db
@@ -91,15 +97,6 @@ def test_without_keys_it_is_the_sandbox_and_with_them_the_environments(settings:
     assert [one.source for one in enabled_connections()] == ["sandbox"]
 
 
-def test_workers_that_start_at_once_make_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two, the second would be refused at each sync: its project is the first one's."""
-    first, row_of = configured_connection(), connections._row_of
-    answers = iter([None])  # it looked before the other worker's row was there
-    monkeypatch.setattr(connections, "_row_of", lambda *asked: next(answers, row_of(*asked)))
-    assert configured_connection().pk == first.pk
-    assert LangfuseConnection.objects.count() == 1
-
-
 def test_a_new_secret_key_does_not_lock_out_the_environments_connection(settings: Settings) -> None:
     settings.USES_SANDBOX, settings.ENCRYPTION_KEYS = True, ["old"]
     configured_connection()
@@ -117,3 +114,68 @@ def test_keys_can_be_rotated(settings: Settings) -> None:
     settings.ENCRYPTION_KEYS = ["new"]
     with pytest.raises(Exception, match="KLUISZ_ENCRYPTION_KEYS"):
         _ = row.secret_key
+
+
+def test_workers_that_start_at_once_enter_the_environments_connection_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second row of the same keys would be refused at each sync, for ever: their project has a
+    connection already.
+    """
+    settings.USES_SANDBOX = False
+    settings.LANGFUSE_HOST, settings.LANGFUSE_PUBLIC_KEY, settings.LANGFUSE_SECRET_KEY = (
+        "http://h",
+        "pk",
+        "sk",
+    )
+    row_of, faster = connections._row_of, []
+
+    def while_another_worker_enters_it(*arguments: Any) -> LangfuseConnection | None:
+        found = row_of(*arguments)
+        if not faster:
+            faster.append(None)
+            faster[0] = configured_connection()
+        return found
+
+    monkeypatch.setattr(connections, "_row_of", while_another_worker_enters_it)
+    slower = configured_connection()
+    assert slower.pk == faster[0].pk
+    assert [one.name for one in enabled_connections()] == ["environment"]
+
+
+def test_connections_of_one_organization_share_its_limits() -> None:
+    """Whichever asks; another organization has its own, and so has a connection of none."""
+    cache.clear()
+    made = []
+    for number, organization in enumerate(["one", "one", "two", "", ""]):
+        row = LangfuseConnection(
+            name=f"c{number}", host="http://127.0.0.1:9", plan="hobby", organization=organization
+        )
+        row.secret_key = "sk"
+        row.save()
+        made.append(connections.client_for(row, IMPATIENT))
+    first, second, *others = made
+    before = second.metrics_left()
+    assert before == 99, "of a hundred the last is refused"
+    with pytest.raises(Unreachable):
+        first.figures(NOON, NOON + timedelta(days=1), "day")
+    left = [one.metrics_left() for one in made]
+    assert left[0] == left[1] < before
+    assert [one.metrics_left() for one in others] == [before] * 3
+
+
+@pytest.mark.parametrize(("plan", "found"), [("hobby", "sandbox"), ("self_hosted", "")])
+def test_where_there_are_limits_the_organization_is_asked_for(
+    connection: LangfuseConnection, plan: str, found: str
+) -> None:
+    connection.plan = plan
+    connection.save()
+    with connections.client_for(connection) as client:
+        connections.claim_project(connection, client)
+    connection.refresh_from_db()
+    assert connection.organization == found
+    LangfuseConnection.objects.update(organization="entered by hand")
+    connection.refresh_from_db()
+    with connections.client_for(connection) as client:
+        connections.claim_project(connection, client)
+    assert connection.organization == "entered by hand"

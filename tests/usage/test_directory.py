@@ -9,7 +9,15 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from credits.models import Account, Transaction
-from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
+from kluisz_analytics.tenants.models import (
+    DirectoryChange,
+    Flow,
+    Membership,
+    Project,
+    Tenant,
+    User,
+    UserAlias,
+)
 from pricing.models import PricingTier, TierAssignment, TierRate
 
 pytestmark = pytest.mark.django_db
@@ -165,3 +173,42 @@ def test_what_is_no_directory_is_said_to_be_none(tmp_path: Path) -> None:
             load(tmp_path, content)
     with pytest.raises(CommandError, match="There is no file"):
         call_command("load_directory", str(tmp_path / "nothing.json"))
+
+
+def test_a_user_that_moves_leaves_its_past_where_it_was(tmp_path: Path) -> None:
+    load(tmp_path, document())
+    moved = document()
+    moved["tenants"].append({"id": str(uuid4()), "name": "Globex", "slug": "globex"})
+    moved["users"][0] |= {"tenant": "globex", "tenant_since": "2026-11-01T00:00:00Z"}
+    for _ in range(2):
+        load(tmp_path, moved)
+        assert {
+            one.tenant.slug: (one.since and one.since.isoformat()[:10], one.until is None)
+            for one in Membership.objects.all()
+        } == {"acme": (None, False), "globex": ("2026-11-01", True)}
+        assert DirectoryChange.objects.count() == 1
+    # The file knows better now.
+    moved["users"][0]["tenant_since"] = "2026-10-01T00:00:00Z"
+    load(tmp_path, moved)
+    assert Membership.objects.get(tenant__slug="globex").since.isoformat()[:10] == "2026-10-01"
+    assert Membership.objects.get(tenant__slug="acme").until.isoformat()[:10] == "2026-10-01"
+
+
+def test_users_are_called_what_the_file_says(tmp_path: Path) -> None:
+    named = document()
+    named["tenants"][0]["finds_users_by"] = ["email"]
+    named["users"][0]["aliases"] = ["boss", "annie"]
+    load(tmp_path, named)
+    load(tmp_path, named)
+    assert {*UserAlias.objects.values_list("name", flat=True)} == {"boss", "annie"}
+    tenant = Tenant.objects.get(slug="acme")
+    assert (tenant.finds_users_by_email, tenant.finds_users_by_username) == (True, False)
+    named["users"][0] |= {"aliases": ["boss"], "email": "new@example.com"}
+    load(tmp_path, named)
+    # She is still found by the address that runs named her with.
+    assert {*UserAlias.objects.values_list("name", flat=True)} == {"boss", "ann@example.com"}
+    named["users"].append(
+        {"id": str(uuid4()), "username": "bob", "tenant": "acme", "aliases": ["Boss"]}
+    )
+    with pytest.raises(CommandError, match="contradicts"):
+        load(tmp_path, named)

@@ -1,5 +1,6 @@
 """Admin pages. Facts and rollups are shown, never edited."""
 
-from usage.admin import facts, pricing, rollups, sync
+from usage.admin import disputes, facts, pricing, rollups, sync
+from usage.desk import admin as desk
 
-__all__ = ["facts", "pricing", "rollups", "sync"]
+__all__ = ["desk", "disputes", "facts", "pricing", "rollups", "sync"]

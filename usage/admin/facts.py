@@ -20,26 +20,27 @@ from kluisz_analytics.admin_pages import (
     state_column,
 )
 from kluisz_analytics.confirmation import confirmed_action
-from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS
+from kluisz_analytics.tenants.attributed import OWNED_LOOKUPS, WITHOUT_USER_LOOKUPS
 from usage.analytics.explain import explain
 from usage.facts.voiding import restore, void
 from usage.models import Observation, ReceivedTrace, Trace, TraceVoid
-from usage.models.facts import UNATTRIBUTED
 
 
 class OwnerFilter(admin.SimpleListFilter):
-    """Attributed or not (domain.md, Unattributed usage)."""
+    """Whose it is (domain.md, What is counted)."""
 
     title = "owner"
     parameter_name = "owner"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("known", "Known"), ("unattributed", "Unattributed")]
+        return [("known", "Known"), ("no_user", "No user"), ("unattributed", "Unattributed")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Trace]) -> QuerySet[Trace]:
         if self.value() == "unattributed":
-            return queryset.filter(UNATTRIBUTED)
-        return queryset.filter(**ATTRIBUTED_LOOKUPS) if self.value() == "known" else queryset
+            return queryset.filter(tenant__isnull=True)
+        if self.value() == "no_user":
+            return queryset.filter(**WITHOUT_USER_LOOKUPS)
+        return queryset.filter(**OWNED_LOOKUPS) if self.value() == "known" else queryset
 
 
 class DeletedFilter(admin.SimpleListFilter):
@@ -227,7 +228,7 @@ class ObservationAdmin(ReadOnlyAdmin):
         "cost_source",
         amount_column("credits"),
     ]
-    list_filter = ["cost_source", "type", "level"]
+    list_filter = ["cost_source", "usage_doubt", "type", "level"]
     search_fields = ["langfuse_observation_id", "trace__langfuse_trace_id", "model", "name"]
     show_full_result_count = False
     exclude = ["is_root"]

@@ -1,6 +1,5 @@
 """Admin pages that price stored usage again: repricings, usage without a price, what if."""
 
-from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -25,8 +24,12 @@ from kluisz_analytics.confirmation import confirmed_page
 from kluisz_analytics.tenants.models import Tenant
 from pricing.models import PricingTier
 from pricing.scenario import Scenario
+from usage.access import platform_scope
 from usage.analytics import names
+from usage.analytics.unmetered import unmetered_calls
 from usage.analytics.unpriced import unpriced_models
+from usage.desk.doubtful import undecided_count
+from usage.desk.views import platform_admins_only
 from usage.measures import Dimension
 from usage.models import Repricing, Trace
 from usage.repricing import repricing as service
@@ -284,21 +287,11 @@ def _this_month() -> dict[str, date]:
     return {"first_day": today.replace(day=1), "last_day": today}
 
 
-def platform_admins_only(
-    view: Callable[[HttpRequest], HttpResponse],
-) -> Callable[[HttpRequest], HttpResponse]:
-    """Refuses anyone else with 403."""
-
-    def checked(request: HttpRequest) -> HttpResponse:
-        if not request.user.is_superuser:
-            raise PermissionDenied("Only a platform admin sees this page.")
-        return view(request)
-
-    return checked
-
-
 def unpriced_view(request: HttpRequest) -> HttpResponse:
-    """Models without a price; each with a link to enter one, filled in as far as it can be."""
+    """Models without a price, each with a link to enter one, filled in as far as it can be; and
+    calls that say no usage.
+    """
+    estimate = "estimate" in request.GET
     rows = [
         (
             one,
@@ -314,6 +307,9 @@ def unpriced_view(request: HttpRequest) -> HttpResponse:
         **admin.site.each_context(request),
         "title": "Unpriced usage",
         "rows": rows,
+        "doubtful": undecided_count(),
+        "unmetered": unmetered_calls(platform_scope(admin_user(request)), estimate=estimate),
+        "estimate": estimate,
         "set_aside": Trace.objects.exclude(set_aside="").count(),
     }
     return render(request, "admin/usage/unpriced.html", context)

@@ -17,6 +17,7 @@ from usage.facts.environments import bill_in
 from usage.facts.rejections import retry_rejected
 from usage.langfuse.client import LangfuseClientService, LangfuseProject
 from usage.langfuse.errors import LangfuseError
+from usage.langfuse.http import IMPATIENT
 from usage.models import (
     ConnectionTenant,
     LangfuseConnection,
@@ -25,7 +26,10 @@ from usage.models import (
     SyncRun,
     SyncTurn,
     SyncWindow,
+    TenantComparison,
+    TenantDay,
 )
+from usage.sync.status import last_error
 
 
 class ConnectionForm(forms.ModelForm):
@@ -48,6 +52,7 @@ class ConnectionForm(forms.ModelForm):
             "host",
             "public_key",
             "plan",
+            "organization",
             "tenant",
             "server",
             "billed_environments",
@@ -93,7 +98,7 @@ class ConnectionForm(forms.ModelForm):
         entered = self.cleaned_data
         secret_key = entered["new_secret_key"] or self.instance.secret_key
         host, public_key = entered["host"], entered["public_key"]
-        with LangfuseClientService(host, public_key, secret_key, attempts=1) as client:
+        with LangfuseClientService(host, public_key, secret_key, patience=IMPATIENT) as client:
             return client.project()
 
     def save(self, commit: bool = True) -> LangfuseConnection:
@@ -105,10 +110,26 @@ class ConnectionForm(forms.ModelForm):
 @admin.register(LangfuseConnection)
 class LangfuseConnectionAdmin(ModelAdmin):
     form = ConnectionForm
-    list_display = ["name", "source", "host", "project_id", "plan", "api", "tenant", "is_enabled"]
+    list_display = [
+        "name",
+        "source",
+        "host",
+        "project_id",
+        "plan",
+        "api",
+        "write_mode",
+        "tenant",
+        "is_enabled",
+    ]
+    readonly_fields = ["project_id", "api", "write_mode", "notice", "last_error"]
     list_select_related = ["tenant"]
     search_fields = ["name", "host"]
     actions_detail = ["test_connection"]
+
+    @admin.display(empty_value="-")
+    def last_error(self, connection: LangfuseConnection) -> str:
+        """Of the last run that had one, also of one that is still waiting for its server."""
+        return last_error(connection)
 
     def has_change_permission(
         self, request: HttpRequest, obj: LangfuseConnection | None = None
@@ -144,9 +165,10 @@ class LangfuseConnectionAdmin(ModelAdmin):
     )
     def test_connection(self, request: HttpRequest, connection: LangfuseConnection) -> None:
         try:
-            with client_for(connection) as client:
+            with client_for(connection, IMPATIENT) as client:
                 health, project = client.health(), connections.claim_project(connection, client)
-                connections.remember_api(connection, client.find_api())
+                client.find_out()
+                connections.remember_server(connection, client.api, client.write_mode)
         except LangfuseError as error:
             messages.error(request, str(error))
         else:
@@ -155,6 +177,8 @@ class LangfuseConnectionAdmin(ModelAdmin):
                 f"{connection.host} is a Langfuse {health.version}, read by"
                 f" {connection.get_api_display()}; the keys are for {project.name}.",
             )
+            if connection.notice:
+                messages.warning(request, connection.notice)
 
 
 @admin.register(ConnectionTenant)
@@ -212,17 +236,49 @@ class SyncWindowAdmin(ReadOnlyAdmin):
 class SyncDriftAdmin(ReadOnlyAdmin):
     list_display = [
         "start",
+        "period",
+        "tenant",
         "run",
         "count_before",
         "count_now",
         "cost_usd_before",
         "cost_usd_now",
+        "users_before",
+        "users_now",
         "observations_stored",
         "observations_deleted",
     ]
-    list_filter = ["run__connection"]
-    list_select_related = ["run__connection"]
+    list_filter = ["run__connection", "period"]
+    list_select_related = ["run__connection", "tenant"]
     date_hierarchy = "start"
+
+
+@admin.register(TenantComparison)
+class TenantComparisonAdmin(ReadOnlyAdmin):
+    list_display = ["tenant", "connection", "compared_at"]
+    list_filter = ["connection"]
+    list_select_related = ["tenant", "connection"]
+
+
+@admin.register(TenantDay)
+class TenantDayAdmin(ReadOnlyAdmin):
+    list_display = [
+        "day",
+        "tenant",
+        "connection",
+        "langfuse_count",
+        "observations",
+        "langfuse_tokens",
+        "tokens",
+        "langfuse_cost_usd",
+        "cost_usd",
+        "langfuse_users",
+        "users",
+        "compared_at",
+    ]
+    list_filter = ["connection", "tenant"]
+    list_select_related = ["tenant", "connection"]
+    date_hierarchy = "day"
 
 
 @admin.register(RejectedObservation)

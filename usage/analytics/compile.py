@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from django.db import connection
 
 from kluisz_analytics.sql import Sql, all_of, any_of, listed, ranges_table, stored, union
+from kluisz_analytics.tenants.attributed import Whose
 from usage.analytics.plan import Plan, whole
 from usage.analytics.question import Question, Status
 from usage.analytics.segments import Segment, Segments
 from usage.measures import DIMENSIONS, SUM_NAMES, Dimension
 from usage.periods import Granularity, end_of
-from usage.rollups.rows import IS_ATTRIBUTED, MODEL, OF_TRACES, model_rows, trace_rows
+from usage.rollups.rows import MODEL, OF_FACTS, OF_TRACES, model_rows, trace_rows
 from usage.rollups.rules import RollupRule
 from usage.rollups.sketches import bucket_sql
 
@@ -22,7 +23,7 @@ FEW_SEGMENTS = 24
 HISTOGRAM = f"{bucket_sql('s.latency_ms')} AS bucket, COUNT(*) AS traces"
 """How many traces took how long."""
 LATENCIES = "bucket || ',' || traces"
-MEMBER = "CASE WHEN s.is_attributed THEN s.user_key END"
+MEMBER = "CASE WHEN s.is_owned THEN s.user_key END"
 DETAILS = {
     "traces": "bigint",
     "member": "bigint",
@@ -275,7 +276,7 @@ def _activity(question: Question, column: str) -> str:
     """When something last ran is asked of lists; reading a time for every hour of a series would
     take longer than all else.
     """
-    return column if question.by else _nothing("timestamptz")
+    return column if question.is_of_a_list else _nothing("timestamptz")
 
 
 def _nothing(kind: str) -> str:
@@ -394,10 +395,11 @@ def _built_conditions(question: Question, rule: RollupRule) -> Sql:
     if missing:
         raise LookupError(f"{rule.table} can't tell apart {', '.join(sorted(missing))}.")
     conditions = _conditions(question, columns)
-    if rule.is_unattributed is not None and question.only_unattributed:
-        conditions.append(Sql(rule.is_unattributed))
-    elif rule.is_unattributed is not None and question.only_attributed:
-        conditions.append(Sql(f"NOT ({rule.is_unattributed})"))
+    if rule.is_unattributed is not None and rule.whose is Whose.ANYBODYS:
+        if question.whose is Whose.UNATTRIBUTED:
+            conditions.append(Sql(rule.is_unattributed))
+        elif question.whose is not Whose.ANYBODYS:
+            conditions.append(Sql(f"NOT ({rule.is_unattributed})"))
     return all_of(conditions)
 
 
@@ -406,10 +408,8 @@ FACT_COLUMNS = {one: f"t.{DIMENSIONS[one].trace}" for one in OF_TRACES}
 
 def _fact_conditions(question: Question) -> Sql:
     conditions = _conditions(question, FACT_COLUMNS)
-    if question.only_attributed:
-        conditions.append(Sql(IS_ATTRIBUTED))
-    if question.only_unattributed:
-        conditions.append(Sql(f"NOT ({IS_ATTRIBUTED})"))
+    if whose := OF_FACTS[question.whose]:
+        conditions.append(Sql(whose))
     if len(set(question.filters.statuses)) == 1:
         is_failed = question.filters.statuses[0] is Status.FAILED
         conditions.append(Sql("t.is_failed" if is_failed else "NOT t.is_failed"))

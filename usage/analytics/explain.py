@@ -9,11 +9,13 @@ from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
-from django.db.models import Q
+from django.db.models import Q, Subquery, Value
+from django.db.models.functions import Coalesce
 
-from credits.models import Transaction, UsageCharge
+from credits.models import HourCut, Transaction, UsageCharge
 from kluisz_analytics.scales import CREDIT_PLACES, EXACT, USD_PLACES, Credits, Factor, Usd, Written
 from kluisz_analytics.tenants.access import sees_user
+from kluisz_analytics.tenants.directory import users_called
 from kluisz_analytics.tenants.models import User
 from pricing.book import load_aliases, load_shipped_books, price_of
 from pricing.engine import CostSource, Uncharged
@@ -22,9 +24,10 @@ from pricing.models import ModelPrice, TierRate
 from pricing.price_book import PriceBook
 from pricing.prices import PriceLine, RateCard
 from pricing.shipped_book import ShippedPrices
-from pricing.units import units_of
+from pricing.units import units_left_out, units_of
 from usage.analytics.names import name_of_person
 from usage.analytics.steps import RunStep, steps_of
+from usage.facts.owner import Outcome
 from usage.models import Observation, Repricing, Trace
 
 Limit = Literal["", "minimum", "maximum"]
@@ -61,8 +64,8 @@ class PriceSource:
 
 @dataclass(frozen=True, slots=True)
 class ObservationExplained:
-    """A billed observation: its units times their prices (none where Langfuse said the cost), and
-    its part of the trace's credits.
+    """A billed observation: its units times their prices (none where Langfuse said the cost; of
+    what Langfuse's cost leaves out, where that was added), and its part of the trace's credits.
     """
 
     langfuse_observation_id: str
@@ -74,6 +77,9 @@ class ObservationExplained:
     price: PriceSource
     lines: Sequence[PriceLine]
     cost_usd: Usd | None
+    langfuse_cost_usd: Usd | None
+    usage_doubt: str
+    """What does not add up in its usage, in words; "" where all does."""
     credits: Credits | None
 
 
@@ -93,7 +99,9 @@ class RateExplained:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """A transaction of the user's hour that the trace counts in."""
+    """A transaction of the user's hour that the trace counts in, or of that part of it where a
+    grant begins or ends in the hour.
+    """
 
     id: int
     type: str
@@ -163,6 +171,18 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     )
 
 
+SHIPPED = (CostSource.PRICE_BOOK, CostSource.LANGFUSE_AND_BOOK)
+COMPLETED = (CostSource.LANGFUSE_AND_PRICE, CostSource.LANGFUSE_AND_BOOK)
+
+
+def _lines(card: RateCard, row: Observation, usage: dict[str, int]) -> list[PriceLine]:
+    units = units_of(usage)
+    if row.cost_source not in COMPLETED:
+        return card.lines(units)
+    left_out = units_left_out(usage, msgspec.json.decode(row.uncosted, type=tuple[str, ...]))
+    return card.lines_of_part(left_out or {}, units)
+
+
 class _Prices:
     """The prices that the observations were priced with, by the lists as they were at
     ``known_at``.
@@ -172,13 +192,9 @@ class _Prices:
         self, viewer: User, rows: Sequence[Observation], connection_id: int, known_at: datetime
     ) -> None:
         self._viewer, self._connection_id, self._known_at = viewer, connection_id, known_at
-        listed = {
-            row.price_id
-            for row in rows
-            if row.price_id and row.cost_source != CostSource.PRICE_BOOK.value
-        }
+        listed = {row.price_id for row in rows if row.price_id and row.cost_source not in SHIPPED}
         self._listed = ModelPrice.objects.select_related("tenant", "recorded_by").in_bulk(listed)
-        is_shipped = any(row.cost_source == CostSource.PRICE_BOOK.value for row in rows)
+        is_shipped = any(row.cost_source in SHIPPED for row in rows)
         self._shipped = {book.id: book for book in load_shipped_books()} if is_shipped else {}
         self._names = PriceBook(aliases=load_aliases() if is_shipped else [])
 
@@ -193,14 +209,16 @@ class _Prices:
             start_time=row.start_time,
             usage_details=usage,
             price=source,
-            lines=card.lines(units_of(usage)) if card else [],
+            lines=_lines(card, row, usage) if card else [],
             cost_usd=row.cost_usd,
+            langfuse_cost_usd=row.langfuse_cost_usd,
+            usage_doubt=row.get_usage_doubt_display(),
             credits=row.credits,
         )
 
     def _source(self, row: Observation) -> tuple[PriceSource, RateCard | None]:
         source, label = CostSource(row.cost_source), row.get_cost_source_display()
-        if source is CostSource.PRICE_BOOK:
+        if source in SHIPPED:
             return self._shipped_source(self._shipped[row.price_id], row, label)
         price = self._listed.get(row.price_id or 0)
         if price is None:
@@ -226,7 +244,7 @@ class _Prices:
         recorded_at = book.recorded_at if book.recorded_at.year > 1 else None
         name, card = self._understood(book, row)
         return PriceSource(
-            CostSource.PRICE_BOOK,
+            CostSource(row.cost_source),
             label,
             price_id=book.id,
             model=f"{name.provider}/{name.model}".removeprefix("/"),
@@ -283,12 +301,26 @@ def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
         return WHY_UNCHARGED[Uncharged(trace.uncharged)]
     if trace.set_aside:
         return f"It was set aside. {trace.set_aside}"
+    if trace.dispute and not trace.is_owned:
+        return _why_disputed(trace)
+    if not trace.is_owned and (problem := _names_several(trace)):
+        return problem
     if not trace.is_attributed:
-        return "Its tenant or its user is unknown, so nobody is charged until they are known."
+        return "Its tenant is unknown, so nobody is charged until it is known."
     if rate is None:
         return (
             "No pricing tier was known for its user, its tenant or the platform at its time, so it"
             " has a cost and no credits."
+        )
+    if not trace.is_owned:
+        return (
+            "It counts for its tenant, by the tenant's tier. Its user is not known, so nobody is"
+            " charged until it is."
+        )
+    if trace.cost_usd is None and not trace.unpriced_observations:
+        return (
+            "Its calls of models say neither what they used nor what they cost, so its cost is"
+            " unknown."
         )
     if trace.cost_usd is None:
         return (
@@ -296,6 +328,31 @@ def _why_no_credits(trace: Trace, rate: TierRate | None) -> str:
             " price is entered."
         )
     return ""
+
+
+def _why_disputed(trace: Trace) -> str:
+    if trace.settled_as == Outcome.LEFT_OUT:
+        return "It was disputed, and an operator settled it as nobody's."
+    if trace.is_attributed:
+        return "It was disputed, and an operator settled it as its tenant's, without a user."
+    return (
+        "Its user was not of the tenant that it names when it began, so it counts for nobody until"
+        " an operator settles that."
+    )
+
+
+def _names_several(trace: Trace) -> str:
+    """What to do where the run's user is a name of several; "" where it isn't."""
+    name = trace.user_reference
+    if not name or (trace.tenant_id is None and trace.tenant_reference):
+        return ""
+    count = users_called(name, trace.tenant_id)
+    if count < 2:
+        return ""
+    return (
+        f"“{name}” is the name of {count} users, so it names nobody, and nobody is charged. Have"
+        " runs name them by their ids, or by aliases that each are one user's."
+    )
 
 
 def _repricing(trace: Trace) -> Repricing | None:
@@ -312,16 +369,22 @@ def _repricing(trace: Trace) -> Repricing | None:
 
 def _posted_for_hour(trace: Trace) -> Decimal | None:
     return (
-        UsageCharge.objects.filter(account=trace.user_id, hour=trace.hour)
+        UsageCharge.objects.filter(account=trace.user_id, hour=_charged_in(trace))
         .values_list("credits", flat=True)
         .first()
     )
 
 
+def _charged_in(trace: Trace) -> Coalesce:
+    """The hour that the trace is charged in, or the beginning of its part where the hour is cut."""
+    cuts = HourCut.objects.filter(account=trace.user_id, hour=trace.hour, at__lte=trace.start_time)
+    return Coalesce(Subquery(cuts.order_by("-at").values("at")[:1]), Value(trace.hour))
+
+
 def _ledger(trace: Trace) -> list[LedgerEntry]:
-    entries = Transaction.objects.filter(account=trace.user_id, usage_hour=trace.hour).order_by(
-        "id"
-    )
+    entries = Transaction.objects.filter(
+        account=trace.user_id, usage_hour=_charged_in(trace)
+    ).order_by("id")
     return [
         LedgerEntry(entry.pk, entry.type, entry.amount, entry.created_at, entry.reason)
         for entry in entries

@@ -55,7 +55,7 @@ def focus_rows(scope: Scope, period: Period, filters: Filters) -> Iterator[dict[
     asked = ordered.values_list(*PATHS.values(), *OWNER_PATHS)
     for values in asked.iterator(chunk_size=ROWS_A_FETCH):
         own, owner = values[: len(PATHS)], values[len(PATHS) :]
-        yield _row(dict(zip(PATHS, own, strict=True)), *owner_in(owner, scope))
+        yield _row(dict(zip(PATHS, own, strict=True)), *owner_in(owner))
 
 
 def _row(one: dict[str, Any], tenant: Name, user: Name) -> dict[str, Any]:

@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from django.db.models import Q
+
 from kluisz_analytics.identifiers import parse_uuid
 from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.attributed import is_attributed
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
-from usage.access import shows_tenant, shows_user
+from usage.access import was_of
 from usage.measures import Dimension
 from usage.models import Trace
 from usage.scope import Scope
@@ -35,18 +37,24 @@ NO_NAME = Name(None, "")
 
 
 def users_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, User]:
-    """The users that the scope may name."""
-    users = User.objects.select_related("tenant").in_bulk([one for one in ids if one])
-    return {pk: user for pk, user in users.items() if shows_user(scope, user.tenant_id)}
+    """The users that the scope may name: a tenant's are those who are, or were, of it."""
+    users = User.objects.select_related("tenant")
+    if scope.tenant_id is not None:
+        users = users.filter(was_of(scope.tenant_id)).distinct()
+    if scope.user_id is not None:
+        users = users.filter(pk=scope.user_id)
+    return users.in_bulk([one for one in ids if one])
 
 
 def tenants_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, Tenant]:
-    """The tenants that the scope may name; a user's is its own."""
+    """The tenants that the scope may name; a user's are those that it is, or was, of."""
     tenants = Tenant.objects.all()
     if scope.tenant_id is not None:
         tenants = tenants.filter(pk=scope.tenant_id)
     elif scope.user_id is not None:
-        tenants = tenants.filter(users=scope.user_id)
+        tenants = tenants.filter(
+            Q(users=scope.user_id) | Q(memberships__user=scope.user_id)
+        ).distinct()
     return tenants.in_bulk([one for one in ids if one])
 
 
@@ -107,24 +115,13 @@ def _called(row: Named) -> str:
     return row.username if isinstance(row, User) else row.name
 
 
-def _owner_names(
-    scope: Scope, tenant: Name, user: Name, user_tenant_id: UUID | None
-) -> tuple[Name, Name]:
-    """A run's tenant and user as the scope may know them; ``user_tenant_id`` is the user's own."""
-    if tenant.key and not shows_tenant(scope, tenant.key, user_tenant_id):
-        tenant = Name(None, FOREIGN_LABELS[Dimension.TENANT])
-    if user.key and not shows_user(scope, user_tenant_id):
-        user = Name(None, FOREIGN_LABELS[Dimension.USER])
-    return tenant, user
-
-
-def owner_of(trace: Trace, scope: Scope) -> tuple[Name, Name]:
-    """The same of a trace with its tenant and user."""
-    return _owner_names(
-        scope,
+def owner_of(trace: Trace) -> tuple[Name, Name]:
+    """A run's tenant and user, to whoever may see the run: a tenant's runs are of those who were
+    of it (usage.facts.owner).
+    """
+    return (
         Name(trace.tenant.pk, trace.tenant.name) if trace.tenant else NO_NAME,
         Name(trace.user.pk, trace.user.username) if trace.user else NO_NAME,
-        trace.user.tenant_id if trace.user else None,
     )
 
 
@@ -133,21 +130,21 @@ OWNER_PATHS = (
     "trace__tenant__name",
     "trace__user_id",
     "trace__user__username",
-    "trace__user__tenant_id",
 )
 """Of a step: what :func:`owner_in` tells its run's owner from, where there are too many for rows of
 their own.
 """
 
 
-def owner_in(values: Sequence[Any], scope: Scope) -> tuple[Name, Name]:
-    """The same of a step, from what it has at OWNER_PATHS; nobody's where the run has no owner."""
-    tenant_id, tenant_name, user_id, username, user_tenant_id = values
-    if not is_attributed(tenant_id, user_id):
+def owner_in(values: Sequence[Any]) -> tuple[Name, Name]:
+    """The same of a step, from what it has at OWNER_PATHS; nobody's where the run is
+    unattributed.
+    """
+    tenant_id, tenant_name, user_id, username = values
+    if not is_attributed(tenant_id):
         return NO_NAME, NO_NAME
-    return _owner_names(
-        scope, Name(tenant_id, tenant_name), Name(user_id, username), user_tenant_id
-    )
+    user = NO_NAME if user_id is None else Name(user_id, username)
+    return Name(tenant_id, tenant_name), user
 
 
 def name_of_person(user: User | None, viewer: User) -> str:

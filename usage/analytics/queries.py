@@ -14,6 +14,7 @@ from django.db.models import Count, Value
 from django.utils import timezone
 
 from kluisz_analytics.periods import Period
+from kluisz_analytics.tenants.attributed import Whose
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import split
 from usage.analytics import names
@@ -22,7 +23,15 @@ from usage.analytics.calendar import buckets
 from usage.analytics.comparison import Comparison, comparison_of
 from usage.analytics.names import Name, Named
 from usage.analytics.question import Filters, Question
-from usage.measures import DECLARED_NUMBERS, NO_NUMBERS, Dimension, Metric, Numbers
+from usage.measures import (
+    DECLARED_NUMBERS,
+    NO_NUMBERS,
+    NO_USER,
+    UNATTRIBUTED,
+    Dimension,
+    Metric,
+    Numbers,
+)
 from usage.periods import Granularity
 from usage.scope import Scope
 
@@ -45,8 +54,8 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One row of a list: the key of the dimension (None: unattributed, or not to be known), its
-    label and numbers, and what the directory has of it.
+    """One row of a list: the key of the dimension (None: of nobody, or not to be known), its label
+    and numbers, and what the directory has of it.
     """
 
     key: Any
@@ -116,9 +125,9 @@ def _ratio(now: Any, before: Any) -> float | None:
 
 
 def unattributed(period: Period, filters: Filters = NO_FILTERS) -> Query[Numbers]:
-    """Usage whose tenant or user is missing or unknown."""
+    """Usage whose tenant is missing, unknown or disputed."""
     stretch = [(period.start, period.end)]
-    question = Question(Scope(), stretch, filters, only_unattributed=True)
+    question = Question(Scope(), stretch, filters, asked_whose=Whose.UNATTRIBUTED)
     return Query([question], lambda answers: _per_bucket(stretch, answers)[0])
 
 
@@ -192,7 +201,10 @@ def top(
     limit: int = 10,
     filters: Filters = NO_FILTERS,
 ) -> Query[list[Ranked]]:
-    """The greatest by a metric; usage without an owner, or without the dimension, is left out."""
+    """The greatest by a metric; unattributed usage, or usage without the dimension, is left out.
+
+    By user, what has no user is a row of its own.
+    """
     question = Question(
         scope,
         [(period.start, period.end)],
@@ -202,7 +214,36 @@ def top(
         limit=limit,
         only_named=not dimension.declared.is_owner,
     )
-    return Query([question], lambda answers: _ranked(dimension, scope, answers[0].rows))
+    nobodys = [Whose.WITHOUT_USER] if question.whose is Whose.A_USERS else []
+
+    def read(answers: Sequence[Answers]) -> list[Ranked]:
+        rows = _with_nobodys(nobodys, answers, metric.sum)
+        return _ranked(dimension, scope, rows[:limit])
+
+    return Query([question, *_of_nobody(question, nobodys)], read)
+
+
+NOBODYS = {Whose.WITHOUT_USER: NO_USER, Whose.UNATTRIBUTED: UNATTRIBUTED}
+"""What usage is called that no row of a list by tenant or user has."""
+
+
+def _of_nobody(question: Question, nobodys: Sequence[Whose]) -> list[Question]:
+    """The same question of usage that is no tenant's, or no user's, as far as it is asked for."""
+    if question.names_users:
+        return []
+    whole = replace(question, by=None, order_by=None, limit=None)
+    return [replace(whole, asked_whose=whose) for whose in nobodys]
+
+
+def _with_nobodys(
+    nobodys: Sequence[Whose], answers: Sequence[Answers], order_by: str
+) -> list[tuple[Answer, str]]:
+    """All rows, the greatest first, with the label of those that are nobody's."""
+    named, *others = answers
+    rows = [(row, "") for row in named.rows]
+    for whose, of_nobody in zip(nobodys, others, strict=False):
+        rows += [(row, NOBODYS[whose]) for row in of_nobody.rows]
+    return sorted(rows, key=lambda row: -row[0].sums[order_by])
 
 
 def breakdown(
@@ -215,8 +256,8 @@ def breakdown(
     """All usage of the period by a dimension, the costliest first; shares of the cost, which sum to
     1.
 
-    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. By tenant
-    and by user, what has no owner is a row of its own.
+    Beyond ``limit`` rows the smallest are left out of the list, not of the shares' total. By user,
+    what has no user is a row of its own; by tenant and by user, what is unattributed.
     """
     question = Question(
         scope,
@@ -227,24 +268,19 @@ def breakdown(
         limit=limit,
         wants_totals=True,
     )
-    questions = [question]
-    if question.only_attributed and scope.is_platform and not filters.name_owners:
-        questions.append(
-            replace(question, by=None, order_by=None, limit=None, only_unattributed=True)
-        )
+    nobodys = [Whose.WITHOUT_USER] if question.whose is Whose.A_USERS else []
+    if question.whose is not Whose.ANYBODYS and scope.is_platform and not filters.name_owners:
+        nobodys.append(Whose.UNATTRIBUTED)
 
     def read(answers: Sequence[Answers]) -> list[Ranked]:
-        rows = sorted(
-            (row for one in answers for row in one.rows),
-            key=lambda row: -row.sums["total_cost_usd"],
-        )[:limit]
-        costs = [row.sums["total_cost_usd"] for row in rows]
+        rows = _with_nobodys(nobodys, answers, "total_cost_usd")[:limit]
+        costs = [row.sums["total_cost_usd"] for row, _ in rows]
         rest = sum(one.total_cost for one in answers) - sum(costs)
         shares = _shares([*costs, rest])
         ranked = _ranked(dimension, scope, rows)
         return [replace(row, share=share) for row, share in zip(ranked, shares, strict=False)]
 
-    return Query(questions, read)
+    return Query([question, *_of_nobody(question, nobodys)], read)
 
 
 def _shares(costs: Sequence[int]) -> list[float | None]:
@@ -256,9 +292,10 @@ def _shares(costs: Sequence[int]) -> list[float | None]:
     return [share / WHOLE for share in split(WHOLE, costs)]
 
 
-def _ranked(dimension: Dimension, scope: Scope, rows: Sequence[Answer]) -> list[Ranked]:
-    shown = names.names_of(dimension, [row.key for row in rows], scope)
-    return [_as_ranked(shown[row.key], row) for row in rows]
+def _ranked(dimension: Dimension, scope: Scope, rows: Sequence[tuple[Answer, str]]) -> list[Ranked]:
+    """The rows as they are shown; those with a label of their own have no key."""
+    shown = names.names_of(dimension, [row.key for row, label in rows if not label], scope)
+    return [_as_ranked(Name(None, label) if label else shown[row.key], row) for row, label in rows]
 
 
 def _as_ranked(name: Name, row: Answer) -> Ranked:

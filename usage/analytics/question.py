@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from kluisz_analytics.tenants.attributed import Whose
 from usage.analytics.segments import Bucket
 from usage.measures import Dimension
 from usage.scope import Scope
@@ -43,8 +44,9 @@ class Filters:
 class Question:
     """Sums for each bucket (a period) and each value of the dimension, if one is named.
 
-    By tenant or by user, usage without an owner is left out; ``only_unattributed`` asks for nothing
-    else. ``only_named`` leaves out usage without the dimension that it is asked by. A ``limit``,
+    By tenant, unattributed usage is left out, by user also what has no user: ``whose`` it is
+    follows from the scope, the filters and the dimension, where it is not ``asked_whose``.
+    ``only_named`` leaves out usage without the dimension that it is asked by. A ``limit``,
     which goes with ``order_by`` (a sum's name) and a single bucket, is of the greatest. What does
     not add up (distinct users, percentiles, the latest run) is left out without ``wants_details``;
     the cost and the number of all values, also of those beyond the limit, without ``wants_totals``.
@@ -56,15 +58,19 @@ class Question:
     by: Dimension | None = None
     order_by: str | None = None
     limit: int | None = None
-    only_unattributed: bool = False
+    asked_whose: Whose | None = None
     only_named: bool = False
     wants_details: bool = True
     wants_totals: bool = False
 
     @property
-    def only_attributed(self) -> bool:
-        is_owned = not self.scope.is_platform or self.filters.name_owners
-        return is_owned or (self.by is not None and self.by.declared.is_owner)
+    def whose(self) -> Whose:
+        if self.asked_whose is not None:
+            return self.asked_whose
+        if self.by is Dimension.USER or self.names_users:
+            return Whose.A_USERS
+        is_a_tenants = not self.scope.is_platform or self.filters.name_owners
+        return Whose.A_TENANTS if is_a_tenants or self.by is Dimension.TENANT else Whose.ANYBODYS
 
     @property
     def dimensions(self) -> frozenset[Dimension]:
@@ -74,6 +80,11 @@ class Question:
             | self.scope.dimensions
             | (frozenset({self.by}) if self.by else frozenset())
         )
+
+    @property
+    def is_of_a_list(self) -> bool:
+        """Whether its answers are rows of a list: by a dimension, or what is nobody's of one."""
+        return self.by is not None or self.asked_whose is not None
 
     @property
     def names_users(self) -> bool:

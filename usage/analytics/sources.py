@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from kluisz_analytics.tenants.attributed import Whose
 from usage.analytics.question import Question
 from usage.measures import Dimension
 from usage.periods import Granularity
@@ -32,6 +33,8 @@ def _can_answer(rule: RollupRule, question: Question) -> bool:
     """
     if not question.dimensions <= rule.dimensions.keys():
         return False
-    if question.only_unattributed and rule.is_unattributed is None:
+    if question.whose is Whose.UNATTRIBUTED and rule.is_unattributed is None:
+        return False
+    if (question.whose is Whose.WITHOUT_USER) != (rule.whose is Whose.WITHOUT_USER):
         return False
     return (Dimension.MODEL in rule.dimensions) == (Dimension.MODEL in question.dimensions)

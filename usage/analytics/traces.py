@@ -7,7 +7,7 @@ from urllib.parse import quote
 from django.db.models import Exists, OuterRef, QuerySet
 
 from kluisz_analytics.periods import Period
-from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS
+from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, OWNED_LOOKUPS
 from pricing.engine import CostSource
 from usage.analytics.names import Name, flows_by_id, owner_of
 from usage.analytics.question import Filters, Status
@@ -18,7 +18,7 @@ from usage.scope import Scope
 
 class Run(NamedTuple):
     """A run, what it is called (its flow's name where that is known to the viewer, else its own),
-    and its user, as far as it is the viewer's business.
+    and its user.
     """
 
     trace: Trace
@@ -37,7 +37,7 @@ def labelled(traces: Sequence[Trace], scope: Scope) -> list[Run]:
                 if trace.flow_id in flows
                 else trace.name or trace.langfuse_trace_id
             ),
-            owner_of(trace, scope)[1],
+            owner_of(trace)[1],
         )
         for trace in traces
     ]
@@ -53,7 +53,9 @@ def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]
     if not scope.is_platform or filters.name_owners:
         owner = {"tenant": scope.tenant_id, "user": scope.user_id}
         found = found.filter(
-            **ATTRIBUTED_LOOKUPS,
+            **(
+                OWNED_LOOKUPS if scope.user_id or filters.of(Dimension.USER) else ATTRIBUTED_LOOKUPS
+            ),
             **{name: pk for name, pk in owner.items() if pk is not None},
         )
     for dimension in filters.dimensions:

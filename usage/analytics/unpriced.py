@@ -1,17 +1,20 @@
-"""Usage whose cost is unknown, by model (domain.md, Price)."""
+"""Usage whose cost is not, or not wholly, known, by model (domain.md, Price)."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count, Max, Min, Sum
+from django.db.models import Count, Max, Min, Q, Sum
 
 from pricing.engine import CostSource
 from usage.models import Observation
+from usage.models.facts import WITHOUT_WHOLE_COST
 
 
 @dataclass(frozen=True, slots=True)
 class UnpricedModel:
-    """A model without a price, and what waits for one. "" is usage that names no model."""
+    """A model without a price, or with one for a part of its units, and what waits for one. "" is
+    usage that names no model.
+    """
 
     model: str
     unpriced_observations: int
@@ -21,20 +24,23 @@ class UnpricedModel:
     tenants: int
     first_seen: datetime
     last_seen: datetime
+    partly_priced_observations: int = 0
 
 
 def unpriced_models() -> list[UnpricedModel]:
     """Models without a price, the most used first.
 
-    One query, over an index of unpriced observations only.
+    One query, over an index of what has no whole cost.
     """
     waiting = (
-        Observation.objects.filter(cost_source=CostSource.UNPRICED.value, trace__is_voided=False)
+        Observation.objects.filter(cost_source__in=WITHOUT_WHOLE_COST, trace__is_voided=False)
+        .exclude(cost_source=CostSource.UNMETERED.value)
         .order_by()
         .values("model")
     )
     found = waiting.annotate(
-        unpriced_observations=Count("pk"),
+        waiting=Count("pk"),
+        partly=Count("pk", filter=Q(cost_source=CostSource.PARTLY_PRICED.value)),
         # Named apart from the columns that they sum.
         tokens=Sum("total_tokens"),
         tokens_in=Sum("input_tokens"),
@@ -42,11 +48,12 @@ def unpriced_models() -> list[UnpricedModel]:
         tenants=Count("trace__tenant", distinct=True),
         first_seen=Min("start_time"),
         last_seen=Max("start_time"),
-    ).order_by("-unpriced_observations", "model")
+    ).order_by("-waiting", "model")
     return [
         UnpricedModel(
             model=row["model"],
-            unpriced_observations=row["unpriced_observations"],
+            unpriced_observations=row["waiting"] - row["partly"],
+            partly_priced_observations=row["partly"],
             total_tokens=int(row["tokens"]),
             input_tokens=int(row["tokens_in"]),
             output_tokens=int(row["tokens_out"]),

@@ -8,6 +8,7 @@ from rest_framework import serializers
 from kluisz_analytics.answers import Answer, CreditsField, UsdField
 from pricing.prices import PriceLine
 from usage.analytics.anomalies import Anomaly
+from usage.analytics.disputes import DisputedRun
 from usage.analytics.explain import (
     Explanation,
     LedgerEntry,
@@ -19,7 +20,9 @@ from usage.analytics.names import Name, owner_of
 from usage.analytics.projection import Projection
 from usage.analytics.queries import PlatformTotals
 from usage.analytics.steps import RunStep
+from usage.analytics.unmetered import UnmeteredCalls
 from usage.analytics.unpriced import UnpricedModel
+from usage.facts.owner import Outcome
 from usage.measures import DECLARED_NUMBERS, Numbers
 from usage.models import Trace
 from usage.sync.freshness import Lagging
@@ -80,6 +83,9 @@ class PlatformAnswer(SummaryAnswer):
 
     shows = PlatformTotals
     active_tenants = serializers.IntegerField()
+    doubtful_observations = serializers.IntegerField(
+        help_text="Observations that don't add up and that nobody has ruled on, of all time."
+    )
     unattributed = NumbersAnswer()
     lagging_connections = LaggingAnswer(many=True)
 
@@ -186,9 +192,35 @@ class UnpricedModelAnswer(Answer):
     shows = UnpricedModel
 
 
+class UnmeteredCallsAnswer(Answer):
+    shows = UnmeteredCalls
+
+
+class UnmeteredAnswer(serializers.Serializer[Any]):
+    complete_through = serializers.DateTimeField(allow_null=True)
+    results = UnmeteredCallsAnswer(many=True)
+
+
 class UnpricedAnswer(serializers.Serializer[Any]):
     complete_through = serializers.DateTimeField(allow_null=True)
     results = UnpricedModelAnswer(many=True)
+
+
+class DisputedRunAnswer(Answer):
+    shows = DisputedRun
+
+
+class DisputesAnswer(serializers.Serializer[Any]):
+    complete_through = serializers.DateTimeField(allow_null=True)
+    results = DisputedRunAnswer(many=True)
+
+
+class SettleDisputeRequest(serializers.Serializer[Any]):
+    """``named_tenant``: the tenant's, without a user; ``users_tenant``: the user's, in the tenant
+    that it was of; ``left_out``: nobody's.
+    """
+
+    outcome = serializers.ChoiceField(choices=[one.value for one in Outcome])
 
 
 class TopTenantAnswer(NumbersAnswer):
@@ -206,10 +238,7 @@ class TopTenantsAnswer(PeriodAnswer):
 
 
 class TraceAnswer(serializers.Serializer[Any]):
-    """A run. ``trace_id`` is its id here, ``langfuse_trace_id`` as it was traced.
-
-    A user or a tenant that is none of the caller's business has no id.
-    """
+    """A run. ``trace_id`` is its id here, ``langfuse_trace_id`` as it was traced."""
 
     trace_id = serializers.UUIDField(source="pk")
     langfuse_trace_id = serializers.CharField()
@@ -230,6 +259,8 @@ class TraceAnswer(serializers.Serializer[Any]):
     billed_cost_usd = UsdField(allow_null=True)
     credits = CreditsField(allow_null=True)
     unpriced_observations = serializers.IntegerField()
+    partly_priced_observations = serializers.IntegerField()
+    unmetered_observations = serializers.IntegerField()
 
     def get_status(self, trace: Trace) -> str:
         return "failed" if trace.is_failed else "success"
@@ -244,8 +275,7 @@ class TraceAnswer(serializers.Serializer[Any]):
         return self._owner(trace)[1].label or None
 
     def _owner(self, trace: Trace) -> tuple[Name, Name]:
-        """As far as they are the caller's business: of its ``scope``, in the context."""
-        return owner_of(trace, self.context["scope"])
+        return owner_of(trace)
 
 
 class TracesAnswer(PeriodAnswer):

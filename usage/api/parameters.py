@@ -87,6 +87,13 @@ class AnomalyParameters(FilterParameters):
     limit = serializers.IntegerField(min_value=1, max_value=LARGEST_LIMIT, default=DEFAULT_LIMIT)
 
 
+class UnmeteredParameters(serializers.Serializer[Any]):
+    estimate = serializers.BooleanField(
+        default=False,
+        help_text="Whether to say what the calls may have cost, by their flow's history.",
+    )
+
+
 def read_parameters(
     request: Request, serializer_class: type[serializers.Serializer[Any]]
 ) -> dict[str, Any]:

@@ -51,11 +51,11 @@ class Traces(ListView):
         asked = parameters.read_parameters(request, TracesParameters)
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
         scope = scope_of(self.viewer)
-        found, context = traces_in(scope, period, filters), {"scope": scope}
+        found = traces_in(scope, period, filters)
         if isinstance(request.accepted_renderer, RowsRenderer):
             # One serializer for all: making its fields anew takes longer than a row.
             row_of, runs = (
-                answers.TraceAnswer(context=context).to_representation,
+                answers.TraceAnswer().to_representation,
                 found.order_by("-start_time", "-pk").iterator(chunk_size=2000),
             )
             return streamed(map(row_of, runs), request.accepted_renderer, self.file_name)
@@ -63,7 +63,7 @@ class Traces(ListView):
         page = pages.paginate_queryset(found, request, self) or []
         links = {"next": pages.get_next_link(), "previous": pages.get_previous_link()}
         body = self.framed(period, {**links, "results": page})
-        return Response(answers.TracesAnswer(body, context=context).data)
+        return Response(answers.TracesAnswer(body).data)
 
 
 class Costs(AnalyticsView):
@@ -95,7 +95,6 @@ class TraceDetail(AnalyticsView):
     def get(self, request: Request, trace_id: UUID) -> Response:
         """One run with its steps, and where it is in Langfuse."""
         trace = visible_trace(self.viewer, trace_id)
-        context = {"scope": scope_of(self.viewer)}
-        body: dict[str, Any] = answers.TraceAnswer(trace, context=context).data
+        body: dict[str, Any] = answers.TraceAnswer(trace).data
         steps = answers.StepAnswer(steps_of(trace, trace.billed_observations.all()), many=True).data
         return Response({**body, "langfuse_url": langfuse_url(trace), "observations": steps})

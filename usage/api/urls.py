@@ -2,7 +2,8 @@
 
 from django.urls import path
 
-from usage.api import traces, views
+from usage.api import disputes, traces, views
+from usage.desk import views as desk
 
 urlpatterns = [
     path("platform/stats", views.PlatformStats.as_view(), name="platform-stats"),
@@ -24,5 +25,15 @@ urlpatterns = [
     ),
     path("anomalies", views.Anomalies.as_view(), name="anomalies"),
     path("unpriced", views.Unpriced.as_view(), name="unpriced"),
+    path("doubtful", desk.Doubtful.as_view(), name="doubtful"),
+    path("expected-usage", desk.ExpectedUsage.as_view(), name="expected-usage"),
+    path("unmetered", views.Unmetered.as_view(), name="unmetered"),
+    path("disputes", disputes.Disputes.as_view(), name="disputes"),
+    path(
+        "disputes/<uuid:trace_id>/settle", disputes.SettleDispute.as_view(), name="settle-dispute"
+    ),
+    path(
+        "disputes/<uuid:trace_id>/undo", disputes.UndoSettlement.as_view(), name="undo-settlement"
+    ),
     path("cost-breakdown", views.CostBreakdown.as_view(), name="cost-breakdown"),
 ]

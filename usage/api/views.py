@@ -34,8 +34,10 @@ from usage.analytics.comparison import known_through
 from usage.analytics.explain import explain
 from usage.analytics.projection import project_month
 from usage.analytics.queries import Ranked, Summary
+from usage.analytics.unmetered import unmetered_calls
 from usage.analytics.unpriced import unpriced_models
 from usage.api import answers, parameters
+from usage.desk.doubtful import undecided_count
 from usage.measures import PLACES, Dimension, Metric
 from usage.periods import Granularity
 from usage.scope import Scope
@@ -97,6 +99,7 @@ class PlatformStats(AnalyticsView):
             **summary_body(summary, freshness.complete_through),
             **asdict(queries.platform_totals()),
             "active_tenants": active_tenants,
+            "doubtful_observations": undecided_count(),
             "unattributed": unattributed,
             "lagging_connections": freshness.lagging,
         }
@@ -400,12 +403,36 @@ class Unpriced(ListView):
 
     @extend_schema(responses=answers.UnpricedAnswer, operation_id="unpriced")
     def get(self, request: Request) -> Response:
-        """Models without a price, with what they used, the most used first: for platform admins."""
+        """Models without a price, or with one for a part of their units, with what they used, the
+        most used first: for platform admins.
+        """
         body = {
             "complete_through": complete_through_of(platform_scope(self.viewer)),
             "results": unpriced_models(),
         }
         return Response(answers.UnpricedAnswer(body).data)
+
+
+class Unmetered(ListView):
+    permission_classes = [ReadsPlatform]
+    file_name = "unmetered"
+
+    @extend_schema(
+        parameters=[parameters.UnmeteredParameters],
+        responses=answers.UnmeteredAnswer,
+        operation_id="unmetered",
+    )
+    def get(self, request: Request) -> Response:
+        """Calls of models that say neither what they used nor what they cost, by model, flow and
+        tenant, with the likely reason, the most frequent first: for platform admins.
+        """
+        scope = platform_scope(self.viewer)
+        asked = parameters.read_parameters(request, parameters.UnmeteredParameters)
+        body = {
+            "complete_through": complete_through_of(scope),
+            "results": unmetered_calls(scope, estimate=asked["estimate"]),
+        }
+        return Response(answers.UnmeteredAnswer(body).data)
 
 
 def top_rows(view: ListView, request: Request, dimension: Dimension) -> tuple[Period, list[Ranked]]:

@@ -12,9 +12,9 @@ from django.utils import timezone
 from credits.accounts import remaining_by_tenant
 from credits.status import CreditStatus, credit_status
 from kluisz_analytics.periods import Period
+from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.models import Flow, Tenant, User
-from usage.access import scope_of
-from usage.analytics import names, queries
+from usage.analytics import queries
 from usage.analytics.projection import Projection, project_month
 from usage.analytics.queries import Ranked, Summary
 from usage.analytics.traces import Run, recent_traces
@@ -167,11 +167,11 @@ def user_dashboard(scope: Scope, user: User, period: Period, viewer: User) -> Da
 def crumbs_of(trace: Trace, viewer: User) -> list[tuple[str, str]]:
     """From the widest page that the viewer may see down to the run's user."""
     crumbs = [("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else []
-    if trace.tenant is not None and (viewer.is_superuser or viewer.is_tenant_admin):
+    is_its_admin = viewer.is_tenant_admin and viewer.tenant_id == trace.tenant_id
+    if trace.tenant is not None and (viewer.is_superuser or is_its_admin):
         crumbs.append((trace.tenant.name, reverse("tenant-dashboard", args=[trace.tenant.slug])))
-    user = names.owner_of(trace, scope_of(viewer))[1]
-    if user.key is not None:
-        crumbs.append((user.label, reverse("user-dashboard", args=[user.key])))
+    if trace.user is not None and sees_user(viewer, trace.user):
+        crumbs.append((trace.user.username, reverse("user-dashboard", args=[trace.user.pk])))
     return crumbs
 
 
@@ -219,13 +219,15 @@ def _tenant_list(rows: list[Ranked]) -> TopList:
 
 
 def _user_list(rows: list[Ranked], scope: Scope) -> TopList:
+    """Those who have left the tenant since have their numbers, and no page, there."""
     users = [row.row for row in rows if isinstance(row.row, User)]
+    of_now = [user for user in users if scope.tenant_id in (None, user.tenant_id)]
     return TopList(
         "Users",
         "users",
         _rows(
             rows,
-            urls={user.pk: reverse("user-dashboard", args=[user.pk]) for user in users},
+            urls={user.pk: reverse("user-dashboard", args=[user.pk]) for user in of_now},
             details={user.pk: user.tenant.name for user in users} if scope.is_platform else {},
         ),
     )

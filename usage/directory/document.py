@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -62,6 +62,7 @@ class TenantEntry(Struct, forbid_unknown_fields=True):
     slug: Slug
     timezone: str = "UTC"
     default_tier: str | None = None
+    finds_users_by: list[Literal["email", "username"]] = []
 
 
 class ProjectEntry(Struct, forbid_unknown_fields=True):
@@ -86,6 +87,8 @@ class UserEntry(Struct, forbid_unknown_fields=True):
     is_tenant_admin: bool = False
     is_superuser: bool = False
     is_active: bool = True
+    tenant_since: datetime | None = None
+    aliases: list[Name] | None = None
 
 
 class DirectoryDocument(Struct, forbid_unknown_fields=True):
@@ -141,6 +144,8 @@ def _check(document: DirectoryDocument) -> None:
             ) from error
     for user in document.users:
         _check_zone(user.tier_valid_from, f"user “{user.username}”")
+        if user.tenant_since is not None:
+            _check_zone(user.tenant_since, f"user “{user.username}”")
 
 
 def _check_amount(tier: str, name: str, amount: Decimal | None) -> None:

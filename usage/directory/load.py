@@ -8,10 +8,12 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import F
 
 from credits.top_up import welcome
 from kluisz_analytics.bulk import among
-from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
+from kluisz_analytics.tenants.directory import Known, record_changes
+from kluisz_analytics.tenants.models import Flow, Project, Tenant, User, UserAlias
 from pricing import lists
 from pricing.models import IN_LIST, PricingTier, TierAssignment, TierRate
 from usage.directory.document import DirectoryDocument, DirectoryError
@@ -20,6 +22,7 @@ from usage.facts.attribution import attribute_all
 
 K = TypeVar("K")
 V = TypeVar("V")
+FOUND_BY = ("email", "username")
 RATE_TERMS = (
     "credits_per_usd",
     "pricing_multiplier",
@@ -119,14 +122,20 @@ def _load_tiers(document: DirectoryDocument) -> None:
 
 def _load_tenants(document: DirectoryDocument, tiers: dict[str, PricingTier]) -> None:
     rows = [
-        Tenant(pk=entry.id, name=entry.name, slug=entry.slug, timezone=entry.timezone)
+        Tenant(
+            pk=entry.id,
+            name=entry.name,
+            slug=entry.slug,
+            timezone=entry.timezone,
+            **{f"finds_users_by_{one}": one in entry.finds_users_by for one in FOUND_BY},
+        )
         for entry in document.tenants
     ]
     Tenant.objects.bulk_create(
         rows,
         update_conflicts=True,
         unique_fields=["id"],
-        update_fields=["name", "slug", "timezone"],
+        update_fields=["name", "slug", "timezone", *(f"finds_users_by_{one}" for one in FOUND_BY)],
     )
     for entry in document.tenants:
         if entry.default_tier is None:
@@ -144,11 +153,8 @@ def _load_tenants(document: DirectoryDocument, tiers: dict[str, PricingTier]) ->
 def _load_users(
     document: DirectoryDocument, tenants: dict[str, UUID], tiers: dict[str, PricingTier]
 ) -> None:
-    existing = set(
-        User.objects.filter(pk__in=[entry.id for entry in document.users]).values_list(
-            "pk", flat=True
-        )
-    )
+    loaded = User.objects.filter(pk__in=[entry.id for entry in document.users])
+    existing = {pk: Known(*known) for pk, *known in loaded.values_list("pk", *Known._fields)}
     rows = []
     for entry in document.users:
         user = User(
@@ -178,9 +184,39 @@ def _load_users(
             "is_active",
         ],
     )
+    record_changes(
+        existing, {entry.id: entry.tenant_since for entry in document.users if entry.tenant_since}
+    )
+    _load_aliases(document, tenants)
     _assign_tiers(document, tiers)
     # Those without a tier of their own have their tenant's, or the platform's.
     welcome(User.objects.filter(among('"user".id', (entry.id.hex for entry in document.users))))
+
+
+def _load_aliases(document: DirectoryDocument, tenants: dict[str, UUID]) -> None:
+    """Of each user that the file has aliases of, these and no others in its tenant."""
+    wanted = {
+        (tenants[entry.tenant], name.strip()): entry
+        for entry in document.users
+        for name in entry.aliases or ()
+    }
+    users = [entry.id for entry in document.users if entry.aliases is not None]
+    stored = {
+        (row.tenant_id, row.name): row
+        for row in UserAlias.objects.filter(user__in=users, user__tenant=F("tenant"))
+    }
+    gone = [
+        row.pk
+        for key, row in stored.items()
+        if not row.was_its_name and (key not in wanted or wanted[key].id != row.user_id)
+    ]
+    UserAlias.objects.filter(pk__in=gone).delete()
+    kept = {key for key, row in stored.items() if row.pk not in gone}
+    UserAlias.objects.bulk_create(
+        UserAlias(tenant_id=key[0], user_id=entry.id, name=key[1])
+        for key, entry in wanted.items()
+        if key not in kept
+    )
 
 
 def _assign_tiers(document: DirectoryDocument, tiers: dict[str, PricingTier]) -> None:

@@ -18,14 +18,17 @@ from uuid import UUID
 from django.db import IntegrityError, OperationalError, transaction
 
 from credits import holds
+from kluisz_analytics.tenants.directory import keep_directory
 from pricing.book import load_price_book
 from pricing.engine import PricingEngine
 from usage.environments import BilledEnvironments
 from usage.facts import store
 from usage.facts.contributions import Change
 from usage.facts.decide import assemble
-from usage.facts.decided import AssembledTrace, Directory, TraceFact
+from usage.facts.decided import AssembledTrace, TraceFact
+from usage.facts.findings import NO_RULINGS, Rulings
 from usage.facts.identity import trace_key
+from usage.facts.owner import Directory, Settlement
 from usage.facts.posting import apply_change
 from usage.facts.received import Received, is_newer, newest_by_trace, packed_deletions
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
@@ -112,6 +115,7 @@ class Assembler:
     billed_in: BilledEnvironments
     directory: Directory
     engine: PricingEngine
+    rulings: Rulings = NO_RULINGS
 
     def trace_of(
         self,
@@ -119,6 +123,7 @@ class Assembler:
         observations: Sequence[ReceivedObservation],
         stored: TraceFact | None = None,
         deleted_observations: int = 0,
+        settlement: Settlement | None = None,
     ) -> AssembledTrace:
         """The trace with this key, of all these steps (:func:`usage.facts.decide.assemble`)."""
         return assemble(
@@ -131,6 +136,8 @@ class Assembler:
             self.billed_in,
             stored,
             deleted_observations,
+            self.rulings,
+            settlement,
         )
 
 
@@ -140,23 +147,30 @@ def load_assembler(connection: LangfuseConnection) -> Assembler:
         connection.pk,
         connection.tenant_id,
         store.load_billed_environments(connection.pk),
-        store.load_directory_of_ids(),
+        store.load_directory(),
         PricingEngine(load_price_book(store.load_repriced())),
+        store.load_rulings(connection.pk),
     )
 
 
 def up_to_date(assembler: Assembler) -> Assembler:
-    """The assembler, or a new one where a repricing has begun or was undone, or other environments
-    are billed, since it was loaded. Call it in the transaction that stores.
+    """The assembler, or a new one where a repricing or a ruling has begun or was undone, other
+    environments are billed, or a user has moved, since it was loaded. Call it in the transaction
+    that stores.
 
-    Until that transaction ends, neither changes: otherwise the walk that follows such a change
+    Until that transaction ends, none of it changes: otherwise the walk that follows such a change
     could have passed a trace that this one stores.
     """
     store.keep_repricings()
-    is_same = store.load_repriced() == assembler.engine.book.repriced
-    if is_same and store.load_billed_environments(assembler.connection_id) == assembler.billed_in:
+    of, version = assembler.connection_id, keep_directory()
+    if (
+        version == assembler.directory.version
+        and store.load_repriced() == assembler.engine.book.repriced
+        and store.load_rulings(of).all == assembler.rulings.all
+        and store.load_billed_environments(of) == assembler.billed_in
+    ):
         return assembler
-    return load_assembler(LangfuseConnection.objects.get(pk=assembler.connection_id))
+    return load_assembler(LangfuseConnection.objects.get(pk=of))
 
 
 @dataclass(slots=True)
@@ -369,12 +383,18 @@ def _change_traces(
     change, changed_traces, changed_received, step_rows = new.change, [], [], []
     cost_picousd = microcredits = 0
     decided: list[TraceFact] = []
-    for old_trace, received in locked_traces(stored_keys):
+    locked = locked_traces(stored_keys)
+    settlements = store.load_settlements(stored_keys)
+    for old_trace, received in locked:
         change.take_away(old_trace)
         if old_trace.id in news:
             _merge(received, news[old_trace.id], is_all_that_is_shown)
         trace, billed, steps = assembler.trace_of(
-            old_trace.id, [*received.observations.values()], old_trace, len(received.deleted)
+            old_trace.id,
+            [*received.observations.values()],
+            old_trace,
+            len(received.deleted),
+            settlements.get(old_trace.id),
         )
         change.add(trace)
         cost_picousd += (trace.cost_picousd or 0) - (old_trace.cost_picousd or 0)
@@ -400,7 +420,7 @@ def _change_traces(
         [
             trace.langfuse_trace_id
             for trace in (*new.facts.values(), *decided)
-            if trace.microcredits is not None
+            if trace.microcredits is not None and trace.is_owned
         ]
     )
     return Applied(

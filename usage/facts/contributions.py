@@ -38,6 +38,7 @@ class Change:
         # fastest.
         self._sums: dict[tuple[datetime, int, int], Numbers] = {}
         self._hours: Counter[datetime] = Counter()
+        self._touched: set[tuple[datetime, int, int]] = set()
 
     def add(self, trace: TraceFact) -> None:
         """Count a trace that is stored now as it was not before."""
@@ -46,6 +47,8 @@ class Change:
     def take_away(self, trace: TraceFact) -> None:
         """Count a trace no longer as it was stored before."""
         self._count(trace, -1)
+        if (owner := _charged_owner(trace)) is not None:
+            self._touched.add((trace.hour, *owner))
 
     def forget(self, trace: TraceFact) -> None:
         """Undo an :meth:`add`: the trace was not stored after all."""
@@ -54,26 +57,41 @@ class Change:
 
     def _count(self, trace: TraceFact, sign: int) -> None:
         self._hours[trace.hour] += 1
-        owner = known_owner(trace.tenant_id, trace.user_id)
-        if trace.is_voided or owner is None:
+        owner = _charged_owner(trace)
+        if owner is None:
             return
-        tenant_id, user_id = owner
-        key = trace.hour, tenant_id.int, user_id.int
+        key = trace.hour, *owner
         numbers = numbers_of(trace) if sign > 0 else tuple(map(neg, numbers_of(trace)))
         known = self._sums.get(key)
         self._sums[key] = numbers if known is None else tuple(map(add, known, numbers))
 
     def lines(self) -> list[tuple[LineKey, Numbers]]:
         """What is left: numbers that were taken away and added again are no change."""
-        return [
-            (LineKey(hour, f"{tenant:032x}", f"{user:032x}"), numbers)
-            for (hour, tenant, user), numbers in self._sums.items()
-            if any(numbers)
-        ]
+        return [(_line_key(key), numbers) for key, numbers in self._sums.items() if any(numbers)]
+
+    def touched(self) -> Collection[LineKey]:
+        """Where stored traces changed in any way: what they add up to may be the same, and yet they
+        count at another moment of the hour, or for another flow or model.
+        """
+        return [_line_key(key) for key in self._touched]
 
     def hours(self) -> Collection[datetime]:
         """The hours whose traces changed in any way."""
         return [hour for hour, changes in self._hours.items() if changes > 0]
+
+
+def _charged_owner(trace: TraceFact) -> tuple[int, int] | None:
+    """The tenant and the user that the trace's numbers count for, as integers."""
+    owner = known_owner(trace.tenant_id, trace.user_id)
+    if trace.is_voided or owner is None:
+        return None
+    tenant_id, user_id = owner
+    return tenant_id.int, user_id.int
+
+
+def _line_key(key: tuple[datetime, int, int]) -> LineKey:
+    hour, tenant, user = key
+    return LineKey(hour, f"{tenant:032x}", f"{user:032x}")
 
 
 STORED_AS = {

@@ -2,24 +2,30 @@
 counted). Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
-from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import (
+    PARTLY_PRICED,
+    UNMETERED,
     WITHOUT_USAGE,
+    Cost,
     ObservationUsage,
     PricedTrace,
     PricingEngine,
     TraceUsage,
     Uncharged,
 )
-from pricing.units import NO_TOKENS, TokenCounts, count_tokens
+from pricing.units import NO_TOKENS, TokenCounts, counted
 from usage.environments import BilledEnvironments
-from usage.facts.decided import AssembledTrace, BilledStep, Directory, TraceFact
+from usage.facts.decided import AssembledTrace, BilledStep, TraceFact
+from usage.facts.doubts import Doubts
+from usage.facts.findings import NO_RULINGS, Finding, Rulings, Takes, sums_of_children
+from usage.facts.owner import Directory, Settlement, owner_of
 from usage.facts.received import in_precedence, packed
+from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 from usage.periods import HOUR, hour_of, milliseconds
 
@@ -36,24 +42,48 @@ def assemble(
     billed_in: BilledEnvironments = ALL_BUT_LANGFUSES,
     stored: TraceFact | None = None,
     deleted_observations: int = 0,
+    rulings: Rulings = NO_RULINGS,
+    settlement: Settlement | None = None,
 ) -> AssembledTrace:
     """The trace of ``observations`` (the newest version of each of its steps, at least one), of
-    which ``stored`` is the decision so far; charged in the environments ``billed_in``.
+    which ``stored`` is the decision so far, and ``settlement`` an operator's; charged in the
+    environments ``billed_in``.
     """
     ordered = in_precedence(observations)
     steps = [one.step for one in ordered]
     said = _decided(ordered)
-    tenant_id, user_id = _owner(said, directory, fixed_tenant_id)
     starts = [step.start_time for step in steps]
     start_time = min(starts)
+    owner = owner_of(
+        directory,
+        said.tenant_reference,
+        said.user_reference,
+        start_time,
+        fixed_tenant_id,
+        settlement,
+    )
+    tenant_id, user_id = owner.tenant_id, owner.user_id
     hour = hour_of(start_time)
     last_start = max(starts)
     priced_as_of = engine.book.loaded_at
-    if stored is not None and (stored.is_attributed or not is_attributed(tenant_id, user_id)):
+    if stored is not None and not _is_found(stored, tenant_id, user_id):
         # Once it has an owner, later entries of the price lists change nothing (pricing.engine).
         priced_as_of = stored.priced_as_of
-    using = [step for step in steps if step.usage_details or step.cost_usd is not None]
-    usages = [_usage(step) for step in using]
+    unmetered = unmetered_calls(steps)
+    using = [
+        step
+        for step in steps
+        if step.usage_details
+        or step.cost_usd is not None
+        or (unmetered and step.observation_id in unmetered)
+    ]
+    sums = sums_of_children(steps, using)
+    repeated = _repeated(sums, using, rulings, key)
+    if repeated:
+        using = [step for step in using if step.observation_id not in repeated]
+    usages = [_usage(step, unmetered) for step in using]
+    doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key)
+    usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), said.environment in billed_in
     priced = engine.price(
         TraceUsage(
@@ -68,8 +98,10 @@ def assemble(
         )
     )
     billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
-    counted = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
-    unpriced_count = [step.cost_picousd for step in counted].count(None)
+    doubts.mark(billed, doubted, sums)
+    billed += doubts.counted_elsewhere(steps, repeated)
+    of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
+    partly, unpriced_count, unmetered_count = _not_priced(of_calls)
     charge = priced.charge
     # In the order of the fields: by name takes five times as long, and there are millions.
     fact = TraceFact(
@@ -84,12 +116,14 @@ def assemble(
         is_failed,
         tenant_id,
         user_id,
-        _sole_model(counted),
+        _sole_model(of_calls),
         len(steps),
         deleted_observations,
-        len(counted) - unpriced_count,
+        len(of_calls) - partly - unpriced_count - unmetered_count,
+        partly,
         unpriced_count,
-        _sum_tokens(counted),
+        unmetered_count,
+        _sum_tokens(of_calls),
         priced.cost_picousd,
         charge.billed_picousd,
         charge.microcredits,
@@ -98,8 +132,26 @@ def assemble(
         stored is not None and stored.is_voided,
         priced.set_aside,
         charge.uncharged or ("" if is_billed else Uncharged.ENVIRONMENT),
+        owner.dispute,
+        owner.disputed_tenant_id,
+        owner.disputed_user_id,
+        owner.settled_as,
     )
     return AssembledTrace(fact, billed, packed(ordered, said))
+
+
+def _repeated(
+    sums: Mapping[str, str], using: Sequence[StepVersion], rulings: Rulings, key: str
+) -> Mapping[str, str]:
+    """Those of the sums whose usage is counted in another step's, and in which."""
+    if not sums:
+        return sums
+    models = {step.observation_id: step.model for step in using}
+    return {
+        step_id: other
+        for step_id, other in sums.items()
+        if rulings.takes(Finding.SUM, models[step_id], (key, step_id)) is not Takes.BOTH
+    }
 
 
 def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:
@@ -116,24 +168,26 @@ def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:
     return said._replace(name=next((one.step.name for one in ordered if one.step.name), ""))
 
 
-def _owner(
-    said: SaidOfTrace, directory: Directory, fixed_tenant_id: UUID | None
-) -> tuple[UUID | None, UUID | None]:
-    """Tenant and user; None for one that is missing or unknown.
+def _is_found(stored: TraceFact, tenant_id: UUID | None, user_id: UUID | None) -> bool:
+    """Whether a tenant or a user has become known, which then has its tier by the lists of now.
 
-    With no tenant named, the user's tenant is it.
+    Those of a dispute were known when it began.
     """
-    user_id, users_tenant_id = directory.users.get(said.user_reference, (None, None))
-    if fixed_tenant_id is not None:
-        return fixed_tenant_id, user_id
-    return (
-        directory.tenants.get(said.tenant_reference) if said.tenant_reference else users_tenant_id
-    ), user_id
+    if stored.is_owned or stored.dispute or tenant_id is None:
+        return False
+    return stored.tenant_id is None or user_id is not None
 
 
-def _usage(step: StepVersion) -> ObservationUsage:
+def _usage(step: StepVersion, unmetered: Set[str]) -> ObservationUsage:
     langfuse_picousd = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
-    return ObservationUsage(step.model, step.usage_details, langfuse_picousd, step.start_time)
+    return ObservationUsage(
+        step.model,
+        step.usage_details,
+        langfuse_picousd,
+        step.start_time,
+        step.uncosted,
+        bool(unmetered) and step.observation_id in unmetered,
+    )
 
 
 def _billed(
@@ -141,18 +195,7 @@ def _billed(
 ) -> list[BilledStep]:
     """The steps with what each costs and its part of the charge."""
     billed = [
-        (
-            BilledStep(step, NO_TOKENS, usage.langfuse_picousd, None, WITHOUT_USAGE)
-            if cost.source is WITHOUT_USAGE
-            else BilledStep(
-                step,
-                count_tokens(step.usage_details),
-                usage.langfuse_picousd,
-                cost.picousd,
-                cost.source,
-                cost.price_id,
-            )
-        )
+        _billed_step(step, usage, cost)
         for step, usage, cost in zip(using, usages, priced.costs, strict=True)
     ]
     for at, billed_picousd, microcredits in priced.parts():
@@ -160,11 +203,41 @@ def _billed(
     return billed
 
 
+def _billed_step(step: StepVersion, usage: ObservationUsage, cost: Cost) -> BilledStep:
+    if cost.source is WITHOUT_USAGE:
+        return BilledStep(step, NO_TOKENS, usage.langfuse_picousd, None, WITHOUT_USAGE)
+    tokens, doubt = counted(step.usage_details)
+    return BilledStep(
+        step,
+        tokens,
+        usage.langfuse_picousd,
+        cost.picousd,
+        cost.source,
+        cost.price_id,
+        doubt=doubt,
+    )
+
+
+def _not_priced(of_calls: Sequence[BilledStep]) -> tuple[int, int, int]:
+    """How many are partly priced, unpriced and unmetered."""
+    partly = unpriced = unmetered = 0
+    for step in of_calls:
+        source = step.cost_source
+        if source is PARTLY_PRICED:
+            partly += 1
+        elif step.cost_picousd is None:
+            if source is UNMETERED.source:
+                unmetered += 1
+            else:
+                unpriced += 1
+    return partly, unpriced, unmetered
+
+
 def _minimum(step: StepVersion, priced: PricedTrace) -> list[BilledStep]:
     """Of a trace that used nothing, its first step is charged, if anything is: a tier's minimum."""
     return [
-        BilledStep(step, NO_TOKENS, None, None, WITHOUT_USAGE, None, *charged)
-        for _, *charged in priced.parts()
+        BilledStep(step, NO_TOKENS, None, None, WITHOUT_USAGE, None, billed_picousd, microcredits)
+        for _, billed_picousd, microcredits in priced.parts()
     ]
 
 
@@ -185,17 +258,17 @@ def _is_failed(steps: Sequence[StepVersion]) -> bool:
     return False
 
 
-def _sole_model(counted: Sequence[BilledStep]) -> str | None:
+def _sole_model(of_calls: Sequence[BilledStep]) -> str | None:
     """The model of all usage; "" of none, None of several."""
-    if len(counted) == 1:
-        return counted[0].version.model
-    models = {step.version.model for step in counted}
+    if len(of_calls) == 1:
+        return of_calls[0].version.model
+    models = {step.version.model for step in of_calls}
     return "" if not models else models.pop() if len(models) == 1 else None
 
 
-def _sum_tokens(counted: Sequence[BilledStep]) -> TokenCounts:
-    if not counted:
+def _sum_tokens(of_calls: Sequence[BilledStep]) -> TokenCounts:
+    if not of_calls:
         return NO_TOKENS
-    if len(counted) == 1:
-        return counted[0].tokens
-    return TokenCounts(*map(sum, zip(*[step.tokens for step in counted], strict=True)))
+    if len(of_calls) == 1:
+        return of_calls[0].tokens
+    return TokenCounts(*map(sum, zip(*[step.tokens for step in of_calls], strict=True)))

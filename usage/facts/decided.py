@@ -5,17 +5,16 @@ Amounts are integers, as they are stored: a millionth of a millionth of a dollar
 millionth of a credit (``microcredits``), so that sums are exact and fast.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from kluisz_analytics.tenants.attributed import is_attributed
+from kluisz_analytics.tenants.attributed import is_owned, known_owner
 from pricing.engine import CostSource
-from pricing.units import TokenCounts
+from pricing.units import Doubt, TokenCounts
+from usage.facts.findings import Finding, Takes
 from usage.langfuse.wire import SaidOfTrace, StepVersion
 
 
@@ -30,6 +29,11 @@ class BilledStep(msgspec.Struct, gc=False):
     price_id: int | None = None
     billed_cost_picousd: int | None = None
     microcredits: int | None = None
+    doubt: Doubt = Doubt.NONE
+    finding: Finding = Finding.NONE
+    other_cost_picousd: int | None = None
+    takes: Takes = Takes.AS_USUAL
+    counted_in: str = ""
 
 
 class TraceFact(msgspec.Struct, gc=False):
@@ -52,7 +56,9 @@ class TraceFact(msgspec.Struct, gc=False):
     observations: int
     deleted_observations: int
     priced_observations: int
+    partly_priced_observations: int
     unpriced_observations: int
+    unmetered_observations: int
     tokens: TokenCounts
     cost_picousd: int | None
     billed_cost_picousd: int | None
@@ -62,18 +68,19 @@ class TraceFact(msgspec.Struct, gc=False):
     is_voided: bool = False
     set_aside: str = ""
     uncharged: str = ""
+    dispute: str = ""
+    disputed_tenant_id: UUID | None = None
+    disputed_user_id: UUID | None = None
+    settled_as: str = ""
 
     @property
-    def is_attributed(self) -> bool:
-        return is_attributed(self.tenant_id, self.user_id)
+    def is_owned(self) -> bool:
+        return is_owned(self.tenant_id, self.user_id)
 
-
-@dataclass(frozen=True, slots=True)
-class Directory:
-    """The tenants and users that are known, by id as text; of a user its key and its tenant's."""
-
-    tenants: Mapping[str, UUID] = field(default_factory=dict)
-    users: Mapping[str, tuple[UUID, UUID]] = field(default_factory=dict)
+    @property
+    def disputed_claim(self) -> tuple[UUID, UUID] | None:
+        """The tenant and the user that a disputed trace names."""
+        return known_owner(self.disputed_tenant_id, self.disputed_user_id)
 
 
 class AssembledTrace(NamedTuple):

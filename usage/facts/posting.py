@@ -6,16 +6,19 @@ what is there. The upsert runs in one order of keys, so that two workers never d
 integers, so that the sums are exact whatever the order of the changes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from credits import ledger
+from credits.budgets import usage_changed
 from kluisz_analytics.bulk import Statement, empty_table, execute_all, insert_rows, stamp
+from kluisz_analytics.tenants.attributed import owned_sql
 from usage.facts.contributions import TOTAL_TRACES, Change, LineKey, Numbers
 from usage.measures import SUM_NAMES
 from usage.models import UserUsageStats
@@ -40,12 +43,12 @@ def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
 
     What that changes is posted as usage, or with ``adjustment`` (a reason) as adjustments.
     """
-    marks, lines = marks_of(change.hours()), change.lines()
+    marks, lines, touched = marks_of(change.hours()), change.lines(), change.touched()
     with connection.cursor() as cursor:
-        if not lines:
+        if not (lines or touched):
             execute_all(cursor, *marks)
             return ledger.Posted(0, Decimal(0))
-        _stage(cursor, marks, lines)
+        _stage(cursor, marks, lines, touched)
         is_taken_away = any(numbers[TOTAL_TRACES] < 0 for _, numbers in lines)
         # A temporary table has no statistics of its own; without them PostgreSQL joins the two row
         # by row.
@@ -55,14 +58,27 @@ def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
             else []
         )
         drop_empty = [DROP_EMPTY] if is_taken_away else []
-        add = [*analyze, NUMBER_USERS, ADD_HOURS, ADD_LONGER, *drop_empty, STAGE_CREDITS]
-        return ledger.post_staged(cursor, timezone.now(), adjustment, before=add)
+        add = [*analyze, NUMBER_USERS, ADD_HOURS, ADD_LONGER, *drop_empty, STAGE_HOURS]
+        posted = ledger.post_staged(
+            cursor,
+            timezone.now(),
+            adjustment,
+            before=add,
+            comes_to=ledger.of_usage(WHOLE_HOURS),
+        )
+    usage_changed({UUID(key.tenant_id) for key in (*(key for key, _ in lines), *touched)})
+    return posted
 
 
 def _stage(
-    cursor: CursorWrapper, marks: Sequence[Statement], lines: Sequence[tuple[LineKey, Numbers]]
+    cursor: CursorWrapper,
+    marks: Sequence[Statement],
+    lines: Sequence[tuple[LineKey, Numbers]],
+    touched: Collection[LineKey],
 ) -> None:
-    """Mark the hours, and load the lines and the periods that their hours are in."""
+    """Mark the hours, and load the lines, the periods that their hours are in, and the hours whose
+    traces may have moved within them.
+    """
     key, time = (
         UserUsageStats._meta.get_field(name).db_type(connection)
         for name in ("user", "period_start")
@@ -76,6 +92,7 @@ def _stage(
             "usage_change_period",
             f"hour {time}, granularity varchar(5), period_start {time}, period_end {time}",
         ),
+        *empty_table("usage_change_within", f"hour {time}, user_id {key}"),
         *ledger.empty_staging(),
     )
     insert_rows(
@@ -86,6 +103,14 @@ def _stage(
     )
     insert_rows(
         cursor, "usage_change_period", PERIOD_COLUMNS, _periods({key.hour for key, _ in lines})
+    )
+
+    users = {(key.hour, key.user_id) for key in touched}
+    insert_rows(
+        cursor,
+        "usage_change_within",
+        ["hour", "user_id"],
+        ((stamp(hour), user_id) for hour, user_id in users),
     )
 
 
@@ -117,11 +142,21 @@ DROP_EMPTY = (
     f"DELETE FROM {TABLE} WHERE total_traces = 0 AND user_id IN (SELECT user_id FROM usage_change)"
     " AND period_start IN (SELECT period_start FROM usage_change_period)"
 )
-# What the users' hours whose credits the lines changed come to now, as the stats say.
-STAGE_CREDITS = (
-    f"INSERT INTO {ledger.COMES_TO} (account_id, hour, credits) SELECT c.user_id, c.hour,"
-    " CAST(COALESCE(SUM(u.credits_exact), 0) AS bigint) FROM ( SELECT user_id, hour FROM"
-    f" usage_change GROUP BY user_id, hour HAVING SUM(credits_exact) <> 0) c LEFT JOIN {TABLE} u ON"
-    " u.user_id = c.user_id AND u.period_start = c.hour AND u.granularity = 'hour' GROUP BY"
-    " c.user_id, c.hour"
+# The users' hours whose credits the lines changed, and those in which a trace may have moved.
+STAGE_HOURS = (
+    f"INSERT INTO {ledger.COMES_TO} (account_id, hour) SELECT user_id, hour FROM usage_change"
+    " GROUP BY user_id, hour HAVING SUM(credits_exact) <> 0 UNION SELECT w.user_id, w.hour FROM"
+    " usage_change_within w WHERE EXISTS (SELECT 1 FROM credit_account a WHERE a.user_id ="
+    " w.user_id)"
 )
+# What these come to now, as the stats say.
+WHOLE_HOURS = (
+    "SELECT s.account_id, s.hour, CAST(COALESCE(SUM(u.credits_exact), 0) AS bigint) AS credits"
+    f" FROM {ledger.COMES_TO} s LEFT JOIN {TABLE} u ON u.user_id = s.account_id AND u.period_start"
+    f" = s.hour AND u.granularity = 'hour' WHERE {ledger.IS_WHOLE} GROUP BY s.account_id, s.hour"
+)
+CHARGED_USAGE = (
+    "SELECT t.user_id AS account_id, t.start_time AS at, t.credits FROM usage_trace t WHERE"
+    f" t.credits IS NOT NULL AND {owned_sql('t')} AND NOT t.is_voided"
+)
+"""What is charged, by the runs' own time: for the parts of hours in which grants begin or end."""

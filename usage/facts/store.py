@@ -4,23 +4,28 @@ A row is what insert_rows takes: primitives, in the order of the columns. Two fa
 are the same.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+from django.conf import settings
 from django.db import connection as database
 
 from kluisz_analytics.bulk import among, insert_rows, stamps, update_rows
 from kluisz_analytics.identifiers import parse_uuid
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, to_scaled
-from kluisz_analytics.tenants.models import Tenant, User
+from kluisz_analytics.tenants.directory import directory_version, stays_of
+from kluisz_analytics.tenants.models import Tenant, User, UserAlias
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.environments import BilledEnvironments, billed_environments
-from usage.facts.decided import BilledStep, Directory, TraceFact
+from usage.facts.decided import BilledStep, TraceFact
+from usage.facts.findings import Ruling, Rulings
+from usage.facts.owner import Directory, KnownUser, Outcome, Settlement, as_called
 from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import RejectedRow, SaidOfTrace
 from usage.models import (
@@ -31,6 +36,8 @@ from usage.models import (
     RejectedObservation,
     Repricing,
     Trace,
+    TraceSettlement,
+    UsageRuling,
 )
 
 T = TypeVar("T")
@@ -58,6 +65,12 @@ STEP_COLUMNS = (
         "cost_source",
         *TOKEN_COLUMNS,
         "usage_details",
+        "uncosted",
+        "usage_doubt",
+        "finding",
+        "other_cost_usd",
+        "takes",
+        "counted_in",
     ),
 )
 DECIDED = (
@@ -67,11 +80,14 @@ DECIDED = (
         "observations",
         "deleted_observations",
         "priced_observations",
+        "partly_priced_observations",
         "unpriced_observations",
+        "unmetered_observations",
         "rate_id",
     ),
 )
 TIMES = ("start_time", "hour", "last_step_hour", "priced_as_of")
+DISPUTE = ("dispute", "settled_as", "disputed_tenant_id", "disputed_user_id")
 TRACE_COLUMNS = (
     "id",
     "cost_usd",
@@ -83,6 +99,7 @@ TRACE_COLUMNS = (
     *TIMES,
     "tenant_id",
     "user_id",
+    *DISPUTE,
 )
 RECEIVED_COLUMNS = ("trace_id", "steps", "deleted")
 _encoder = msgspec.json.Encoder(order="deterministic")
@@ -112,6 +129,12 @@ def step_row(step: BilledStep, trace: TraceFact) -> Row:
         step.cost_source.value,
         *step.tokens,
         _encoder.encode(version.usage_details).decode() if version.usage_details else "",
+        _encoder.encode(version.uncosted).decode() if version.uncosted else "",
+        step.doubt.value,
+        step.finding.value,
+        step.other_cost_picousd,
+        step.takes.value,
+        step.counted_in,
     )
 
 
@@ -133,7 +156,9 @@ def trace_row(trace: TraceFact) -> Row:
             trace.observations,
             trace.deleted_observations,
             trace.priced_observations,
+            trace.partly_priced_observations,
             trace.unpriced_observations,
+            trace.unmetered_observations,
             trace.rate_id,
         ),
         *trace.said,
@@ -141,6 +166,10 @@ def trace_row(trace: TraceFact) -> Row:
         *stamps((trace.start_time, trace.hour, trace.last_step_hour, trace.priced_as_of)),
         trace.tenant_id.hex if trace.tenant_id else None,
         trace.user_id.hex if trace.user_id else None,
+        trace.dispute,
+        trace.settled_as,
+        trace.disputed_tenant_id.hex if trace.disputed_tenant_id else None,
+        trace.disputed_user_id.hex if trace.disputed_user_id else None,
     )
 
 
@@ -200,7 +229,7 @@ def _trace_fact(row: dict[str, Any]) -> TraceFact:
         cost_picousd=_scaled(row["cost_usd"], USD_PLACES),
         billed_cost_picousd=_scaled(row["billed_cost_usd"], USD_PLACES),
         microcredits=_scaled(row["credits"], CREDIT_PLACES),
-        **{name: row[name] for name in (*DECIDED, *TIMES, "tenant_id", "user_id")},
+        **{name: row[name] for name in (*DECIDED, *TIMES, "tenant_id", "user_id", *DISPUTE)},
     )
 
 
@@ -239,14 +268,51 @@ def write_steps(rows: Iterable[Row], instead_of: Collection[str]) -> None:
         insert_rows(cursor, Observation._meta.db_table, STEP_COLUMNS, rows)
 
 
-def load_directory_of_ids() -> Directory:
-    """All tenants and users, by the ids that traces name them with."""
+def load_directory() -> Directory:
+    """All tenants and users, by what runs name them with; a handful of queries."""
+    # Before all else: what changes meanwhile makes it a state that is asked for again.
+    version, stays = directory_version(), stays_of()
     tenants = {str(pk): pk for pk in Tenant.objects.order_by().values_list("pk", flat=True)}
+    same = {pk: pk for pk in tenants.values()}
     users = {
-        str(pk): (pk, tenant_id)
+        str(pk): KnownUser(pk, same.get(tenant_id, tenant_id), tuple(stays.get(pk, ())))
         for pk, tenant_id in User.objects.order_by().values_list("pk", "tenant_id")
     }
-    return Directory(tenants, users)
+    return Directory(tenants, users, load_names(users), version)
+
+
+def load_names(users: Mapping[str, KnownUser]) -> dict[str, dict[UUID, KnownUser | None]]:
+    """What users are called beside their ids: by their aliases, and where the tenant says so by
+    their user names and e-mail addresses; the latter also in the tenants that they have left.
+    """
+    called = [*UserAlias.objects.order_by().values_list("name", "tenant", "user")]
+    for column in ("username", "email"):
+        said_by = f"finds_users_by_{column}"
+        for where in ("tenant", "memberships__tenant"):
+            found = User.objects.filter(**{f"{where}__{said_by}": True}).exclude(**{column: ""})
+            called += found.order_by().values_list(column, where, "pk")
+    names: dict[str, dict[UUID, KnownUser | None]] = defaultdict(dict)
+    for name, tenant_id, user_id in called:
+        user, of_name = users.get(str(user_id)), names[as_called(name)]
+        # One who came since the users were read is found the next time.
+        if user is not None and of_name.setdefault(tenant_id, user) != user:
+            of_name[tenant_id] = None
+    return names
+
+
+def load_settlements(trace_ids: Collection[str]) -> dict[str, Settlement]:
+    """What holds of these traces, by their keys."""
+    if not trace_ids:
+        return {}
+    rows = TraceSettlement.objects.filter(
+        among("usage_trace_settlement.trace_id", trace_ids), undone_at=None
+    ).order_by()
+    return {
+        key.hex: Settlement(Outcome(outcome), *claim)
+        for key, outcome, *claim in rows.values_list(
+            "trace", "outcome", "named_tenant", "named_user"
+        )
+    }
 
 
 def load_billed_environments(connection_id: int) -> BilledEnvironments:
@@ -286,6 +352,20 @@ def load_repriced() -> list[Repriced]:
         .values_list("start", "end", "as_of", "tenant_id")
     )
     return [Repriced(*row) for row in rows]
+
+
+def load_rulings(connection_id: int) -> Rulings:
+    """The rulings that hold on the connection's usage."""
+    rows = UsageRuling.objects.filter(
+        connection=connection_id, state__in=UsageRuling.HOLDING
+    ).values_list("pk", "finding", "takes", "model", "trace_key", "langfuse_observation_id")
+    return Rulings(
+        [
+            Ruling(pk, finding, takes, model, None if key is None else (key.hex, step_id))
+            for pk, finding, takes, model, key, step_id in rows
+        ],
+        settings.COST_RATIO_PERCENT,
+    )
 
 
 def remember_tenants(connection_id: int, tenant_ids: Collection[UUID]) -> None:

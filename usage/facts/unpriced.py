@@ -1,5 +1,5 @@
-"""Usage without a price that one has been entered for (domain.md, Price: priced as soon as a price
-is entered).
+"""Usage without a price, or with one for a part of it, that one has been entered for (domain.md,
+Price: priced as soon as a price is entered).
 """
 
 from datetime import datetime
@@ -12,19 +12,22 @@ from pricing.engine import CostSource
 from usage.facts import store
 from usage.facts.apply import Applied, committed, load_assembler, reassemble
 from usage.models import LangfuseConnection, Observation
+from usage.models.facts import WITHOUT_WHOLE_COST
 
 TRACES_A_BATCH = 5_000
 
 
 def price_unpriced(connection: LangfuseConnection, at_most: int | None = None) -> Applied:
-    """Price and charge the connection's unpriced usage as far as there are prices for it now; of at
-    most so many traces.
+    """Price and charge the connection's unpriced and partly priced usage as far as there are prices
+    for it now; of at most so many traces.
     """
     applied = Applied()
     assembler = load_assembler(connection)
     unpriced = Observation.objects.filter(
-        cost_source=CostSource.UNPRICED.value, trace__connection=connection
-    ).order_by()
+        cost_source__in=WITHOUT_WHOLE_COST, trace__connection=connection
+    )
+    # What is unmetered waits for no price.
+    unpriced = unpriced.exclude(cost_source=CostSource.UNMETERED.value).order_by()
     found: set[UUID] = set()
     for model, tenant_id, since, until in unpriced.values_list("model", "trace__tenant").annotate(
         since=Min("start_time"), until=Max("start_time")

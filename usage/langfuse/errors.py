@@ -14,7 +14,7 @@ class UnreadableKey(LangfuseError):
 
 
 class Unreachable(LangfuseError):
-    """There is no answer from the host."""
+    """There is no answer from the host, or none for so long that it makes no sense to go on."""
 
 
 class NotLangfuse(LangfuseError):
@@ -37,5 +37,7 @@ class NotFound(NotLangfuse):
     """The host has no such address."""
 
 
-class BudgetSpent(LangfuseError):
-    """No more requests are allowed for so long that waiting makes no sense."""
+class BudgetSpent(ServerTrouble):
+    """No more requests are allowed for so long that waiting makes no sense, however little each
+    asks for.
+    """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -66,7 +66,8 @@ class SaidOfTrace(NamedTuple):
 class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What one version of an observation says of itself.
 
-    Absent texts are "", absent numbers None.
+    Absent texts are "", absent numbers None. ``uncosted``: the units that its cost leaves out,
+    sorted; ``parent_id``: the step that it is inside of.
     """
 
     observation_id: str
@@ -80,6 +81,8 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     model: str
     usage_details: dict[str, int]
     cost_usd: Decimal | None
+    uncosted: tuple[str, ...] = ()
+    parent_id: str = ""
 
 
 class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
@@ -315,14 +318,21 @@ def _observation(row: WireRow) -> ReceivedObservation:
             end_time,
             received_at,
             _text(row.model or row.providedModelName),
-            (
-                {unit: count for unit, count in row.usageDetails.items() if count is not None}
-                if row.usageDetails
-                else {}
-            ),
+            _counts(row.usageDetails) if row.usageDetails else {},
             _cost_usd(row.costDetails) if row.costDetails else None,
+            _uncosted(row.usageDetails, row.costDetails)
+            if row.usageDetails and row.costDetails
+            else (),
+            _cut(row.parentObservationId) if row.parentObservationId else "",
         ),
     )
+
+
+def _counts(usage: dict[str, int | None]) -> dict[str, int]:
+    """The counts that are known."""
+    if None in usage.values():
+        return {unit: count for unit, count in usage.items() if count is not None}
+    return cast("dict[str, int]", usage)
 
 
 NO_METADATA = WireMetadata()
@@ -339,6 +349,27 @@ def _cost_usd(details: Mapping[str, Decimal | None]) -> Decimal | None:
         if total is None or abs(together - total) <= TOTAL_TOLERANCE_USD:
             total = together
     return None if total is None else round_half_up(total, USD_PLACES)
+
+
+def _uncosted(
+    usage: Mapping[str, int | None], costs: Mapping[str, Decimal | None]
+) -> tuple[str, ...]:
+    """The units that the cost leaves out: Langfuse adds up those that it has a price for. A total
+    by itself, or one that its parts do not come to, is somebody's own figure, and of all units.
+    """
+    if usage.keys() <= costs.keys() and None not in costs.values():
+        return ()
+    left_out = [
+        unit
+        for unit, count in usage.items()
+        if count and unit != "total" and costs.get(unit) is None
+    ]
+    if not left_out:
+        return ()
+    parts = [cost for unit, cost in costs.items() if unit != "total" and cost is not None]
+    total = costs.get("total")
+    is_of_parts = total is None or abs(sum(parts, Decimal(0)) - total) <= TOTAL_TOLERANCE_USD
+    return tuple(sorted(left_out)) if parts and is_of_parts else ()
 
 
 def _utc(moment: datetime) -> datetime:

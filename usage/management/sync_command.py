@@ -48,6 +48,12 @@ class SyncCommand(BaseCommand):
     ) -> SyncResult:
         raise NotImplementedError
 
+    def summary(
+        self, result: SyncResult, start: datetime | None, end: datetime | None
+    ) -> dict[str, Any]:
+        """What is printed of a run with --json."""
+        return result.as_json()
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--from", dest="start", type=moment, metavar="T", help="everything from then on"
@@ -73,7 +79,7 @@ class SyncCommand(BaseCommand):
                 json.dumps(
                     {
                         "complete": all(one.is_complete for one in results),
-                        "runs": [one.as_json() for one in results],
+                        "runs": [self.summary(one, start, end) for one in results],
                     }
                 )
             )
@@ -98,10 +104,11 @@ class SyncCommand(BaseCommand):
 
             result = self.run(connection, options["start"], options["end"], report)
         if not options["json"]:
-            self._tell(result)
+            self.tell(result, options["start"], options["end"])
         return result
 
-    def _tell(self, result: SyncResult) -> None:
+    def tell(self, result: SyncResult, start: datetime | None, end: datetime | None) -> None:
+        """Print it for people."""
         self.stdout.write(
             f"{result.connection}: {result.observations_read:,} observations read,"
             f" {result.observations_stored:,} new or changed, {result.traces_changed:,} traces"

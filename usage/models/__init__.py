@@ -7,14 +7,25 @@ from usage.models.connections import (
     SyncRun,
     SyncTurn,
     SyncWindow,
+    TenantComparison,
+    TenantDay,
 )
-from usage.models.facts import Observation, ReceivedTrace, RejectedObservation, Trace, TraceVoid
+from usage.models.facts import (
+    DisputedTrace,
+    Observation,
+    ReceivedTrace,
+    RejectedObservation,
+    Trace,
+    TraceSettlement,
+    TraceVoid,
+)
 from usage.models.repricing import Repricing
 from usage.models.rollups import (
     EnvironmentUsage,
     FlowEstimate,
     FlowUsage,
     ModelUsage,
+    NoUserUsage,
     PlatformModelUsage,
     PlatformUsage,
     StalePeriod,
@@ -22,14 +33,17 @@ from usage.models.rollups import (
     UserNumber,
     UserUsageStats,
 )
+from usage.models.rulings import UsageRuling
 
 __all__ = [
     "ConnectionTenant",
+    "DisputedTrace",
     "EnvironmentUsage",
     "FlowEstimate",
     "FlowUsage",
     "LangfuseConnection",
     "ModelUsage",
+    "NoUserUsage",
     "Observation",
     "PlatformModelUsage",
     "PlatformUsage",
@@ -41,9 +55,13 @@ __all__ = [
     "SyncRun",
     "SyncTurn",
     "SyncWindow",
+    "TenantComparison",
+    "TenantDay",
     "TenantUsageStats",
     "Trace",
+    "TraceSettlement",
     "TraceVoid",
+    "UsageRuling",
     "UserNumber",
     "UserUsageStats",
 ]

@@ -5,6 +5,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from kluisz_analytics.fields import UsdField
 from kluisz_analytics.secrets import decrypt, encrypt
 from kluisz_analytics.tenants.models import Tenant
 from usage.environments import billed_environments
@@ -15,6 +16,25 @@ def validate_environments(text: str) -> None:
         billed_environments(text)
     except ValueError as error:
         raise ValidationError(str(error), code="unknown_environments") from error
+
+
+NOTICE_OF_WRITE_MODE = {
+    "events_only": (
+        "This Langfuse refuses the traces and observations that older SDKs send to"
+        " /api/public/ingestion (207, with 400 inside): their usage never arrives, and nothing here"
+        " can show it. Update those SDKs, or set LANGFUSE_MIGRATION_V4_WRITE_MODE=dual for as long"
+        " as there are any."
+    ),
+    "dual": (
+        "What older SDKs send is readable only when a batch job of this Langfuse has moved it, some"
+        " ten minutes later: an hour counts as read 20 minutes after its end."
+    ),
+    "legacy": (
+        "This Langfuse answers v2 without the data, so it is read by v1, a hundred observations at"
+        " a time. A reconciliation compares how many there are, not what they cost nor whose they"
+        " are. Set LANGFUSE_MIGRATION_V4_WRITE_MODE=dual or events_only for both."
+    ),
+}
 
 
 class LangfuseConnection(models.Model):
@@ -49,7 +69,14 @@ class LangfuseConnection(models.Model):
 
     class Api(models.TextChoices):
         V2 = "v2", "v2 (Langfuse 4)"
-        V1 = "v1", "v1 (Langfuse 2 and 3)"
+        V1 = "v1", "v1 (Langfuse 2 and 3, and 4 in write mode legacy)"
+
+    class WriteMode(models.TextChoices):
+        """LANGFUSE_MIGRATION_V4_WRITE_MODE of a Langfuse 4 (langfuse.md, Which API)."""
+
+        EVENTS_ONLY = "events_only", "events_only (Langfuse Cloud, too)"
+        DUAL = "dual", "dual"
+        LEGACY = "legacy", "legacy"
 
     plan = models.CharField(
         max_length=20,
@@ -57,12 +84,30 @@ class LangfuseConnection(models.Model):
         default=Plan.SELF_HOSTED,
         help_text="Sets how many requests all workers together may make.",
     )
+    organization = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text=(
+            "Langfuse's limits count for an organization: connections of the same one share them."
+            " Any name for it; empty, its id is asked for at the first sync."
+        ),
+    )
     api = models.CharField(
         max_length=2,
         choices=Api.choices,
         blank=True,
         editable=False,
         help_text="Found out at the first sync.",
+    )
+    write_mode = models.CharField(
+        max_length=11,
+        choices=WriteMode.choices,
+        blank=True,
+        editable=False,
+        help_text=(
+            "How a Langfuse 4 stores what it receives; none of an older one. Found out at the first"
+            " sync, and anew at each reconciliation."
+        ),
     )
     project_id = models.CharField(
         max_length=200,
@@ -114,14 +159,25 @@ class LangfuseConnection(models.Model):
                 condition=~Q(project_id=""),
                 name="one_connection_a_project",
             ),
-            # Workers that start at once would each make one.
+            # Processes that start at the same moment each enter it.
             models.UniqueConstraint(
-                fields=["source"], condition=~Q(source="row"), name="one_connection_an_environment"
+                fields=["source"],
+                condition=~Q(source="row"),
+                name="one_connection_of_the_environment",
             ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def notice(self) -> str:
+        """What an operator should know of the way in which its server stores usage; "" for
+        nothing.
+        """
+        if self.plan != self.Plan.SELF_HOSTED:
+            return ""
+        return NOTICE_OF_WRITE_MODE.get(self.write_mode, "")
 
     @property
     def secret_key(self) -> str:
@@ -287,18 +343,33 @@ class SyncRun(models.Model):
 
 
 class SyncDrift(models.Model):
-    """An hour of which Langfuse said something else than before it was last read; read again, it
-    changed this in our facts.
+    """An hour, or a day of a tenant or of all, of which Langfuse said something else than before it
+    was last read; read again, it changed this in our facts.
     """
 
+    class Period(models.TextChoices):
+        HOUR = "hour", "Hour"
+        DAY = "day", "Day (UTC)"
+
     run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="drifts")
-    start = models.DateTimeField(help_text="The hour.")
+    start = models.DateTimeField(help_text="The hour; of a day the first.")
+    period = models.CharField(max_length=4, choices=Period.choices, default=Period.HOUR)
+    tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="Whose day it is, where it was found by the figures of one tenant.",
+    )
     count_before = models.BigIntegerField()
     count_now = models.BigIntegerField()
     tokens_before = models.BigIntegerField()
     tokens_now = models.BigIntegerField()
     cost_usd_before = models.FloatField(help_text="Langfuse's float sum; compared, never billed.")
     cost_usd_now = models.FloatField(help_text="Langfuse's float sum; compared, never billed.")
+    users_before = models.BigIntegerField(null=True)
+    users_now = models.BigIntegerField(null=True)
     observations_stored = models.PositiveIntegerField(
         null=True, help_text="New or changed ones that the repair stored; unknown until then."
     )
@@ -308,8 +379,103 @@ class SyncDrift(models.Model):
         db_table = "sync_drift"
         ordering = ["-run", "-start"]
         constraints = [
-            models.UniqueConstraint(fields=["run", "start"], name="one_drift_a_run_and_hour")
+            models.UniqueConstraint(
+                fields=["run", "start", "period"],
+                condition=Q(tenant=None),
+                name="one_drift_a_run_and_period",
+            ),
+            models.UniqueConstraint(
+                fields=["run", "start", "tenant"],
+                condition=~Q(tenant=None),
+                name="one_drift_a_run_tenant_and_day",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.run.connection} {self.start:%Y-%m-%d %H:00}"
+
+
+class TenantComparison(models.Model):
+    """When a connection's Langfuse was last asked what a tenant used, or all of the project; a day
+    without a row of its own (:class:`TenantDay`) had nothing then.
+    """
+
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(
+        Tenant, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
+    )
+    compared_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "langfuse_tenant_comparison"
+        ordering = ["connection", "tenant"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["connection", "tenant"], name="one_comparison_a_connection_and_tenant"
+            ),
+            models.UniqueConstraint(
+                fields=["connection"],
+                condition=Q(tenant=None),
+                name="one_comparison_of_a_whole_connection",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant or 'All'}, by {self.connection}"
+
+
+class TenantDay(models.Model):
+    """What Langfuse said of a tenant's day (in UTC), or of all that is in the project, beside what
+    we have of it.
+
+    The two need not be equal: Langfuse counts each version of a step that was sent again until it
+    merges them, and a step on its own day, where we count a run on the day of its first step; and
+    only steps that name the tenant themselves are its there.
+    """
+
+    connection = models.ForeignKey(LangfuseConnection, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="Empty: all that is in the project, whoever's it is.",
+    )
+    day = models.DateField()
+    langfuse_count = models.BigIntegerField()
+    langfuse_tokens = models.BigIntegerField()
+    langfuse_cost_usd = models.FloatField(
+        help_text="A float sum of Langfuse's; compared, never billed."
+    )
+    langfuse_users = models.BigIntegerField()
+    langfuse_who = models.CharField(
+        max_length=32,
+        blank=True,
+        help_text="A digest of what each user had; empty where there are too many to ask for.",
+    )
+    observations = models.BigIntegerField(default=0)
+    tokens = models.BigIntegerField(default=0)
+    cost_usd = UsdField(default=0)
+    users = models.BigIntegerField(default=0)
+    compared_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "langfuse_tenant_day"
+        ordering = ["-day", "tenant"]
+        verbose_name = "tenant's day beside Langfuse"
+        verbose_name_plural = "tenants' days beside Langfuse"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["connection", "tenant", "day"],
+                name="one_row_a_connection_tenant_and_day",
+            ),
+            models.UniqueConstraint(
+                fields=["connection", "day"],
+                condition=Q(tenant=None),
+                name="one_row_a_whole_connection_and_day",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant or 'All'} {self.day}"

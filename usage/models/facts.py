@@ -5,24 +5,35 @@ A trace's key is a digest of (connection, trace id): the sync knows it before it
 database, and one unique index serves both identity and joins.
 """
 
+from typing import ClassVar
+
 from django.db import models
 from django.db.models import Q
 
 from kluisz_analytics.fields import CreditsField, UsdField
-from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, is_attributed
+from kluisz_analytics.tenants.attributed import OWNED_LOOKUPS, is_attributed, is_owned
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import CostSource, Uncharged
+from pricing.units import Doubt
+from usage.facts import owner
+from usage.facts.findings import Finding
 from usage.measures import DIMENSIONS, TOKENS
 from usage.models.connections import LangfuseConnection
 
-UNATTRIBUTED = Q(
-    *((name, not known) for name, known in ATTRIBUTED_LOOKUPS.items()), _connector=Q.OR
+WITHOUT_WHOLE_COST = (
+    CostSource.PARTLY_PRICED.value,
+    CostSource.UNMETERED.value,
+    CostSource.UNPRICED.value,
 )
-"""Traces without an owner: as the index of them says it, so that it is used."""
+"""Of billed steps whose cost is not, or not wholly, known; as the index of them says it."""
+NOT_OWNED = Q(*((name, not known) for name, known in OWNED_LOOKUPS.items()), _connector=Q.OR)
+"""Traces whose tenant or user is not known: as the index of them says it, so that it is used."""
 
 
 class TokenColumns(models.Model):
     """Token counts (pricing.units.TokenCounts)."""
+
+    total_tokens: int
 
     class Meta:
         abstract = True
@@ -110,7 +121,9 @@ class Trace(TokenColumns, DimensionColumns):
         default=0, help_text="Deleted in Langfuse since they were read; still billed unless voided."
     )
     priced_observations = models.IntegerField()
+    partly_priced_observations = models.IntegerField(default=0)
     unpriced_observations = models.IntegerField()
+    unmetered_observations = models.IntegerField(default=0)
     cost_usd = UsdField(null=True, help_text="Unknown when nothing of its usage has a price.")
     billed_cost_usd = UsdField(null=True)
     credits = CreditsField(null=True)
@@ -136,6 +149,29 @@ class Trace(TokenColumns, DimensionColumns):
         ],
         help_text="Why it costs no credits, by a rule.",
     )
+    # Of a run whose tenant and user don't belong together (usage.facts.owner).
+    dispute = models.CharField(
+        max_length=20, blank=True, help_text="Why it can't be said whose it is."
+    )
+    settled_as = models.CharField(
+        max_length=20, blank=True, help_text="What an operator settled the dispute as."
+    )
+    disputed_tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
+    disputed_user = models.ForeignKey(
+        User,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
 
     class Meta:
         db_table = "usage_trace"
@@ -153,13 +189,18 @@ class Trace(TokenColumns, DimensionColumns):
             # load_directory looks here for usage whose tenant or user has become known.
             models.Index(
                 fields=["user_reference", "tenant_reference"],
-                condition=UNATTRIBUTED,
+                condition=NOT_OWNED,
                 name="trace_unattributed",
             ),
             models.Index(
                 fields=["start_time"], condition=Q(deleted_observations__gt=0), name="trace_deleted"
             ),
             models.Index(fields=["start_time"], condition=~Q(set_aside=""), name="trace_set_aside"),
+            models.Index(
+                fields=["disputed_user", "start_time"],
+                condition=~Q(dispute=""),
+                name="trace_disputed",
+            ),
             # Whoever reads an hour again looks here for the traces that run into it.
             models.Index(
                 fields=["last_step_hour", "start_time"],
@@ -173,7 +214,28 @@ class Trace(TokenColumns, DimensionColumns):
 
     @property
     def is_attributed(self) -> bool:
-        return is_attributed(self.tenant_id, self.user_id)
+        return is_attributed(self.tenant_id)
+
+    @property
+    def is_owned(self) -> bool:
+        return is_owned(self.tenant_id, self.user_id)
+
+
+class Disputes(models.Manager["DisputedTrace"]):
+    def get_queryset(self) -> models.QuerySet["DisputedTrace"]:
+        """Voided ones are in no dispute."""
+        return super().get_queryset().filter(~Q(dispute=""), is_voided=False)
+
+
+class DisputedTrace(Trace):
+    """A trace whose tenant and user don't belong together, as a page of its own."""
+
+    objects: ClassVar[Disputes] = Disputes()  # type: ignore[assignment]
+
+    class Meta:
+        proxy = True
+        ordering = ["-start_time"]
+        verbose_name = "disputed trace"
 
 
 class ReceivedTrace(models.Model):
@@ -236,10 +298,36 @@ class Observation(TokenColumns):
         TENANT_PRICE = CostSource.TENANT_PRICE.value, "The tenant's own price"
         PLATFORM_PRICE = CostSource.PLATFORM_PRICE.value, "A platform price in place of Langfuse's"
         LANGFUSE = CostSource.LANGFUSE.value, "Langfuse's cost"
+        LANGFUSE_AND_PRICE = (
+            CostSource.LANGFUSE_AND_PRICE.value,
+            "Langfuse's cost, and a price of ours for what it leaves out",
+        )
+        LANGFUSE_AND_BOOK = (
+            CostSource.LANGFUSE_AND_BOOK.value,
+            "Langfuse's cost, and the shipped price book's for what it leaves out",
+        )
         FALLBACK_PRICE = CostSource.FALLBACK_PRICE.value, "A platform price where Langfuse has none"
         PRICE_BOOK = CostSource.PRICE_BOOK.value, "The shipped price book"
+        PARTLY_PRICED = (
+            CostSource.PARTLY_PRICED.value,
+            "Partly priced: Langfuse's cost leaves out units that nobody has a price for",
+        )
         UNPRICED = CostSource.UNPRICED.value, "Unpriced: cost unknown"
+        UNMETERED = CostSource.UNMETERED.value, "Unmetered: a call that says no usage"
         NO_USAGE = CostSource.NO_USAGE.value, "No usage"
+
+    class UsageDoubt(models.TextChoices):
+        MORE_THAN_TOTAL = Doubt.MORE_THAN_TOTAL.value, "More tokens than its own total says"
+        LESS_THAN_TOTAL = Doubt.LESS_THAN_TOTAL.value, "Fewer tokens than its own total says"
+        BELOW_ZERO = Doubt.BELOW_ZERO.value, "Langfuse took out more than there was: some is lost"
+        DETAILS_DROPPED = Doubt.DETAILS_DROPPED.value, "Langfuse may have dropped its details"
+        TOTAL_ALONE = Doubt.TOTAL_ALONE.value, "Nothing but a total: counted as input"
+        OVERLAP = Doubt.OVERLAP.value, "Cached tokens that are of audio or images, too"
+
+    class Doubtful(models.TextChoices):
+        SUM = Finding.SUM.value, "It carries what the steps inside it used"
+        COST = Finding.COST.value, "Langfuse's cost is far from the price lists'"
+        FREE = Finding.FREE.value, "Langfuse says that it cost nothing"
 
     id = models.BigAutoField(primary_key=True)
     # Written in one transaction with its trace; verify_books checks what a constraint would check
@@ -258,6 +346,41 @@ class Observation(TokenColumns):
     usage_details = models.TextField(
         blank=True, help_text="JSON: unit → count, as the provider named them."
     )
+    uncosted = models.TextField(
+        blank=True, default="", help_text="JSON: the units that Langfuse's cost leaves out."
+    )
+    usage_doubt = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        choices=UsageDoubt,
+        help_text="What does not add up in its usage, or can't be known from it.",
+    )
+    finding = models.CharField(
+        max_length=5,
+        blank=True,
+        default="",
+        db_default="",
+        choices=Doubtful,
+        help_text="What else doesn't add up.",
+    )
+    other_cost_usd = UsdField(
+        null=True, help_text="What it would cost by the figure that is not counted."
+    )
+    takes = models.CharField(
+        max_length=10,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Which figure is counted, where that was ruled.",
+    )
+    counted_in = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The step that its usage is counted in; here it costs nothing.",
+    )
     langfuse_cost_usd = UsdField(null=True)
     cost_usd = UsdField(null=True)
     cost_source = models.CharField(max_length=20, choices=Source.choices)
@@ -273,8 +396,18 @@ class Observation(TokenColumns):
             models.Index(fields=["start_time"], name="observation_by_start"),
             models.Index(
                 fields=["model"],
-                condition=Q(cost_source=CostSource.UNPRICED.value),
+                condition=Q(cost_source__in=WITHOUT_WHOLE_COST),
                 name="observation_unpriced",
+            ),
+            models.Index(
+                fields=["finding", "model", "trace"],
+                condition=~Q(finding=""),
+                name="observation_doubtful",
+            ),
+            models.Index(
+                fields=["model", "trace"],
+                condition=~Q(usage_doubt=""),
+                name="observation_usage_doubt",
             ),
         ]
 
@@ -301,6 +434,41 @@ class TraceVoid(models.Model):
 
     def __str__(self) -> str:
         return f"{self.trace}: {self.reason}"
+
+
+class TraceSettlement(models.Model):
+    """What an operator decided of a disputed trace that named this tenant and this user.
+
+    It holds until it is undone, or the trace names others.
+    """
+
+    class Outcome(models.TextChoices):
+        NAMED_TENANT = owner.Outcome.NAMED_TENANT.value, "The named tenant's, of no user"
+        USERS_TENANT = owner.Outcome.USERS_TENANT.value, "The user's, in its own tenant"
+        LEFT_OUT = owner.Outcome.LEFT_OUT.value, "Left out"
+
+    trace = models.ForeignKey(Trace, on_delete=models.PROTECT, related_name="settlements")
+    outcome = models.CharField(max_length=20, choices=Outcome.choices)
+    named_tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    named_user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    undone_at = models.DateTimeField(null=True)
+    undone_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        db_table = "usage_trace_settlement"
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["trace"],
+                condition=Q(undone_at__isnull=True),
+                name="one_settlement_a_trace",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.trace}: {self.get_outcome_display()}"
 
 
 class RejectedObservation(models.Model):

@@ -5,8 +5,8 @@ from them. The others are *built* from the facts soon after it (usage.rollups): 
 periods are stale, which is written down in that transaction, and a question about a stale period is
 answered from the facts. So an answer never depends on whether they are built.
 
-Usage belongs to a tenant and a user only when both are known. Usage without has the nil UUID for
-its tenant; a missing project, flow or model is "".
+Usage belongs to a tenant when that is known, and to a user when both are. Unattributed usage has
+the nil UUID for its tenant; a missing project, flow or model is "".
 """
 
 from uuid import UUID
@@ -181,7 +181,7 @@ class UserUsageStats(Rollup):
 
 
 class PlatformUsage(BuiltRollup):
-    """All usage; what has no owner apart."""
+    """All usage; what is unattributed apart."""
 
     is_attributed = models.BooleanField()
 
@@ -289,6 +289,22 @@ class EnvironmentUsage(BuiltRollup):
             models.Index(
                 fields=["tenant_key", "granularity", "period_start"],
                 name="environment_usage_by_tenant",
+            )
+        ]
+
+
+class NoUserUsage(BuiltRollup):
+    """A tenant's usage whose user is not known: with its users' stats it is all of the tenant's."""
+
+    tenant_key = models.UUIDField()
+
+    class Meta:
+        db_table = "no_user_usage"
+        ordering = ["-period_start"]
+        verbose_name_plural = "no user usage"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["granularity", "period_start", "tenant_key"], name="one_no_user_usage_row"
             )
         ]
 

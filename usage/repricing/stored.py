@@ -12,6 +12,7 @@ from django.db.models import BigIntegerField, ExpressionWrapper, F, Q, QuerySet
 
 from kluisz_analytics.bulk import among
 from pricing.engine import CostSource, ObservationUsage, TraceUsage, Uncharged
+from usage.facts.findings import Takes
 from usage.models import Observation, Trace
 
 TRACES_A_QUERY = 10_000
@@ -91,15 +92,18 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
         "langfuse_observation_id",
         "model",
         "usage_details",
+        "uncosted",
+        "cost_source",
     )
     amounts = map(_scaled, ("langfuse_cost_usd", "cost_usd", "credits"))
     for row in (
         billed.exclude(cost_source=CostSource.NO_USAGE.value)
-        .values_list(*columns, *amounts)
+        .values_list(*columns, *amounts, "takes")
         .iterator(chunk_size=5000)
     ):
         observations[row[0]].append(row)
     decode = msgspec.json.Decoder(dict[str, int]).decode
+    units = msgspec.json.Decoder(tuple[str, ...]).decode
     for trace_id, *of_trace, is_failed, uncharged, read_by, cost, billed_cost, credits in rows:
         tenant_id, user_id, started_at, priced_as_of = of_trace
         steps = observations.get(trace_id, [])
@@ -108,7 +112,14 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
             # earliest, then by id.
             steps.sort(key=lambda step: (not step[1], step[2], step[3]))
         usages = [
-            ObservationUsage(step[4], decode(step[5]) if step[5] else {}, step[6], step[2])
+            ObservationUsage(
+                step[4],
+                decode(step[5]) if step[5] else {},
+                None if step[11] == Takes.PRICE_BOOK else step[8],
+                step[2],
+                units(step[6]) if step[6] and step[11] != Takes.PRICE_BOOK else (),
+                step[7] == CostSource.UNMETERED.value,
+            )
             for step in steps
         ]
         yield StoredTrace(
@@ -122,8 +133,8 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
                 is_billed=uncharged != Uncharged.ENVIRONMENT,
                 connection_id=read_by,
             ),
-            list(map(itemgetter(7), steps)),
-            list(map(itemgetter(8), steps)),
+            list(map(itemgetter(9), steps)),
+            list(map(itemgetter(10), steps)),
             cost,
             billed_cost,
             credits,

@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from uuid import UUID
 
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled
-from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.book import load_price_book
 from pricing.engine import CostSource, PricedTrace, PricingEngine
 from pricing.scenario import Scenario
@@ -96,7 +95,7 @@ def what_if(
     comparisons: dict[UUID | None, Comparison] = {}
     for stored in stored_traces(start, end, tenant_id):
         usage = stored.usage
-        owner = usage.tenant_id if is_attributed(usage.tenant_id, usage.user_id) else None
+        owner = usage.tenant_id
         comparison = comparisons.get(owner)
         if comparison is None:
             comparison = comparisons[owner] = Comparison(
@@ -158,7 +157,10 @@ def _add_stored(totals: Totals, stored: StoredTrace) -> None:
     totals.cost_picousd += stored.cost_picousd or 0
     totals.billed_picousd += stored.billed_picousd or 0
     totals.microcredits += stored.microcredits or 0
-    totals.unpriced += sum(cost is None for cost in stored.costs)
+    totals.unpriced += sum(
+        cost is None and not usage.is_call
+        for cost, usage in zip(stored.costs, stored.usage.observations, strict=True)
+    )
 
 
 def _add_priced(totals: Totals, priced: PricedTrace) -> None:

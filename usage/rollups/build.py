@@ -23,7 +23,7 @@ from usage.models import StalePeriod
 from usage.periods import DAY as AN_DAY
 from usage.periods import HOUR as AN_HOUR
 from usage.periods import Granularity, period_of
-from usage.rollups.rows import model_rows, trace_rows
+from usage.rollups.rows import OF_ROWS, model_rows, trace_rows
 from usage.rollups.rules import BUILT, DAY, HOUR, MONTH, WEEK, RollupRule
 from usage.rollups.sketches import Sketch, bucket_sql, pack_latencies, pack_users
 
@@ -224,8 +224,8 @@ def _from_facts(
         ]
     )
     conditions = [f"s.hour IN ({_places(hours)})"] if hours else []
-    if rule.only_attributed:
-        conditions.append("s.is_attributed")
+    if whose := OF_ROWS[rule.whose]:
+        conditions.append(whose)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     cursor.execute(
         f"SELECT {keys}, {listed('n.id')}, {listed('s.bucket')}, {_sums('s')},"

@@ -5,12 +5,17 @@ What the built rollups are sums of, what a question without a fitting rollup is 
 the books are checked against.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from django.db import connection
 
 from kluisz_analytics.sql import Range, Sql, ranges_table, stored
-from kluisz_analytics.tenants.attributed import attributed_sql
+from kluisz_analytics.tenants.attributed import (
+    Whose,
+    attributed_sql,
+    owned_sql,
+    without_user_sql,
+)
 from usage.measures import DIMENSIONS, SUMS, Dimension
 from usage.models.rollups import UNATTRIBUTED
 
@@ -20,17 +25,34 @@ def nobody() -> str:
     return f"'{stored(UNATTRIBUTED)}'"
 
 
-IS_ATTRIBUTED = attributed_sql("t")
+IS_ATTRIBUTED, IS_OWNED = attributed_sql("t"), owned_sql("t")
+
+
+OF_FACTS: Mapping[Whose, str | None] = {
+    Whose.ANYBODYS: None,
+    Whose.UNATTRIBUTED: f"NOT ({IS_ATTRIBUTED})",
+    Whose.A_TENANTS: IS_ATTRIBUTED,
+    Whose.A_USERS: IS_OWNED,
+    Whose.WITHOUT_USER: without_user_sql("t"),
+}
+"""The condition on a trace t."""
+OF_ROWS: Mapping[Whose, str | None] = {
+    Whose.ANYBODYS: None,
+    Whose.UNATTRIBUTED: "NOT s.is_attributed",
+    Whose.A_TENANTS: "s.is_attributed",
+    Whose.A_USERS: "s.is_owned",
+    Whose.WITHOUT_USER: "s.is_attributed AND NOT s.is_owned",
+}
+"""The same on rows s, as they are made here."""
 
 
 def _dimension_sql(dimension: Dimension) -> str:
-    """A trace's value of the dimension; usage belongs to a tenant and a user only when both are
-    known.
-    """
+    """A trace's value of the dimension; of its user only where its tenant is known, too."""
     declared = DIMENSIONS[dimension]
     column = f"t.{declared.trace}"
     if declared.is_owner:
-        column = f"CASE WHEN {IS_ATTRIBUTED} THEN {column} ELSE {{nobody}} END"
+        known = IS_OWNED if dimension is Dimension.USER else IS_ATTRIBUTED
+        column = f"CASE WHEN {known} THEN {column} ELSE {{nobody}} END"
     return f"{column} AS {declared.row}"
 
 
@@ -38,6 +60,7 @@ OF_TRACES = [one for one in Dimension if DIMENSIONS[one].trace is not None]
 """The dimensions that a trace has; its steps have the others."""
 COMMON = f"""
     {{number}} AS number, t.hour, t.start_time AS moment, {IS_ATTRIBUTED} AS is_attributed,
+    {IS_OWNED} AS is_owned,
     {", ".join(map(_dimension_sql, OF_TRACES))},
     t.latency_ms, {{label}} AS model"""
 TRACE_ROWS = f"""

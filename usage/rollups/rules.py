@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kluisz_analytics.sql import Sql
+from kluisz_analytics.tenants.attributed import Whose
 from usage.measures import DIMENSIONS, Dimension
 from usage.models import (
     EnvironmentUsage,
     FlowUsage,
     ModelUsage,
+    NoUserUsage,
     PlatformModelUsage,
     PlatformUsage,
     TenantUsageStats,
@@ -17,7 +19,7 @@ from usage.models import (
 )
 from usage.models.rollups import Rollup
 from usage.periods import Granularity
-from usage.rollups.rows import IS_ATTRIBUTED, model_rows, nobody, trace_rows
+from usage.rollups.rows import OF_FACTS, model_rows, nobody, trace_rows
 
 HOUR, DAY, WEEK, MONTH = Granularity
 
@@ -36,7 +38,7 @@ class RollupRule:
     columns: Mapping[str, str]
     granularities: Sequence[Granularity]
     by_model: bool = False
-    only_attributed: bool = False
+    whose: Whose = Whose.ANYBODYS
     while_running: bool = False
     hours_while_running: bool = False
     is_built: bool = True
@@ -53,7 +55,7 @@ class RollupRule:
 
     @property
     def is_unattributed(self) -> str | None:
-        """The condition that a row of it, named r, is usage without an owner; None where it can't
+        """The condition that a row of it, named r, is unattributed usage; None where it can't
         tell.
         """
         if "is_attributed" in self.columns:
@@ -71,7 +73,8 @@ class RollupRule:
 
     def rows(self, start: datetime, end: datetime) -> Sql:
         """The facts that it sums, of the traces in [start, end)."""
-        conditions = Sql(f" AND {IS_ATTRIBUTED}") if self.only_attributed else None
+        condition = OF_FACTS[self.whose]
+        conditions = Sql(f" AND {condition}") if condition else None
         return (model_rows if self.by_model else trace_rows)([(0, start, end)], conditions)
 
 
@@ -86,7 +89,7 @@ TENANTS = RollupRule(
     TenantUsageStats,
     {"tenant_id": "tenant_key"},
     (HOUR, DAY, WEEK, MONTH),
-    only_attributed=True,
+    whose=Whose.A_TENANTS,
     while_running=True,
 )
 FLOWS = RollupRule(
@@ -108,12 +111,19 @@ ENVIRONMENTS = RollupRule(
     (DAY, MONTH),
     hours_while_running=True,
 )
-BUILT = (PLATFORM, PLATFORM_MODELS, TENANTS, ENVIRONMENTS, FLOWS, MODELS)
+WITHOUT_USER = RollupRule(
+    NoUserUsage,
+    _same("tenant_key"),
+    (DAY, WEEK, MONTH),
+    whose=Whose.WITHOUT_USER,
+    hours_while_running=True,
+)
+BUILT = (PLATFORM, PLATFORM_MODELS, TENANTS, WITHOUT_USER, ENVIRONMENTS, FLOWS, MODELS)
 """Those with the fewest rows first: a question is answered by the first that can."""
 USERS = RollupRule(
     UserUsageStats,
     {"tenant_id": "tenant_key", "user_id": "user_key"},
     (HOUR, DAY, WEEK, MONTH),
-    only_attributed=True,
+    whose=Whose.A_USERS,
     is_built=False,
 )

@@ -15,7 +15,7 @@ from threading import Condition, Thread
 from typing import Generic, Self, TypeVar
 
 from usage.langfuse.client import LangfuseClientService
-from usage.langfuse.errors import ServerTrouble
+from usage.langfuse.errors import BudgetSpent, ServerTrouble
 from usage.langfuse.wire import Page
 
 T = TypeVar("T")
@@ -234,6 +234,8 @@ class Reader(Generic[T]):
                     end = reached or end
                     if is_last:
                         return
+            except BudgetSpent:
+                raise
             except ServerTrouble:
                 with self._changed:
                     if end - stretch.start < 2 * SHORTEST:

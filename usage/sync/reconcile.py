@@ -8,31 +8,37 @@ read, and is read again when Langfuse says something else now.
 Requests are dear (100 a day on the smallest plan), so days are asked first, all in one request, and
 hours only of the days that differ.
 
+An hour's totals stay as they were when a run of it is given to another owner; the figures of each
+tenant's days, and of their users, are compared for that (usage.sync.tenant_days).
+
 A v1 server has no such metrics, but gives each observation once and says how many it has: there a
 day is read again when that number is another than what was read.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from datetime import date, datetime, timedelta
-from typing import Literal
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Literal
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
-from usage.connections import claim_project, client_for, remember_api
+from usage.connections import claim_project, client_for, remember_server
 from usage.facts.rejections import retry_rejected
 from usage.langfuse.client import MOST_FIGURES, V2, Figures, LangfuseClientService
-from usage.langfuse.errors import ServerTrouble
+from usage.langfuse.errors import BudgetSpent, ServerTrouble
 from usage.models import LangfuseConnection, SyncDrift, SyncRun, SyncWindow
 from usage.periods import DAY, hour_of
-from usage.sync import windows
+from usage.sync import tenant_days, windows
 from usage.sync.result import SyncResult
 from usage.sync.runner import Progress, no_progress, read_due, recorded_run
+from usage.sync.tenant_days import Change
 from usage.sync.windows import Span
 
 NOTHING = Figures(0, 0, 0.0)
-DAYS_OF_HOURS = MOST_FIGURES // 24
+HOURS_A_DAY = 24
+DAYS_OF_HOURS = MOST_FIGURES // HOURS_A_DAY
 
 
 def reconcile_connection(
@@ -53,42 +59,103 @@ def reconcile_connection(
         recorded_run(connection, SyncRun.Kind.RECONCILIATION) as (result, sign_of_life),
         client_for(connection) as client,
     ):
+        client.tell_trouble(sign_of_life.trouble)
         claim_project(connection, client)
-        remember_api(connection, client.find_api())
+        # Its operator may have changed it.
+        client.find_out()
+        remember_server(connection, client.api, client.write_mode)
         windows.keep_complete_through(connection)
         result.add(retry_rejected(connection))
         windows.open_windows(connection, span)
         find = _drifted if client.api == V2 else _miscounted
         drifted = list(find(connection, client, span))
-        drifts = [
-            _drift(window, figures)
-            for window, figures in drifted
-            if window.langfuse_count is not None
-        ]
+        days = _whole_days(span)
+        found = tenant_days.ask(connection, client, days) if client.api == V2 else {}
+        changed_days = tenant_days.changes(connection, found, days)
+        drifts = _drifts(drifted, changed_days)
         result.windows_drifted = len(drifts)
         changed = [_with_figures(window, figures) for window, figures in drifted]
-        SyncWindow.objects.bulk_update(
-            changed,
-            ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"],
-            batch_size=500,
-        )
-        read_due(connection, client, changed[::-1], now, result, progress, sign_of_life)
+        of_days = _windows_of(connection, span, {one.day for one in changed_days}, changed)
+        with transaction.atomic():
+            SyncWindow.objects.bulk_update(
+                [*changed, *of_days],
+                ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"],
+                batch_size=500,
+            )
+            tenant_days.keep(connection, found, days, now)
+            if days and _moment(days[-1]) + DAY > now - DAY:
+                tenant_days.remember(connection, found.keys(), now)
+        due = sorted([*changed, *of_days], key=lambda window: window.start, reverse=True)
+        read_due(connection, client, due, now, result, progress, sign_of_life)
         result.record_drifts(drifts)
+        tenant_days.keep(connection, found, {window.start.date() for window in due} & {*days}, now)
     return result
 
 
-def _drift(window: SyncWindow, figures: Figures) -> SyncDrift:
-    """What is found, before it is repaired."""
-    before = _said_of(window)
-    return SyncDrift(
-        start=window.start,
-        count_before=before.count,
-        count_now=figures.count,
-        tokens_before=before.tokens,
-        tokens_now=figures.tokens,
-        cost_usd_before=before.cost_usd,
-        cost_usd_now=figures.cost_usd,
-    )
+def _whole_days(span: Span) -> list[date]:
+    """The days that are wholly in the span, the earliest first."""
+    hours_a_day = Counter(hour.date() for hour in span.hours())
+    return [day for day, hours in sorted(hours_a_day.items()) if hours == HOURS_A_DAY]
+
+
+def _windows_of(
+    connection: LangfuseConnection,
+    span: Span,
+    days: Collection[date],
+    but: Collection[SyncWindow],
+) -> list[SyncWindow]:
+    """The windows of these days that are read and are not to be read again already; to be read
+    again.
+    """
+    if not days:
+        return []
+    within = SyncWindow.objects.filter(
+        connection=connection,
+        start__gte=max(span.start, _moment(min(days))),
+        end__lte=min(span.end, _moment(max(days)) + DAY),
+        state=SyncWindow.State.DONE,
+    ).exclude(pk__in=[window.pk for window in but])
+    found = [window for window in within if window.start.date() in days]
+    for window in found:
+        window.state = SyncWindow.State.PENDING
+    return found
+
+
+def _drifts(
+    drifted: Iterable[tuple[SyncWindow, Figures]], changed_days: Iterable[Change]
+) -> list[SyncDrift]:
+    """What is found, before it is repaired: hours, and days of which no hour has other totals."""
+    known = [pair for pair in drifted if pair[0].langfuse_count is not None]
+    days = {window.start.date() for window, _ in known}
+    of_days = [
+        SyncDrift(
+            start=_moment(one.day),
+            period=SyncDrift.Period.DAY,
+            tenant_id=one.tenant_id,
+            **_before_and_now(one.before, one.now),
+        )
+        for one in changed_days
+        if one.day not in days
+    ]
+    return [
+        *(
+            SyncDrift(start=window.start, **_before_and_now(_said_of(window), figures))
+            for window, figures in known
+        ),
+        *of_days,
+    ]
+
+
+def _before_and_now(before: Figures, now: Figures) -> dict[str, Any]:
+    return {
+        f"{column}_{moment}": getattr(figures, column)
+        for moment, figures in (("before", before), ("now", now))
+        for column in ("count", "tokens", "cost_usd", "users")
+    }
+
+
+def _moment(day: date) -> datetime:
+    return datetime.combine(day, time(), tzinfo=UTC)
 
 
 def _miscounted(
@@ -149,6 +216,8 @@ def _figures(
     """
     try:
         return client.figures(days[0], days[-1] + DAY, granularity)
+    except BudgetSpent:
+        raise
     except ServerTrouble:
         if len(days) == 1:
             raise
@@ -162,14 +231,14 @@ def _is_unknown(of_a_day: Iterable[SyncWindow]) -> bool:
     are not of the span.
     """
     listed = list(of_a_day)
-    return len(listed) < 24 or any(window.langfuse_count is None for window in listed)
+    return len(listed) < HOURS_A_DAY or any(window.langfuse_count is None for window in listed)
 
 
 def _neighbours(days: list[date], longest: int) -> Iterator[list[datetime]]:
     """Days as their first moments, in groups that one request can span."""
     group: list[datetime] = []
     for day in days:
-        moment = datetime(day.year, day.month, day.day, tzinfo=timezone.get_default_timezone())
+        moment = _moment(day)
         if group and (moment - group[0]).days >= longest:
             yield group
             group = []

@@ -8,6 +8,7 @@ from typing import Any
 
 from usage.facts.apply import Applied
 from usage.models import SyncDrift
+from usage.periods import DAY, HOUR
 
 COUNTS = (
     *(
@@ -62,10 +63,10 @@ class SyncResult:
     def record_drifts(self, drifts: Sequence[SyncDrift]) -> None:
         """Keep what had drifted, with what reading it again changed in our facts."""
         for drift in drifts:
-            drift.observations_stored, drift.observations_deleted = (
-                self.stored_by_hour[drift.start],
-                self.deleted_by_hour[drift.start],
-            )
+            length = DAY if drift.period == SyncDrift.Period.DAY else HOUR
+            hours = [drift.start + number * HOUR for number in range(length // HOUR)]
+            drift.observations_stored = sum(self.stored_by_hour[hour] for hour in hours)
+            drift.observations_deleted = sum(self.deleted_by_hour[hour] for hour in hours)
         self.drifts += drifts
 
     def add(self, applied: Applied) -> None:

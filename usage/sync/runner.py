@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from threading import current_thread
 
 from django.conf import settings
 from django.db.models import F
 from django.utils import timezone
 
-from usage.connections import claim_project, client_for, remember_api
+from usage.connections import claim_project, client_for, remember_server
 from usage.facts.attribution import attribute_known
 from usage.facts.environments import charge_as_set
 from usage.facts.unpriced import price_unpriced_since
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, int], None]
 """Called with the windows done, the windows due and the observations read so far."""
-SignOfLife = Callable[[], None]
 Outcome = SyncRun.Outcome
 NO_SIGN_OF_LIFE = (
     "Its worker gave no more sign of life: it was killed, or its machine went down. What it had"
@@ -62,15 +62,46 @@ def sync_connection(
         recorded_run(connection, SyncRun.Kind.SYNC) as (result, sign_of_life),
         client_for(connection) as client,
     ):
+        client.tell_trouble(sign_of_life.trouble)
         claim_project(connection, client)
+        client.find_api()
+        remember_server(connection, client.api, client.write_mode)
         windows.keep_complete_through(connection)
         windows.open_windows(connection, span)
         due = windows.due(connection, span, again_from)
         with DayBuilder(connection, (window.start for window in due)) as beside:
             read_due(connection, client, due, now, result, progress, sign_of_life, beside.read)
-        remember_api(connection, client.api)
         build_rollups(built=beside.built)
     return result
+
+
+class SignOfLife:
+    """Says that the run goes on, and what its server's trouble is meanwhile.
+
+    As often as it is called, it writes a few times a lease. Trouble is shown at once where the
+    run's own thread has it; that of others, which must not touch the database, with the next call.
+    """
+
+    def __init__(self, run: SyncRun) -> None:
+        self._run, self._thread = run, current_thread()
+        self._written_at = time.monotonic()
+        self._trouble = self._shown = ""
+
+    def __call__(self) -> None:
+        is_time = time.monotonic() - self._written_at > settings.SYNC_LEASE_SECONDS / 3
+        if not is_time and self._trouble == self._shown:
+            return
+        self._shown = self._trouble
+        SyncRun.objects.filter(pk=self._run.pk).update(
+            last_seen_at=timezone.now(), error=self._shown
+        )
+        self._written_at = time.monotonic()
+
+    def trouble(self, words: str) -> None:
+        """What is wrong with the server; "" when it answers again."""
+        self._trouble = words
+        if current_thread() is self._thread:
+            self()
 
 
 @contextmanager
@@ -88,10 +119,10 @@ def recorded_run(
     run = SyncRun.objects.create(connection=connection, kind=kind, started_at=now, last_seen_at=now)
     result, is_interrupted = SyncResult(connection.name), False
     try:
-        yield result, _signs_of_life(run)
+        yield result, SignOfLife(run)
     except LangfuseError as error:
         if isinstance(error, NotFound):
-            remember_api(connection, "")
+            remember_server(connection, "", "")
         result.error = _in_words(error)
         logger.error("The %s of connection %s failed: %s", kind.value, connection.name, error)
     except BaseException as error:
@@ -125,19 +156,6 @@ def _outcome(result: SyncResult) -> Outcome:
     if result.error:
         return Outcome.FAILED
     return Outcome.SHARED if result.windows_elsewhere else Outcome.COMPLETE
-
-
-def _signs_of_life(run: SyncRun) -> SignOfLife:
-    """Says that the run goes on; as often as it is called, it writes a few times a lease."""
-    written_at = time.monotonic()
-
-    def give() -> None:
-        nonlocal written_at
-        if time.monotonic() - written_at > settings.SYNC_LEASE_SECONDS / 3:
-            SyncRun.objects.filter(pk=run.pk).update(last_seen_at=timezone.now())
-            written_at = time.monotonic()
-
-    return give
 
 
 def close_interrupted(now: datetime) -> int:
@@ -177,7 +195,7 @@ def read_due(
     found_due_at: datetime,
     result: SyncResult,
     progress: Progress = no_progress,
-    sign_of_life: SignOfLife = lambda: None,
+    sign_of_life: Callable[[], None] = lambda: None,
     on_read: HoursRead = lambda hours: None,
 ) -> None:
     """Read the windows, newest first, after charging what other environments are billed of,

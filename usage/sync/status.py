@@ -14,13 +14,19 @@ State = SyncWindow.State
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
-    """A connection: how far it is read and how far behind that is, its hours by state, its last
-    run, and what had drifted.
+    """A connection: how it is read and what to know of that, how far and how far behind that is,
+    its hours by state, its last run, and what had drifted.
+
+    ``write_mode`` is the LANGFUSE_MIGRATION_V4_WRITE_MODE of a Langfuse 4. ``last_error`` is of the
+    last run that had one, also of one that is still waiting for its server.
     """
 
     name: str
     host: str
     is_enabled: bool
+    api: str
+    write_mode: str
+    notice: str
     complete_through: datetime | None
     lag_seconds: int | None
     windows_done: int
@@ -55,13 +61,15 @@ def _status(
         .values_list("state")
         .annotate(count=Count("pk"))
     )
-    runs = SyncRun.objects.filter(connection=connection).order_by("-started_at")
-    last, failed = runs.first(), runs.exclude(error="").first()
+    last = SyncRun.objects.filter(connection=connection).order_by("-started_at").first()
     drifts = SyncDrift.objects.filter(run__connection=connection)
     return ConnectionStatus(
         name=connection.name,
         host=connection.host,
         is_enabled=connection.is_enabled,
+        api=connection.api,
+        write_mode=connection.write_mode,
+        notice=connection.notice,
         complete_through=moment,
         lag_seconds=None if moment is None else max(0, int((now - moment).total_seconds())),
         windows_done=states.get(State.DONE.value, 0),
@@ -69,8 +77,14 @@ def _status(
         windows_leased=states.get(State.LEASED.value, 0),
         last_run_at=last.started_at if last else None,
         last_run_outcome=outcome_at(last, now) if last else None,
-        last_error=failed.error if failed else None,
+        last_error=last_error(connection) or None,
         drifted_hours=drifts.count(),
         repaired_hours=drifts.filter(observations_stored__isnull=False).count(),
         rejected_observations=rejected,
     )
+
+
+def last_error(connection: LangfuseConnection) -> str:
+    """Of the last run that had one; "" where none had."""
+    failed = SyncRun.objects.filter(connection=connection).exclude(error="")
+    return failed.order_by("-started_at").values_list("error", flat=True).first() or ""

@@ -53,6 +53,8 @@ HOURS_A_LEASE = 24
 MOST_HOURS_A_LEASE = 32 * 24
 # Prices and the directory are loaded anew when they are this old.
 ASSEMBLER_SECONDS = 30
+# While no page comes, its trouble is written down so often.
+LONGEST_SILENCE_SECONDS = 10
 # Threads take turns so often, so that the one that stores does not wait long for its turn after
 # each answer of the database.
 TURN_SECONDS = 0.002
@@ -204,7 +206,9 @@ class Walk:
         return CountedPage(page, _count_by_hour(page))
 
     def _take(self, reader: Reader[CountedPage]) -> None:
-        fetched = reader.take(windows.lease_time().total_seconds() / 3)
+        fetched = reader.take(
+            min(windows.lease_time().total_seconds() / 3, LONGEST_SILENCE_SECONDS)
+        )
         if fetched is None:
             self._renew()
             return
@@ -304,7 +308,9 @@ class Walk:
             applied.deleted_by_hour = missed.deleted_by_hour
             applied.observations_deleted = applied.deleted_by_hour.total()
             applied += give_way(self._assembler, missed.shown_instead)
-            windows.complete(finished, self._read_at, self._counts)
+            windows.complete(
+                finished, self._read_at, self._counts, windows.settling(self._connection)
+            )
             windows.renew(left, timezone.now())
             return applied, held
 

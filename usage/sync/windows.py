@@ -22,6 +22,15 @@ from usage.periods import HOUR, hour_of
 # What Langfuse has received becomes readable some seconds later (langfuse.md); what is younger is
 # not yet complete.
 SETTLING = timedelta(seconds=30)
+# In write mode dual, what older SDKs send is moved by a batch job: once a minute, three minutes of
+# them at once, when they are ten minutes old; with room for its work.
+SETTLING_OF_DUAL = timedelta(minutes=20)
+
+
+def settling(connection: LangfuseConnection) -> timedelta:
+    """How old something is in this Langfuse when it is sure to be readable."""
+    is_dual = connection.write_mode == LangfuseConnection.WriteMode.DUAL
+    return SETTLING_OF_DUAL if is_dual else SETTLING
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +198,10 @@ def complete(
     held: Sequence[SyncWindow],
     read_at: Mapping[int, datetime],
     observations: Mapping[datetime, int],
+    settling: timedelta = SETTLING,
 ) -> None:
-    """Mark windows as read: everything that Langfuse had at each one's ``read_at`` is stored.
+    """Mark windows as read: everything that Langfuse had at each one's ``read_at``, less what was
+    still settling, is stored.
 
     In the transaction of the last batch.
     """
@@ -214,7 +225,7 @@ def complete(
             None,
             "",
             stamp(read_at[window.pk]),
-            stamp(min(window.end, read_at[window.pk] - SETTLING)),
+            stamp(min(window.end, read_at[window.pk] - settling)),
             observations.get(window.start, 0),
         )
         for window in held

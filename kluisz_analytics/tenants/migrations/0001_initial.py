@@ -2,6 +2,7 @@
 
 import django.contrib.auth.validators
 import django.db.models.deletion
+import django.db.models.functions.text
 import django.utils.timezone
 import kluisz_analytics.tenants.models
 import uuid
@@ -110,5 +111,61 @@ class Migration(migrations.Migration):
             model_name='user',
             name='tenant',
             field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='users', to='tenants.tenant'),
+        ),
+        migrations.AddField(
+            model_name='tenant',
+            name='finds_users_by_email',
+            field=models.BooleanField(default=False, help_text='Runs may name its users by their e-mail addresses.'),
+        ),
+        migrations.AddField(
+            model_name='tenant',
+            name='finds_users_by_username',
+            field=models.BooleanField(default=False, help_text='Runs may name its users by their user names.'),
+        ),
+        migrations.CreateModel(
+            name='DirectoryChange',
+            fields=[
+                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('since', models.DateTimeField(null=True)),
+                ('made_at', models.DateTimeField(auto_now_add=True)),
+                ('is_done', models.BooleanField(default=False)),
+                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'db_table': 'directory_change',
+                'ordering': ['pk'],
+                'indexes': [models.Index(condition=models.Q(('is_done', False)), fields=['id'], name='directory_change_to_do')],
+            },
+        ),
+        migrations.CreateModel(
+            name='Membership',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('since', models.DateTimeField(help_text='Empty: from ever.', null=True)),
+                ('until', models.DateTimeField(help_text='Empty: still.', null=True)),
+                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='memberships', to='tenants.tenant')),
+                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'db_table': 'membership',
+                'ordering': ['user', 'until'],
+                'constraints': [models.UniqueConstraint(fields=('user', 'since'), name='one_membership_a_beginning'), models.UniqueConstraint(condition=models.Q(('until__isnull', True)), fields=('user',), name='one_membership_at_a_time'), models.CheckConstraint(condition=models.Q(('since__isnull', True), ('until__isnull', True), ('until__gt', models.F('since')), _connector='OR'), name='membership_ends_after_it_begins')],
+            },
+        ),
+        migrations.CreateModel(
+            name='UserAlias',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(help_text='As runs name it: userId.', max_length=200)),
+                ('was_its_name', models.BooleanField(default=False, editable=False, help_text='It was its user name or its e-mail address, and runs named it so.')),
+                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='aliases', to='tenants.tenant')),
+                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='aliases', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'verbose_name_plural': 'user aliases',
+                'db_table': 'user_alias',
+                'ordering': ['tenant', 'name'],
+                'constraints': [models.UniqueConstraint(models.F('tenant'), django.db.models.functions.text.Lower('name'), name='one_alias_a_tenant', violation_error_message="This name is another user's in the tenant.")],
+            },
         ),
     ]

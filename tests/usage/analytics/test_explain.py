@@ -137,7 +137,7 @@ def test_a_limit_that_applies_is_named(
 @pytest.mark.parametrize(
     ("user", "cost", "model", "why"),
     [
-        (None, "0.06", "gpt-4o", "Its tenant or its user is unknown"),
+        (None, "0.06", "gpt-4o", "Its tenant is unknown"),
         ("globex_admin", "0.06", "gpt-4o", "No pricing tier was known"),
         ("acme_user", None, "acme-7b", "Nothing of its usage has a price"),
     ],

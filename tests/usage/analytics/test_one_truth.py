@@ -21,6 +21,7 @@ from kluisz_analytics.periods import Period
 from kluisz_analytics.tenants.models import User
 from tests.conftest import NOON, People
 from tests.usage.random_usage import draw_usage, moments_around
+from usage.access import was_of
 from usage.analytics import queries
 from usage.analytics.calendar import buckets
 from usage.analytics.queries import ask
@@ -52,7 +53,11 @@ def stored_traces() -> QuerySet[Trace]:
 def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dict[str, Any]:
     """The numbers of the traces, by adding up; of some models where they are named."""
     numbers: dict[str, Any] = dict.fromkeys(
-        ["total_traces", "failed_traces", "total_tokens", "unpriced_observations"], 0
+        [
+            *("total_traces", "failed_traces", "total_tokens", "unpriced_observations"),
+            *("partly_priced_observations", "unmetered_observations"),
+        ],
+        0,
     )
     cost, credits, latencies, users, priced, rated = Decimal(0), Decimal(0), [], set(), 0, 0
     for trace in traces:
@@ -68,8 +73,9 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
         numbers["total_traces"] += 1
         numbers["failed_traces"] += trace.is_failed
         numbers["total_tokens"] += sum(one.total_tokens for one in steps)
-        numbers["unpriced_observations"] += sum(one.cost_source == "unpriced" for one in steps)
-        priced += sum(one.cost_source not in ("unpriced", "no_usage") for one in steps)
+        for source in ("unpriced", "partly_priced", "unmetered"):
+            numbers[f"{source}_observations"] += sum(one.cost_source == source for one in steps)
+        priced += sum(one.cost_source not in ("unpriced", "unmetered", "no_usage") for one in steps)
         cost += sum((one.cost_usd or 0 for one in steps), Decimal(0))
         if trace.credits is not None:
             rated += 1
@@ -85,7 +91,11 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
             latencies.append(trace.latency_ms)
         if trace.tenant_id and trace.user_id:
             users.add(trace.user_id)
-    numbers["total_cost_usd"] = cost if priced or not numbers["unpriced_observations"] else None
+    numbers["total_cost_usd"] = (
+        cost
+        if priced or not numbers["unpriced_observations"] + numbers["unmetered_observations"]
+        else None
+    )
     numbers["credits_exact"] = credits if rated or not numbers["total_traces"] else None
     numbers["active_users_count"] = len(users)
     p95 = sorted(latencies)[ceil(0.95 * len(latencies)) - 1] if latencies else None
@@ -98,14 +108,14 @@ def same(found: queries.Numbers, expected: dict[str, Any]) -> bool:
 
 
 def in_scope(scope: Scope, filters: Filters, trace: Trace) -> bool:
-    attributed = trace.tenant_id is not None and trace.user_id is not None
     tenants, users = filters.of(Dimension.TENANT), filters.of(Dimension.USER)
     flows, projects = filters.of(Dimension.FLOW), filters.of(Dimension.PROJECT)
     environments = filters.of(Dimension.ENVIRONMENT)
-    narrowed = scope.tenant_id or scope.user_id or tenants or users
+    of_users, of_tenants = scope.user_id or users, scope.tenant_id or tenants
     return all(
         (
-            attributed or not narrowed,
+            trace.is_owned or not of_users,
+            trace.is_attributed or not of_tenants,
             scope.tenant_id in (None, trace.tenant_id),
             scope.user_id in (None, trace.user_id),
             not tenants or trace.tenant_id in tenants,
@@ -179,13 +189,14 @@ def test_every_answer_is_what_the_facts_say(
                 )
         for dimension in Dimension:
             check_breakdown(dimension, scope, period, filters, within)
+        of_users = scope.user_id or filters.of(Dimension.USER)
         check_top(
             Dimension.USER,
-            lambda trace: trace.user_id,
+            lambda trace: trace.user_id if trace.is_owned else NOBODY,
             scope,
             period,
             filters,
-            [one for one in within if one.is_attributed],
+            [one for one in within if one.is_attributed and (one.is_owned or not of_users)],
         )
         check_top(
             Dimension.TENANT,
@@ -251,13 +262,15 @@ def check_top(
 
 def as_shown(dimension: Dimension, key: Any, scope: Scope) -> Any:
     """The key as the scope may know it: of another tenant's user, and of another tenant, none."""
+    if key is NOBODY:
+        return None
     if scope.is_platform or key is None:
         return key
     if dimension is Dimension.TENANT:
         own = scope.tenant_id or User.objects.get(pk=scope.user_id).tenant_id
         return key if key == own else None
     if dimension is Dimension.USER and scope.user_id is None:
-        return key if User.objects.filter(pk=key, tenant=scope.tenant_id).exists() else None
+        return key if User.objects.filter(was_of(scope.tenant_id), pk=key).exists() else None
     return key
 
 
@@ -301,7 +314,13 @@ def check_breakdown(
         assert sum(share or 0 for share in shares) == pytest.approx(1, abs=1e-9)
 
 
+NOBODY = UUID(int=1)
+"""In here, the user of usage that has a tenant and no user."""
+
+
 def key_of(dimension: Dimension, trace: Trace) -> UUID | str | None:
+    if dimension is Dimension.USER and trace.is_attributed and not trace.is_owned:
+        return NOBODY
     if dimension in (Dimension.TENANT, Dimension.USER) and not trace.is_attributed:
         return None
     return {

@@ -35,6 +35,8 @@ SELECT key, COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),
     COALESCE(SUM(cached_tokens), 0), COALESCE(SUM(cache_write_tokens), 0),
         COALESCE(SUM(reasoning_tokens), 0),
     COALESCE(SUM(audio_tokens), 0), SUM(CASE WHEN cost_source = 'unpriced' THEN 1 ELSE 0 END),
+        SUM(CASE WHEN cost_source = 'partly_priced' THEN 1 ELSE 0 END),
+        SUM(CASE WHEN cost_source = 'unmetered' THEN 1 ELSE 0 END),
         COUNT(cost_usd),
     SUM(cost_usd), SUM(billed), SUM(credits)
 FROM ({steps}) s GROUP BY key"""
@@ -100,11 +102,11 @@ def answers(
 
 def nothing() -> dict[str, Any]:
     """The numbers of no traces."""
-    return _numbers([*[0] * 9, None, None, None], [0, 0, 0, 0, 0, None, None], None)
+    return _numbers([*[0] * 11, None, None, None], [0, 0, 0, 0, 0, None, None], None)
 
 
 def _numbers(sums: Sequence[Any], counts: Sequence[Any], p95: int | None) -> dict[str, Any]:
-    *tokens, unpriced, priced, cost, billed, credits = sums
+    *tokens, unpriced, partly, unmetered, known, cost, billed, credits = sums
     traces, failed, rated, users, timed, latency, last = counts
     names = ("input", "output", "total", "cached", "cache_write", "reasoning", "audio")
     is_rated = rated or not traces
@@ -113,14 +115,16 @@ def _numbers(sums: Sequence[Any], counts: Sequence[Any], p95: int | None) -> dic
         "successful_traces": traces - failed,
         "failed_traces": failed,
         **{f"{name}_tokens": int(count) for name, count in zip(names, tokens, strict=True)},
-        "total_cost_usd": amount(cost, 12) if priced or not unpriced else None,
+        "total_cost_usd": amount(cost, 12) if known or not unpriced + unmetered else None,
         "billed_cost_usd": amount(billed, 12) if is_rated else None,
         "credits_exact": amount(credits, 6) if is_rated else None,
         "total_credits_used": (int(credits or 0) + 500_000) // 1_000_000 if is_rated else None,
         "active_users_count": users,
         "average_latency_ms": round(int(latency) / timed, 3) if timed else None,
-        "metered_calls": int(priced) + int(unpriced),
+        "metered_calls": int(known) + int(unpriced),
         "unpriced_observations": int(unpriced),
+        "partly_priced_observations": int(partly),
+        "unmetered_observations": int(unmetered),
         "p95_exact": p95,
         "last_activity": last,
     }

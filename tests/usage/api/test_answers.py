@@ -40,8 +40,11 @@ def test_platform_stats(people: People, api: Callable[..., Any]) -> None:
         "average_latency_ms": 1333.333,
         "p95_latency_ms": 2975,
         "unpriced_observations": 0,
+        "partly_priced_observations": 0,
+        "unmetered_observations": 0,
         "total_tenants": 3,
         "active_tenants": 2,
+        "doubtful_observations": 6,
         "total_users": 7,
     }
     assert {name: body[name] for name in expected} == expected
@@ -296,6 +299,10 @@ QUERY_BUDGET = 20
         "anomalies",
         "sync/status",
         "unpriced",
+        "expected-usage",
+        "doubtful",
+        "unmetered?estimate=true",
+        "disputes",
         "/api/v2/credits/transactions",
     ],
 )

@@ -57,7 +57,14 @@ def through(api: Callable[..., Any], people: People) -> Callable[[User], str | N
 
     def ask(user: User) -> str | None:
         if user.is_superuser:
-            addresses = ["top-users", "platform/stats", "sync/status", "unpriced"]
+            addresses = [
+                "top-users",
+                "platform/stats",
+                "sync/status",
+                "unpriced",
+                "unmetered",
+                "disputes",
+            ]
         elif user.is_tenant_admin:
             addresses = [address.format(user.tenant_id) for address in TENANT_ADDRESSES]
         else:

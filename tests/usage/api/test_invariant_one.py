@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -452,21 +453,40 @@ def check_costs(asking: Asking) -> None:
 
 
 UNPRICED = """
-SELECT o.model, COUNT(*), SUM(o.total_tokens), COUNT(DISTINCT t.tenant_id) FROM usage_trace t
+SELECT o.model, SUM(CASE WHEN o.cost_source = 'unpriced' THEN 1 ELSE 0 END),
+    SUM(CASE WHEN o.cost_source = 'partly_priced' THEN 1 ELSE 0 END), SUM(o.total_tokens),
+    COUNT(DISTINCT t.tenant_id) FROM usage_trace t
     JOIN usage_observation o ON o.trace_id = t.id
-WHERE o.cost_source = 'unpriced' AND NOT t.is_voided GROUP BY o.model ORDER BY COUNT(*) DESC,
-    o.model"""
+WHERE o.cost_source IN ('unpriced', 'partly_priced') AND NOT t.is_voided
+GROUP BY o.model ORDER BY COUNT(*) DESC, o.model"""
+
+
+UNMETERED = """
+SELECT o.model, t.flow_id, t.tenant_id, CASE WHEN o.level = 'ERROR' THEN 1
+    WHEN o.end_time IS NULL THEN 2 WHEN o.usage_details <> '' THEN 3 ELSE 4 END AS reason, COUNT(*)
+FROM usage_trace t JOIN usage_observation o ON o.trace_id = t.id
+WHERE o.cost_source = 'unmetered' AND NOT t.is_voided GROUP BY 1, 2, 3, 4"""
 
 
 def check_unpriced(asking: Asking) -> None:
     rows = asking.api(asking.viewer, "unpriced").json()["results"]
     found = [
-        (row["model"], row["unpriced_observations"], row["total_tokens"], row["tenants"])
+        (
+            *(row["model"], row["unpriced_observations"], row["partly_priced_observations"]),
+            *(row["total_tokens"], row["tenants"]),
+        )
         for row in rows
     ]
-    assert found == [
-        (model, count, int(tokens), tenants) for model, count, tokens, tenants in fetched(UNPRICED)
+    assert found == [(model, *map(int, counts)) for model, *counts in fetched(UNPRICED)]
+    unmetered = asking.api(asking.viewer, "unmetered").json()["results"]
+    found_unmetered = [
+        (row["model"], row["flow_id"], row["tenant_id"], row["unmetered_observations"])
+        for row in unmetered
     ]
+    assert Counter(found_unmetered) == Counter(
+        (model, flow, tenant and str(UUID(str(tenant))), count)
+        for model, flow, tenant, _, count in fetched(UNMETERED)
+    )
 
 
 def scaled(text: str | None, places: int) -> int | None:

@@ -61,6 +61,7 @@ ENDPOINTS = {
     "analytics/traces": counted,
     "analytics/costs": None,
     "analytics/anomalies": None,
+    "analytics/expected-usage": None,
     "credits/transactions": counted,
     "credits/holds": counted,
 }

@@ -51,7 +51,13 @@ TABLE = {
     ("sync-status", "GET"): PLATFORM,
     ("anomalies", "GET"): EVERYONE,
     ("unpriced", "GET"): PLATFORM,
+    ("expected-usage", "GET"): PLATFORM,
+    ("doubtful", "GET"): PLATFORM,
+    ("unmetered", "GET"): PLATFORM,
     ("cost-breakdown", "GET"): EVERYONE,
+    ("disputes", "GET"): PLATFORM,
+    ("settle-dispute", "POST"): GIVING,
+    ("undo-settlement", "POST"): GIVING,
     ("my-credit-status", "GET"): OWN_CREDITS,
     ("user-credit-status", "GET"): CREDITS_OF_ACME_USER,
     ("credit-estimate", "GET"): ESTIMATES,
@@ -127,6 +133,7 @@ def body_for(people: People) -> dict[str, str]:
         "credits": "1",
         "amount": "1",
         "reason": "because",
+        "outcome": "left_out",
     }
 
 

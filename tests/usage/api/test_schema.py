@@ -29,6 +29,8 @@ ADDRESSES = {
     "/api/v2/analytics/anomalies": {},
     "/api/v2/analytics/sync/status": {},
     "/api/v2/analytics/unpriced": {},
+    "/api/v2/analytics/unmetered": {},
+    "/api/v2/analytics/disputes": {},
     "/api/v2/credits/status": {},
     "/api/v2/credits/{user_id}/status": {"user_id": "acme_user"},
     "/api/v2/credits/estimate": {},
@@ -46,8 +48,8 @@ POSTED = {
         "grants",
         "refunds",
     )
-}
-"""Tested in tests/credits/test_api.py and test_holds.py."""
+} | {f"/api/v2/analytics/disputes/{{trace_id}}/{name}" for name in ("settle", "undo")}
+"""Tested in tests/credits/test_api.py and test_holds.py, and tests/usage/api/test_disputes.py."""
 STREAMED = {"/api/v2/analytics/costs"}
 """Tested in tests/usage/api/test_downloads.py."""
 

@@ -50,8 +50,8 @@ def test_runs_are_filtered_newest_first(
     assert [row["cost_usd"] for row in body["results"]] == costs
 
 
-@pytest.mark.parametrize(("path", "count"), [("traces", 3), ("costs", 3)])
-def test_a_run_of_a_tenant_but_of_no_known_user_is_nobodys(
+@pytest.mark.parametrize(("path", "count"), [("traces", 4), ("costs", 4)])
+def test_a_run_of_a_tenant_but_of_no_known_user_is_the_tenants(
     people: People, api: Callable[..., Any], path: str, count: int
 ) -> None:
     nobodys = Trace.objects.get(user=None)

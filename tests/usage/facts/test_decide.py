@@ -12,14 +12,16 @@ from pricing.price_book import PriceBook
 from pricing.prices import Assignment, TierRate
 from tests.conftest import LONG_AGO, NOON
 from usage.facts.decide import assemble
-from usage.facts.decided import BilledStep, Directory, TraceFact
+from usage.facts.decided import BilledStep, TraceFact
 from usage.facts.identity import trace_key
+from usage.facts.owner import Directory, KnownUser
 from usage.facts.received import newest_by_trace
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 
 ACME, GLOBEX, ANN, GUS = (uuid4() for _ in range(4))
 DIRECTORY = Directory(
-    {str(one): one for one in (ACME, GLOBEX)}, {str(ANN): (ANN, ACME), str(GUS): (GUS, GLOBEX)}
+    {str(one): one for one in (ACME, GLOBEX)},
+    {str(ANN): KnownUser(ANN, ACME), str(GUS): KnownUser(GUS, GLOBEX)},
 )
 BOOK = PriceBook(
     rates={1: [TierRate(1, LONG_AGO, Decimal(200), Decimal("0.95"))]},
@@ -72,7 +74,7 @@ def trace_of(
     [
         (str(ACME), str(ANN), (ACME, ANN)),
         ("", str(ANN), (ACME, ANN)),
-        (str(GLOBEX), str(ANN), (GLOBEX, ANN)),
+        (str(GLOBEX), str(ANN), (None, None)),
         (str(uuid4()), str(ANN), (None, ANN)),
         ("acme", str(ANN), (None, ANN)),
         (str(ACME), "", (ACME, None)),
@@ -116,9 +118,9 @@ def test_the_order_in_which_steps_come_changes_nothing() -> None:
 
 def test_a_fixed_tenant_owns_all_of_its_connections_usage() -> None:
     trace, _ = trace_of(
-        received(tenant_reference=str(ACME), user_reference=str(ANN)), fixed_tenant_id=GLOBEX
+        received(tenant_reference=str(ACME), user_reference=str(GUS)), fixed_tenant_id=GLOBEX
     )
-    assert (trace.tenant_id, trace.user_id) == (GLOBEX, ANN)
+    assert (trace.tenant_id, trace.user_id) == (GLOBEX, GUS)
 
 
 def test_its_time_is_its_earliest_start_and_all_its_usage_counts_there() -> None:
@@ -204,7 +206,7 @@ def test_it_names_the_model_of_all_its_usage(models: list[str], expected: str | 
         received(f"u{number}", usage_details={"input": 5}, model=model)
         for number, model in enumerate(models)
     ]
-    trace, _ = trace_of(received("root", is_root=True), received("idle", model="m9"), *using)
+    trace, _ = trace_of(received("root", is_root=True), received("idle"), *using)
     assert trace.model == expected
 
 
@@ -220,11 +222,28 @@ def test_what_has_no_price_is_unknown_not_zero() -> None:
     assert (trace.cost_picousd, trace.unpriced_observations) == (10**10, 1)
 
 
-def test_unattributed_usage_has_a_cost_and_is_charged_to_nobody() -> None:
+@pytest.mark.parametrize(
+    "owner",
+    [
+        {},
+        {"tenant_reference": "nobody", "user_reference": str(ANN)},
+        {"tenant_reference": str(ACME), "user_reference": str(GUS)},
+    ],
+)
+def test_usage_of_no_known_tenant_has_a_cost_and_is_charged_to_nobody(
+    owner: dict[str, str],
+) -> None:
+    trace, steps = trace_of(received(usage_details={"input": 5}, cost_usd=D(1), **owner))
+    assert (trace.cost_picousd, trace.microcredits, steps[0].microcredits) == (10**12, None, None)
+    assert trace.tenant_id is None
+
+
+def test_usage_of_a_tenant_without_a_user_has_the_tenants_price() -> None:
     trace, steps = trace_of(
         received(usage_details={"input": 5}, cost_usd=D(1), tenant_reference=str(ACME))
     )
-    assert (trace.cost_picousd, trace.microcredits, steps[0].microcredits) == (10**12, None, None)
+    assert (trace.tenant_id, trace.user_id) == (ACME, None)
+    assert (trace.microcredits, steps[0].microcredits) == (190_000_000, 190_000_000)
 
 
 def test_without_a_tier_usage_has_a_cost_and_no_credits() -> None:

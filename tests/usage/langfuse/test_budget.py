@@ -27,7 +27,7 @@ def test_without_a_limit_nobody_waits() -> None:
 
 
 def test_two_workers_share_one_budget() -> None:
-    now, limit = [5.0], Limit(3, 60)
+    now, limit = [5.0], Limit(4, 60)
     first, second = worker(now, limit=limit), worker(now, limit=limit)
     assert [one.seconds_to_wait(Kind.OBSERVATIONS) for one in (first, second, first)] == [0, 0, 0]
     assert [one.seconds_to_wait(Kind.OBSERVATIONS) for one in (first, second)] == [55, 55]
@@ -36,17 +36,35 @@ def test_two_workers_share_one_budget() -> None:
 
 
 def test_each_kind_of_request_has_its_own() -> None:
-    budget = worker([0.0], Kind.METRICS, Limit(1, 3600))
+    budget = worker([0.0], Kind.METRICS, Limit(2, 3600))
     assert [budget.seconds_to_wait(Kind.METRICS) for _ in range(2)] == [0, 3600]
     assert budget.seconds_to_wait(Kind.OBSERVATIONS) == 0
 
 
 def test_when_the_server_stops_one_worker_all_of_them_wait() -> None:
     now = [100.0]
-    worker(now).pause(30)
-    assert worker(now).seconds_to_wait(Kind.OTHER) == 30
+    worker(now).pause(Kind.METRICS, 30)
+    assert worker(now).seconds_to_wait(Kind.METRICS) == 30
+    assert worker(now).seconds_to_wait(Kind.OBSERVATIONS) == 0, "only with that kind of request"
     now[0] = 130
-    assert worker(now).seconds_to_wait(Kind.OTHER) == 0
+    assert worker(now).seconds_to_wait(Kind.METRICS) == 0
+
+
+def test_the_last_request_of_a_limit_is_not_made_since_langfuse_refuses_it() -> None:
+    budget = worker([0.0], limit=Limit(30, 60))
+    waits = [budget.seconds_to_wait(Kind.OBSERVATIONS) for _ in range(30)]
+    assert waits == [0] * 29 + [60]
+
+
+def test_it_says_how_many_are_left() -> None:
+    now = [0.0]
+    budget = worker(now, Kind.METRICS, Limit(5, 60))
+    assert (budget.left(Kind.METRICS), budget.left(Kind.OBSERVATIONS)) == (4, None)
+    for _ in range(6):
+        budget.seconds_to_wait(Kind.METRICS)
+    assert budget.left(Kind.METRICS) == 0
+    now[0] = 60
+    assert budget.left(Kind.METRICS) == 4
 
 
 def test_another_connection_has_a_budget_of_its_own() -> None:

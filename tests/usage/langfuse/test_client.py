@@ -1,16 +1,15 @@
 """The client: pages, and a clear error for everything that can be wrong with a server."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from tests.conftest import PUBLIC_KEY, SECRET_KEY, RunningSandbox, recorded
+from tests.usage.langfuse.conftest import Answer
 from usage.langfuse import client as client_module
 from usage.langfuse.budget import Kind, Limit, Limits, RequestBudget
 from usage.langfuse.client import LangfuseClientService
@@ -24,45 +23,14 @@ from usage.langfuse.errors import (
     Unreachable,
     WrongKey,
 )
+from usage.langfuse.wire import iso
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 END = START + timedelta(days=1)
-Answer = tuple[int, dict[str, str], bytes]
 
 
 def page(rows: list[Any], cursor: str | None = None) -> bytes:
     return json.dumps({"data": rows, "meta": {"cursor": cursor} if cursor else {}}).encode()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[list[Answer]], str]]:
-    """A server that gives the listed answers in turn, the last one for ever."""
-    servers = []
-
-    def start(answers: list[Answer]) -> str:
-        left = list(answers)
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, headers, body = left.pop(0) if len(left) > 1 else left[0]
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: Any) -> None:
-                return None
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def client_of(
@@ -97,7 +65,8 @@ def test_it_reads_all_pages_newest_first(
     monkeypatch.setattr(client_module, "PAGE_SIZE", 10)
     with client_of(sandbox.url) as client:
         pages = list(client.pages(START, END))
-    assert [len(one.observations) for one in pages] == [10, 10, 10, 3]
+    # The last row of a page comes with its other versions, on the next.
+    assert [len(one.observations) for one in pages] == [9, 9, 9, 6]
     assert [one.step.observation_id for a_page in pages for one in a_page.observations] == [
         row["id"] for row in rows
     ]
@@ -117,6 +86,33 @@ def test_it_reads_page_by_page_not_the_whole_period(
             next(pages)
         pages.close()
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 50])
+def test_no_version_is_lost_at_a_pages_border(
+    sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The newest is the truth, and may be the one that doesn't fit."""
+    rows = recorded("observations_all_fields")["body"]["data"][:6]
+    received = [f"2026-11-23T15:00:0{version}.000Z" for version in range(3)]
+    versions = [{**row, "updatedAt": moment} for row in rows for moment in received]
+    if size > len(received):
+        broken = {**rows[2], "id": "broken", "type": "NONSENSE"}
+        sandbox.store.add([broken])
+    sandbox.store.add(versions)
+    monkeypatch.setattr(client_module, "PAGE_SIZE", size)
+    with client_of(sandbox.url) as client:
+        pages = list(client.pages(START, END))
+    read = [one for page in pages for one in page.observations]
+    if size > len(received):
+        expected = {(row["id"], row["updatedAt"]) for row in versions}
+        moments = [iso(one.step.received_at) for one in read]
+        ids = [one.step.observation_id for one in read]
+        assert sorted(zip(ids, moments, strict=True)) == sorted(expected), "and none twice"
+        assert sum(len(page.rejected) for page in pages) == 1
+    else:
+        # More versions than a page has room for: no page shows them all.
+        assert {one.step.observation_id for one in read} == {row["id"] for row in rows}
 
 
 def test_health_and_projects(sandbox: RunningSandbox) -> None:
@@ -151,6 +147,7 @@ def test_a_wrong_host_says_so() -> None:
         ((400, {}, b'{"message": "Invalid request data"}'), RequestRefused, "Invalid request data"),
         ((500, {}, b"oops"), ServerTrouble, "answered 500, 5 times"),
         ((422, {}, b'{"message": "Unknown filter column"}'), RequestRefused, "Unknown filter"),
+        ((422, {}, b'{"message": "The name is too long"}'), RequestRefused, "too long"),
         (
             (422, {}, b'{"message": "Please narrow your request", "error": "Request timed out"}'),
             TooMuchAtOnce,
@@ -203,6 +200,19 @@ def test_it_waits_as_often_as_it_is_told_but_not_for_ever(serve: Callable[..., s
         read(serve([told]), waits=waits)
 
 
+def test_a_pause_of_one_kind_of_request_stops_no_other(serve: Callable[..., str]) -> None:
+    row = recorded("observations_all_fields")["body"]["data"][0]
+    waits: list[float] = []
+    host = serve([(429, {"Retry-After": "3600"}, b"{}"), (200, {}, page([row]))])
+    with client_of(host, waits=waits) as client:
+        with pytest.raises(BudgetSpent, match=r"\(metrics\).*in 60 minutes"):
+            client.figures(START, END, "day")
+        assert len(list(client.observations(START, END))) == 1
+        with pytest.raises(BudgetSpent, match="slow down with requests of this kind"):
+            client.figures(START, END, "day")
+    assert waits == [], "nobody waits for an hour, nor for what was not slowed down"
+
+
 def test_it_tries_again_after_trouble(serve: Callable[..., str]) -> None:
     row = recorded("observations_all_fields")["body"]["data"][0]
     waits: list[float] = []
@@ -224,7 +234,7 @@ def test_it_waits_for_its_budget(serve: Callable[..., str]) -> None:
     host = serve(
         [(200, {}, page([row], f"c{number}")) for number in range(4)] + [(200, {}, page([row]))]
     )
-    read(host, waits=waits, limits={Kind.OBSERVATIONS: Limit(2, 60)})
+    read(host, waits=waits, limits={Kind.OBSERVATIONS: Limit(3, 60)})
     assert waits == [60, 60]
 
 
@@ -241,11 +251,19 @@ def test_it_finds_out_how_the_server_is_read(
 ) -> None:
     with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
         assert client.find_api() == "v2"
+    for mode, found in {
+        "events_only": ("v2", "events_only"),
+        "dual": ("v2", "dual"),
+        "legacy": ("v1", "legacy"),
+    }.items():
+        sandbox.sandbox.write_mode = mode
+        with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
+            assert (client.find_out(), client.write_mode) == found
     sandbox.sandbox.is_v1 = True
     with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
-        assert client.find_api() == "v1"
+        assert (client.find_api(), client.write_mode) == ("v1", "")
     with (
         LangfuseClientService(serve([(404, {}, b"")]), PUBLIC_KEY, SECRET_KEY) as client,
-        pytest.raises(NotLangfuse, match="neither"),
+        pytest.raises(NotLangfuse, match="nor"),
     ):
         client.find_api()

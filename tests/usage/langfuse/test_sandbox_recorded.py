@@ -1,12 +1,14 @@
 """The sandbox answers as the real server did, field by field and type by type."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.conftest import PUBLIC_KEY, SECRET_KEY, RunningSandbox, recorded
+from usage.langfuse.client import LangfuseClientService
 
 AFTER_33_ROWS = [
     "observations_all_fields",
@@ -137,18 +139,112 @@ def test_pages_of_any_size_give_every_row_once(sandbox: RunningSandbox) -> None:
         assert found == [row["id"] for row in rows]
 
 
-def test_versions_of_one_row_never_straddle_a_page(sandbox: RunningSandbox) -> None:
+def test_versions_of_one_row_beyond_a_pages_border_come_on_no_page(
+    sandbox: RunningSandbox,
+) -> None:
+    """The cursor is a strict bound of start, trace and id (Langfuse's source, events.ts,
+    applyObservationsCursorFilter).
+    """
     rows = recorded("observations_all_fields")["body"]["data"][:3]
     sandbox.store.add([rows[0], rows[1], {**rows[1], "level": "ERROR"}, rows[2]])
-    first = ask(
-        sandbox, {"method": "GET", "path": "/api/public/v2/observations", "params": {"limit": 2}}
-    ).json()
-    rest = ask(
-        sandbox,
-        {
-            "method": "GET",
-            "path": "/api/public/v2/observations",
-            "params": {"limit": 3, "cursor": first["meta"]["cursor"]},
-        },
+
+    def page(**query: Any) -> dict[str, Any]:
+        request = {"method": "GET", "path": "/api/public/v2/observations", "params": query}
+        return ask(sandbox, request).json()
+
+    first = page(limit=2)
+    rest = page(limit=3, cursor=first["meta"]["cursor"])
+    assert [row["id"] for row in first["data"]] == [rows[0]["id"], rows[1]["id"]]
+    assert [row["id"] for row in rest["data"]] == [rows[2]["id"]]
+
+
+def test_a_limit_of_zero_gives_an_empty_last_page(sandbox: RunningSandbox) -> None:
+    """As types/observations.ts takes it, and v2/observations answers it."""
+    sandbox.store.add(recorded("observations_all_fields")["body"]["data"])
+    request = {"method": "GET", "path": "/api/public/v2/observations", "params": {"limit": 0}}
+    answer = ask(sandbox, request)
+    assert (answer.status_code, answer.json()) == (200, {"data": [], "meta": {}})
+    refused = ask(sandbox, {**request, "params": {"limit": -1}})
+    assert refused.status_code == 400
+
+
+def test_metrics_include_their_end(sandbox: RunningSandbox) -> None:
+    """In queryBuilder.ts the bound is <=; empty hours are filled in up to the end, without it."""
+    row = recorded("observations_all_fields")["body"]["data"][0]
+    sandbox.store.add([{**row, "startTime": "2026-11-23T14:00:00.000Z"}])
+    query = {
+        "view": "observations",
+        "metrics": [{"measure": "count", "aggregation": "count"}],
+        "timeDimension": {"granularity": "hour"},
+        "fromTimestamp": "2026-11-23T12:00:00Z",
+        "toTimestamp": "2026-11-23T14:00:00Z",
+    }
+    answer = ask(sandbox, metrics(query)).json()["data"]
+    assert [(one["time_dimension"], one["count_count"]) for one in answer] == [
+        ("2026-11-23 12:00:00", "0"),
+        ("2026-11-23 13:00:00", "0"),
+        ("2026-11-23 14:00:00", "1"),
+    ]
+    with LangfuseClientService(sandbox.url, PUBLIC_KEY, SECRET_KEY) as client:
+        start = datetime(2026, 11, 23, 12, tzinfo=UTC)
+        found = client.figures(start, start + timedelta(hours=2), "hour")
+    assert [one.count for one in found.values()] == [0, 0], "the end is the next hour's"
+
+
+def metrics(query: dict[str, Any]) -> dict[str, Any]:
+    params = {"query": json.dumps(query)}
+    return {"method": "GET", "path": "/api/public/v2/metrics", "params": params}
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "count"),
+    [
+        ("=", '"acme-1"', "2"),
+        ("=", "acme-1", "1"),
+        ("contains", "acme-1", "3"),
+        ("contains", '"acme-1"', "2"),
+        ("does not contain", "acme-1", "1"),
+        ("starts with", '"acme', "2"),
+    ],
+)
+def test_metadata_is_compared_as_it_was_written(
+    sandbox: RunningSandbox, operator: str, value: str, count: str
+) -> None:
+    """SDK 5 writes JSON, quotes included; others don't. A row without the key meets no filter."""
+    rows = recorded("observations_all_fields")["body"]["data"][:5]
+    written = [{"tenant_id": "acme-1"}, {"tenant_id": "acme-1"}, {"tenant_id": "globex"}, {}]
+    sandbox.store.add(
+        [{**row, "metadata": metadata} for row, metadata in zip(rows, written, strict=False)]
     )
-    assert len(first["data"]) + len(rest.json()["data"]) == 4
+    raw = {"metadata": {"tenant_id": "acme-1"}, "storedRaw": {"tenant_id": 1}}
+    sandbox.store.add([{**rows[4], **raw}])
+    query = {
+        "view": "observations",
+        "metrics": [{"measure": "count", "aggregation": "count"}],
+        "filters": [
+            {
+                "column": "metadata",
+                "type": "stringObject",
+                "key": "tenant_id",
+                "operator": operator,
+                "value": value,
+            }
+        ],
+        "fromTimestamp": "2026-11-23T00:00:00Z",
+        "toTimestamp": "2026-11-24T00:00:00Z",
+    }
+    assert ask(sandbox, metrics(query)).json()["data"] == [{"count_count": count}]
+
+
+def test_metrics_count_users(sandbox: RunningSandbox) -> None:
+    rows = recorded("observations_all_fields")["body"]["data"][:4]
+    sandbox.store.add(
+        [{**row, "userId": user} for row, user in zip(rows, ["a", "a", "b", ""], strict=True)]
+    )
+    query = {
+        "view": "observations",
+        "metrics": [{"measure": "uniqueUserIds", "aggregation": "uniq"}],
+        "fromTimestamp": "2026-11-23T00:00:00Z",
+        "toTimestamp": "2026-11-24T00:00:00Z",
+    }
+    assert ask(sandbox, metrics(query)).json()["data"] == [{"uniq_uniqueUserIds": "2"}]

@@ -173,7 +173,7 @@ def test_what_is_no_export_is_refused(sandbox: RunningSandbox) -> None:
 
 
 def test_it_asks_to_slow_down_when_told_to(sandbox: RunningSandbox) -> None:
-    sandbox.sandbox.rate_limit = RateLimit(2)
+    sandbox.sandbox.rate_limit = RateLimit(3)
     answers = [
         httpx.get(
             f"{sandbox.url}/api/public/v2/observations",
@@ -183,6 +183,6 @@ def test_it_asks_to_slow_down_when_told_to(sandbox: RunningSandbox) -> None:
     ]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert int(answers[2].headers["Retry-After"]) in range(1, 62)
-    assert answers[2].headers["X-RateLimit-Limit"] == "2"
+    assert answers[2].headers["X-RateLimit-Limit"] == "3"
     assert answers[2].headers["X-RateLimit-Remaining"] == "0"
     assert answers[2].headers["X-RateLimit-Reset"]

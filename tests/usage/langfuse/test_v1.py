@@ -1,7 +1,7 @@
 """A Langfuse 3 (v1 reads only) is read with the same results as a Langfuse 4."""
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -9,10 +9,10 @@ import pytest
 
 from tests.conftest import SECRET_KEY, People, RunningSandbox
 from tests.usage.sync.test_sync import MOMENT, call, owned, row, sync
-from usage.langfuse.client import V1, LangfuseClientService
+from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.sandbox import v1 as sandbox_v1
 from usage.langfuse.v1 import V1Reader, V1Row
-from usage.langfuse.wire import Page, decode_rows
+from usage.langfuse.wire import decode_rows
 from usage.models import LangfuseConnection, Trace
 from usage.sync.reconcile import reconcile_connection
 from usage.sync.runner import sync_connection
@@ -81,19 +81,18 @@ def test_the_same_results(
     assert sorted(Trace.objects.filter(connection=other).values_list(*OF_A_TRACE), key=str) == v2
 
 
-def test_of_two_threads_the_slower_one_is_refused_after_the_other_has_found_out(
+def test_of_many_threads_one_finds_out_how_the_server_is_read(
     sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.sandbox.is_v1 = True
     with LangfuseClientService(sandbox.url, sandbox.sandbox.public_key, SECRET_KEY) as client:
-
-        def refused(start: datetime, end: datetime) -> Iterator[Page]:
-            assert client.find_api() == V1
-            yield from refused_now(start, end)
-
-        refused_now = client._v2_pages
-        monkeypatch.setattr(client, "_v2_pages", refused)
-        assert len(list(client.pages(MOMENT, MOMENT + timedelta(hours=1)))) == 1
+        asked, find_out = [], client.find_out
+        monkeypatch.setattr(client, "find_out", lambda: asked.append(1) or find_out())
+        hour = timedelta(hours=1)
+        with ThreadPoolExecutor(4) as pool:
+            pages = pool.map(lambda _: list(client.pages(MOMENT, MOMENT + hour)), range(4))
+            assert [len(one) for one in pages] == [1, 1, 1, 1]
+    assert asked == [1]
 
 
 def test_a_trace_that_began_long_before_its_observation_is_asked_for(

@@ -1,5 +1,5 @@
-"""Invariant 2 through the whole sync: random histories, overlapping windows, crashes between any
-two statements, deletions.
+"""Invariant 2 through the whole sync: random histories, changes of owner and environment,
+overlapping windows, crashes between any two statements, merges and deletions.
 """
 
 from collections.abc import Iterator
@@ -32,6 +32,7 @@ moments = st.builds(
     st.integers(-100, 100),
 )
 traces = st.sampled_from(["t1", "t2", "t3"])
+ENVIRONMENTS = ("default", "staging", "langfuse-evaluation")
 
 
 class Crash(BaseException):
@@ -64,9 +65,13 @@ def rows(draw: st.DrawFn, people: People, received: int) -> dict[str, Any]:
         "received": 10**6 + received,
         "level": draw(st.sampled_from(["DEFAULT", "ERROR"])),
     }
+    fields["environment"] = draw(st.sampled_from(ENVIRONMENTS))
     if draw(st.booleans()):
         user = draw(st.sampled_from([people.acme_user, people.acme_colleague, people.globex_user]))
-        return owned(people, **fields, userId=str(user.pk))
+        tenant = draw(st.sampled_from([people.acme.pk, people.globex.pk, user.tenant_id, ""]))
+        user_id = draw(st.sampled_from([str(user.pk), f'"{user.pk}"', ""]))
+        metadata = {"tenant_id": str(tenant)}
+        return owned(people, **fields, userId=user_id, metadata=metadata)
     cost = draw(st.none() | st.integers(1, 99).map(lambda cents: cents / 100))
     return call(
         draw(st.sampled_from(["c1", "c2"])),
@@ -108,6 +113,8 @@ def test_whatever_happens_the_end_is_as_of_one_clean_sync(
                 )
                 there.append(sent[-1])
                 sandbox.store.add([sent[-1]])
+            if data.draw(st.booleans(), label="merged"):
+                event("something merged" if sandbox.store.merge() else "nothing to merge")
             if data.draw(st.booleans(), label="deleted"):
                 deleted = data.draw(traces)
                 sandbox.store.delete_trace(deleted)

@@ -22,7 +22,7 @@ from tests.conftest import PUBLIC_KEY, SECRET_KEY, People, RunningSandbox
 from tests.usage.stored import stored_steps
 from tests.usage.sync.test_sync import MOMENT, call, owned
 from usage.books import verify_books
-from usage.models import SyncRun, SyncWindow, Trace
+from usage.models import LangfuseConnection, SyncRun, SyncWindow, Trace
 
 pytestmark = [
     pytest.mark.skipif(
@@ -69,14 +69,19 @@ def chance() -> random.Random:
 
 
 def versions(people: People, chance: random.Random) -> Iterator[dict[str, Any]]:
-    """For ever: one more version of some trace's root or call, in whatever hour, of whatever owner
-    and cost.
+    """For ever: one more version of some trace's root or call, in whatever hour, of whatever owner,
+    environment and cost.
     """
     received = 0
     while True:
         received += 1
         trace_id = f"t{chance.randrange(TRACES)}"
-        start = MOMENT - timedelta(minutes=chance.randrange(HOURS * 60))
+        # A tenth of them at the trace's own moment, so that there is something to merge.
+        own = int(trace_id[1:]) % (HOURS * 60)
+        start = MOMENT - timedelta(
+            minutes=own if chance.random() < 0.1 else chance.randrange(HOURS * 60)
+        )
+        environment = chance.choice(["default", "staging", "langfuse-evaluation"])
         if chance.random() < 0.3:
             user = chance.choice([people.acme_user, people.acme_colleague, people.globex_user])
             yield owned(
@@ -84,7 +89,9 @@ def versions(people: People, chance: random.Random) -> Iterator[dict[str, Any]]:
                 trace_id=trace_id,
                 start=start,
                 received=10**6 + received,
+                environment=environment,
                 userId=str(user.pk),
+                metadata={"tenant_id": str(chance.choice([user.tenant_id, people.acme.pk]))},
             )
         else:
             yield call(
@@ -93,6 +100,7 @@ def versions(people: People, chance: random.Random) -> Iterator[dict[str, Any]]:
                 trace_id=trace_id,
                 start=start,
                 received=10**6 + received,
+                environment=environment,
             )
 
 
@@ -130,7 +138,7 @@ def test_thirty_kills_lose_nothing_and_double_nothing(
         sent.extend(rows)
 
     send(2500)
-    env, kills, mid_work = environment(sandbox), 0, 0
+    env, kills, mid_work, merged = environment(sandbox), 0, 0, 0
     # Until enough of them died with windows in hand, not before or after their work.
     while kills < KILLS or mid_work < KILLS_MID_WORK:
         workers = [worker(env), worker(env)]
@@ -142,6 +150,7 @@ def test_thirty_kills_lose_nothing_and_double_nothing(
                 kills += 1
             one.communicate()
         mid_work += is_at_work()
+        merged += sandbox.store.merge()
         assert verify_books() == [], "whatever was committed before the kill is whole"
         send(40)
 
@@ -154,6 +163,7 @@ def test_thirty_kills_lose_nothing_and_double_nothing(
             break
         assert time.monotonic() < deadline, (output, errors)
 
+    assert merged > 0
     expected = truth(sent)
     assert {key: step.version.cost_usd for key, step in stored_steps().items()} == expected
     assert not SyncWindow.objects.exclude(state="done").exists()
@@ -180,6 +190,7 @@ def test_two_workers_at_once_share_the_work(
         for one in workers:
             _, errors = one.communicate(timeout=120)
             assert "Traceback" not in errors, errors
+    assert LangfuseConnection.objects.count() == 1, "however many enter it at once"
     last = worker(env)
     output, errors = last.communicate(timeout=120)
     assert last.returncode == 0, (output, errors)

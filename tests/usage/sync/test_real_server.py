@@ -90,16 +90,22 @@ def test_a_step_that_was_sent_again_for_another_tenant_is_the_other_tenants(
 @pytest.mark.parametrize(
     "quoted", [lambda user: f'"{user}"', lambda user: f'"{str(user).upper()}"', str]
 )
+@pytest.mark.parametrize("is_v1", [False, True])
 def test_a_user_that_comes_quoted_is_known(
     connection: LangfuseConnection,
     sandbox: RunningSandbox,
     people: People,
     quoted: Callable[[Any], str],
+    is_v1: bool,
 ) -> None:
-    sandbox.store.add([owned(people, userId=quoted(people.acme_user.pk)), call("c1", 0.06)])
+    sandbox.sandbox.is_v1 = is_v1
+    metadata = {"tenant_id": quoted(people.acme.pk), "kluisz_flow_id": quoted(people.flow.pk)}
+    root = owned(people, userId=quoted(people.acme_user.pk), metadata=metadata)
+    sandbox.store.add([root, call("c1", 0.06)])
     read_again(connection)
     trace = Trace.objects.get()
     assert (trace.user, trace.user_reference) == (people.acme_user, str(people.acme_user.pk))
+    assert (trace.tenant, trace.flow_id) == (people.acme, str(people.flow.pk))
 
 
 # --- Versions that Langfuse has merged away

@@ -10,13 +10,14 @@ import pytest
 from django.utils import timezone
 
 from credits.models import Account, Transaction, UsageCharge
-from kluisz_analytics.tenants.models import User
-from pricing.models import TierAssignment
+from kluisz_analytics.tenants.models import Tenant, User
+from pricing.models import PricingTier, TierAssignment
 from tests.conftest import LONG_AGO, SECRET_KEY, People, RunningSandbox, recorded
 from usage.books import verify_books
 from usage.facts.attribution import attribute_all
 from usage.models import (
     LangfuseConnection,
+    NoUserUsage,
     Observation,
     PlatformUsage,
     ReceivedTrace,
@@ -313,16 +314,23 @@ def test_a_root_that_arrives_later_moves_the_usage_to_its_owner(
     assert set(TenantUsageStats.objects.values_list("tenant__slug", flat=True)) == {"acme"}
 
 
-def test_unattributed_usage_is_kept_and_attributed_when_its_user_appears(
+def test_usage_of_no_known_user_is_its_tenants_until_the_user_appears(
     connection: LangfuseConnection, sandbox: RunningSandbox, people: People
 ) -> None:
+    TierAssignment.objects.create(
+        tenant=people.acme, tier=PricingTier.objects.get(name="Starter"), valid_from=LONG_AGO
+    )
     newcomer = "0d1f9a52-8a0f-4a55-9d0a-6a1c2f1d7e10"
     sandbox.store.add([owned(people, userId=newcomer), call("c1", 0.06)])
     sync(connection)
     trace = Trace.objects.get()
-    assert (trace.is_attributed, trace.cost_usd, trace.credits) == (False, D("0.06"), None)
-    assert (TenantUsageStats.objects.count(), Account.objects.count()) == (0, 0)
-    assert PlatformUsage.objects.get(granularity="hour").is_attributed is False
+    assert (trace.tenant_id, trace.user_id) == (people.acme.pk, None)
+    assert (trace.cost_usd, trace.credits) == (D("0.06"), D("6"))
+    assert TenantUsageStats.objects.get(granularity="hour").credits_exact == D("6")
+    assert {*NoUserUsage.objects.values_list("credits_exact", flat=True)} == {D("6")}
+    assert (UserUsageStats.objects.count(), Account.objects.count()) == (0, 0)
+    assert PlatformUsage.objects.get(granularity="hour").is_attributed is True
+    assert verify_books() == []
 
     user = User.objects.create_user("newcomer", id=newcomer, tenant=people.acme)
     TierAssignment.objects.create(
@@ -332,6 +340,27 @@ def test_unattributed_usage_is_kept_and_attributed_when_its_user_appears(
 
     assert (applied.traces_changed, applied.transactions_posted) == (1, 1)
     assert Account.objects.get(user=user).used == D("11.4")
+    assert attribute_all().traces_changed == 0
+    build_rollups()
+    assert TenantUsageStats.objects.get(granularity="hour").credits_exact == D("11.4")
+    assert NoUserUsage.objects.count() == 0
+    assert verify_books() == []
+
+
+def test_usage_of_no_known_tenant_is_unattributed_until_it_appears(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
+    newcomer = "0d1f9a52-8a0f-4a55-9d0a-6a1c2f1d7e10"
+    sandbox.store.add([owned(people, metadata={"tenant_id": newcomer}), call("c1", 0.06)])
+    sync(connection)
+    trace = Trace.objects.get()
+    assert (trace.tenant_id, trace.cost_usd, trace.credits) == (None, D("0.06"), None)
+    assert (TenantUsageStats.objects.count(), Account.objects.count()) == (0, 0)
+    assert PlatformUsage.objects.get(granularity="hour").is_attributed is False
+
+    Tenant.objects.create(id=newcomer, name="New", slug="new")
+    assert attribute_all().traces_changed == 1
+    assert (Trace.objects.get().dispute, Account.objects.count()) == ("not_a_member", 0)
     assert attribute_all().traces_changed == 0
     assert verify_books() == []
 

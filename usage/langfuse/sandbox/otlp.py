@@ -17,6 +17,7 @@ from usage.langfuse.sandbox.prices import (
     find_model,
     price_text,
 )
+from usage.langfuse.sandbox.store import STORED_RAW
 
 ERROR_STATUS = 2
 Row = dict[str, Any]
@@ -60,6 +61,8 @@ def _row(
     prices = model.prices if model else {}
     received = iso(received_at)
     completion_start = attributes.get(Attribute.OBSERVATION_COMPLETION_START_TIME)
+    written = _written_metadata(attributes)
+    metadata = {key: _decoded(value) for key, value in written.items()}
     start, end = span.start_time_unix_nano // 1_000_000, span.end_time_unix_nano // 1_000_000
     return {
         "id": span.span_id.hex(),
@@ -84,7 +87,8 @@ def _row(
         ),
         "createdAt": received,
         "updatedAt": received,
-        "metadata": _metadata(attributes) | foreign_metadata,
+        "metadata": metadata | foreign_metadata,
+        STORED_RAW: {key: 1 for key, value in written.items() if value == metadata[key]},
         "model": model_name,
         "internalModelId": model.id if model else "",
         "modelParameters": json.loads(attributes.get(Attribute.OBSERVATION_MODEL_PARAMETERS, "{}")),
@@ -103,8 +107,8 @@ def _row(
         "usagePricingTierName": "Standard" if model else None,
         "latency": _seconds(end - start),
         "timeToFirstToken": None,
-        "userId": _user_id(attributes),
-        "sessionId": attributes.get(Attribute.TRACE_SESSION_ID, ""),
+        "userId": _set(attributes, Attribute.TRACE_USER_ID, "langfuse_user_id"),
+        "sessionId": _set(attributes, Attribute.TRACE_SESSION_ID, "langfuse_session_id"),
         "isRootObservation": is_root,
         "traceName": attributes.get(Attribute.TRACE_NAME) or (span.name if is_root else None),
         "release": attributes.get(Attribute.RELEASE, ""),
@@ -118,10 +122,11 @@ def _row(
     }
 
 
-def _user_id(attributes: dict[str, str]) -> str:
-    """Set through metadata, it stays as it was sent, JSON and its quotes."""
-    set_through_metadata = attributes.get(f"{Attribute.TRACE_METADATA}.langfuse_user_id", "")
-    return attributes.get(Attribute.TRACE_USER_ID) or set_through_metadata
+def _set(attributes: dict[str, str], attribute: str, key: str) -> str:
+    """The user's or the session's id. Set through metadata, it stays as it was sent, JSON and its
+    quotes.
+    """
+    return attributes.get(attribute) or attributes.get(f"{Attribute.TRACE_METADATA}.{key}", "")
 
 
 def _usage(attributes: dict[str, str]) -> dict[str, int]:
@@ -142,15 +147,13 @@ def _costs(
     return cost_details(model, usage) if model and usage else {}
 
 
-def _metadata(attributes: dict[str, str]) -> dict[str, str]:
-    """Trace and observation metadata as a flat map of strings, read from JSON or raw, cut at 200
-    characters.
-    """
+def _written_metadata(attributes: dict[str, str]) -> dict[str, str]:
+    """Trace and observation metadata as a flat map of strings, JSON or raw, as they were sent."""
     metadata = {}
     for prefix in (Attribute.TRACE_METADATA, Attribute.OBSERVATION_METADATA):
         for name, value in attributes.items():
             if name.startswith(prefix + "."):
-                metadata[name[len(prefix) + 1 :]] = _decoded(value)
+                metadata[name[len(prefix) + 1 :]] = value
     return metadata
 
 

@@ -108,9 +108,9 @@ def _limit(text: str | None) -> int:
             "inclusive": True,
         }
         raise _invalid("limit", details, f"Too big: expected number to be <={LARGEST_LIMIT}")
-    if limit < 1:
-        details = {"origin": "number", "code": "too_small", "minimum": 1, "inclusive": True}
-        raise _invalid("limit", details, "Too small: expected number to be >=1")
+    if limit < 0:
+        details = {"origin": "number", "code": "too_small", "minimum": 0, "inclusive": True}
+        raise _invalid("limit", details, "Too small: expected number to be >=0")
     return limit
 
 
@@ -164,6 +164,8 @@ FILTER_COLUMNS = {
     "id": "observation_id",
     "providedModelName": "model",
     "model": "model",
+    "environment": "json_extract(row, '$.environment')",
+    "level": "json_extract(row, '$.level')",
 }
 
 
@@ -265,13 +267,17 @@ MEASURES: dict[tuple[str, str], tuple[str, Callable[[Any], Any]]] = {
         lambda value: value or (None if value is None else 0),
     ),
     ("totalTokens", "sum"): ("coalesce(sum(total_tokens), 0)", str),
+    ("uniqueUserIds", "uniq"): ("count(DISTINCT nullif(user_id, ''))", str),
 }
 DIMENSIONS = {
     "providedModelName": "nullif(model, '')",
     "type": "type",
     "userId": "nullif(user_id, '')",
     "traceId": "trace_id",
+    "level": "json_extract(row, '$.level')",
+    "environment": "json_extract(row, '$.environment')",
 }
+DEFAULT_ROWS = 100
 HIGH_CARDINALITY = frozenset({"userId", "traceId", "sessionId"})
 TIME_FORMATS = {"minute": "%Y-%m-%d %H:%M:00", "hour": "%Y-%m-%d %H:00:00", "day": "%Y-%m-%d"}
 TIME_STEPS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
@@ -286,7 +292,8 @@ def read_metrics(store: SandboxStore, text: str) -> dict[str, Any]:
     start, end = (
         iso(datetime.fromisoformat(query[name])) for name in ("fromTimestamp", "toTimestamp")
     )
-    conditions = [Condition("start_time >= ? AND start_time < ?", [start, end])]
+    # The end is included here.
+    conditions = [Condition("start_time >= ? AND start_time <= ?", [start, end])]
     conditions += [_filter_condition(one) for one in query.get("filters", [])]
     granularity = (query.get("timeDimension") or {}).get("granularity")
     keys = [DIMENSIONS[field] for field in dimensions]
@@ -295,6 +302,7 @@ def read_metrics(store: SandboxStore, text: str) -> dict[str, Any]:
     sql = ", ".join([*keys, *(MEASURES[measure][0] for measure in measures)])
     group = "GROUP BY " + ", ".join(str(place) for place in range(1, len(keys) + 1)) if keys else ""
     names = (["time_dimension"] if granularity else []) + dimensions
+    most = (query.get("config") or {}).get("row_limit", DEFAULT_ROWS)
     answers = {}
     for found in store.aggregate(sql, conditions, group):
         values = dict(zip(names, found, strict=False))
@@ -302,13 +310,13 @@ def read_metrics(store: SandboxStore, text: str) -> dict[str, Any]:
     if granularity and not dimensions:
         for moment in _moments(query, granularity):
             answers.setdefault((moment,), {"time_dimension": moment} | _measured(measures, None))
-        return {"data": [answers[key] for key in sorted(answers)]}
+        return {"data": [answers[key] for key in sorted(answers)][:most]}
     rows = sorted(answers.values(), key=_order(query, measures), reverse=True)
-    return {"data": rows[: (query.get("config") or {}).get("row_limit", 100)]}
+    return {"data": rows[:most]}
 
 
 def _measured(measures: list[tuple[str, str]], values: Any) -> dict[str, Any]:
-    empty = {"count": "0", "totalCost": None, "totalTokens": "0"}
+    empty = {"count": "0", "totalCost": None, "totalTokens": "0", "uniqueUserIds": "0"}
     return {
         f"{aggregation}_{measure}": (
             empty[measure] if values is None else MEASURES[measure, aggregation][1](values[place])
@@ -373,18 +381,19 @@ def _check_metrics(
 
 
 def _moments(query: Mapping[str, Any], granularity: str) -> list[str]:
-    """Every period of the query, so that empty ones are filled in."""
-    start, end = (
-        datetime.fromisoformat(query[name]).astimezone(UTC)
+    """Every period of the query but the one in which it ends, so that empty ones are filled in."""
+    moment, end = (
+        _beginning(datetime.fromisoformat(query[name]).astimezone(UTC), granularity)
         for name in ("fromTimestamp", "toTimestamp")
     )
-    moment = start.replace(
-        minute=start.minute if granularity == "minute" else 0, second=0, microsecond=0
-    )
-    if granularity == "day":
-        moment = moment.replace(hour=0)
     moments = []
     while moment < end:
         moments.append(moment.strftime(TIME_FORMATS[granularity]))
         moment += TIME_STEPS[granularity]
     return moments
+
+
+def _beginning(moment: datetime, granularity: str) -> datetime:
+    minute = moment.minute if granularity == "minute" else 0
+    hour = 0 if granularity == "day" else moment.hour
+    return moment.replace(hour=hour, minute=minute, second=0, microsecond=0)

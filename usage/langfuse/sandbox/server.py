@@ -4,10 +4,11 @@ import base64
 import gzip
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from google.protobuf.message import DecodeError
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
+from usage.langfuse.sandbox.ingestion import answer_to, read_batch
 from usage.langfuse.sandbox.otlp import read_export
 from usage.langfuse.sandbox.query import (
     BadRequest,
@@ -31,10 +33,12 @@ VERSION = "4.16.0"
 PROJECT_ID = "sandbox"
 PROJECTS = "/api/public/projects"
 WRONG_KEY = {"message": "Invalid credentials. Confirm that you've configured the correct host."}
+# Whatever it ran out of, time or memory.
 TIMED_OUT = {
     "message": (
-        "The store ran out of resources over this request. Please narrow your request by adding"
-        " more specific filters (e.g., a shorter date range)."
+        "Your query could not be completed. Please narrow your request by adding more specific"
+        " filters (e.g., a shorter date range).\nSee"
+        " https://langfuse.com/docs/api-and-data-platform/features/public-api for more details."
     ),
     "error": "Request timed out",
 }
@@ -44,41 +48,64 @@ ONLY_V2 = {
         " Learn more about Langfuse v4 at: https://langfuse.com/docs/v4"
     )
 }
-TIMED_READS = (
-    "/api/public/v2/observations",
-    "/api/public/v2/metrics",
-    "/api/public/observations",
-    "/api/public/traces",
-)
+OBSERVATIONS, METRICS = "/api/public/v2/observations", "/api/public/v2/metrics"
+TIMED_READS = (OBSERVATIONS, METRICS, "/api/public/observations", "/api/public/traces")
 V1_READS = ("/api/public/traces", "/api/public/observations", "/api/public/metrics/daily")
+
+
+LEGACY_MESSAGE = (
+    "The {what} v2 API is only available in a Langfuse v4 write mode. Learn more at:"
+    " https://langfuse.com/docs/v4"
+)
+# The batch job runs once a minute, over what is older than ten.
+BATCH_JOB_DELAY = timedelta(minutes=10)
+
+
+class WriteMode(StrEnum):
+    """LANGFUSE_MIGRATION_V4_WRITE_MODE: where what is received is stored."""
+
+    EVENTS_ONLY = "events_only"
+    DUAL = "dual"
+    LEGACY = "legacy"
 
 
 @dataclass
 class RateLimit:
-    """So many requests a minute, in a sliding window; the next one is answered 429."""
+    """So many requests of each kind a minute, in a sliding window. As Langfuse's, it bites one
+    early: the last of them is answered 429 already.
+    """
 
     requests_a_minute: int
-    _times: deque[float] = field(default_factory=deque)
+    _times: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def seconds_to_wait(self) -> float:
+    def seconds_to_wait(self, path: str) -> float:
         """0 when the request may pass, and is counted; else how long to wait."""
         with self._lock:
-            now = time.monotonic()
-            while self._times and self._times[0] <= now - 60:
-                self._times.popleft()
-            if len(self._times) < self.requests_a_minute:
-                self._times.append(now)
+            now, times = time.monotonic(), self._times[_kind_of(path)]
+            while times and times[0] <= now - 60:
+                times.popleft()
+            if len(times) < max(1, self.requests_a_minute - 1):
+                times.append(now)
                 return 0
-            return self._times[0] + 60 - now
+            return times[0] + 60 - now
+
+
+def _kind_of(path: str) -> str:
+    """What is limited together with the path."""
+    if path == METRICS:
+        return "metrics"
+    return "legacy" if path.startswith(V1_READS) else "public-api"
 
 
 @dataclass
 class Sandbox:
     """A Langfuse server's public API over a store, for one pair of keys. A WSGI application.
 
-    ``is_v1`` makes it a version 3. Over reads of more time than ``longest_read``, its store runs
-    out of time. ``projects_answer`` (status, body) is given in place of its project.
+    ``is_v1`` makes it a version 3, ``write_mode`` what the real server's setting of that name does.
+    In ``dual``, what older SDKs send is in v2 after ``batch_job_delay``. Over reads of more time
+    than ``longest_read``, its store runs out of time. ``projects_answer`` (status, body) is given
+    in place of its project.
     """
 
     store: SandboxStore
@@ -86,6 +113,8 @@ class Sandbox:
     secret_key: str
     rate_limit: RateLimit | None = None
     is_v1: bool = False
+    write_mode: str = WriteMode.EVENTS_ONLY
+    batch_job_delay: timedelta = BATCH_JOB_DELAY
     project_id: str = PROJECT_ID
     longest_read: timedelta | None = None
     projects_answer: tuple[int, Any] | None = None
@@ -103,7 +132,13 @@ class Sandbox:
             return _json(WRONG_KEY, 401)
         if request.path == "/api/public/otel/v1/traces" and request.method == "POST":
             return self._ingest(request)
-        if self.rate_limit is not None and (seconds := self.rate_limit.seconds_to_wait()):
+        if request.path == "/api/public/ingestion" and request.method == "POST":
+            return self._ingest_events(request)
+        if (
+            self.rate_limit is not None
+            and request.path != PROJECTS
+            and (seconds := self.rate_limit.seconds_to_wait(request.path))
+        ):
             return _too_many(self.rate_limit, seconds)
         try:
             return self._read(request)
@@ -127,6 +162,19 @@ class Sandbox:
         self.store.add(rows)
         return _json({})
 
+    def _ingest_events(self, request: Request) -> Response:
+        """What older SDKs send."""
+        try:
+            batch = orjson.loads(request.get_data())["batch"]
+            rows = list(read_batch(batch, self.project_id, datetime.now(UTC)))
+        except (ValueError, TypeError, KeyError):
+            return _json({"message": "Invalid request data", "errors": []}, 400)
+        is_events_only = self.write_mode == WriteMode.EVENTS_ONLY and not self.is_v1
+        if not is_events_only:
+            delay = timedelta(0) if self.is_v1 else self.batch_job_delay
+            self.store.add_waiting(rows, time.time() + delay.total_seconds())
+        return _json(answer_to(batch, is_events_only), 207)
+
     def _read(self, request: Request) -> Response:
         if (
             self.longest_read is not None
@@ -136,15 +184,28 @@ class Sandbox:
             raise StoreGaveUp
         if self.is_v1 and request.path != PROJECTS:
             return self._read_v1(request)
-        if request.path == "/api/public/v2/observations":
-            return _json(list_observations(self.store, request.args))
-        if request.path == "/api/public/v2/metrics":
-            return _json(read_metrics(self.store, request.args.get("query", "")))
         if request.path == PROJECTS:
             return self._projects()
-        if request.path in V1_READS:
-            return _json(ONLY_V2, 404)
+        if request.path.startswith(V1_READS):
+            if self.write_mode == WriteMode.EVENTS_ONLY:
+                return _json(ONLY_V2, 404)
+            return self._read_v1(request)
+        if request.path in (OBSERVATIONS, METRICS):
+            return self._read_v2(request)
         return _json({"message": "Not Found"}, 404)
+
+    def _read_v2(self, request: Request) -> Response:
+        is_legacy = self.write_mode == WriteMode.LEGACY
+        if not is_legacy:
+            self.store.move_waiting(time.time())
+        if request.path == METRICS:
+            if is_legacy:
+                message = LEGACY_MESSAGE.format(what="metrics")
+                return _json({"message": message, "error": "LangfuseNotFoundError"}, 404)
+            return _json(read_metrics(self.store, request.args.get("query", "")))
+        answer = list_observations(self.store, request.args)
+        # The table that it reads is there, and nothing is written to it.
+        return _json({"data": [], "meta": {}} if is_legacy else answer)
 
     def _projects(self) -> Response:
         if self.projects_answer is not None:
@@ -163,6 +224,8 @@ class Sandbox:
             return _json(list_v1_observations(self.store, request.args))
         if request.path == "/api/public/traces":
             return _json(list_v1_traces(self.store, request.args))
+        if not request.path.startswith("/api/public/traces/"):
+            return _json({"message": "Not Found"}, 404)
         trace = find_v1_trace(self.store, request.path.removeprefix("/api/public/traces/"))
         return _json({"message": "Not Found"}, 404) if trace is None else _json(trace)
 

@@ -14,6 +14,8 @@ import orjson
 import xxhash
 
 Row = dict[str, Any]
+# Which keys of a row's metadata were written without the quotes of JSON; no answer shows it.
+STORED_RAW = "storedRaw"
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS observation (
@@ -32,6 +34,11 @@ CREATE TABLE IF NOT EXISTS observation (
 CREATE INDEX IF NOT EXISTS observation_order
     ON observation (start_time DESC, trace_hash DESC, observation_id DESC);
 CREATE INDEX IF NOT EXISTS observation_trace ON observation (trace_id);
+CREATE TABLE IF NOT EXISTS waiting (
+    trace_id TEXT NOT NULL,
+    moved_at REAL NOT NULL,
+    row BLOB NOT NULL
+);
 """
 
 
@@ -79,11 +86,51 @@ class SandboxStore:
             self._database.execute("COMMIT")
         return len(values)
 
+    def add_waiting(self, rows: Iterable[Row], moved_at: float) -> int:
+        """Store rows that a batch job moves to the others at that time; until then only
+        :meth:`waiting` gives them. Returns how many.
+        """
+        values = [(row["traceId"], moved_at, orjson.dumps(row)) for row in rows]
+        with self._lock:
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT INTO waiting VALUES (?, ?, ?)", values)
+            self._database.execute("COMMIT")
+        return len(values)
+
+    def waiting(self) -> list[Row]:
+        """The rows that no batch job has moved yet."""
+        with self._lock:
+            found = self._database.execute("SELECT row FROM waiting").fetchall()
+        return [orjson.loads(row) for (row,) in found]
+
+    def move_waiting(self, now: float) -> None:
+        """The batch job: what is to be moved by now is among the others."""
+        with self._lock:
+            due = self._database.execute(
+                "DELETE FROM waiting WHERE moved_at <= ? RETURNING row", [now]
+            ).fetchall()
+        if due:
+            self.add([orjson.loads(row) for (row,) in due])
+
     def delete_trace(self, trace_id: str) -> int:
         """Delete a trace, as Langfuse's interface can. Returns how many rows went."""
         with self._lock:
+            self._database.execute("DELETE FROM waiting WHERE trace_id = ?", [trace_id])
             return self._database.execute(
                 "DELETE FROM observation WHERE trace_id = ?", [trace_id]
+            ).rowcount
+
+    def merge(self) -> int:
+        """Merge versions away, as Langfuse's store does in the background: of those with the same
+        start, trace and id, the one that was received last is left. Returns how many rows went.
+        """
+        with self._lock:
+            return self._database.execute(
+                "DELETE FROM observation AS old WHERE EXISTS (SELECT 1 FROM observation AS new"
+                " WHERE new.start_time = old.start_time AND new.trace_hash = old.trace_hash"
+                " AND new.observation_id = old.observation_id AND new.trace_id = old.trace_id"
+                " AND (json_extract(new.row, '$.updatedAt'), new.rowid)"
+                " > (json_extract(old.row, '$.updatedAt'), old.rowid))"
             ).rowcount
 
     def count(self) -> int:
@@ -94,7 +141,10 @@ class SandboxStore:
         self, conditions: Sequence[Condition], after: Position | None, limit: int
     ) -> tuple[list[Row], Position | None]:
         """Up to ``limit`` rows after a position, newest first, and the position to go on from; None
-        on the last page.
+        on the last page, and where none were asked for.
+
+        The position is the last row's. Whatever else has the same position, as further versions of
+        that row have, comes on no page.
         """
         if after is not None:
             place = "(start_time, trace_hash, observation_id) < (?, ?, ?)"
@@ -113,8 +163,8 @@ class SandboxStore:
             ).fetchall()
         if len(found) <= limit:
             return [orjson.loads(row) for *_, row in found], None
-        kept = _without_torn_versions(found)
-        return [orjson.loads(row) for *_, row in kept], Position(*kept[-1][:3])
+        kept = found[:limit]
+        return [orjson.loads(row) for *_, row in kept], Position(*kept[-1][:3]) if kept else None
 
     def aggregate(
         self, select: str, conditions: Sequence[Condition], tail: str = ""
@@ -125,15 +175,6 @@ class SandboxStore:
             return self._database.execute(
                 f"SELECT {select} FROM observation {where} {tail}", parameters
             ).fetchall()
-
-
-def _without_torn_versions(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """A page without its last row, nor the versions of it that share its position: the cursor would
-    skip the rest of them.
-    """
-    following = found[-1][:3]
-    kept = [one for one in found if one[:3] != following]
-    return kept or found[:-1]
 
 
 def _where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
@@ -165,15 +206,22 @@ def _values(row: Row) -> tuple[Any, ...]:
 
 
 def metadata_condition(key: str, operator: str, value: str) -> Condition:
-    """A condition on a metadata key.
+    """A condition on a metadata key; a row without the key meets none.
 
-    Langfuse compares with the value as written, and SDK 5 writes JSON: acme as "acme".
+    Langfuse compares with the value as it was written, and SDK 5 writes JSON: acme as "acme". What
+    others wrote without the quotes is kept so (``STORED_RAW``).
     """
-    written = "json_quote(json_extract(row, ?))"
+    written = (
+        "CASE WHEN json_extract(row, ?) IS NULL THEN json_quote(json_extract(row, ?))"
+        " ELSE json_extract(row, ?) END"
+    )
     comparisons = {
         "=": f"{written} = ?",
         "contains": f"instr({written}, ?) > 0",
         "does not contain": f"instr({written}, ?) = 0",
         "starts with": f"instr({written}, ?) = 1",
     }
-    return Condition(comparisons[operator], [f"$.metadata.{json.dumps(key)}", value])
+    path = f"$.metadata.{json.dumps(key)}"
+    raw = f"$.{STORED_RAW}.{json.dumps(key)}"
+    has_key = "json_extract(row, ?) IS NOT NULL"
+    return Condition(f"{has_key} AND {comparisons[operator]}", [path, raw, path, path, value])

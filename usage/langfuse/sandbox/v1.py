@@ -5,11 +5,13 @@ trace says on the trace only.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from usage.langfuse.sandbox.store import Condition, Row, SandboxStore
+from usage.langfuse.sandbox.query import BadRequest
+from usage.langfuse.sandbox.store import STORED_RAW, Condition, Row, SandboxStore
 
 VERSION = "3.90.0"
 LARGEST_LIMIT = 100
-OF_THE_TRACE = (
+NOT_OF_THE_OBSERVATION = (
+    STORED_RAW,
     "userId",
     "sessionId",
     "traceName",
@@ -51,6 +53,7 @@ def find_v1_trace(store: SandboxStore, trace_id: str) -> dict[str, Any] | None:
 
 def _newest(store: SandboxStore) -> list[Row]:
     rows, _ = store.page([Condition("1 = 1")], None, 1_000_000)
+    rows += store.waiting()
     newest: dict[tuple[str, str], Row] = {}
     for row in rows:
         known = newest.setdefault((row["traceId"], row["id"]), row)
@@ -87,7 +90,7 @@ def _traces(store: SandboxStore) -> dict[str, dict[str, Any]]:
 
 
 def _observation(row: Row) -> Row:
-    own = {name: value for name, value in row.items() if name not in OF_THE_TRACE}
+    own = {name: value for name, value in row.items() if name not in NOT_OF_THE_OBSERVATION}
     return {
         **own,
         "metadata": {},
@@ -103,6 +106,8 @@ def _is_within(moment: str, query: Mapping[str, str], start: str, end: str) -> b
 
 def _page(items: Sequence[Any], query: Mapping[str, str]) -> dict[str, Any]:
     number, limit = int(query.get("page", 1)), min(int(query.get("limit", 50)), LARGEST_LIMIT)
+    if min(number, limit) < 1:
+        raise BadRequest("Invalid request data", [{"path": ["page or limit"]}])
     meta = {
         "page": number,
         "limit": limit,

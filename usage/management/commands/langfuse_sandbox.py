@@ -14,7 +14,12 @@ from django.core.management.base import BaseCommand, CommandError
 from usage.demo.directory import demo_directory
 from usage.demo.replay import replay
 from usage.demo.traffic import demo_runs, read_requests
-from usage.langfuse.sandbox.server import RateLimit, Sandbox, make_sandbox_server
+from usage.langfuse.sandbox.server import (
+    RateLimit,
+    Sandbox,
+    WriteMode,
+    make_sandbox_server,
+)
 from usage.langfuse.sandbox.store import SandboxStore
 from usage.langfuse.tracing_client import tracing_client
 
@@ -35,7 +40,16 @@ class Command(BaseCommand):
             help="a traffic file (.csv or .csv.gz) to replay into it first",
         )
         parser.add_argument(
-            "--rate-limit", type=int, metavar="N", help="answer 429 beyond N requests a minute"
+            "--rate-limit",
+            type=int,
+            metavar="N",
+            help="answer 429 from the Nth request of a kind in a minute on, as Langfuse does",
+        )
+        parser.add_argument(
+            "--write-mode",
+            choices=[mode.value for mode in WriteMode],
+            default=WriteMode.EVENTS_ONLY.value,
+            help="behave as a Langfuse 4 with this LANGFUSE_MIGRATION_V4_WRITE_MODE",
         )
         parser.add_argument(
             "--database",
@@ -50,7 +64,11 @@ class Command(BaseCommand):
         rate_limit = RateLimit(options["rate_limit"]) if options["rate_limit"] else None
         store = SandboxStore(options["database"])
         sandbox = Sandbox(
-            store, settings.SANDBOX_PUBLIC_KEY, settings.SANDBOX_SECRET_KEY, rate_limit
+            store,
+            settings.SANDBOX_PUBLIC_KEY,
+            settings.SANDBOX_SECRET_KEY,
+            rate_limit,
+            write_mode=options["write_mode"],
         )
         try:
             server = make_sandbox_server(sandbox, options["port"])

@@ -1,0 +1,141 @@
+"""What doesn't add up, at its doors: the endpoint, the page, and ruling from there."""
+
+from collections.abc import Callable
+from decimal import Decimal as D
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+from django.urls import reverse
+
+from kluisz_analytics.tenants.models import User
+from tests.conftest import People
+from tests.usage.desk.test_rulings import GPT5, OURS, agent, costs, doubled, store
+from usage.models import LangfuseConnection, Trace, UsageRuling
+
+pytestmark = pytest.mark.django_db
+UNITS = {"input": 4000, "output": 100, "total": 2000}
+
+
+@pytest.fixture
+def doubts(people: People, bare_connection: LangfuseConnection) -> LangfuseConnection:
+    """One of each kind."""
+    ann = people.acme_user
+    doubled(bare_connection, ann, "doubled")
+    agent(bare_connection, ann, (0, 1, 2))
+    free = {"model": "gpt-5", "usage_details": GPT5, "cost_usd": D(0)}
+    store(bare_connection, ann, "free", ("call", free))
+    store(bare_connection, ann, "units", ("call", {"model": "own", "usage_details": UNITS}))
+    return bare_connection
+
+
+@pytest.mark.usefixtures("doubts")
+def test_each_kind_is_listed_with_both_figures(people: People, api: Callable[..., Any]) -> None:
+    body = api(people.platform_admin, "doubtful").json()
+    rows = {(row["langfuse_trace_id"], row["finding"]): row for row in body["observations"]}
+    assert {
+        key: (row["cost_usd"], row["other_cost_usd"], row["at_stake_usd"])
+        for key, row in rows.items()
+        if key[0] != "units" and key != ("run", "cost")
+    } == {
+        ("doubled", "cost"): ("0.148789000000", "0.018756750000", "0.130032250000"),
+        ("run", "sum"): (None, "0.400000000000", "0.400000000000"),
+        ("free", "free"): ("0.000000000000", "0.018756750000", "0.018756750000"),
+    }
+    assert rows["run", "sum"]["counted_in"] == "a"
+    assert rows["units", "units"]["said_tokens"] == 2000
+    assert rows["units", "units"]["usage_doubt"]
+    stakes = [D(row["at_stake_usd"]) for row in body["observations"]]
+    assert stakes == sorted(stakes, reverse=True)
+    by_model = {(row["finding"], row["model"]): row for row in body["models"]}
+    assert by_model["free", "gpt-5"]["at_stake_usd"] == "0.018756750000"
+    assert by_model["sum", ""]["undecided"] == 0
+    assert body["undecided"] == sum(row["undecided"] for row in body["models"]) == 5
+    stats = api(people.platform_admin, "platform/stats").json()
+    assert stats["doubtful_observations"] == 5
+
+
+def ask(**fields: Any) -> dict[str, Any]:
+    return {"finding": "free", "takes": "price_book", "reason": "as agreed", **fields}
+
+
+def test_ruled_from_the_page_by_post_only_with_who_did_it(
+    people: People, doubts: LangfuseConnection
+) -> None:
+    client = Client()
+    client.force_login(people.platform_admin)
+    page = client.get(reverse("admin:usage_doubtful")).content.decode()
+    assert "0.148789" in page
+    assert "0.018756" in page
+    address, asked = reverse("admin:usage_usageruling_add"), ask(connection=doubts.pk)
+    question = client.get(address, asked).content.decode()
+    assert "1 observation now" in question
+    assert not UsageRuling.objects.exists(), "nothing is ruled by GET"
+    client.post(address, {**asked, "reason": " "})
+    assert not UsageRuling.objects.exists(), "nor without a reason"
+    client.post(address, asked)
+    ruling = UsageRuling.objects.get()
+    assert (ruling.created_by, ruling.state, ruling.reason) == (
+        people.platform_admin,
+        "applied",
+        "as agreed",
+    )
+    assert LogEntry.objects.filter(object_id=str(ruling.pk), user=people.platform_admin).exists()
+    assert costs()["free"] == OURS
+    undo = reverse("admin:usage_usageruling_undo", args=[ruling.pk])
+    client.get(undo)
+    assert costs()["free"] == OURS
+    client.post(undo, {"confirmed": "yes"})
+    assert costs()["free"] == 0
+
+
+@pytest.mark.parametrize("who", ["acme_admin", "acme_user", "service"])
+def test_nobody_else_sees_or_rules(people: People, doubts: LangfuseConnection, who: str) -> None:
+    user: User = getattr(people, who)
+    User.objects.filter(pk=user.pk).update(is_staff=True)
+    client = Client()
+    client.force_login(user)
+    assert client.get(reverse("admin:usage_doubtful")).status_code == 403
+    assert client.get(reverse("admin:usage_expectedusage")).status_code == 403
+    answer = client.post(reverse("admin:usage_usageruling_add"), ask(connection=doubts.pk))
+    assert answer.status_code == 403
+    assert not UsageRuling.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"takes": "both"}, "is no choice"),
+        ({"finding": "nonsense"}, "nonsense"),
+        ({"connection": "4711"}, "valid choice"),
+        ({"trace": "nonsense", "observation": "x"}, "valid UUID"),
+        ({"observation": "call"}, "or neither"),
+    ],
+)
+def test_a_wrong_choice_is_named(
+    people: People, doubts: LangfuseConnection, fields: dict[str, str], message: str
+) -> None:
+    client = Client()
+    client.force_login(people.platform_admin)
+    asked = ask(connection=doubts.pk) | fields
+    page = client.post(reverse("admin:usage_usageruling_add"), asked).content.decode()
+    assert message in page
+    assert not UsageRuling.objects.exists()
+
+
+def test_of_one_observation_of_a_model_named_nothing(
+    people: People, doubts: LangfuseConnection
+) -> None:
+    client = Client()
+    client.force_login(people.platform_admin)
+    address = reverse("admin:usage_usageruling_add")
+    trace = Trace.objects.get(langfuse_trace_id="doubled")
+    one = {"finding": "cost", "connection": doubts.pk, "trace": trace.pk, "observation": "call"}
+    client.post(address, ask(**one))
+    assert costs()["doubled"] == OURS
+    of_none = {"finding": "sum", "takes": "both", "connection": doubts.pk, "of_model": "on"}
+    client.post(address, ask(**of_none, model="gpt-5"))
+    assert costs()["run"] == D("0.4"), "the one that carries the sum names no model"
+    client.post(address, ask(**of_none, model=""))
+    assert costs()["run"] == D("0.8")

@@ -1,0 +1,1 @@
+"""The platform's desk: usage that should have come and has not, and usage that does not add up."""

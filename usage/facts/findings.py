@@ -1,0 +1,166 @@
+"""What doesn't add up in a trace's usage, and what was ruled on it (domain.md, What doesn't add
+up). Pure: what is found is a function of the steps and the price lists, and what is billed one of
+these and the rulings that hold.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from enum import StrEnum
+from typing import NamedTuple
+
+from pricing.units import TokenCounts, count_tokens
+from usage.langfuse.wire import StepVersion
+
+
+class Finding(StrEnum):
+    """What doesn't add up."""
+
+    NONE = ""
+    SUM = "sum"
+    COST = "cost"
+    FREE = "free"
+    UNITS = "units"
+
+
+class Takes(StrEnum):
+    """Which of the two figures is counted."""
+
+    AS_USUAL = ""
+    CHILDREN = "children"
+    BOTH = "both"
+    LANGFUSE = "langfuse"
+    PRICE_BOOK = "price_book"
+    AS_COUNTED = "as_counted"
+
+
+CHOICES: Mapping[Finding, tuple[Takes, ...]] = {
+    Finding.SUM: (Takes.CHILDREN, Takes.BOTH),
+    Finding.COST: (Takes.LANGFUSE, Takes.PRICE_BOOK),
+    Finding.FREE: (Takes.LANGFUSE, Takes.PRICE_BOOK),
+    Finding.UNITS: (Takes.AS_COUNTED,),
+}
+"""What can be ruled; the first of each is counted without a ruling."""
+TOKENS_NOT_FREE = 1_000
+"""From so many tokens on, a cost of 0 is not believed."""
+SMALLEST_DIFFERENCE = 10**6
+"""Picousd: of less than a millionth of a dollar nobody asks."""
+DEFAULT_RATIO_PERCENT = 150
+
+
+class Ruling(NamedTuple):
+    """A ruling that holds: on one observation, on a model ("" is one, too), or (both None) on all
+    of the connection.
+    """
+
+    number: int
+    finding: str
+    takes: str
+    model: str | None = None
+    step: tuple[str, str] | None = None
+    """Its trace's key and its id."""
+
+
+class Rulings:
+    """The rulings that hold on a connection's usage; ``ratio_percent``: by how much costs may be
+    apart.
+
+    On one observation goes before on its model, that before on the connection; of two alike the
+    later one holds.
+    """
+
+    def __init__(
+        self, rulings: Iterable[Ruling] = (), ratio_percent: int = DEFAULT_RATIO_PERCENT
+    ) -> None:
+        self.all = sorted(rulings)
+        self.ratio_percent = ratio_percent
+        self._takes = {(one.finding, one.model, one.step): Takes(one.takes) for one in self.all}
+
+    def takes(self, finding: Finding, model: str, step: tuple[str, str]) -> Takes:
+        """AS_USUAL where nothing was ruled."""
+        if not self._takes:
+            return Takes.AS_USUAL
+        for which in ((None, step), (model, None), (None, None)):
+            found = self._takes.get((finding.value, *which))
+            if found is not None:
+                return found
+        return Takes.AS_USUAL
+
+
+NO_RULINGS = Rulings()
+NO_IDS: Mapping[str, str] = {}
+
+
+def finding_of(
+    langfuse_picousd: int, ours_picousd: int | None, total_tokens: int, ratio_percent: int
+) -> Finding:
+    """Of a call with Langfuse's cost, which ours (None: no list has a price) is compared with."""
+    if langfuse_picousd == 0:
+        return (
+            Finding.FREE
+            if total_tokens >= TOKENS_NOT_FREE and ours_picousd != 0
+            else (Finding.NONE)
+        )
+    if ours_picousd is None or abs(langfuse_picousd - ours_picousd) < SMALLEST_DIFFERENCE:
+        return Finding.NONE
+    less, more = sorted((langfuse_picousd, ours_picousd))
+    return Finding.COST if more * 100 > less * ratio_percent else Finding.NONE
+
+
+def sums_of_children(
+    steps: Sequence[StepVersion], using: Sequence[StepVersion]
+) -> Mapping[str, str]:
+    """The steps (by id) that carry what the steps inside them used, or what these cost: of each the
+    first of those that it repeats.
+
+    Inside of a step are those below it that use something themselves, whatever is between. Both
+    input and output have to be the same, in the canonical form; of a step that says no tokens,
+    Langfuse's cost.
+    """
+    if len(using) < 2 or not {step.parent_id for step in steps} - {""}:
+        return NO_IDS
+    inside = _inside(steps, using)
+    found = {}
+    for step in using:
+        children = inside.get(step.observation_id)
+        if children and _is_sum(step, children):
+            found[step.observation_id] = min(
+                children, key=lambda one: (one.start_time, one.observation_id)
+            ).observation_id
+    return found
+
+
+def _inside(
+    steps: Sequence[StepVersion], using: Sequence[StepVersion]
+) -> Mapping[str, list[StepVersion]]:
+    """The nearest steps that use something inside of each that does."""
+    parent_of = {step.observation_id: step.parent_id for step in steps}
+    uses = {step.observation_id for step in using}
+    inside: dict[str, list[StepVersion]] = {}
+    for step in using:
+        around = _nearest(step.parent_id, parent_of, uses)
+        if around is not None and around != step.observation_id:
+            inside.setdefault(around, []).append(step)
+    return inside
+
+
+def _nearest(at: str, parent_of: Mapping[str, str], uses: Set[str]) -> str | None:
+    seen: set[str] = set()
+    while at and at not in uses:
+        # A client's mistake can make a circle of parents.
+        if at in seen:
+            return None
+        seen.add(at)
+        at = parent_of.get(at, "")
+    return at or None
+
+
+def _is_sum(step: StepVersion, children: Collection[StepVersion]) -> bool:
+    own = _both(count_tokens(step.usage_details))
+    if any(own):
+        counts = [_both(count_tokens(one.usage_details)) for one in children]
+        return own == tuple(map(sum, zip(*counts, strict=True)))
+    costs = [one.cost_usd for one in children if one.cost_usd is not None]
+    return bool(step.cost_usd) and len(costs) == len(children) and step.cost_usd == sum(costs)
+
+
+def _both(tokens: TokenCounts) -> tuple[int, int]:
+    return tokens.input, tokens.output

@@ -1,0 +1,135 @@
+"""Whose a run is, by what it says and by what the directory knows (domain.md, What is counted).
+
+What a run says is a claim: a tenant and a user, each as it is named. The directory finds them, and
+a user counts in the tenant that it was of when the run began. A claim for a tenant that its user
+was not of is disputed: it counts for nobody until an operator has settled it. Pure.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+from kluisz_analytics.tenants.membership import Stay, tenant_at
+
+
+class Dispute(StrEnum):
+    """Why it can't be said whose a run is."""
+
+    NOT_A_MEMBER = "not_a_member"
+
+
+class Outcome(StrEnum):
+    """What a disputed run is settled as."""
+
+    NAMED_TENANT = "named_tenant"
+    USERS_TENANT = "users_tenant"
+    LEFT_OUT = "left_out"
+
+
+class KnownUser(NamedTuple):
+    """A user: its tenant now, and, of one who ever moved, when it was of which."""
+
+    id: UUID
+    tenant_id: UUID
+    stays: Sequence[Stay] = ()
+
+    def tenant_at(self, moment: datetime) -> UUID | None:
+        return tenant_at(self.stays, moment) if self.stays else self.tenant_id
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The tenants and users that are known, by id as text; and users by what else they are called,
+    in lower case and by the tenant where they are. A name of several there is None's.
+
+    ``version`` tells states of it apart (``kluisz_analytics.tenants.directory``).
+    """
+
+    tenants: Mapping[str, UUID] = field(default_factory=dict)
+    users: Mapping[str, KnownUser] = field(default_factory=dict)
+    names: Mapping[str, Mapping[UUID, KnownUser | None]] = field(default_factory=dict)
+    version: int = 0
+
+    def user_called(self, reference: str, tenant_id: UUID | None) -> KnownUser | None:
+        """The user, by its id or by a name of it in the tenant; where no tenant is named, by a name
+        that no other user has anywhere.
+        """
+        user = self.users.get(reference)
+        if user is not None or not self.names or not reference:
+            return user
+        called = self.names.get(as_called(reference))
+        if called is None:
+            return None
+        if tenant_id is not None:
+            return called.get(tenant_id)
+        users = set(called.values())
+        return users.pop() if len(users) == 1 else None
+
+
+def as_called(name: str) -> str:
+    """Names that differ only in case, or in space around them, are the same."""
+    return name.strip().casefold()
+
+
+class Owner(NamedTuple):
+    """Whose a run is. Of a disputed one also whom it named, and what it was settled as."""
+
+    tenant_id: UUID | None = None
+    user_id: UUID | None = None
+    dispute: str = ""
+    disputed_tenant_id: UUID | None = None
+    disputed_user_id: UUID | None = None
+    settled_as: str = ""
+
+
+class Settlement(NamedTuple):
+    """What an operator decided of a run that named this tenant and this user."""
+
+    outcome: Outcome
+    tenant_id: UUID
+    user_id: UUID
+
+
+NOBODY = Owner()
+
+
+def owner_of(
+    directory: Directory,
+    tenant_reference: str,
+    user_reference: str,
+    moment: datetime,
+    fixed_tenant_id: UUID | None = None,
+    settlement: Settlement | None = None,
+) -> Owner:
+    """The owner of a run that began at ``moment``. With no tenant named, the user's is it;
+    ``fixed_tenant_id`` is it whatever is named.
+    """
+    tenant_id = fixed_tenant_id
+    if tenant_id is None and tenant_reference:
+        tenant_id = directory.tenants.get(tenant_reference)
+        if tenant_id is None:
+            user = directory.users.get(user_reference)
+            return NOBODY if user is None else Owner(None, user.id)
+    user = directory.user_called(user_reference, tenant_id)
+    if user is None:
+        return Owner(tenant_id)
+    of_then = user.tenant_at(moment)
+    if tenant_id is None or tenant_id == of_then:
+        return Owner(of_then, user.id)
+    dispute = Owner(None, None, Dispute.NOT_A_MEMBER.value, tenant_id, user.id)
+    if settlement is None or settlement[1:] != (tenant_id, user.id):
+        # Whoever settled it settled another claim.
+        return dispute
+    return _settled(dispute, settlement.outcome, of_then)
+
+
+def _settled(dispute: Owner, outcome: Outcome, of_then: UUID | None) -> Owner:
+    settled = dispute._replace(settled_as=outcome.value)
+    if outcome is Outcome.NAMED_TENANT:
+        return settled._replace(tenant_id=dispute.disputed_tenant_id)
+    if outcome is Outcome.USERS_TENANT and of_then is not None:
+        return settled._replace(tenant_id=of_then, user_id=dispute.disputed_user_id)
+    return settled
