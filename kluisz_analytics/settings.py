@@ -427,6 +427,9 @@ UNFOLD = {
                     navigation_item(
                         "Model prices", "payments", "admin:pricing_modelprice_changelist"
                     ),
+                    navigation_item(
+                        "Model aliases", "translate", "admin:pricing_modelalias_changelist"
+                    ),
                     navigation_item("Unpriced usage", "help", "admin:usage_unpricedusage"),
                     navigation_item("What doesn't add up", "balance", "admin:usage_doubtful"),
                     navigation_item("Rulings", "gavel", "admin:usage_usageruling_changelist"),

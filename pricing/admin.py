@@ -28,6 +28,7 @@ from kluisz_analytics.confirmation import confirmed_action
 from pricing import lists
 from pricing.models import (
     IN_LIST,
+    ModelAlias,
     ModelPrice,
     PricingTier,
     ShippedPriceList,
@@ -350,6 +351,41 @@ class ModelPriceAdmin(ModelAdmin):
             "columns": COLUMNS,
         }
         return render(request, "admin/pricing/import_prices.html", context)
+
+
+@admin.register(ModelAlias)
+class ModelAliasAdmin(ReadOnlyAdmin):
+    """What names mean: added and withdrawn; one of the same name, connection and beginning takes
+    the other's place.
+    """
+
+    list_display = ["name", "connection", "model", "provider", "valid_from", *RECORDED]
+    list_filter = [InListFilter, "provider", "connection"]
+    list_select_related = ["connection", "recorded_by", "withdrawn_by"]
+    search_fields = ["name", "model"]
+    fields = ["name", "connection", "model", "provider", "valid_from"]
+    actions = ["withdraw"]
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.is_superuser)
+
+    def save_model(self, request: HttpRequest, obj: ModelAlias, form: Any, change: bool) -> None:
+        lists.enter_alias(obj, admin_user(request))
+
+    @confirmed_action(
+        "Withdraw: the names mean what they say",
+        "Withdraw these? From now on the names are priced by what they say themselves.",
+        permissions=["add"],
+    )
+    def withdraw(self, request: HttpRequest, aliases: QuerySet[ModelAlias], form: Any) -> None:
+        chosen = list(aliases.filter(IN_LIST))
+        for alias in chosen:
+            lists.withdraw(alias, admin_user(request))
+        messages.success(
+            request,
+            f"Withdrew {len(chosen)} aliases; what was priced with them stays until it is"
+            " repriced.",
+        )
 
 
 def _download(prices: QuerySet[ModelPrice]) -> StreamingHttpResponse:

@@ -8,7 +8,8 @@ from uuid import UUID
 from django.utils import timezone
 from genai_prices.types import Provider
 
-from pricing.models import ModelPrice, ShippedPriceList, TierAssignment
+from pricing.model_names import Alias
+from pricing.models import ModelAlias, ModelPrice, ShippedPriceList, TierAssignment
 from pricing.models import TierRate as TierRateRow
 from pricing.price_book import PriceBook, Repriced
 from pricing.prices import EVER, NEVER, Assignment, Precedence, Price, RateCard, TierRate
@@ -51,16 +52,35 @@ def load_price_book(repriced: list[Repriced] | None = None) -> PriceBook:
         tenant_tiers=dict(tenant_tiers),
         platform_tiers=platform_tiers,
         repriced=repriced or [],
+        aliases=load_aliases(),
         loaded_at=loaded_at,
     )
 
 
 def prices_entered_since(moment: datetime) -> bool:
-    """Whether model prices, or a state of the shipped book, were entered after ``moment``."""
+    """Whether model prices, what names mean, or a state of the shipped book were entered after
+    ``moment``.
+    """
     return any(
         model._default_manager.filter(recorded_at__gt=moment).exists()
-        for model in (ModelPrice, ShippedPriceList)
+        for model in (ModelPrice, ModelAlias, ShippedPriceList)
     )
+
+
+def load_aliases() -> list[Alias]:
+    """What names mean, withdrawn rows included."""
+    return [
+        Alias(
+            row.name,
+            row.model,
+            row.provider,
+            row.connection_id,
+            row.valid_from,
+            row.recorded_at,
+            row.withdrawn_at or NEVER,
+        )
+        for row in ModelAlias.objects.order_by("id")
+    ]
 
 
 # a queryset of either

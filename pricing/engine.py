@@ -174,7 +174,8 @@ class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
 
 class TraceUsage(msgspec.Struct, frozen=True, gc=False):
     """A trace to price: whose it is (None: unknown), when it began, when it was first priced, and
-    its observations; whether it failed, and whether its environment is billed.
+    its observations; whether it failed, whether its environment is billed, and which connection
+    read it.
     """
 
     tenant_id: UUID | None
@@ -184,6 +185,7 @@ class TraceUsage(msgspec.Struct, frozen=True, gc=False):
     observations: Sequence[ObservationUsage]
     is_failed: bool = False
     is_billed: bool = True
+    connection_id: int | None = None
 
 
 class PricedTrace(msgspec.Struct, frozen=True, gc=False):
@@ -217,6 +219,10 @@ class PricedTrace(msgspec.Struct, frozen=True, gc=False):
             return [(sharing[0] if sharing else 0, billed, credits)]
         weights = [self.costs[at].picousd or 0 for at in sharing]
         return list(zip(sharing, split(billed, weights), split(credits, weights), strict=True))
+
+
+Lists = tuple[int | None, int | None]
+"""Whose own prices go first, and which connection's own names of models hold."""
 
 
 class _Plan(NamedTuple):
@@ -254,7 +260,7 @@ class PricingEngine:
         self._has_replacing = any(
             one.precedence is Precedence.REPLACES for one in book.platform_prices
         )
-        self._plans: dict[tuple[int | str | None, ...], _Plan] = {}
+        self._plans: dict[tuple[Lists | str | None, ...], _Plan] = {}
 
     def price_all(self, traces: Iterable[TraceUsage]) -> Iterator[PricedTrace]:
         """The batch form: the same as :meth:`price` of each, in their order."""
@@ -267,10 +273,10 @@ class PricingEngine:
         tenant_id, started_at, known_at = trace.tenant_id, trace.started_at, trace.known_at
         if self.book.repriced:
             known_at = self.book.knowledge(known_at, tenant_id, started_at)
-        own_list = self._own_list(tenant_id)
+        lists = self._lists(tenant_id, trace.connection_id)
         costs, total, unknown, unbilled = [], 0, 0, 0
         for usage in trace.observations:
-            cost = self._cost(own_list, usage, known_at)
+            cost = self._cost(lists, usage, known_at)
             costs.append(cost)
             if cost.picousd is None:
                 unknown += 1
@@ -297,32 +303,43 @@ class PricingEngine:
         return PricedTrace(costs, cost_picousd, charge, charge.set_aside)
 
     def cost_of(
-        self, tenant_id: UUID | None, usage: ObservationUsage, known_at: datetime = LATEST
+        self,
+        tenant_id: UUID | None,
+        usage: ObservationUsage,
+        known_at: datetime = LATEST,
+        connection_id: int | None = None,
     ) -> Cost:
         """The cost of one observation: the first source that applies, by the list as it was at
         ``known_at``.
 
         Raises TypeError for a count that is not an integer: money is never made of floats.
         """
-        return self._cost(self._own_list(tenant_id), usage, known_at)
+        return self._cost(self._lists(tenant_id, connection_id), usage, known_at)
 
     def is_priceable(
-        self, tenant_id: UUID | None, model: str, since: datetime, until: datetime
+        self,
+        tenant_id: UUID | None,
+        model: str,
+        since: datetime,
+        until: datetime,
+        connection_id: int | None = None,
     ) -> bool:
         """Whether any price is for the model at some time between two moments, both included; it
         may still lack a kind of unit.
         """
-        plan = self._plan_for(self._own_list(tenant_id), model, ())
+        plan = self._plan_for(self._lists(tenant_id, connection_id), model, ())
         return any(
             one.valid_from <= until and since < one.valid_until
             for one in (*plan.before, *plan.after)
         )
 
-    def _own_list(self, tenant_id: UUID | None) -> int | None:
-        """Whose own prices go first; None for nearly all tenants, who have none."""
-        return tenant_id.int if tenant_id is not None and tenant_id.int in self._own_lists else None
+    def _lists(self, tenant_id: UUID | None, connection_id: int | None) -> Lists | None:
+        """Which lists go before what holds for all; None for nearly all, who have none."""
+        own = tenant_id.int if tenant_id is not None and tenant_id.int in self._own_lists else None
+        names = connection_id if connection_id in self.book.connections else None
+        return None if own is None and names is None else (own, names)
 
-    def _cost(self, own_list: int | None, usage: ObservationUsage, known_at: datetime) -> Cost:
+    def _cost(self, lists: Lists | None, usage: ObservationUsage, known_at: datetime) -> Cost:
         usage_details, langfuse_picousd, started_at = (
             usage.usage_details,
             usage.langfuse_picousd,
@@ -331,12 +348,12 @@ class PricingEngine:
         if not usage_details and langfuse_picousd is None:
             return UNMETERED if usage.is_call else NO_USAGE
         if langfuse_picousd is not None and usage.uncosted:
-            return self._partly(own_list, usage, langfuse_picousd, known_at)
-        if langfuse_picousd is not None and own_list is None and not self._has_replacing:
+            return self._partly(lists, usage, langfuse_picousd, known_at)
+        if langfuse_picousd is not None and lists is None and not self._has_replacing:
             return Cost(langfuse_picousd, FROM_LANGFUSE)
-        plan = self._plans.get((own_list, usage.model, *usage_details))
+        plan = self._plans.get((lists, usage.model, *usage_details))
         if plan is None:
-            plan = self._plan_for(own_list, usage.model, tuple(usage_details))
+            plan = self._plan_for(lists, usage.model, tuple(usage_details))
         _, _, sole, sole_source, sole_price_id = plan
         if sole is not None and langfuse_picousd is None:
             picousd = sole(usage_details)
@@ -360,7 +377,7 @@ class PricingEngine:
 
     def _partly(
         self,
-        own_list: int | None,
+        lists: Lists | None,
         usage: ObservationUsage,
         langfuse_picousd: int,
         known_at: datetime,
@@ -368,7 +385,7 @@ class PricingEngine:
         """The cost where Langfuse left units out of its own: a price that goes before Langfuse's
         is of all units; else what is missing is added by the first price of ours that has it.
         """
-        plan = self._plan_for(own_list, usage.model, tuple(usage.usage_details))
+        plan = self._plan_for(lists, usage.model, tuple(usage.usage_details))
         started_at, known_at = usage.started_at, max(known_at, usage.started_at)
         whole = _first(plan.before, usage.usage_details, started_at, known_at)
         if whole is not None:
@@ -387,29 +404,32 @@ class PricingEngine:
                         return Cost(langfuse_picousd + added, source, one.price_id)
         return Cost(langfuse_picousd, PARTLY_PRICED)
 
-    def _plan_for(self, own_list: int | None, model: str, keys: tuple[str, ...]) -> _Plan:
-        key = (own_list, model, *keys)
+    def _plan_for(self, lists: Lists | None, model: str, keys: tuple[str, ...]) -> _Plan:
+        key = (lists, model, *keys)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._plan(own_list, model, keys)
+            plan = self._plans[key] = self._plan(lists, model, keys)
         return plan
 
-    def _plan(self, own_list: int | None, model: str, keys: tuple[str, ...]) -> _Plan:
+    def _plan(self, lists: Lists | None, model: str, keys: tuple[str, ...]) -> _Plan:
         book, shape = self.book, shape_of(keys)
+        own_list, connection_id = lists or (None, None)
+        named = book.readings(model, connection_id)
         own: list[Quote] = []
         if own_list is not None:
             own = quotes_of(
-                CostSource.TENANT_PRICE, book.tenant_prices[UUID(int=own_list)], model, shape
+                CostSource.TENANT_PRICE, book.tenant_prices[UUID(int=own_list)], named, shape
             )
             if not own:
-                return self._plan_for(None, model, keys)
+                others = None if connection_id is None else (None, connection_id)
+                return self._plan_for(others, model, keys)
         replacing, fallback = (
             [one for one in book.platform_prices if one.precedence is precedence]
             for precedence in (Precedence.REPLACES, Precedence.FALLBACK)
         )
-        before = own + quotes_of(CostSource.PLATFORM_PRICE, replacing, model, shape)
-        after = quotes_of(CostSource.FALLBACK_PRICE, fallback, model, shape)
-        after += shipped_quotes(book.shipped_books, model, shape)
+        before = own + quotes_of(CostSource.PLATFORM_PRICE, replacing, named, shape)
+        after = quotes_of(CostSource.FALLBACK_PRICE, fallback, named, shape)
+        after += shipped_quotes(book.shipped_books, named, shape)
         if len(after) == 1 and not before and after[0][:4] == (EVER, NEVER, EVER, NEVER):
             return _Plan((), tuple(after), after[0].amount, after[0].source, after[0].price_id)
         return _Plan(tuple(before), tuple(after), None, CostSource.UNPRICED, None)

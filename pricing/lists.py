@@ -19,7 +19,15 @@ from django.utils import timezone
 
 from kluisz_analytics.bulk import among
 from kluisz_analytics.tenants.models import User
-from pricing.models import IN_LIST, ModelPrice, PricingTier, Recorded, TierAssignment, TierRate
+from pricing.models import (
+    IN_LIST,
+    ModelAlias,
+    ModelPrice,
+    PricingTier,
+    Recorded,
+    TierAssignment,
+    TierRate,
+)
 from pricing.signals import prices_entered, tiers_assigned
 
 
@@ -142,6 +150,27 @@ def enter_rate(rate: TierRate, by: User | None) -> TierRate:
             withdraw(same, by, now)
         _record(rate, by, now)
     return rate
+
+
+def enter_alias(alias: ModelAlias, by: User | None) -> ModelAlias:
+    """Record what a name means (a row that is not saved), and have what waits for a price priced
+    once it is committed; one of the same name, connection and beginning is withdrawn.
+
+    Raises ValidationError for what says nothing.
+    """
+    alias.full_clean(validate_constraints=False)
+    with transaction.atomic():
+        now = timezone.now()
+        for same in ModelAlias.objects.filter(
+            IN_LIST,
+            connection=alias.connection_id,
+            name__iexact=alias.name,
+            valid_from=alias.valid_from,
+        ).select_for_update():
+            withdraw(same, by, now)
+        _record(alias, by, now)
+        announce([alias.name])
+    return alias
 
 
 def assign_tier(assignment: TierAssignment, by: User | None) -> TierAssignment:

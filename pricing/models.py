@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Lower
 from django.utils import timezone
 
 from kluisz_analytics.fields import CreditsField, ExactDecimalField, UsdField
@@ -23,6 +24,7 @@ from pricing.bounds import (
     LARGEST_MULTIPLIER,
     LARGEST_USD_PER_MILLION,
 )
+from pricing.model_names import SPELLINGS
 from pricing.prices import Precedence
 from pricing.units import UnitKind
 from pricing.validators import at_most
@@ -42,6 +44,11 @@ IN_LIST = Q(withdrawn_at__isnull=True)
 def _at_most(name: str, limit: Decimal) -> Q:
     """Whether the column is empty or no more than the limit."""
     return Q(**{f"{name}__isnull": True}) | Q(**{f"{name}__lte": limit})
+
+
+def providers() -> list[tuple[str, str]]:
+    """The providers whose names are understood, as a field's choices."""
+    return [(one, one) for one in sorted(SPELLINGS)]
 
 
 class Recorded(models.Model):
@@ -402,6 +409,87 @@ class ModelPrice(Recorded):
         return {
             kind: price for kind in UnitKind if (price := getattr(self, kind.value)) is not None
         }
+
+
+class ModelAlias(Recorded):
+    """What a name of a model means that doesn't tell by itself: an Azure deployment, a name of
+    one's own, a bare name and whose it is (pricing.model_names.Alias); from ``valid_from`` until
+    the next of its name.
+
+    The column refers to the connections of the usage app, of which no code here knows more.
+    """
+
+    connection = models.ForeignKey(
+        "usage.LangfuseConnection",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="Only in what this one reads. Empty: in all usage.",
+    )
+    name = models.CharField(
+        max_length=200,
+        help_text="As it stands in traces; one * is any text: acme/*.",
+    )
+    model = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text="Such as azure/gpt-4o. Its * is what the name's stands for.",
+    )
+    provider = models.CharField(
+        max_length=50,
+        blank=True,
+        choices=providers,
+        help_text="Who is paid for it. Empty: as the model says.",
+    )
+    valid_from = models.DateTimeField()
+
+    class Meta:
+        db_table = "pricing_model_alias"
+        verbose_name_plural = "model aliases"
+        ordering = ["name", "-valid_from", "-recorded_at"]
+        constraints = [
+            models.UniqueConstraint(
+                "connection",
+                Lower("name"),
+                "valid_from",
+                condition=IN_LIST,
+                name="one_meaning_a_connection_and_moment",
+            ),
+            models.UniqueConstraint(
+                Lower("name"),
+                "valid_from",
+                condition=IN_LIST & Q(connection__isnull=True),
+                name="one_meaning_for_all_a_moment",
+            ),
+            models.CheckConstraint(
+                condition=~Q(model="", provider=""), name="alias_says_something"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} from {self.valid_from:%Y-%m-%d}"
+
+    def clean(self) -> None:
+        errors: dict[str, str] = {}
+        if self.name.count("*") > 1:
+            errors["name"] = f"“{self.name}” has more than one *; write one, for all the text."
+        if self.name == "*" and self.connection_id is None:
+            errors["name"] = (
+                "“*” is every name there is: write what they begin or end with, or choose a"
+                " connection."
+            )
+        if self.model.count("*") > self.name.count("*"):
+            errors["model"] = (
+                f"“{self.model}” has a * that stands for nothing in the name “{self.name}”."
+            )
+        if not self.provider and self.model.lower() in ("", self.name.lower()):
+            errors["model"] = (
+                f"“{self.name}” would mean what it means anyway: write another model, or choose a"
+                " provider."
+            )
+        if errors:
+            raise ValidationError(errors)
 
 
 class ShippedPriceList(models.Model):

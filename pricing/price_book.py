@@ -4,12 +4,13 @@ loads it.
 Prices and rates are dated twice: when they hold, and when they were in the list.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+from pricing.model_names import ALWAYS, Alias, ModelName, Reading, Span, readings, understand
 from pricing.prices import LATEST, Assignment, Price, RateCard, TierRate
 
 Cards = Sequence[tuple[datetime, datetime, RateCard]]
@@ -25,10 +26,10 @@ class ShippedBook(Protocol):
     @property
     def withdrawn_at(self) -> datetime: ...
 
-    def card_at(self, model: str, moment: datetime) -> RateCard | None:
+    def card_at(self, name: ModelName, moment: datetime) -> RateCard | None:
         """The model's prices at a moment; None for an unknown model."""
 
-    def cards(self, model: str) -> Cards | None:
+    def cards(self, name: ModelName) -> Cards | None:
         """The model's prices from when until when, none for an unknown model; None where they
         change with the time of day.
         """
@@ -67,6 +68,7 @@ class PriceBook:
     tenant_tiers: Mapping[UUID, Sequence[Assignment]] = field(default_factory=dict)
     platform_tiers: Sequence[Assignment] = ()
     repriced: Sequence[Repriced] = ()
+    aliases: Sequence[Alias] = ()
     loaded_at: datetime = LATEST
 
     def knowledge(self, known_at: datetime, tenant_id: UUID | None, moment: datetime) -> datetime:
@@ -102,10 +104,24 @@ class PriceBook:
             else _held_at(self.rates.get(assignment.tier_id, ()), moment, known_at)
         )
 
+    @property
+    def connections(self) -> frozenset[int]:
+        """Where some names mean something of their own."""
+        return self._connections
+
+    def readings(self, model: str, connection_id: int | None = None) -> list[Reading]:
+        """What a name means, as the connection reads it, at all times; no two at once."""
+        found = self._readings.get((model, connection_id))
+        if found is None:
+            mine = [one for one in self.aliases if one.connection_id in (None, connection_id)]
+            found = self._readings[model, connection_id] = readings(model, mine)
+        return found
+
     def model_names(self) -> set[str]:
         """The models that have a price of their own name in any list."""
         listed = [self.platform_prices, *self.tenant_prices.values()]
         names = {price.model for prices in listed for price in prices if not price.is_pattern}
+        names.update(one.name for one in self.aliases if "*" not in one.name)
         return names.union(*(book.model_names() for book in self.shipped_books))
 
     def __post_init__(self) -> None:
@@ -113,9 +129,64 @@ class PriceBook:
             object.__setattr__(
                 self, f"_{name}", {key.int: tiers for key, tiers in getattr(self, name).items()}
             )
+        connections = (one.connection_id for one in self.aliases)
+        own = frozenset(one for one in connections if one is not None)
+        object.__setattr__(self, "_connections", own)
+        object.__setattr__(self, "_readings", {})
 
     _user_tiers: Mapping[int, Sequence[Assignment]] = field(init=False, repr=False, compare=False)
     _tenant_tiers: Mapping[int, Sequence[Assignment]] = field(init=False, repr=False, compare=False)
+    _connections: frozenset[int] = field(init=False, repr=False, compare=False)
+    _readings: dict[tuple[str, int | None], list[Reading]] = field(
+        init=False, repr=False, compare=False
+    )
+
+
+def prices_for(prices: Iterable[Price], found: Iterable[Reading]) -> list[Price]:
+    """The prices for a name, each within the time in which the name means its model: the name as it
+    is written first, then as it is understood, a name before a pattern, then what begins last, then
+    what was entered last.
+    """
+    listed = list(prices)
+    return [
+        price
+        for reading in found
+        for one in _ranked(listed, reading.name)
+        if (price := _within(one, reading.span)) is not None
+    ]
+
+
+def _ranked(prices: Iterable[Price], name: ModelName) -> list[Price]:
+    ranked = [(rank, one) for one in prices if (rank := _rank(one, name)) is not None]
+    ranked.sort(
+        key=lambda pair: (-pair[0], pair[1].valid_from, pair[1].recorded_at, pair[1].id),
+        reverse=True,
+    )
+    return [one for _, one in ranked]
+
+
+def _rank(price: Price, name: ModelName) -> int | None:
+    """How closely the price's name is the model's, 0 as it is written; None where it isn't."""
+    if not price.is_pattern:
+        if price.model == name.written:
+            return 0
+        closeness = name.keys.get(understand(price.model).key)
+        return None if closeness is None else 1 + closeness
+    texts = name.written, name.model, name.base
+    return next((PATTERN + at for at, text in enumerate(texts) if price.fits(text)), None)
+
+
+PATTERN = 100
+"""The rank of a pattern, after all names."""
+
+
+def _within(price: Price, span: Span) -> Price | None:
+    if span == ALWAYS:
+        return price
+    common = span.within(
+        Span(price.valid_from, price.valid_until, price.recorded_at, price.withdrawn_at)
+    )
+    return None if common is None else replace(price, **common._asdict())
 
 
 Dated = TypeVar("Dated", TierRate, Assignment)

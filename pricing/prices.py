@@ -156,10 +156,9 @@ class Price:
     recorded_at: datetime = EVER
     withdrawn_at: datetime = NEVER
 
-    def is_for(self, model: str) -> bool:
-        return (
-            self._pattern.fullmatch(model) is not None if self.is_pattern else self.model == model
-        )
+    def fits(self, model: str) -> bool:
+        """Whether its pattern is for the name."""
+        return bool(model) and self._pattern.fullmatch(model) is not None
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

@@ -2,14 +2,15 @@
 of products. Pure.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from operator import mul
 from typing import NamedTuple
 
-from pricing.price_book import ShippedBook
+from pricing.model_names import ModelName, Reading, Span
+from pricing.price_book import ShippedBook, prices_for
 from pricing.prices import EVER, MILLION, NEVER, Price, RateCard
 from pricing.units import INPUT_KINDS, Shape, UnitKind, stands_as_it_is, units_of
 
@@ -67,15 +68,10 @@ class Quote(NamedTuple):
     """The prices themselves, at a moment."""
 
 
-def quotes_of(source: CostSource, prices: Iterable[Price], model: str, shape: Shape) -> list[Quote]:
-    """The prices for the model: exact names before patterns, then what begins last, then what was
-    entered last.
-    """
-    fitting = [price for price in prices if model and price.is_for(model)]
-    fitting.sort(
-        key=lambda price: (not price.is_pattern, price.valid_from, price.recorded_at, price.id),
-        reverse=True,
-    )
+def quotes_of(
+    source: CostSource, prices: Iterable[Price], named: Sequence[Reading], shape: Shape
+) -> list[Quote]:
+    """The prices for a model's name."""
     return [
         Quote(
             one.valid_from,
@@ -87,22 +83,35 @@ def quotes_of(source: CostSource, prices: Iterable[Price], model: str, shape: Sh
             amount_for(one.card, shape),
             card_at=partial(_card, one.card),
         )
-        for one in fitting
+        for one in prices_for(prices, named)
     ]
 
 
-def shipped_quotes(books: Iterable[ShippedBook], model: str, shape: Shape) -> Iterator[Quote]:
-    """What the states of the shipped book have for the model."""
-    for book in books if model else ():
-        cards = book.cards(model)
-        known = book.recorded_at, book.withdrawn_at, CostSource.PRICE_BOOK, book.id
-        if cards is None:
-            by_time = _by_time_of_day(book, model, shape)
-            yield Quote(EVER, NEVER, *known, None, by_time, partial(book.card_at, model))
-            continue
-        for valid_from, valid_until, card in cards:
-            amount = amount_for(card, shape)
-            yield Quote(valid_from, valid_until, *known, amount, None, partial(_card, card))
+def shipped_quotes(
+    books: Sequence[ShippedBook], named: Iterable[Reading], shape: Shape
+) -> Iterator[Quote]:
+    """What the states of the shipped book have for a model's name."""
+    for span, name in named:
+        for book in books:
+            for one in _shipped(book, name, shape):
+                common = span.within(
+                    Span(one.valid_from, one.valid_until, one.recorded_at, one.withdrawn_at)
+                )
+                if common is not None:
+                    yield one if common == one[:4] else one._replace(**common._asdict())
+
+
+def _shipped(book: ShippedBook, name: ModelName, shape: Shape) -> Iterator[Quote]:
+    """What one state has for a model."""
+    cards = book.cards(name)
+    known = book.recorded_at, book.withdrawn_at, CostSource.PRICE_BOOK, book.id
+    if cards is None:
+        by_time = _by_time_of_day(book, name, shape)
+        yield Quote(EVER, NEVER, *known, None, by_time, partial(book.card_at, name))
+        return
+    for valid_from, valid_until, card in cards:
+        amount = amount_for(card, shape)
+        yield Quote(valid_from, valid_until, *known, amount, None, partial(_card, card))
 
 
 def _card(card: RateCard, moment: datetime) -> RateCard:
@@ -110,12 +119,12 @@ def _card(card: RateCard, moment: datetime) -> RateCard:
 
 
 def _by_time_of_day(
-    book: ShippedBook, model: str, shape: Shape
+    book: ShippedBook, name: ModelName, shape: Shape
 ) -> Callable[[datetime], Amount | None]:
     ready: dict[int, Amount] = {}
 
     def amount_at(moment: datetime) -> Amount | None:
-        card = book.card_at(model, moment)
+        card = book.card_at(name, moment)
         if card is None:
             return None
         return ready.get(id(card)) or ready.setdefault(id(card), amount_for(card, shape))

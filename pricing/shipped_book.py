@@ -29,6 +29,7 @@ from genai_prices.types import (
 )  # the reader of its own data files
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
+from pricing.model_names import ModelName
 from pricing.price_book import Cards
 from pricing.prices import EVER, NEVER, RateCard
 from pricing.units import UnitKind
@@ -67,12 +68,12 @@ class ShippedPrices:
     ) -> None:
         self.id, self.recorded_at, self.withdrawn_at = state_id, recorded_at, withdrawn_at
         self._read = read
-        self._models: dict[str, ModelInfo | None] = {}
+        self._models: dict[ModelName, ModelInfo | None] = {}
         self._cards: dict[int, RateCard] = {}
 
-    def card_at(self, model: str, moment: datetime) -> RateCard | None:
+    def card_at(self, name: ModelName, moment: datetime) -> RateCard | None:
         """The model's prices at ``moment``; None for a model that the book doesn't know."""
-        found = self._model(model)
+        found = self._model(name)
         if found is None:
             return None
         prices = found.prices if isinstance(found.prices, ModelPrice) else found.get_prices(moment)
@@ -81,11 +82,11 @@ class ShippedPrices:
             card = self._cards[id(prices)] = card_of(prices)
         return card
 
-    def cards(self, model: str) -> Cards | None:
+    def cards(self, name: ModelName) -> Cards | None:
         """The model's prices from when until when; none for an unknown one, None where they change
         with the time of day.
         """
-        found = self._model(model)
+        found = self._model(name)
         if found is None:
             return []
         conditions = (
@@ -97,27 +98,34 @@ class ShippedPrices:
         if any(one is not None and not isinstance(one, StartDateConstraint) for one in conditions):
             return None
         borders = [EVER, *sorted(datetime.combine(day, time(), UTC) for day in dates), NEVER]
-        spans = [(start, end, self.card_at(model, start)) for start, end in pairwise(borders)]
+        spans = [(start, end, self.card_at(name, start)) for start, end in pairwise(borders)]
         return [(start, end, card) for start, end, card in spans if card is not None]
 
     def model_names(self) -> set[str]:
         """The names of the models that it knows; it knows more by pattern."""
         return {model.id for provider in self._read() for model in provider.models}
 
-    def _model(self, model: str) -> ModelInfo | None:
-        if model not in self._models:
-            self._models[model] = self._find(model)
-        return self._models[model]
+    def _model(self, name: ModelName) -> ModelInfo | None:
+        if name not in self._models:
+            self._models[name] = self._find(name)
+        return self._models[name]
 
     @cached_property
     def _snapshot(self) -> DataSnapshot:
         return DataSnapshot(self._read(), from_auto_update=False)
 
-    def _find(self, model: str) -> ModelInfo | None:
-        try:
-            return self._snapshot.find_provider_model(model, None, None, None)[1]
-        except LookupError:
-            return None
+    def _find(self, name: ModelName) -> ModelInfo | None:
+        """With the provider that the name tells, else with the one that the package takes the model
+        for; a reseller who takes the seller's price has that where it isn't listed itself.
+        """
+        for asked in name.asked:
+            try:
+                return self._snapshot.find_provider_model(asked, None, name.provider or None, None)[
+                    1
+                ]
+            except LookupError:
+                continue
+        return None if name.nested is None else self._find(name.nested)
 
 
 def card_of(prices: ModelPrice) -> RateCard:

@@ -21,7 +21,7 @@ from kluisz_analytics.tenants.models import (
     UserAlias,
 )
 from pricing import lists
-from pricing.models import ModelPrice, PricingTier, ShippedPriceList
+from pricing.models import ModelAlias, ModelPrice, PricingTier, ShippedPriceList
 from pricing.shipped_update import record_installed
 from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.conftest import bare_connection, use
@@ -128,6 +128,8 @@ def _prices(people: People) -> None:
         lists.enter_price(
             ModelPrice(model="gpt-4o", tenant=tenant, valid_from=LONG_AGO, input=Decimal(1)), None
         )
+    alias = ModelAlias(name="prod-chat", model="gpt-4o", provider="azure", valid_from=LONG_AGO)
+    lists.enter_alias(alias, people.platform_admin)
     if not ShippedPriceList.objects.exists():
         record_installed()
 

@@ -20,7 +20,7 @@ from credits.models import (
     Webhook,
 )
 from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User, UserAlias
-from pricing.models import IN_LIST, ModelPrice, PricingTier, TierAssignment
+from pricing.models import IN_LIST, ModelAlias, ModelPrice, PricingTier, TierAssignment
 from tests.conftest import People
 from usage.facts.disputes import settle
 from usage.facts.owner import Outcome
@@ -148,6 +148,20 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 ({"model": "m(", "match": "pattern"}, "not a valid pattern"),
                 ({"precedence": "fallback"}, "always goes first"),
                 ({"input": ""}, "at least one kind"),
+            ],
+        ),
+        ModelAlias: Form(
+            {"name": "acme/*", "model": "*", **moment("valid_from", "2026-01-01")},
+            [
+                ({"name": "acme/*/*"}, "more than one *"),
+                ({"name": "acme"}, "stands for nothing"),
+                ({"model": ""}, "would mean what it means anyway"),
+                ({"model": "ACME/*"}, "would mean what it means anyway"),
+                ({"provider": "azur"}, "azur is not one of"),
+                ({"connection": "nonsense"}, "valid"),
+                ({"name": "n" * 201}, "at most 200"),
+                ({"name": "*"}, "every name"),
+                ({"valid_from_0": ""}, "required"),
             ],
         ),
         Grant: Form(
@@ -280,6 +294,7 @@ def actions(world: People) -> dict[tuple[type[Model], str], Action]:
     return {
         (PricingTier, "retire"): Action(),
         (TierAssignment, "withdraw"): Action(),
+        (ModelAlias, "withdraw"): Action(),
         (ModelPrice, "withdraw"): Action(),
         (ModelPrice, "export_chosen"): Action(changes=False),
         (Account, "adjust_accounts"): Action(

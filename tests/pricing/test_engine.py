@@ -24,6 +24,7 @@ from pricing.engine import (
     charge_for,
     split,
 )
+from pricing.model_names import ModelName
 from pricing.price_book import PriceBook, Repriced
 from pricing.prices import EVER, LATEST, NEVER, Assignment, Precedence, Price, RateCard, TierRate
 from pricing.units import INPUT_KINDS, OUTPUT_KINDS, PLAIN_KIND, UnitKind, units_of
@@ -123,10 +124,10 @@ class Shipped:
         self.id, self.recorded_at, self.withdrawn_at = key, recorded_at, withdrawn_at
         self.card = RateCard.of({UnitKind.INPUT: D(per_million), UnitKind.OUTPUT: D(per_million)})
 
-    def card_at(self, model: str, moment: datetime) -> RateCard:
+    def card_at(self, name: ModelName, moment: datetime) -> RateCard:
         return self.card
 
-    def cards(self, model: str) -> list[tuple[datetime, datetime, RateCard]]:
+    def cards(self, name: ModelName) -> list[tuple[datetime, datetime, RateCard]]:
         return [(EVER, NEVER, self.card)]
 
 
@@ -248,9 +249,9 @@ def test_an_exact_name_goes_before_a_pattern_and_a_pattern_has_to_match_the_whol
     pattern = price("m.*", per_million="9", key=2, is_pattern=True, valid_from=NOW - HOUR)
     assert cost_of(PriceBook(platform_prices=[pattern, price(key=1)]), {"input": 1}).price_id == 1
     assert cost_of(PriceBook(platform_prices=[pattern]), {"input": 1}).price_id == 2
-    assert not price("gpt-4", is_pattern=True).is_for("gpt-4o")
-    assert price("gpt-4.*", is_pattern=True).is_for("gpt-4o")
-    assert not price("gpt-4.*").is_for("gpt-4o")
+    assert not price("gpt-4", is_pattern=True).fits("gpt-4o")
+    assert price("gpt-4.*", is_pattern=True).fits("gpt-4o")
+    assert cost_of(PriceBook(platform_prices=[price("m.*")]), {"input": 1}).price_id is None
 
 
 class TestLateEntries:

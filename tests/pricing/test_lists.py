@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from pricing import lists
 from pricing.book import load_price_book
-from pricing.models import IN_LIST, ModelPrice, PricingTier, TierAssignment, TierRate
+from pricing.models import IN_LIST, ModelAlias, ModelPrice, PricingTier, TierAssignment, TierRate
 from pricing.signals import prices_entered
 from tests.conftest import LONG_AGO, People
 
@@ -281,9 +281,12 @@ def test_the_book_is_loaded_with_a_handful_of_queries_however_long_the_lists_are
         lists.enter_price(
             price(model=f"m{number}", tenant=people.acme if number % 2 else None), None
         )
-    with django_assert_num_queries(4):
+        alias = ModelAlias(name=f"m{number}", model="gpt-4o", valid_from=LONG_AGO)
+        lists.enter_alias(alias, None)
+    with django_assert_num_queries(5):
         book = load_price_book()
     assert (len(book.platform_prices), len(book.tenant_prices[people.acme.pk])) == (10, 10)
+    assert len(book.aliases) == 20
 
 
 def test_a_price_that_begins_tomorrow_changes_nothing_today() -> None:

@@ -17,9 +17,11 @@ from kluisz_analytics.scales import CREDIT_PLACES, EXACT, USD_PLACES, Credits, F
 from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.directory import users_called
 from kluisz_analytics.tenants.models import User
-from pricing.book import load_shipped_books, price_of
+from pricing.book import load_aliases, load_shipped_books, price_of
 from pricing.engine import CostSource, Uncharged
+from pricing.model_names import ModelName
 from pricing.models import ModelPrice, TierRate
+from pricing.price_book import PriceBook
 from pricing.prices import PriceLine, RateCard
 from pricing.shipped_book import ShippedPrices
 from pricing.units import units_left_out, units_of
@@ -138,12 +140,14 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     """All that led to the trace's cost and credits, and the ledger entries that it went into if the
     viewer may see them.
 
-    Seven queries, however many observations it has.
+    Nine queries at most, however many observations it has.
     """
     billed_rows = list(trace.billed_observations.all())
     rows = [row for row in billed_rows if row.cost_source != CostSource.NO_USAGE.value]
     rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
-    prices = _Prices(viewer, rows)
+    repricing = _repricing(trace)
+    known_at = trace.priced_as_of if repricing is None else repricing.as_of
+    prices = _Prices(viewer, rows, trace.connection_id, known_at)
     rate_row = (
         TierRate.objects.select_related("tier", "recorded_by").filter(pk=trace.rate_id or 0).first()
     )
@@ -161,7 +165,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
         credits_before_limits=credits,
         limit=_limit(credits, rate_row),
         why_no_credits=_why_no_credits(trace, rate_row),
-        repricing=_repricing(trace),
+        repricing=repricing,
         ledger=_ledger(trace) if sees_ledger else [],
         posted_for_hour=_posted_for_hour(trace) if sees_ledger else None,
     )
@@ -180,14 +184,19 @@ def _lines(card: RateCard, row: Observation, usage: dict[str, int]) -> list[Pric
 
 
 class _Prices:
-    """The prices that the observations were priced with."""
+    """The prices that the observations were priced with, by the lists as they were at
+    ``known_at``.
+    """
 
-    def __init__(self, viewer: User, rows: Sequence[Observation]) -> None:
-        self._viewer = viewer
+    def __init__(
+        self, viewer: User, rows: Sequence[Observation], connection_id: int, known_at: datetime
+    ) -> None:
+        self._viewer, self._connection_id, self._known_at = viewer, connection_id, known_at
         listed = {row.price_id for row in rows if row.price_id and row.cost_source not in SHIPPED}
         self._listed = ModelPrice.objects.select_related("tenant", "recorded_by").in_bulk(listed)
         is_shipped = any(row.cost_source in SHIPPED for row in rows)
         self._shipped = {book.id: book for book in load_shipped_books()} if is_shipped else {}
+        self._names = PriceBook(aliases=load_aliases() if is_shipped else [])
 
     def explain(self, row: Observation) -> ObservationExplained:
         usage = msgspec.json.decode(row.usage_details) if row.usage_details else {}
@@ -233,9 +242,30 @@ class _Prices:
         self, book: ShippedPrices, row: Observation, label: str
     ) -> tuple[PriceSource, RateCard | None]:
         recorded_at = book.recorded_at if book.recorded_at.year > 1 else None
+        name, card = self._understood(book, row)
         return PriceSource(
-            CostSource(row.cost_source), label, price_id=book.id, recorded_at=recorded_at
-        ), book.card_at(row.model, row.start_time)
+            CostSource(row.cost_source),
+            label,
+            price_id=book.id,
+            model=f"{name.provider}/{name.model}".removeprefix("/"),
+            recorded_at=recorded_at,
+        ), card
+
+    def _understood(
+        self, book: ShippedPrices, row: Observation
+    ) -> tuple[ModelName, RateCard | None]:
+        """What the model's name meant when it was priced, and that model's prices."""
+        named = self._names.readings(row.model, self._connection_id)
+        known_at = max(self._known_at, row.start_time)
+        later = sorted({one.span.recorded_at for one in named if one.span.recorded_at > known_at})
+        meant = [
+            reading.name
+            for moment in (known_at, *later)
+            for reading in named
+            if reading.span.holds(row.start_time, moment)
+        ]
+        cards = ((name, book.card_at(name, row.start_time)) for name in meant)
+        return next((found for found in cards if found[1] is not None), (meant[0], None))
 
 
 def _rate(row: TierRate, viewer: User) -> RateExplained:

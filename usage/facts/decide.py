@@ -86,7 +86,16 @@ def assemble(
     usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), said.environment in billed_in
     priced = engine.price(
-        TraceUsage(tenant_id, user_id, start_time, priced_as_of, usages, is_failed, is_billed)
+        TraceUsage(
+            tenant_id,
+            user_id,
+            start_time,
+            priced_as_of,
+            usages,
+            is_failed,
+            is_billed,
+            connection_id,
+        )
     )
     billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
     doubts.mark(billed, doubted, sums)

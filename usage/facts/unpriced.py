@@ -32,7 +32,7 @@ def price_unpriced(connection: LangfuseConnection, at_most: int | None = None) -
     for model, tenant_id, since, until in unpriced.values_list("model", "trace__tenant").annotate(
         since=Min("start_time"), until=Max("start_time")
     ):
-        if assembler.engine.is_priceable(tenant_id, model, since, until):
+        if assembler.engine.is_priceable(tenant_id, model, since, until, connection.pk):
             found.update(
                 unpriced.filter(model=model, trace__tenant=tenant_id).values_list(
                     "trace_id", flat=True

@@ -47,6 +47,7 @@ def stored_traces(
                 "priced_as_of",
                 "is_failed",
                 "uncharged",
+                "connection_id",
                 *map(_scaled, ("cost_usd", "billed_cost_usd", "credits")),
             )
         )
@@ -103,7 +104,7 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
         observations[row[0]].append(row)
     decode = msgspec.json.Decoder(dict[str, int]).decode
     units = msgspec.json.Decoder(tuple[str, ...]).decode
-    for trace_id, *of_trace, is_failed, uncharged, cost, billed_cost, credits in rows:
+    for trace_id, *of_trace, is_failed, uncharged, read_by, cost, billed_cost, credits in rows:
         tenant_id, user_id, started_at, priced_as_of = of_trace
         steps = observations.get(trace_id, [])
         if len(steps) > 1:
@@ -130,6 +131,7 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
                 usages,
                 is_failed=is_failed,
                 is_billed=uncharged != Uncharged.ENVIRONMENT,
+                connection_id=read_by,
             ),
             list(map(itemgetter(9), steps)),
             list(map(itemgetter(10), steps)),

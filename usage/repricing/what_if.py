@@ -117,7 +117,9 @@ def _check_prices(scenario: Scenario, engine: PricingEngine, tenant_id: UUID | N
     owners = [tenant_id] if tenant_id is not None else [None, *engine.book.tenant_prices]
     for model in scenario.models.values():
         if not any(
-            engine.is_priceable(owner, model, scenario.as_of, scenario.as_of) for owner in owners
+            engine.is_priceable(owner, model, scenario.as_of, scenario.as_of, connection_id)
+            for owner in owners
+            for connection_id in (None, *engine.book.connections)
         ):
             nearest = _nearest(model, engine.book.model_names())
             raise UnknownModel(

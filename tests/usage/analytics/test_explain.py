@@ -246,5 +246,5 @@ def test_it_takes_a_fixed_number_of_queries(
             ],
         )
     trace = Trace.objects.get()
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         assert len(explained(trace).observations) == 50
