@@ -13,6 +13,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
+from unfold.widgets import BASE_INPUT_CLASSES
 
 from kluisz_analytics.period_parameters import PeriodParameters
 from kluisz_analytics.tenants.permissions import ReadsPlatform
@@ -98,6 +99,7 @@ def expected_view(request: HttpRequest) -> HttpResponse:
         "title": "Expected but not seen",
         "first_day": period.start,
         "last_day": period.end - timedelta(microseconds=1),
+        "input_classes": " ".join(BASE_INPUT_CLASSES),
         "found": expected_usage(period),
     }
     return render(request, "admin/usage/expected.html", context)
