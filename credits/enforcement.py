@@ -31,7 +31,7 @@ from kluisz_analytics.tenants.models import User
 
 DEFAULT_TTL = timedelta(hours=1)
 LONGEST_TTL = timedelta(days=7)
-ATTEMPTS = 5
+ATTEMPTS = 25
 """How often what is due is looked at for one run: usage may come in each time."""
 ZERO = Decimal(0)
 
@@ -114,7 +114,10 @@ def reserve_credits(
             return Reservation(existing, is_new=False)
         refused = _refusal(user, required, run, now)
         for _ in range(ATTEMPTS):
-            if not (_may_pass(refused) and _make_room(user, run, now)):
+            if not _may_pass(refused):
+                break
+            # With nothing in the way any more, another call has made room since.
+            if not _make_room(user, run, now) and refused is not None:
                 break
             # The zone, too, may be another than whoever asks knows.
             if holds.insert(hold, starts_of(now, _known(user).tenant.zone)):

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.conf import settings as project
@@ -128,18 +127,12 @@ def test_workers_that_start_at_once_enter_the_environments_connection_once(
         "pk",
         "sk",
     )
-    row_of, faster = connections._row_of, []
-
-    def while_another_worker_enters_it(*arguments: Any) -> LangfuseConnection | None:
-        found = row_of(*arguments)
-        if not faster:
-            faster.append(None)
-            faster[0] = configured_connection()
-        return found
-
-    monkeypatch.setattr(connections, "_row_of", while_another_worker_enters_it)
-    slower = configured_connection()
-    assert slower.pk == faster[0].pk
+    faster, row_of = configured_connection(), connections._row_of
+    looked_too_early = iter([None])
+    monkeypatch.setattr(
+        connections, "_row_of", lambda *asked: next(looked_too_early, row_of(*asked))
+    )
+    assert configured_connection().pk == faster.pk
     assert [one.name for one in enabled_connections()] == ["environment"]
 
 
