@@ -85,5 +85,5 @@ class UndoSettlement(DisputeView):
         try:
             disputes.undo([trace.pk.hex], self.viewer)
         except NotDisputed as error:
-            raise ValidationError([str(error)]) from error
+            raise ValidationError({"trace_id": [str(error)]}) from error
         return self.answer(trace_id)

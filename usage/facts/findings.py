@@ -105,6 +105,10 @@ def finding_of(
     return Finding.COST if more * 100 > less * ratio_percent else Finding.NONE
 
 
+ALIKE = 10**6
+"""Costs are the same that differ by less than this part of them."""
+
+
 def sums_of_children(
     steps: Sequence[StepVersion], using: Sequence[StepVersion]
 ) -> Mapping[str, str]:
@@ -112,8 +116,9 @@ def sums_of_children(
     first of those that it repeats.
 
     Inside of a step are those below it that use something themselves, whatever is between. Both
-    input and output have to be the same, in the canonical form; of a step that says no tokens,
-    Langfuse's cost.
+    input and output have to be the same, in the canonical form, and the costs where all of them
+    have one: calls that used as much by chance cost otherwise. Of a step that says no tokens,
+    Langfuse's cost alone tells.
     """
     if len(using) < 2 or not {step.parent_id for step in steps} - {""}:
         return NO_IDS
@@ -155,11 +160,16 @@ def _nearest(at: str, parent_of: Mapping[str, str], uses: Set[str]) -> str | Non
 
 def _is_sum(step: StepVersion, children: Collection[StepVersion]) -> bool:
     own = _both(count_tokens(step.usage_details))
-    if any(own):
-        counts = [_both(count_tokens(one.usage_details)) for one in children]
-        return own == tuple(map(sum, zip(*counts, strict=True)))
     costs = [one.cost_usd for one in children if one.cost_usd is not None]
-    return bool(step.cost_usd) and len(costs) == len(children) and step.cost_usd == sum(costs)
+    has_costs = bool(step.cost_usd) and len(costs) == len(children)
+    # Each is a float of the store's, so sums differ in their last digits.
+    difference = abs((step.cost_usd or 0) - sum(costs))
+    costs_as_much = difference * ALIKE <= (step.cost_usd or 0)
+    if not any(own):
+        return has_costs and costs_as_much
+    counts = [_both(count_tokens(one.usage_details)) for one in children]
+    uses_as_much = own == tuple(map(sum, zip(*counts, strict=True)))
+    return uses_as_much and (costs_as_much or not has_costs)
 
 
 def _both(tokens: TokenCounts) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from django.db import connection
 
 from kluisz_analytics.sql import stored
 
+ATTRIBUTED = "t.tenant_id IS NOT NULL"
 OWNED = "t.tenant_id IS NOT NULL AND t.user_id IS NOT NULL"
 STEPS = """
     SELECT {key} AS key, t.id, t.start_time, t.latency_ms, t.is_failed,

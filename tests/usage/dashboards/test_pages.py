@@ -168,6 +168,7 @@ def test_every_model_has_its_admin_pages(
             )
     from django.apps import apps
 
+    from credits.models.accounts import HourCut
     from usage.models import UserNumber
 
     ours = {
@@ -175,7 +176,7 @@ def test_every_model_has_its_admin_pages(
         for app in ("tenants", "pricing", "credits", "usage")
         for model in apps.get_app_config(app).get_models()
     }
-    assert ours - admin.site._registry.keys() == {UserNumber}
+    assert ours - admin.site._registry.keys() == {HourCut, UserNumber}
 
 
 def test_a_connections_secret_is_never_shown(
