@@ -102,9 +102,7 @@ def _row(span: Span, project_id: str, received_at: datetime) -> Row:
     }
 
 
-def _costs(
-    said: Observation, model: KnownModel | None, usage: dict[str, int]
-) -> dict[str, float]:
+def _costs(said: Observation, model: KnownModel | None, usage: dict[str, int]) -> dict[str, float]:
     """Costs as they were given; where none was, those of the model's prices."""
     given = said.cost_details
     if not given:

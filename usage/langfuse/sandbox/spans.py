@@ -31,9 +31,7 @@ def spans_of_protobuf(body: bytes, received_at: datetime) -> Iterator[Span]:
         for scope_spans in resource_spans.scope_spans:
             scope = _scope(scope_spans.scope)
             for span in scope_spans.spans:
-                start, end = _times(
-                    span.start_time_unix_nano, span.end_time_unix_nano, received_at
-                )
+                start, end = _times(span.start_time_unix_nano, span.end_time_unix_nano, received_at)
                 yield Span(
                     trace_id=_id(span.trace_id.hex()),
                     span_id=_id(span.span_id.hex()),

@@ -19,10 +19,7 @@ LANGFUSE_TYPES = {
 }
 OPENINFERENCE_KINDS = {
     "LLM": "GENERATION",
-    **{
-        kind: kind
-        for kind in "CHAIN RETRIEVER EMBEDDING AGENT TOOL GUARDRAIL EVALUATOR".split()
-    },
+    **{kind: kind for kind in "CHAIN RETRIEVER EMBEDDING AGENT TOOL GUARDRAIL EVALUATOR".split()},
 }
 GEN_AI_OPERATIONS = {
     **dict.fromkeys(

@@ -180,9 +180,7 @@ def _genkit(attributes: Attributes) -> Counts | None:
     usage = _map(parsed_or_none(attributes.get("genkit:output"))).get("usage")
     if not isinstance(usage, dict):
         return None
-    named = {
-        unit: to_number(usage[name]) for unit, name in GENKIT_UNITS.items() if usage.get(name)
-    }
+    named = {unit: to_number(usage[name]) for unit, name in GENKIT_UNITS.items() if usage.get(name)}
     counts = {unit: count for unit, count in named.items() if count is not None}
     return _without_included(counts, GENKIT_INCLUDED)
 
@@ -203,7 +201,9 @@ def _google_adk(attributes: Attributes) -> Counts:
 def _ai_sdk(attributes: Attributes) -> Counts | None:
     """Vercel's AI SDK up to 6; None where its figures can't be read."""
     usage: Counts = {
-        "input": _first_count(attributes, "gen_ai.usage.prompt_tokens", "gen_ai.usage.input_tokens"),
+        "input": _first_count(
+            attributes, "gen_ai.usage.prompt_tokens", "gen_ai.usage.input_tokens"
+        ),
         "output": _first_count(
             attributes, "gen_ai.usage.completion_tokens", "gen_ai.usage.output_tokens"
         ),
