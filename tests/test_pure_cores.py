@@ -18,7 +18,8 @@ pricing.shipped_book pricing.units
 credits.burn credits.forecast credits.recurrence
 usage.analytics.calendar usage.analytics.comparison usage.analytics.question
 usage.analytics.segments usage.environments usage.facts.contributions usage.facts.decide
-usage.facts.decided usage.facts.received usage.langfuse.wire usage.measures usage.periods
+usage.facts.decided usage.facts.received usage.langfuse.sandbox.mapping
+usage.langfuse.wire usage.measures usage.periods
 usage.rollups.sketches usage.scope
 """.split()
 LOADS = """
