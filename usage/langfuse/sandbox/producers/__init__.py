@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 RECORDINGS = Path(__file__).parent
 SUFFIX = ".jsonl"
+NANOSECONDS_A_MILLISECOND = 1_000_000
 
 
 def producers() -> list[str]:
@@ -58,7 +59,9 @@ def exports_as_if_at(
     requests = [json_format.Parse(line, ExportTraceServiceRequest()) for line in lines]
     ids = FreshIds(salt or secrets.token_hex(8))
     last = max(span.end_time_unix_nano for request in requests for span in _spans(request))
-    later = int(now.timestamp() * 1_000_000) * 1_000 - last
+    # Whole milliseconds, which is what Langfuse stores: so every latency stays what it was.
+    later = int(now.timestamp() * 1_000) - last // NANOSECONDS_A_MILLISECOND
+    later *= NANOSECONDS_A_MILLISECOND
     for request in requests:
         for span in _spans(request):
             _renew(span, ids, later)
