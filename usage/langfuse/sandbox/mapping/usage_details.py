@@ -3,7 +3,7 @@ nobody gave.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from langfuse import LangfuseOtelSpanAttributes as Langfuse
 
@@ -301,5 +301,5 @@ def _openai_form(
     return usage
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
