@@ -235,7 +235,8 @@ def _moment(said: str) -> datetime | None:
 
 def _tags(attributes: Attributes) -> list[str]:
     """A list, a list as JSON, or texts between commas."""
-    said = next((attributes[one] for one in TAGS if is_truthy(attributes.get(one))), None)
+    last = attributes.get(TAGS[-1])
+    said = next((attributes[one] for one in TAGS if is_truthy(attributes.get(one))), last)
     if isinstance(said, str) and said.strip().startswith("["):
         parsed = parsed_or_none(said)
         said = parsed if isinstance(parsed, list) else said

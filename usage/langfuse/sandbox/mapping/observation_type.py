@@ -106,7 +106,8 @@ def _ai_sdk_call(span: Span) -> str | None:
 
 
 def _ai_sdk_tool(span: Span) -> str | None:
-    return "TOOL" if _is_ai_sdk(span, "ai.toolCall") else None
+    is_call = any(_is_ai_sdk(span, call) for call in AI_SDK_CALLS)
+    return "TOOL" if _is_ai_sdk(span, "ai.toolCall") and not is_call else None
 
 
 def _is_ai_sdk(span: Span, operation: str) -> bool:

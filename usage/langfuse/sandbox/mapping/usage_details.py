@@ -2,6 +2,7 @@
 nobody gave.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
@@ -11,6 +12,7 @@ from usage.langfuse.sandbox.mapping.attributes import OPERATION, OPERATIONS_OF_S
 from usage.langfuse.sandbox.mapping.javascript import (
     is_truthy,
     leading_integer,
+    number,
     parse_json,
     parsed_or_none,
     record,
@@ -218,7 +220,7 @@ def _ai_sdk(attributes: Attributes) -> Counts | None:
                 usage[unit] = _number_in(attributes[name])
         provider = attributes.get("ai.response.providerMetadata")
         if provider:
-            _add_providers(usage, _map(parse_json(provider)))
+            _add_providers(usage, _by_provider(provider))
         usage["input"], usage["output"] = usage["input"] or 0, usage["output"] or 0
         known = {unit: count for unit, count in usage.items() if count is not None}
         return _without_included(known, AI_SDK_INCLUDED)
@@ -246,9 +248,19 @@ def _add(usage: Counts, figures: Mapping[str, Any], units: Mapping[str, str]) ->
             usage[unit] = figures[name]
 
 
-def _first_count(attributes: Attributes, *names: str) -> int | None:
+def _first_count(attributes: Attributes, *names: str) -> float | None:
+    """The first that is there; NaN, which is not stored, where that is no number."""
     found = next((attributes[name] for name in names if name in attributes), None)
-    return None if found is None else leading_integer(found)
+    count = None if found is None else leading_integer(found)
+    return math.nan if count is None and found is not None else count
+
+
+def _by_provider(provider: Any) -> dict[str, Any]:
+    """The figures by provider. Raises ValueError where they are something else."""
+    figures = record(provider)
+    if figures is None:
+        raise ValueError(f"No figures by provider: {provider!r}")
+    return figures
 
 
 def _number_in(value: Any) -> Any:
@@ -270,6 +282,7 @@ def _stored(given: Counts) -> dict[str, int]:
     stored = {}
     for unit, count in given.items():
         whole = leading_integer(count) if isinstance(count, str) else count
+        whole = number(whole) if isinstance(whole, float) else whole
         if _is_count(whole):
             stored[unit] = whole
     return stored
