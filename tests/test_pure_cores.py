@@ -19,7 +19,8 @@ credits.burn credits.forecast credits.recurrence
 usage.analytics.calendar usage.analytics.comparison usage.analytics.question
 usage.analytics.segments usage.environments usage.facts.contributions usage.facts.decide
 usage.facts.decided usage.facts.owner usage.facts.received usage.facts.unmetered
-usage.langfuse.wire usage.measures usage.periods usage.rollups.sketches usage.scope
+usage.langfuse.sandbox.mapping usage.langfuse.wire usage.measures usage.periods
+usage.rollups.sketches usage.scope
 """.split()
 LOADS = """
 import importlib, sys

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from usage.langfuse.sandbox.otlp import iso
+from usage.langfuse.sandbox.otlp import METADATA_LENGTH, iso, shown_metadata
 from usage.langfuse.sandbox.store import Condition, Position, Row, SandboxStore, metadata_condition
 
 DEFAULT_LIMIT = 50
@@ -46,7 +46,6 @@ ALWAYS = "id traceId startTime endTime projectId parentObservationId type latenc
 # These come always, and are null unless the model group is asked for.
 MODEL_PRICES = "modelId inputPrice outputPrice totalPrice".split()
 DEFAULT_GROUPS = "core,basic"
-METADATA_LENGTH = 200
 
 
 class BadRequest(Exception):
@@ -252,10 +251,17 @@ def _projected(row: Row, groups: list[str], expanded: frozenset[str]) -> Row:
     )
     if "metadata" in shown:
         shown["metadata"] = {
-            key: value if key in expanded else value[:METADATA_LENGTH]
+            key: _shown_metadata(value, is_whole=key in expanded)
             for key, value in shown["metadata"].items()
         }
     return shown
+
+
+def _shown_metadata(value: Any, *, is_whole: bool) -> Any:
+    """A longer value is kept as it was written; what is cut off it is no JSON any more."""
+    if not isinstance(value, str) or len(value) <= METADATA_LENGTH:
+        return value
+    return shown_metadata(value) if is_whole else shown_metadata(value[:METADATA_LENGTH])
 
 
 # --- Metrics

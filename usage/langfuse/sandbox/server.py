@@ -17,7 +17,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from usage.langfuse.sandbox.ingestion import answer_to, read_batch
-from usage.langfuse.sandbox.otlp import read_export
+from usage.langfuse.sandbox.otlp import JSON, read_export
 from usage.langfuse.sandbox.query import (
     BadRequest,
     StoreGaveUp,
@@ -152,13 +152,14 @@ class Sandbox:
         return request.headers.get("Authorization") == f"Basic {expected}"
 
     def _ingest(self, request: Request) -> Response:
-        body = request.get_data()
+        body, content_type = request.get_data(), request.headers.get("Content-Type", "")
         try:
             if request.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            rows = list(read_export(body, self.project_id, datetime.now(UTC)))
+            rows = list(read_export(body, self.project_id, datetime.now(UTC), content_type))
         except (DecodeError, ValueError, OSError, EOFError):
-            return _json({"error": "Failed to parse OTel Protobuf Trace"}, 400)
+            form = "JSON" if JSON in content_type else "Protobuf"
+            return _json({"error": f"Failed to parse OTel {form} Trace"}, 400)
         self.store.add(rows)
         return _json({})
 

@@ -8,12 +8,19 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from usage.demo.directory import demo_directory
 from usage.demo.replay import replay
 from usage.demo.traffic import demo_runs, read_requests
+from usage.langfuse.sandbox.producers import (
+    NoSuchProducer,
+    exports_as_if_at,
+    producers,
+    producers_named,
+)
 from usage.langfuse.sandbox.server import (
     RateLimit,
     Sandbox,
@@ -52,6 +59,16 @@ class Command(BaseCommand):
             help="behave as a Langfuse 4 with this LANGFUSE_MIGRATION_V4_WRITE_MODE",
         )
         parser.add_argument(
+            "--producer",
+            nargs="+",
+            default=[],
+            metavar="NAME",
+            help=(
+                "send what another tracer sends, recorded, as if it were made now; a name or the"
+                " beginning of several, or list, which names them all and ends"
+            ),
+        )
+        parser.add_argument(
             "--database",
             type=Path,
             default=settings.VAR_DIR / "sandbox.sqlite3",
@@ -59,6 +76,13 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if "list" in options["producer"]:
+            self.stdout.write("\n".join(producers()))
+            return
+        try:
+            recordings = [name for asked in options["producer"] for name in producers_named(asked)]
+        except NoSuchProducer as error:
+            raise CommandError(str(error)) from error
         if options["replay"] and not options["replay"].exists():
             raise CommandError(f"There is no file {options['replay']}.")
         rate_limit = RateLimit(options["rate_limit"]) if options["rate_limit"] else None
@@ -80,9 +104,13 @@ class Command(BaseCommand):
             f"Langfuse sandbox at http://127.0.0.1:{server.port}, {store.count():,} observations"
         )
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        if options["replay"]:
+        if options["replay"] or recordings:
+            host = f"http://127.0.0.1:{server.port}"
             Thread(target=server.serve_forever, daemon=True).start()
-            self._replay(options["replay"], f"http://127.0.0.1:{server.port}")
+            if options["replay"]:
+                self._replay(options["replay"], host)
+            for name in recordings:
+                self._send(name, host)
             self.stdout.write(f"Replayed; {store.count():,} observations. Stop with Ctrl-C.")
             signal.pause()
         server.serve_forever()
@@ -91,3 +119,14 @@ class Command(BaseCommand):
         runs = list(demo_runs(read_requests([path]), demo_directory(), datetime.now(UTC)))
         client = tracing_client(host, settings.SANDBOX_PUBLIC_KEY, settings.SANDBOX_SECRET_KEY)
         replay(runs, client, lambda sent: self.stdout.write(f"  {sent:,} of {len(runs):,} runs"))
+
+    def _send(self, name: str, host: str) -> None:
+        """A recording, through the door that its tracer would use."""
+        for export in exports_as_if_at(name, datetime.now(UTC)):
+            httpx.post(
+                f"{host}/api/public/otel/v1/traces",
+                content=export.SerializeToString(),
+                headers={"Content-Type": "application/x-protobuf"},
+                auth=(settings.SANDBOX_PUBLIC_KEY, settings.SANDBOX_SECRET_KEY),
+            ).raise_for_status()
+        self.stdout.write(f"  sent as {name}")
