@@ -4,6 +4,7 @@ these and the rulings that hold.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -163,8 +164,8 @@ def _is_sum(step: StepVersion, children: Collection[StepVersion]) -> bool:
     costs = [one.cost_usd for one in children if one.cost_usd is not None]
     has_costs = bool(step.cost_usd) and len(costs) == len(children)
     # Each is a float of the store's, so sums differ in their last digits.
-    difference = abs((step.cost_usd or 0) - sum(costs))
-    costs_as_much = difference * ALIKE <= (step.cost_usd or 0)
+    own_cost = step.cost_usd or Decimal(0)
+    costs_as_much = abs(own_cost - sum(costs, Decimal(0))) * ALIKE <= own_cost
     if not any(own):
         return has_costs and costs_as_much
     counts = [_both(count_tokens(one.usage_details)) for one in children]
