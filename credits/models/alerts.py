@@ -112,7 +112,8 @@ class TenantBudget(models.Model):
 
     def clean(self) -> None:
         self.flow_id = canonical_id(self.flow_id)
-        if self.user is not None and self.user.tenant_id != self.tenant_id:
+        # Without a tenant, the field of it says so.
+        if self.user and self.tenant_id and self.user.tenant_id != self.tenant_id:
             raise ValidationError({"user": f"{self.user} is not a user of {self.tenant}."})
 
     @property

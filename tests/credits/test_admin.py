@@ -11,7 +11,15 @@ from django.urls import reverse
 
 from credits import grants
 from credits.grants import NewGrant
-from credits.models import Account, Grant, License, LicenseEvent, LicensePool, Transaction
+from credits.models import (
+    Account,
+    Grant,
+    License,
+    LicenseEvent,
+    LicensePool,
+    TenantBudget,
+    Transaction,
+)
 from pricing.models import PricingTier
 from tests.conftest import People
 
@@ -155,3 +163,17 @@ def test_a_pool_is_never_made_smaller_than_what_is_given(
     assert answer.status_code == 200
     pool.refresh_from_db()
     assert pool.total == 1
+
+
+BUDGET = {"period": "month", "unit": "credits", "amount": "100"}
+
+
+@pytest.mark.parametrize("tenant", ["", "no-tenant", "00000000-0000-0000-0000-000000000001"])
+def test_a_users_budget_without_its_tenant_is_refused_by_name(
+    client: Client, people: People, tenant: str
+) -> None:
+    form = {**BUDGET, "tenant": tenant, "user": str(people.acme_user.pk)}
+    answer = client.post(reverse("admin:credits_tenantbudget_add"), form)
+    assert answer.status_code == 200
+    assert "tenant" in answer.context["adminform"].form.errors
+    assert not TenantBudget.objects.exists()
