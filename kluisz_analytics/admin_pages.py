@@ -67,7 +67,13 @@ class TabularInline(CarefulForms, unfold.TabularInline):
 
 
 class ModelAdmin(CarefulForms, unfold.ModelAdmin):
-    """An admin that answers whatever stands in its address: what no row can have finds nothing."""
+    """An admin that answers whatever stands in its address: what no row can have finds nothing.
+
+    ``shows`` says above the list, and in an empty one, what its rows are.
+    """
+
+    shows = ""
+    list_before_template = "admin/shows.html"
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

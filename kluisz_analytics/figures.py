@@ -5,6 +5,11 @@ from decimal import Decimal
 UNKNOWN = "–"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """1 → 1 trace; 1200 → 1,200 traces."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def usd(value: Decimal | None) -> str:
     """Dollars with cents; below ten cents with mills, below one with as many decimals as it takes
     to show something.

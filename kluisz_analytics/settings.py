@@ -14,6 +14,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 from kombu import Exchange, Queue
 
+from kluisz_analytics.navigation import nearest
 from kluisz_analytics.queues import DELIVERIES, HOUSEKEEPING, LONGEST_SECONDS, QUEUES
 from usage.environments import billed_environments
 
@@ -362,8 +363,18 @@ SPECTACULAR_SETTINGS = {
 # --- Admin
 
 
+NAVIGATION: list[Any] = []
+
+
 def navigation_item(title: str, icon: str, url_name: str) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "link": reverse_lazy(url_name)}
+    link = reverse_lazy(url_name)
+    NAVIGATION.append(link)
+    return {
+        "title": title,
+        "icon": icon,
+        "link": link,
+        "active": lambda request: str(link) == nearest(request.path, map(str, NAVIGATION)),
+    }
 
 
 UNFOLD = {

@@ -25,6 +25,7 @@ from kluisz_analytics.admin_pages import (
     amount_column,
 )
 from kluisz_analytics.confirmation import confirmed_action
+from kluisz_analytics.figures import counted
 from pricing import lists
 from pricing.models import (
     IN_LIST,
@@ -314,7 +315,7 @@ class ModelPriceAdmin(ModelAdmin):
             lists.withdraw(price, admin_user(request))
         messages.success(
             request,
-            f"Withdrew {len(chosen)} prices; what was priced with them stays until it is repriced.",
+            f"Withdrew {counted(len(chosen), 'price')}; what they priced stays until repriced.",
         )
 
     @admin.action(description="Export as CSV", permissions=["view"])
@@ -339,8 +340,8 @@ class ModelPriceAdmin(ModelAdmin):
             else:
                 messages.success(
                     request,
-                    f"{done.entered} prices entered, {done.replaced} replaced, {done.unchanged}"
-                    " were there already.",
+                    f"{counted(done.entered, 'price')} entered, {done.replaced} replaced,"
+                    f" {done.unchanged} unchanged.",
                 )
                 return HttpResponseRedirect(reverse("admin:pricing_modelprice_changelist"))
         context = {

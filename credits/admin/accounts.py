@@ -24,6 +24,7 @@ from kluisz_analytics.admin_pages import (
     amount_column,
 )
 from kluisz_analytics.confirmation import confirmed_action
+from kluisz_analytics.figures import counted
 from kluisz_analytics.identifiers import as_trace_id
 from kluisz_analytics.plain_numbers import decimal_of
 
@@ -121,7 +122,8 @@ class AccountAdmin(ReadOnlyAdmin):
                 idempotency_key=f"admin:{uuid.uuid4()}",
                 by=admin_user(request),
             )
-        messages.success(request, f"Adjusted {accounts.count()} accounts by {amount:+f} credits.")
+        adjusted = counted(accounts.count(), "account")
+        messages.success(request, f"Adjusted {adjusted} by {amount:+f} credits.")
 
     @admin.display(ordering="user__tenant__name")
     def tenant(self, account: Account) -> str:
@@ -208,7 +210,7 @@ class GrantAdmin(ModelAdmin):
             grants.void(grant, admin_user(request))
         messages.success(
             request,
-            f"Voided {chosen.count()} grants; what was left of them is no longer in the accounts.",
+            f"Voided {counted(chosen.count(), 'grant')}; what was left is out of the accounts.",
         )
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:

@@ -14,10 +14,16 @@ from kluisz_analytics.admin_pages import (
     state_column,
 )
 from kluisz_analytics.confirmation import confirmed_page
+from kluisz_analytics.identifiers import canonical_id
+from kluisz_analytics.tenants.models import Flow, Tenant
 
 
 @admin.register(TenantBudget)
 class TenantBudgetAdmin(ModelAdmin):
+    shows = (
+        "What tenants, their users, flows and models may use in a day, a week or a month of the"
+        " tenant's zone; used and held are of the running period."
+    )
     list_display = [
         "tenant",
         "subject",
@@ -32,6 +38,22 @@ class TenantBudgetAdmin(ModelAdmin):
     list_select_related = ["tenant", "user"]
     autocomplete_fields = ["tenant", "user"]
     fields = ["tenant", "user", "flow_id", "model", "period", "unit", "amount", "is_hard"]
+
+    def save_model(
+        self, request: HttpRequest, obj: TenantBudget, form: forms.ModelForm, change: bool
+    ) -> None:
+        super().save_model(request, obj, form, change)
+        if obj.flow_id and obj.flow_id not in _flow_ids(obj.tenant):
+            messages.warning(
+                request,
+                f"Saved, but “{obj.flow_id}” is the id of no flow of {obj.tenant}: the budget"
+                " counts only runs that name it so. A flow's id is on its page in the directory.",
+            )
+
+
+def _flow_ids(tenant: Tenant) -> set[str]:
+    flows = Flow.objects.filter(project__tenant=tenant)
+    return {canonical_id(str(pk)) for pk in flows.values_list("pk", flat=True)}
 
 
 class WebhookForm(forms.ModelForm):

@@ -15,6 +15,7 @@ from credits.licenses import CreditsPolicy, LicenseRefused
 from credits.models import License, LicenseEvent, LicensePool
 from kluisz_analytics.admin_pages import ModelAdmin, ReadOnlyAdmin, admin_user
 from kluisz_analytics.confirmation import confirmed_action
+from kluisz_analytics.figures import counted
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier
 
@@ -214,7 +215,7 @@ class LicenseAdmin(ReadOnlyAdmin):
             else:
                 done += 1
         if done:
-            messages.success(request, f"{verb} {done} licenses.")
+            messages.success(request, f"{verb} {counted(done, 'license')}.")
 
 
 @admin.register(LicenseEvent)

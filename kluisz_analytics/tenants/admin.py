@@ -89,6 +89,8 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
 class MembershipAdmin(ReadOnlyAdmin):
     """Written when a user moves to another tenant."""
 
+    shows = "Where users were before: written when a user moves to another tenant."
+
     list_display = ["user", "tenant", "since", "until"]
     list_filter = ["tenant"]
     list_select_related = ["user", "tenant"]
@@ -98,6 +100,8 @@ class MembershipAdmin(ReadOnlyAdmin):
 @admin.register(UserAlias)
 class UserAliasAdmin(ModelAdmin):
     """Added and taken away; another name is another alias."""
+
+    shows = "Other names by which runs may call a user, apart from its id; unique in a tenant."
 
     list_display = [
         "name",

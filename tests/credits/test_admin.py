@@ -177,3 +177,15 @@ def test_a_users_budget_without_its_tenant_is_refused_by_name(
     assert answer.status_code == 200
     assert "tenant" in answer.context["adminform"].form.errors
     assert not TenantBudget.objects.exists()
+
+
+def test_a_budget_of_an_unknown_flow_is_saved_with_a_warning(
+    client: Client, people: People
+) -> None:
+    add = reverse("admin:credits_tenantbudget_add")
+    form = {**BUDGET, "tenant": str(people.acme.pk)}
+    known = client.post(add, {**form, "flow_id": str(people.flow.pk)}, follow=True)
+    assert "is the id of no flow" not in known.content.decode()
+    unknown = client.post(add, {**form, "flow_id": "Triage"}, follow=True)
+    assert "“Triage” is the id of no flow of Acme" in unknown.content.decode()
+    assert TenantBudget.objects.count() == 2

@@ -9,10 +9,12 @@ from django.http import HttpRequest
 
 from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
 from kluisz_analytics.confirmation import confirmed_action
+from kluisz_analytics.figures import counted
 from usage.facts import disputes
-from usage.facts.owner import Outcome
+from usage.facts.owner import Dispute, Outcome
 from usage.models import DisputedTrace, TraceSettlement
 
+WHY = {Dispute.NOT_A_MEMBER: "not a member"}
 QUESTION = "Settle these disputes? What was charged for them so far is posted anew."
 
 
@@ -38,19 +40,23 @@ class DisputedTraceAdmin(ReadOnlyAdmin):
     actions = ["settle_named_tenant", "settle_users_tenant", "leave_out", "undo_settlement"]
     list_display = [
         "start_time",
+        "settled",
         "name",
-        "dispute",
+        "why",
         "disputed_tenant",
         "disputed_user",
         "tenant_of_user",
         "total_tokens",
-        amount_column("cost_usd"),
-        "settled",
+        amount_column("cost_usd", "Cost, USD"),
     ]
     list_filter = [StateFilter, "disputed_tenant"]
     list_select_related = ["disputed_tenant", "disputed_user__tenant"]
     search_fields = ["langfuse_trace_id", "name", "disputed_user__username"]
     show_full_result_count = False
+    shows = (
+        "Runs that name a tenant that their user was not of at the time. They are in no tenant's"
+        " numbers, credits and budgets until they are settled; settling is undone by “Undo”."
+    )
     # Open ones first.
     ordering = ["settled_as", "-start_time"]
     exclude = ["is_failed", "is_voided"]
@@ -58,6 +64,10 @@ class DisputedTraceAdmin(ReadOnlyAdmin):
     def has_settle_permission(self, request: HttpRequest) -> bool:
         """It moves money: platform admins only."""
         return bool(request.user.is_superuser)
+
+    @admin.display(description="Why", ordering="dispute")
+    def why(self, trace: DisputedTrace) -> str:
+        return WHY[Dispute(trace.dispute)]
 
     @admin.display(description="User's tenant now")
     def tenant_of_user(self, trace: DisputedTrace) -> str:
@@ -100,13 +110,13 @@ class DisputedTraceAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, traces: QuerySet[DisputedTrace], form: forms.Form
     ) -> None:
         applied = disputes.undo(_keys(traces), admin_user(request))
-        messages.success(request, f"{applied.traces_changed} traces are disputed again.")
+        messages.success(request, f"Disputed again: {counted(applied.traces_changed, 'trace')}.")
 
     def _settle(
         self, request: HttpRequest, traces: QuerySet[DisputedTrace], outcome: Outcome
     ) -> None:
         applied = disputes.settle(_keys(traces), outcome, admin_user(request))
-        messages.success(request, f"Settled {applied.traces_changed} traces.")
+        messages.success(request, f"Settled {counted(applied.traces_changed, 'trace')}.")
 
 
 def _keys(traces: QuerySet[DisputedTrace]) -> list[str]:
@@ -115,6 +125,7 @@ def _keys(traces: QuerySet[DisputedTrace]) -> list[str]:
 
 @admin.register(TraceSettlement)
 class TraceSettlementAdmin(ReadOnlyAdmin):
+    shows = "What disputed runs were settled as, by whom, and what of it was undone."
     list_display = [
         "created_at",
         "trace",

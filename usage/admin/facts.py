@@ -20,6 +20,7 @@ from kluisz_analytics.admin_pages import (
     state_column,
 )
 from kluisz_analytics.confirmation import confirmed_action
+from kluisz_analytics.figures import counted
 from kluisz_analytics.tenants.attributed import OWNED_LOOKUPS, WITHOUT_USER_LOOKUPS
 from usage.analytics.explain import explain
 from usage.facts.voiding import restore, void
@@ -135,7 +136,7 @@ class TraceAdmin(ReadOnlyAdmin):
             admin_user(request),
         )
         messages.success(
-            request, f"Voided {count} traces; what was charged for them has been refunded."
+            request, f"Voided {counted(count, 'trace')}; what was charged has been refunded."
         )
 
     @confirmed_action(
@@ -145,7 +146,7 @@ class TraceAdmin(ReadOnlyAdmin):
     )
     def restore_traces(self, request: HttpRequest, traces: QuerySet[Trace], form: Any) -> None:
         count = restore([pk.hex for pk in traces.values_list("pk", flat=True)])
-        messages.success(request, f"Restored {count} traces; they are charged again.")
+        messages.success(request, f"Restored {counted(count, 'trace')}: charged again.")
 
     @admin.action(description="Reprice the days of these traces…", permissions=["void"])
     def reprice_period(

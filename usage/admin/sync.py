@@ -255,6 +255,7 @@ class SyncDriftAdmin(ReadOnlyAdmin):
 
 @admin.register(TenantComparison)
 class TenantComparisonAdmin(ReadOnlyAdmin):
+    shows = "When each tenant's usage was last compared with Langfuse's, by connection."
     list_display = ["tenant", "connection", "compared_at"]
     list_filter = ["connection"]
     list_select_related = ["tenant", "connection"]
@@ -262,16 +263,21 @@ class TenantComparisonAdmin(ReadOnlyAdmin):
 
 @admin.register(TenantDay)
 class TenantDayAdmin(ReadOnlyAdmin):
+    shows = (
+        "Langfuse's figures of each tenant's days (UTC) beside ours, as the daily reconciliation"
+        " last found them. A run counts here on the day of its first step, there each step on its"
+        " own; “all” is the whole project."
+    )
     list_display = [
         "day",
-        "tenant",
+        "whose",
         "connection",
         "langfuse_count",
         "observations",
         "langfuse_tokens",
         "tokens",
-        "langfuse_cost_usd",
-        "cost_usd",
+        "langfuse_cost",
+        "our_cost",
         "langfuse_users",
         "users",
         "compared_at",
@@ -279,6 +285,19 @@ class TenantDayAdmin(ReadOnlyAdmin):
     list_filter = ["connection", "tenant"]
     list_select_related = ["tenant", "connection"]
     date_hierarchy = "day"
+
+    @admin.display(description="Tenant", ordering="tenant")
+    def whose(self, day: TenantDay) -> str:
+        return day.tenant.name if day.tenant else "all"
+
+    # Langfuse's is a float sum: both as far as it can be believed.
+    @admin.display(description="Langfuse cost, USD", ordering="langfuse_cost_usd")
+    def langfuse_cost(self, day: TenantDay) -> str:
+        return f"{day.langfuse_cost_usd:,.6f}"
+
+    @admin.display(description="Cost, USD", ordering="cost_usd")
+    def our_cost(self, day: TenantDay) -> str:
+        return f"{day.cost_usd:,.6f}"
 
 
 @admin.register(RejectedObservation)

@@ -20,6 +20,8 @@ from usage.analytics.queries import Ranked, Summary
 from usage.analytics.traces import Run, recent_traces
 from usage.dashboards import charts
 from usage.dashboards.compared_with import than
+from usage.desk.doubtful import undecided_count
+from usage.facts.disputes import open_disputes
 from usage.measures import Dimension, Numbers
 from usage.models import Trace
 from usage.periods import Granularity
@@ -70,6 +72,8 @@ class Dashboard:
     unattributed: Numbers | None = None
     totals: queries.PlatformTotals | None = None
     active_tenants: int | None = None
+    open_disputes: int = 0
+    doubtful: int = 0
     credits: CreditStatus | None = None
     projection: Projection | None = None
     crumbs: list[tuple[str, str]] = field(default_factory=list)
@@ -123,6 +127,8 @@ def platform_dashboard(period: Period) -> Dashboard:
         unattributed=unattributed if unattributed.total_traces else None,
         totals=queries.platform_totals(),
         active_tenants=active_tenants,
+        open_disputes=open_disputes().count(),
+        doubtful=undecided_count(),
         **common,
     )
 

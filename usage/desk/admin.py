@@ -75,6 +75,10 @@ class RulingForm(forms.Form):
 
 @admin.register(UsageRuling)
 class UsageRulingAdmin(ReadOnlyAdmin):
+    shows = (
+        "What was ruled on usage that doesn't add up, and what that changed. Open one to stop,"
+        " continue or undo it; new ones begin on “What doesn't add up”."
+    )
     list_display = [
         "id",
         "state",

@@ -28,6 +28,11 @@ def disputed_traces() -> QuerySet[DisputedTrace]:
     return named.order_by("-start_time", "-pk")
 
 
+def open_disputes() -> QuerySet[DisputedTrace]:
+    """Those that nobody has settled."""
+    return DisputedTrace.objects.filter(settled_as="")
+
+
 @transaction.atomic
 def settle(trace_ids: Collection[str], outcome: Outcome, by: User) -> Applied:
     """Settle the traces (keys as 32 hex digits), also those that were settled otherwise: they

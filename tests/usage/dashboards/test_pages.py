@@ -57,7 +57,7 @@ def test_pages_show_their_own_numbers_and_no_others(
         "gus",
         "Triage",
         "acme-only-model",
-        "1 runs have no known owner",
+        "1 run has no known owner",
         "Usage over time",
     ):
         assert shown in text, shown
@@ -136,8 +136,35 @@ def test_an_empty_page_says_so(people: People) -> None:
 def test_what_has_no_price_is_said(people: People, use: Callable[..., None]) -> None:
     use(people.acme_user, None, start=timezone.now(), model="acme-llm-7b")
     _, text = page(people.acme_admin, "/tenants/acme/")
-    assert "1 model calls have no price" in text
+    assert "1 model call has no price" in text
     assert "–" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "current"),
+    [
+        ("/admin/usage/usageruling/doubtful/", "What doesn't add up"),
+        ("/admin/usage/usageruling/", "Rulings"),
+        ("/admin/usage/repricing/unpriced/", "Unpriced usage"),
+        ("/admin/usage/repricing/what-if/", "What if"),
+        ("/admin/", "Platform"),
+    ],
+)
+def test_the_sidebar_marks_the_page_and_no_other(people: People, path: str, current: str) -> None:
+    client = Client()
+    client.force_login(people.platform_admin)
+    groups = client.get(path).context["sidebar_navigation"]
+    marked = [item["title"] for group in groups for item in group["items"] if item["active"]]
+    assert marked == [current]
+
+
+def test_an_empty_list_says_what_would_be_there(people: People) -> None:
+    _, text = page(people.platform_admin, "/admin/usage/disputedtrace/")
+    assert "Runs that name a tenant that their user was not of at the time" in text
+    assert "There is no disputed trace so far." in text
+    assert "Create a new item" not in text
+    _, text = page(people.platform_admin, "/admin/usage/disputedtrace/?state=settled")
+    assert "No disputed trace fits the search and the filters." in text
 
 
 def test_the_admins_index_is_the_platform_view(people: People, use: Callable[..., None]) -> None:

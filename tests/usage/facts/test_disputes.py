@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from credits.models import Account
@@ -262,3 +263,21 @@ def test_a_name_of_two_finds_nobody(
     assert trace.user is None
     assert attribute_all().traces_changed == 0
     assert "“ann” is the name of 2 users" in explain(trace, people.acme_admin).why_no_credits
+
+
+def test_the_desk_says_why_and_is_named_on_the_platforms_page(
+    people: People, disputed: Trace
+) -> None:
+    client = Client()
+    client.force_login(people.platform_admin)
+    desk = "/admin/usage/disputedtrace/"
+    assert "not a member" in client.get(desk).content.decode()
+    assert "1 run is disputed" in client.get("/platform/").content.decode()
+    form = {"action": "leave_out", "_selected_action": str(disputed.pk), "confirmed": "yes"}
+    settled = client.post(desk, form, follow=True).content.decode()
+    assert "Settled 1 trace." in settled
+    assert "is disputed" not in client.get("/platform/").content.decode()
+    undone = client.post(desk, {**form, "action": "undo_settlement"}, follow=True)
+    assert "Disputed again: 1 trace." in undone.content.decode()
+    client.force_login(people.acme_admin)
+    assert "disputed" not in client.get("/tenants/acme/").content.decode()
