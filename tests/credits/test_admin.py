@@ -88,8 +88,8 @@ def test_a_grant_is_voided(client: Client, people: People) -> None:
 @pytest.mark.parametrize(
     ("amount", "reason", "balance", "message"),
     [
-        ("5", "more", "105", "Adjusted 1 accounts by +5 credits."),
-        ("-30", "less", "70", "Adjusted 1 accounts by -30 credits."),
+        ("5", "more", "105", "Adjusted 1 account by +5 credits."),
+        ("-30", "less", "70", "Adjusted 1 account by -30 credits."),
         ("0", "none", "100", "Write an amount other than 0"),
         ("abc", "x", "100", "“abc” is not a number"),
         ("5", " ", "100", "a reason"),

@@ -79,7 +79,7 @@ class ObservationExplained:
     cost_usd: Usd | None
     langfuse_cost_usd: Usd | None
     usage_doubt: str
-    """What does not add up in its usage, in words; "" where all does."""
+    """What does not add up in its usage or its cost, in words; "" where all does."""
     credits: Credits | None
 
 
@@ -212,7 +212,7 @@ class _Prices:
             lines=_lines(card, row, usage) if card else [],
             cost_usd=row.cost_usd,
             langfuse_cost_usd=row.langfuse_cost_usd,
-            usage_doubt=row.get_usage_doubt_display(),
+            usage_doubt=_doubt(row),
             credits=row.credits,
         )
 
@@ -389,3 +389,8 @@ def _ledger(trace: Trace) -> list[LedgerEntry]:
         LedgerEntry(entry.pk, entry.type, entry.amount, entry.created_at, entry.reason)
         for entry in entries
     ]
+
+
+def _doubt(row: Observation) -> str:
+    found = (row.get_usage_doubt_display(), row.get_finding_display())
+    return ". ".join(str(one) for one in found if one)

@@ -250,7 +250,7 @@ def test_an_operator_voids_a_deleted_trace_in_the_admin(
     client.force_login(people.platform_admin)
     assert b"Say why" in client.post(page, chosen, follow=True).content
     answer = client.post(page, {**chosen, "reason": "A test run"}, follow=True)
-    assert b"Voided 1 traces" in answer.content
+    assert b"Voided 1 trace;" in answer.content
     assert (Trace.objects.get().is_voided, Account.objects.get(user=people.acme_user).used) == (
         True,
         0,

@@ -56,6 +56,31 @@ def test_each_kind_is_listed_with_both_figures(people: People, api: Callable[...
     assert stats["doubtful_observations"] == 5
 
 
+@pytest.mark.usefixtures("doubts")
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        ("doubled", "Langfuse&#x27;s cost is far from the price lists&#x27;"),
+        ("free", "Langfuse says that it cost nothing"),
+        ("units", "More tokens than its own total says"),
+    ],
+)
+def test_a_runs_page_says_what_does_not_add_up(people: People, run: str, words: str) -> None:
+    client = Client()
+    client.force_login(people.platform_admin)
+    trace = Trace.objects.get(langfuse_trace_id=run)
+    assert words in client.get(reverse("trace", args=[trace.pk])).content.decode().replace(
+        "&#39;", "&#x27;"
+    )
+
+
+@pytest.mark.usefixtures("doubts")
+def test_the_platforms_page_names_what_nobody_has_ruled_on(people: People) -> None:
+    client = Client()
+    client.force_login(people.platform_admin)
+    assert "5 observations do not add up" in client.get("/platform/").content.decode()
+
+
 def ask(**fields: Any) -> dict[str, Any]:
     return {"finding": "free", "takes": "price_book", "reason": "as agreed", **fields}
 
