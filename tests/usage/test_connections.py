@@ -4,10 +4,14 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from threading import Thread, current_thread, main_thread
+from typing import Any
 
 import pytest
 from django.conf import settings as project
 from django.core.cache import cache
+from django.db import IntegrityError
+from django.db import connection as database
 from pytest_django import Settings
 
 from tests.conftest import NOON
@@ -115,25 +119,53 @@ def test_keys_can_be_rotated(settings: Settings) -> None:
         _ = row.secret_key
 
 
-def test_workers_that_start_at_once_enter_the_environments_connection_once(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_there_is_one_connection_of_the_environment(settings: Settings) -> None:
     """A second row of the same keys would be refused at each sync, for ever: their project has a
     connection already.
     """
+    use_environment(settings)
+    configured_connection()
+    with pytest.raises(IntegrityError):
+        LangfuseConnection.objects.create(name="another", source="environment", host="http://h")
+
+
+@pytest.mark.skipif(
+    database.vendor != "postgresql", reason="two processes write at once: PostgreSQL only"
+)
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_workers_that_start_at_once_enter_the_environments_connection_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_environment(settings)
+    row_of, faster = connections._row_of, list[LangfuseConnection]()
+
+    def another_worker() -> None:
+        try:
+            faster.append(configured_connection())
+        finally:
+            database.close()
+
+    def while_another_worker_enters_it(*arguments: Any) -> LangfuseConnection | None:
+        found = row_of(*arguments)
+        if current_thread() is main_thread() and not faster:
+            thread = Thread(target=another_worker)
+            thread.start()
+            thread.join()
+        return found
+
+    monkeypatch.setattr(connections, "_row_of", while_another_worker_enters_it)
+    slower = configured_connection()
+    assert slower.pk == faster[0].pk
+    assert [one.name for one in enabled_connections()] == ["environment"]
+
+
+def use_environment(settings: Settings) -> None:
     settings.USES_SANDBOX = False
     settings.LANGFUSE_HOST, settings.LANGFUSE_PUBLIC_KEY, settings.LANGFUSE_SECRET_KEY = (
         "http://h",
         "pk",
         "sk",
     )
-    faster, row_of = configured_connection(), connections._row_of
-    looked_too_early = iter([None])
-    monkeypatch.setattr(
-        connections, "_row_of", lambda *asked: next(looked_too_early, row_of(*asked))
-    )
-    assert configured_connection().pk == faster.pk
-    assert [one.name for one in enabled_connections()] == ["environment"]
 
 
 def test_connections_of_one_organization_share_its_limits() -> None:
