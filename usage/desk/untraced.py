@@ -2,7 +2,7 @@
 (KLUISZ_CHARGE_UNTRACED); it is taken back when the trace comes (:func:`credits.holds.charged`).
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
@@ -11,10 +11,13 @@ from django.utils import timezone
 
 from credits import holds
 from credits.models import Hold
+from kluisz_analytics.identifiers import as_trace_id
 from usage.facts.identity import trace_key
 from usage.models import LangfuseConnection, Trace
 
 RUNS_AT_ONCE = 1_000
+CLOCKS_DIFFER = timedelta(hours=1)
+"""How far the clock of the host that traces may be from ours."""
 
 
 def charge_untraced(now: datetime | None = None) -> int:
@@ -28,7 +31,17 @@ def charge_untraced(now: datetime | None = None) -> int:
     def has_trace(hold: Hold) -> bool:
         spelled = (hold.trace_id, str(UUID(hold.trace_id)))
         keys = [trace_key(pk, trace_id) for pk in connections for trace_id in spelled]
-        return Trace.objects.filter(pk__in=keys, credits__isnull=False).exists()
+        charged = Trace.objects.filter(credits__isnull=False)
+        if charged.filter(pk__in=keys).exists():
+            return True
+        # An id of another form is a digest in the hold: it is looked for among its user's runs.
+        then = charged.filter(
+            user=hold.account_id,
+            start_time__gte=hold.created_at - CLOCKS_DIFFER,
+            start_time__lte=hold.expires_at + CLOCKS_DIFFER,
+        )
+        named = then.values_list("langfuse_trace_id", flat=True)
+        return any(as_trace_id(one) == hold.trace_id for one in named.iterator())
 
     charged = 0
     for hold in holds.presumable(moment, RUNS_AT_ONCE):

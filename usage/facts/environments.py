@@ -34,26 +34,32 @@ def charge_as_set(connection: LangfuseConnection) -> Applied:
     """Charge the connection's stored traces anew whose environment was billed and isn't any more,
     or the other way round; what that changes is posted as adjustments.
 
-    Interrupted, it goes on where it was; it is over when none is left.
+    Interrupted, it goes on where it was; it is over when none is left. Where the setting changes
+    meanwhile, it goes on by the new one.
     """
     applied = Applied()
     row = LangfuseConnection.objects.filter(pk=connection.pk)
-    asked, done = row.values_list("billed_environments", "environments_applied").get()
-    if asked == done:
-        return applied
-    left = _otherwise(connection, billed_environments(asked))
+    while True:
+        asked, done = row.values_list("billed_environments", "environments_applied").get()
+        if asked == done:
+            return applied
+        keys = [pk.hex for pk in _otherwise(connection, billed_environments(asked))]
+        if keys:
+            applied += _charged_anew(connection, keys)
+        else:
+            row.filter(billed_environments=asked).update(environments_applied=asked)
+
+
+def _charged_anew(connection: LangfuseConnection, keys: Sequence[str]) -> Applied:
     assembler = load_assembler(connection)
-    while keys := [pk.hex for pk in left[:TRACES_A_BATCH]]:
-        applied += committed(lambda ids=keys: reassemble(assembler, ids, OTHER_ENVIRONMENTS))  # type: ignore[misc]
-    row.filter(billed_environments=asked).update(environments_applied=asked)
-    return applied
+    return committed(lambda: reassemble(assembler, keys, OTHER_ENVIRONMENTS))
 
 
 def _otherwise(connection: LangfuseConnection, billed: BilledEnvironments) -> QuerySet[Trace, UUID]:
-    """The keys of the traces that are charged otherwise than so."""
+    """The keys of traces that are charged otherwise than so, at most a batch of them."""
     traces = Trace.objects.filter(connection=connection).order_by()
     names: Sequence[str] = list(traces.values_list("environment", flat=True).distinct())
     are_billed = Q(environment__in=[name for name in names if name in billed])
     was_left_out = Q(uncharged=Uncharged.ENVIRONMENT.value)
     is_otherwise = (are_billed & was_left_out) | (~are_billed & ~was_left_out)
-    return traces.filter(is_otherwise).values_list("pk", flat=True)
+    return traces.filter(is_otherwise).values_list("pk", flat=True)[:TRACES_A_BATCH]

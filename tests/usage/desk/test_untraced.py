@@ -15,6 +15,7 @@ from credits import grants, holds
 from credits.grants import NewGrant
 from credits.ledger import lock, settle_late
 from credits.models import Account, Grant, Hold, Transaction
+from kluisz_analytics.identifiers import as_trace_id
 from kluisz_analytics.tenants.models import User
 from pricing.models import PricingTier
 from tests.conftest import People
@@ -141,3 +142,26 @@ def test_a_grant_that_ended_meanwhile_is_as_if_nothing_had_been_presumed(
     use(ann, "0", trace_id=RUN)
     assert balance(ann) == 100
     assert verify_books() == []
+
+
+def test_a_run_of_an_id_of_its_own_form_that_was_charged_is_not_charged_again(
+    ann: User, use: Callable[..., None]
+) -> None:
+    """The hold has a digest of such an id, and had expired when the trace came."""
+    now = timezone.now()
+    hold = Hold.objects.create(
+        account=lock([ann.pk])[ann.pk],
+        trace_id=as_trace_id("order-4711"),
+        credits=D(10),
+        settled_credits=D("7.5"),
+        created_at=now - timedelta(days=4),
+        expires_at=now - timedelta(days=1),
+        ended_at=now - timedelta(days=1),
+        state=Hold.State.UNCHARGED,
+    )
+    use(ann, "0.05", start=now - timedelta(days=4), trace_id="order-4711")
+    Hold.objects.filter(pk=hold.pk).update(state=Hold.State.UNCHARGED)
+    charged = balance(ann)
+    assert charge_untraced(now) == 0
+    hold.refresh_from_db()
+    assert (hold.state, balance(ann)) == ("charged", charged)

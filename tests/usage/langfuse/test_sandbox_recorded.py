@@ -196,6 +196,52 @@ def metrics(query: dict[str, Any]) -> dict[str, Any]:
     return {"method": "GET", "path": "/api/public/v2/metrics", "params": params}
 
 
+def filtered(sandbox: RunningSandbox, key: str, value: str, operator: str = "=") -> str:
+    """How many observations the metrics count whose metadata meets the filter."""
+    condition = {"column": "metadata", "type": "stringObject", "key": key}
+    query = {
+        "view": "observations",
+        "metrics": [{"measure": "count", "aggregation": "count"}],
+        "filters": [{**condition, "operator": operator, "value": value}],
+        "fromTimestamp": "2026-11-23T00:00:00Z",
+        "toTimestamp": "2026-11-24T00:00:00Z",
+    }
+    found: str = ask(sandbox, metrics(query)).json()["data"][0]["count_count"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "acme",
+        '"acme"',
+        "true",
+        "null",
+        "1200",
+        "1.50",
+        "1e3",
+        '{"a": 1}',
+        "[1, 2]",
+        '"caf\\u00e9"',
+        "",
+    ],
+)
+def test_a_filter_finds_what_a_span_was_sent_with_to_the_letter(
+    sandbox: RunningSandbox, written: str
+) -> None:
+    """However it is shown: what says something as JSON is shown as that."""
+    said = {"key": "langfuse.observation.metadata.k", "value": {"stringValue": written}}
+    moment = str(int(datetime(2026, 11, 23, 14, tzinfo=UTC).timestamp()) * 10**9)
+    span = {"traceId": "ab" * 16, "spanId": "cd" * 8, "name": "s", "attributes": [said]}
+    times = {"startTimeUnixNano": moment, "endTimeUnixNano": moment}
+    export = {"resourceSpans": [{"scopeSpans": [{"spans": [{**span, **times}]}]}]}
+    sent = httpx.post(
+        f"{sandbox.url}/api/public/otel/v1/traces", json=export, auth=(PUBLIC_KEY, SECRET_KEY)
+    )
+    assert sent.status_code == 200
+    assert (filtered(sandbox, "k", written), filtered(sandbox, "k", "other")) == ("1", "0")
+
+
 @pytest.mark.parametrize(
     ("operator", "value", "count"),
     [
@@ -216,24 +262,9 @@ def test_metadata_is_compared_as_it_was_written(
     sandbox.store.add(
         [{**row, "metadata": metadata} for row, metadata in zip(rows, written, strict=False)]
     )
-    raw = {"metadata": {"tenant_id": "acme-1"}, "storedRaw": {"tenant_id": 1}}
+    raw = {"metadata": {"tenant_id": "acme-1"}, "metadataAsWritten": {"tenant_id": "acme-1"}}
     sandbox.store.add([{**rows[4], **raw}])
-    query = {
-        "view": "observations",
-        "metrics": [{"measure": "count", "aggregation": "count"}],
-        "filters": [
-            {
-                "column": "metadata",
-                "type": "stringObject",
-                "key": "tenant_id",
-                "operator": operator,
-                "value": value,
-            }
-        ],
-        "fromTimestamp": "2026-11-23T00:00:00Z",
-        "toTimestamp": "2026-11-24T00:00:00Z",
-    }
-    assert ask(sandbox, metrics(query)).json()["data"] == [{"count_count": count}]
+    assert filtered(sandbox, "tenant_id", value, operator) == count
 
 
 def test_metrics_count_users(sandbox: RunningSandbox) -> None:

@@ -29,8 +29,9 @@ from tests.usage.sync.test_sync import MOMENT, call, owned, row, sync
 from usage.analytics.explain import explain
 from usage.books import verify_books
 from usage.environments import billed_environments
+from usage.facts import environments
 from usage.facts.apply import Batch, apply_batch, load_assembler
-from usage.facts.environments import bill_in
+from usage.facts.environments import bill_in, charge_as_set
 from usage.langfuse.wire import decode_rows
 from usage.models import LangfuseConnection, Trace
 from usage.repricing.preview import preview
@@ -217,3 +218,30 @@ def test_the_hold_of_a_run_that_is_not_charged_is_freed(
     synced(*run_in(people, "langfuse-evaluation"))
     assert Hold.objects.get(pk=hold.pk).state == "charged"
     assert Account.objects.get(user=people.acme_user).held == 0
+
+
+def test_a_setting_that_changes_while_it_is_applied_is_applied_too(
+    synced: Callable[..., None],
+    connection: LangfuseConnection,
+    people: People,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever decides takes the newest; a search for what an older one leaves never ends."""
+    synced(*run_in(people, "production"), *run_in(people, "staging", "t2"))
+    reassemble, calls = environments.reassemble, []
+
+    def while_it_changes(*arguments: Any) -> Any:
+        calls.append(arguments)
+        assert len(calls) < 10
+        if len(calls) == 1:
+            bill_in(connection, "staging")
+        return reassemble(*arguments)
+
+    monkeypatch.setattr(environments, "reassemble", while_it_changes)
+    monkeypatch.setattr(environments, "TRACES_A_BATCH", 1)
+    bill_in(connection, "nothing")
+    charge_as_set(connection)
+    assert (run("t1").credits, run("t2").credits) == (FREE, CHARGED)
+    connection.refresh_from_db()
+    assert connection.environments_applied == "staging"
+    assert verify_books() == []

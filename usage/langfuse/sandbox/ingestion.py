@@ -5,13 +5,14 @@ An event tells what it names, and leaves the rest as it was; so all events of a 
 same observation, and its trace, make one row.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from usage.langfuse.sandbox.otlp import iso
 from usage.langfuse.sandbox.prices import as_stored, cost_details, find_model, price_text
-from usage.langfuse.sandbox.store import STORED_RAW
+from usage.langfuse.sandbox.store import AS_WRITTEN
 
 ALLOWED_WHERE_EVENTS_ONLY = frozenset({"score-create", "sdk-log"})
 TYPES = {
@@ -95,8 +96,11 @@ def _row(observation: Event, trace: Event, project_id: str, received: str) -> Ro
         "createdAt": received,
         "updatedAt": received,
         "metadata": metadata,
-        # Nothing here is written as JSON by the SDK.
-        STORED_RAW: dict.fromkeys(metadata, 1),
+        # The older SDKs write texts as they are.
+        AS_WRITTEN: {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in metadata.items()
+        },
         "model": name,
         "internalModelId": model.id if model else "",
         "modelParameters": observation.get("modelParameters", {}),

@@ -16,7 +16,7 @@ from usage.langfuse.sandbox.prices import (
     price_text,
 )
 from usage.langfuse.sandbox.spans import spans_of_json, spans_of_protobuf
-from usage.langfuse.sandbox.store import STORED_RAW
+from usage.langfuse.sandbox.store import AS_WRITTEN
 
 JSON = "application/json"
 # The API reads what it shows of a metadata value; so much it shows, unless asked for more.
@@ -71,7 +71,7 @@ def _row(span: Span, project_id: str, received_at: datetime) -> Row:
         "createdAt": received,
         "updatedAt": received,
         "metadata": metadata,
-        STORED_RAW: {key: 1 for key, value in said.metadata.items() if value == metadata[key]},
+        AS_WRITTEN: dict(said.metadata),
         "model": said.model or "",
         "internalModelId": model.id if model else "",
         "modelParameters": said.model_parameters,

@@ -14,8 +14,8 @@ import orjson
 import xxhash
 
 Row = dict[str, Any]
-# Which keys of a row's metadata were written without the quotes of JSON; no answer shows it.
-STORED_RAW = "storedRaw"
+# A row's metadata as it was written, which filters compare with; no answer shows it.
+AS_WRITTEN = "metadataAsWritten"
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS observation (
@@ -208,13 +208,10 @@ def _values(row: Row) -> tuple[Any, ...]:
 def metadata_condition(key: str, operator: str, value: str) -> Condition:
     """A condition on a metadata key; a row without the key meets none.
 
-    Langfuse compares with the value as it was written, and SDK 5 writes JSON: acme as "acme". What
-    others wrote without the quotes is kept so (``STORED_RAW``).
+    Langfuse compares with the value as it was written (``AS_WRITTEN``), and SDK 5 writes JSON: acme
+    as "acme".
     """
-    written = (
-        "CASE WHEN json_extract(row, ?) IS NULL THEN json_quote(json_extract(row, ?))"
-        " ELSE json_extract(row, ?) END"
-    )
+    written = "COALESCE(json_extract(row, ?), json_quote(json_extract(row, ?)))"
     comparisons = {
         "=": f"{written} = ?",
         "contains": f"instr({written}, ?) > 0",
@@ -222,6 +219,6 @@ def metadata_condition(key: str, operator: str, value: str) -> Condition:
         "starts with": f"instr({written}, ?) = 1",
     }
     path = f"$.metadata.{json.dumps(key)}"
-    raw = f"$.{STORED_RAW}.{json.dumps(key)}"
-    has_key = "json_extract(row, ?) IS NOT NULL"
-    return Condition(f"{has_key} AND {comparisons[operator]}", [path, raw, path, path, value])
+    as_written = f"$.{AS_WRITTEN}.{json.dumps(key)}"
+    has_key = "json_type(row, ?) IS NOT NULL"
+    return Condition(f"{has_key} AND {comparisons[operator]}", [path, as_written, path, value])

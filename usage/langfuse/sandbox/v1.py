@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from usage.langfuse.sandbox.query import BadRequest
-from usage.langfuse.sandbox.store import STORED_RAW, Condition, Row, SandboxStore
+from usage.langfuse.sandbox.store import AS_WRITTEN, Condition, Row, SandboxStore
 
 VERSION = "3.90.0"
 LARGEST_LIMIT = 100
 NOT_OF_THE_OBSERVATION = (
-    STORED_RAW,
+    AS_WRITTEN,
     "userId",
     "sessionId",
     "traceName",
