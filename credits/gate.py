@@ -21,8 +21,8 @@ from enum import StrEnum
 from credits.budgets import ANY_RUN, BudgetStanding, Run, refusing
 from credits.models import License, TenantBudget
 from kluisz_analytics.tenants.models import User
-from pricing.models import PricingTier
-from pricing.tiers import COST_SQL, GRACE_SQL, TIER_SQL, cost_of, grace_of, tiers_of
+from pricing.models import PricingTier, TierRate
+from pricing.tiers import COST_SQL, GRACE_SQL, TIER_SQL, cost_of, rate_at, tiers_of
 
 ZERO = Decimal(0)
 SMALLEST = Decimal("0.000001")
@@ -170,6 +170,7 @@ def standing_of(
     """The user's standing at ``now``, as the database has it, for a run that requires so much."""
     known = User.objects.select_related("tenant").get(pk=user.pk)
     tier = tiers_of([known], now).get(known.pk)
+    rate = rate_at(tier, now) if tier else None
     license = License.objects.filter(user=known).order_by("-starts_at", "-pk").first()
     return Standing(
         moment=now,
@@ -177,16 +178,16 @@ def standing_of(
         is_platform_admin=known.is_superuser,
         is_tenant_active=known.tenant.is_active,
         tier=tier,
-        grace=grace_of(tier, now) if tier else ZERO,
+        grace=rate.grace_credits if rate else ZERO,
         ended_at=license.ended_at if license else None,
         expires_at=license.expires_at if license else None,
-        budget=refusing(known, run, _needs(required, tier, now), now),
+        budget=refusing(known, run, _needs(required, rate), now),
     )
 
 
-def _needs(required: Decimal, tier: PricingTier | None, now: datetime) -> dict[str, Decimal]:
+def _needs(required: Decimal, rate: TierRate | None) -> dict[str, Decimal]:
     """What a run takes of a budget, by its unit."""
     return {
         TenantBudget.Unit.CREDITS.value: required,
-        TenantBudget.Unit.USD.value: cost_of(required, tier, now),
+        TenantBudget.Unit.USD.value: cost_of(required, rate),
     }

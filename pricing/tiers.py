@@ -82,11 +82,10 @@ tier ``u.held_tier_id`` at ``now``: the rule of :func:`cost_of`. 0 where nothing
 """
 
 
-def cost_of(credits: Decimal, tier: PricingTier | None, moment: datetime) -> Decimal:
-    """What credits are of provider cost, USD of six places, about: a tier's minimum and maximum
-    don't say what a run cost. 0 without a rate, or where the tier charges nothing.
+def cost_of(credits: Decimal, rate: TierRate | None) -> Decimal:
+    """What credits are of provider cost, USD of six places, about: a rate's minimum and maximum
+    don't say what a run cost. 0 without a rate, or where it charges nothing.
     """
-    rate = rate_at(tier, moment) if tier else None
     if rate is None or not rate.credits_per_usd * rate.pricing_multiplier:
         return Decimal(0)
     by = float(to_scaled(rate.credits_per_usd, CREDIT_PLACES)) * to_scaled(
@@ -103,12 +102,6 @@ def rate_at(tier: PricingTier, moment: datetime) -> TierRate | None:
         .order_by("-valid_from")
         .first()
     )
-
-
-def grace_of(tier: PricingTier, moment: datetime) -> Decimal:
-    """How many credits below zero a user of the tier may still start runs at ``moment``."""
-    rate = rate_at(tier, moment)
-    return rate.grace_credits if rate else Decimal(0)
 
 
 def credits_for(tier: PricingTier | None, cost_usd: Decimal, moment: datetime) -> Decimal | None:

@@ -28,7 +28,7 @@ from usage.access import platform_scope
 from usage.analytics import names
 from usage.analytics.unmetered import unmetered_calls
 from usage.analytics.unpriced import unpriced_models
-from usage.desk.doubtful import undecided_count
+from usage.desk.doubtful import undecided
 from usage.desk.views import platform_admins_only
 from usage.measures import Dimension
 from usage.models import Repricing, Trace
@@ -307,7 +307,7 @@ def unpriced_view(request: HttpRequest) -> HttpResponse:
         **admin.site.each_context(request),
         "title": "Unpriced usage",
         "rows": rows,
-        "doubtful": undecided_count(),
+        "doubtful": undecided().count(),
         "unmetered": unmetered_calls(platform_scope(admin_user(request)), estimate=estimate),
         "estimate": estimate,
         "set_aside": Trace.objects.exclude(set_aside="").count(),

@@ -20,7 +20,7 @@ from usage.analytics.queries import Ranked, Summary
 from usage.analytics.traces import Run, recent_traces
 from usage.dashboards import charts
 from usage.dashboards.compared_with import than
-from usage.desk.doubtful import undecided_count
+from usage.desk.doubtful import undecided
 from usage.facts.disputes import open_disputes
 from usage.measures import Dimension, Numbers
 from usage.models import Trace
@@ -120,6 +120,7 @@ def platform_dashboard(period: Period) -> Dashboard:
         queries.unattributed(period),
         queries.active_tenants(period),
     )
+    disputes, doubtful = queries.counts_of([open_disputes(), undecided()])
     return Dashboard(
         title="Platform",
         subtitle="All tenants",
@@ -127,8 +128,8 @@ def platform_dashboard(period: Period) -> Dashboard:
         unattributed=unattributed if unattributed.total_traces else None,
         totals=queries.platform_totals(),
         active_tenants=active_tenants,
-        open_disputes=open_disputes().count(),
-        doubtful=undecided_count(),
+        open_disputes=disputes,
+        doubtful=doubtful,
         **common,
     )
 

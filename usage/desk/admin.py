@@ -15,7 +15,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
 from kluisz_analytics.confirmation import confirmed_page
 from usage.desk import rulings
-from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided_count
+from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
 from usage.desk.views import expected_view, platform_admins_only
 from usage.facts.findings import CHOICES, Finding, Takes
 from usage.models import LangfuseConnection, Observation, UsageRuling
@@ -228,7 +228,7 @@ def doubtful_view(request: HttpRequest) -> HttpResponse:
             (one, _what(one.finding, one.usage_doubt, kinds), ways[one.finding])
             for one in doubtful_observations()
         ],
-        "undecided": undecided_count(),
+        "undecided": undecided().count(),
         "choices": dict(UsageRuling.Choice.choices),
     }
     return render(request, "admin/usage/doubtful.html", context)

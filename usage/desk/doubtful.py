@@ -105,9 +105,9 @@ def _doubtful() -> QuerySet[Any]:
     )
 
 
-def undecided_count() -> int:
-    """Observations that nobody has ruled on; one query."""
-    return Observation.objects.filter(DOUBTFUL, OPEN, trace__is_voided=False).count()
+def undecided() -> QuerySet[Observation]:
+    """Observations that nobody has ruled on."""
+    return Observation.objects.filter(DOUBTFUL, OPEN, trace__is_voided=False)
 
 
 def doubtful_models() -> list[DoubtfulModel]:

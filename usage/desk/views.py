@@ -21,7 +21,7 @@ from usage.api import parameters
 from usage.api.views import AnalyticsView
 from usage.dashboards.period_picker import PeriodPicker
 from usage.desk.answers import DoubtfulAnswer, ExpectedUsageAnswer
-from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided_count
+from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
 from usage.desk.expected import Expected, expected_usage
 from usage.desk.missing import HoldFault
 from usage.scope import Scope
@@ -50,7 +50,7 @@ class Doubtful(AnalyticsView):
         """
         body = {
             "complete_through": complete_through_of(Scope()),
-            "undecided": undecided_count(),
+            "undecided": undecided().count(),
             "models": doubtful_models(),
             "observations": doubtful_observations(),
         }

@@ -10,7 +10,7 @@ from tests.conftest import People
 
 pytestmark = pytest.mark.django_db
 PERIOD = {"start_date": "2026-11-01", "end_date": "2026-11-30"}
-MOST = {"platform": 17, "tenant": 15, "user": 19}
+MOST = {"platform": 15, "tenant": 15, "user": 18}
 
 
 @pytest.mark.parametrize("page", MOST)
