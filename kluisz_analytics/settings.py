@@ -11,10 +11,8 @@ import environ
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
-from django.urls import reverse_lazy
 from kombu import Exchange, Queue
 
-from kluisz_analytics.navigation import nearest
 from kluisz_analytics.queues import DELIVERIES, HOUSEKEEPING, LONGEST_SECONDS, QUEUES
 from usage.environments import billed_environments
 
@@ -363,20 +361,6 @@ SPECTACULAR_SETTINGS = {
 # --- Admin
 
 
-NAVIGATION: list[Any] = []
-
-
-def navigation_item(title: str, icon: str, url_name: str) -> dict[str, Any]:
-    link = reverse_lazy(url_name)
-    NAVIGATION.append(link)
-    return {
-        "title": title,
-        "icon": icon,
-        "link": link,
-        "active": lambda request: str(link) == nearest(request.path, map(str, NAVIGATION)),
-    }
-
-
 UNFOLD = {
     "SITE_TITLE": "Kluisz Analytics",
     "SITE_HEADER": "Kluisz Analytics",
@@ -405,134 +389,7 @@ UNFOLD = {
     },
     "SIDEBAR": {
         "show_search": True,
-        "navigation": [
-            {
-                "title": "Overview",
-                "items": [
-                    navigation_item("Platform", "dashboard", "admin:index"),
-                    navigation_item("Dashboards", "monitoring", "platform-dashboard"),
-                ],
-            },
-            {
-                "title": "Directory",
-                "items": [
-                    navigation_item("Tenants", "domain", "admin:tenants_tenant_changelist"),
-                    navigation_item("Users", "group", "admin:tenants_user_changelist"),
-                    navigation_item("Aliases", "badge", "admin:tenants_useralias_changelist"),
-                    navigation_item(
-                        "Memberships", "move_down", "admin:tenants_membership_changelist"
-                    ),
-                    navigation_item("Projects", "folder", "admin:tenants_project_changelist"),
-                    navigation_item("Flows", "account_tree", "admin:tenants_flow_changelist"),
-                    navigation_item("API tokens", "key", "admin:tenants_apitoken_changelist"),
-                ],
-            },
-            {
-                "title": "Pricing",
-                "items": [
-                    navigation_item("Tiers", "sell", "admin:pricing_pricingtier_changelist"),
-                    navigation_item("Tier rates", "history", "admin:pricing_tierrate_changelist"),
-                    navigation_item(
-                        "Tier assignments", "badge", "admin:pricing_tierassignment_changelist"
-                    ),
-                    navigation_item(
-                        "Model prices", "payments", "admin:pricing_modelprice_changelist"
-                    ),
-                    navigation_item(
-                        "Model aliases", "translate", "admin:pricing_modelalias_changelist"
-                    ),
-                    navigation_item("Unpriced usage", "help", "admin:usage_unpricedusage"),
-                    navigation_item("What doesn't add up", "balance", "admin:usage_doubtful"),
-                    navigation_item("Rulings", "gavel", "admin:usage_usageruling_changelist"),
-                    navigation_item(
-                        "Expected but not seen", "search_off", "admin:usage_expectedusage"
-                    ),
-                    navigation_item(
-                        "Repricings", "published_with_changes", "admin:usage_repricing_changelist"
-                    ),
-                    navigation_item("What if", "compare_arrows", "admin:usage_whatif"),
-                    navigation_item(
-                        "Shipped price lists",
-                        "inventory_2",
-                        "admin:pricing_shippedpricelist_changelist",
-                    ),
-                ],
-            },
-            {
-                "title": "Credits",
-                "items": [
-                    navigation_item(
-                        "Accounts", "account_balance_wallet", "admin:credits_account_changelist"
-                    ),
-                    navigation_item("Grants", "redeem", "admin:credits_grant_changelist"),
-                    navigation_item("Holds", "lock_clock", "admin:credits_hold_changelist"),
-                    navigation_item("Budgets", "savings", "admin:credits_tenantbudget_changelist"),
-                    navigation_item("Alerts", "notifications", "admin:credits_alert_changelist"),
-                    navigation_item("Webhooks", "webhook", "admin:credits_webhook_changelist"),
-                    navigation_item(
-                        "Deliveries", "outgoing_mail", "admin:credits_delivery_changelist"
-                    ),
-                    navigation_item(
-                        "Licenses", "card_membership", "admin:credits_license_changelist"
-                    ),
-                    navigation_item(
-                        "License pools", "workspaces", "admin:credits_licensepool_changelist"
-                    ),
-                    navigation_item(
-                        "License history", "history_edu", "admin:credits_licenseevent_changelist"
-                    ),
-                    navigation_item(
-                        "Transactions", "receipt_long", "admin:credits_transaction_changelist"
-                    ),
-                    navigation_item(
-                        "Usage charges", "schedule", "admin:credits_usagecharge_changelist"
-                    ),
-                ],
-            },
-            {
-                "title": "Usage",
-                "items": [
-                    navigation_item("Traces", "timeline", "admin:usage_trace_changelist"),
-                    navigation_item("Disputes", "gavel", "admin:usage_disputedtrace_changelist"),
-                    navigation_item(
-                        "Billed observations", "data_object", "admin:usage_observation_changelist"
-                    ),
-                    navigation_item("Voided traces", "block", "admin:usage_tracevoid_changelist"),
-                    navigation_item(
-                        "Tenant statistics", "bar_chart", "admin:usage_tenantusagestats_changelist"
-                    ),
-                    navigation_item(
-                        "User statistics", "person_search", "admin:usage_userusagestats_changelist"
-                    ),
-                    navigation_item(
-                        "Flow rollup", "stacked_bar_chart", "admin:usage_flowusage_changelist"
-                    ),
-                    navigation_item(
-                        "Model rollup", "smart_toy", "admin:usage_modelusage_changelist"
-                    ),
-                    navigation_item(
-                        "Flow estimates", "speed", "admin:usage_flowestimate_changelist"
-                    ),
-                ],
-            },
-            {
-                "title": "Sync",
-                "items": [
-                    navigation_item(
-                        "Langfuse connections", "cable", "admin:usage_langfuseconnection_changelist"
-                    ),
-                    navigation_item("Runs", "sync", "admin:usage_syncrun_changelist"),
-                    navigation_item("Windows", "date_range", "admin:usage_syncwindow_changelist"),
-                    navigation_item("Drift", "difference", "admin:usage_syncdrift_changelist"),
-                    navigation_item(
-                        "Beside Langfuse", "compare_arrows", "admin:usage_tenantday_changelist"
-                    ),
-                    navigation_item(
-                        "Set aside", "report", "admin:usage_rejectedobservation_changelist"
-                    ),
-                ],
-            },
-        ],
+        "navigation": "kluisz_analytics.navigation.sidebar",
     },
 }
 
