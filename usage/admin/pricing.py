@@ -19,12 +19,12 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
-from kluisz_analytics.confirmation import confirmed_page
+from kluisz_analytics.admin_pages import admin_user, amount_column
 from kluisz_analytics.tenants.models import Tenant
 from pricing.models import PricingTier
 from pricing.scenario import Scenario
 from usage.access import platform_scope
+from usage.admin.rework import ReworkAdmin
 from usage.analytics import names
 from usage.analytics.unmetered import unmetered_calls
 from usage.analytics.unpriced import unpriced_models
@@ -39,7 +39,6 @@ from usage.repricing.what_if import Comparison, UnknownModel, total_of, what_if
 from usage.scope import Scope
 
 ROWS_SHOWN = 200
-SECONDS_A_REQUEST = 15
 UTC_ZONE = ZoneInfo("UTC")
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)
 
@@ -155,7 +154,8 @@ def last_month(today: date) -> tuple[date, date]:
 
 
 @admin.register(Repricing)
-class RepricingAdmin(ReadOnlyAdmin):
+class RepricingAdmin(ReworkAdmin):
+    advance = staticmethod(service.advance)
     list_display = [
         "id",
         "state",
@@ -172,14 +172,6 @@ class RepricingAdmin(ReadOnlyAdmin):
     ]
     list_filter = ["state", "tenant"]
     list_select_related = ["tenant", "created_by"]
-    actions_detail = ["stop", "resume", "undo"]
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """It moves money: platform admins only."""
-        return bool(request.user.is_superuser)
-
-    def has_move_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return bool(request.user.is_superuser)
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -237,49 +229,8 @@ class RepricingAdmin(ReadOnlyAdmin):
                 f"{reverse('admin:usage_repricing_add')}?{urlencode(query)}"
             )
         self.log_addition(request, repricing, "Begun.")
-        self._advance(request, repricing)
+        self.go_on(request, repricing)
         return HttpResponseRedirect(reverse("admin:usage_repricing_change", args=[repricing.pk]))
-
-    @confirmed_page(
-        "Stop",
-        "Stop this repricing? What is done stays done; it can be continued or undone.",
-        url_path="stop",
-        permission="move",
-    )
-    def stop(self, request: HttpRequest, repricing: Repricing) -> None:
-        service.stop(repricing)
-        self._advance(request, repricing)
-
-    @confirmed_page(
-        "Continue",
-        "Continue this repricing? Its adjustments are posted.",
-        url_path="continue",
-        permission="move",
-    )
-    def resume(self, request: HttpRequest, repricing: Repricing) -> None:
-        service.resume(repricing)
-        self._advance(request, repricing)
-
-    @confirmed_page(
-        "Undo",
-        "Undo this repricing? Its traces are priced as before; that is posted as adjustments.",
-        url_path="undo",
-        permission="move",
-    )
-    def undo(self, request: HttpRequest, repricing: Repricing) -> None:
-        service.undo(repricing)
-        self._advance(request, repricing)
-
-    def _advance(self, request: HttpRequest, repricing: Repricing) -> None:
-        service.advance(repricing, SECONDS_A_REQUEST)
-        if repricing.state in Repricing.UNDER_WAY:
-            messages.info(
-                request,
-                f"{repricing.traces_done:,} traces are done; the worker goes on with the rest every"
-                " minute.",
-            )
-        else:
-            messages.success(request, f"{repricing}: {repricing.get_state_display().lower()}.")
 
 
 def _this_month() -> dict[str, date]:

@@ -12,15 +12,13 @@ from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from kluisz_analytics.admin_pages import ReadOnlyAdmin, admin_user, amount_column
-from kluisz_analytics.confirmation import confirmed_page
+from kluisz_analytics.admin_pages import admin_user, amount_column
+from usage.admin.rework import ReworkAdmin
 from usage.desk import rulings
 from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
 from usage.desk.views import expected_view, platform_admins_only
 from usage.facts.findings import CHOICES, Finding, Takes
 from usage.models import LangfuseConnection, Observation, UsageRuling
-
-SECONDS_A_REQUEST = 15
 
 
 class RulingForm(forms.Form):
@@ -74,7 +72,8 @@ class RulingForm(forms.Form):
 
 
 @admin.register(UsageRuling)
-class UsageRulingAdmin(ReadOnlyAdmin):
+class UsageRulingAdmin(ReworkAdmin):
+    advance = staticmethod(rulings.advance)
     shows = (
         "What was ruled on usage that doesn't add up, and what that changed. Open one to stop,"
         " continue or undo it; new ones begin on “What doesn't add up”."
@@ -97,14 +96,6 @@ class UsageRulingAdmin(ReadOnlyAdmin):
     ]
     list_filter = ["state", "finding"]
     list_select_related = ["connection", "created_by"]
-    actions_detail = ["stop", "resume", "undo"]
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """It moves money: platform admins only."""
-        return bool(request.user.is_superuser)
-
-    def has_move_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return bool(request.user.is_superuser)
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -157,49 +148,8 @@ class UsageRulingAdmin(ReadOnlyAdmin):
                 f"{reverse('admin:usage_usageruling_add')}?{urlencode(query)}"
             )
         self.log_addition(request, ruling, "Begun.")
-        self._advance(request, ruling)
+        self.go_on(request, ruling)
         return HttpResponseRedirect(reverse("admin:usage_usageruling_change", args=[ruling.pk]))
-
-    @confirmed_page(
-        "Stop",
-        "Stop this ruling? What is done stays done; it can be continued or undone.",
-        url_path="stop",
-        permission="move",
-    )
-    def stop(self, request: HttpRequest, ruling: UsageRuling) -> None:
-        rulings.stop(ruling)
-        self._advance(request, ruling)
-
-    @confirmed_page(
-        "Continue",
-        "Continue this ruling? Its adjustments are posted.",
-        url_path="continue",
-        permission="move",
-    )
-    def resume(self, request: HttpRequest, ruling: UsageRuling) -> None:
-        rulings.resume(ruling)
-        self._advance(request, ruling)
-
-    @confirmed_page(
-        "Undo",
-        "Undo this ruling? Its traces are billed as before; that is posted as adjustments.",
-        url_path="undo",
-        permission="move",
-    )
-    def undo(self, request: HttpRequest, ruling: UsageRuling) -> None:
-        rulings.undo(ruling)
-        self._advance(request, ruling)
-
-    def _advance(self, request: HttpRequest, ruling: UsageRuling) -> None:
-        rulings.advance(ruling, SECONDS_A_REQUEST)
-        if ruling.state in UsageRuling.UNDER_WAY:
-            messages.info(
-                request,
-                f"{ruling.traces_done:,} traces are done; the worker goes on with the rest every"
-                " minute.",
-            )
-        else:
-            messages.success(request, f"{ruling}: {ruling.get_state_display().lower()}.")
 
 
 def _observations(form: RulingForm) -> int:

@@ -445,6 +445,7 @@ class Migration(migrations.Migration):
                 ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
+                'verbose_name': 'ruling',
                 'db_table': 'usage_ruling',
                 'ordering': ['-created_at'],
                 'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('langfuse_observation_id', ''), ('trace_key__isnull', True)), models.Q(('trace_key__isnull', False), models.Q(('langfuse_observation_id', ''), _negated=True)), _connector='OR'), name='a_ruling_names_a_whole_observation')],

@@ -3,17 +3,15 @@
 from django.db import models
 from django.db.models import Q
 
-from kluisz_analytics.fields import CreditsField, UsdField
-from kluisz_analytics.tenants.models import User
 from usage.facts.findings import Finding, Takes
 from usage.models.connections import LangfuseConnection
+from usage.models.rework import Rework
 
 
-class UsageRuling(models.Model):
+class UsageRuling(Rework):
     """Which figure counts: of one observation, of a model, or of a whole connection.
 
-    It holds from its beginning, as a repricing does: what is decided meanwhile is decided by it.
-    Undone, it holds no more, and the traces are decided as before.
+    It holds from its beginning, and undone no more, as every rework.
     """
 
     class Kind(models.TextChoices):
@@ -29,16 +27,6 @@ class UsageRuling(models.Model):
         PRICE_BOOK = Takes.PRICE_BOOK.value, "The price lists count"
         AS_COUNTED = Takes.AS_COUNTED.value, "It is right as it is counted"
 
-    class State(models.TextChoices):
-        APPLYING = "applying", "Applying"
-        STOPPED = "stopped", "Stopped, to be continued"
-        APPLIED = "applied", "Applied"
-        UNDOING = "undoing", "Undoing"
-        UNDONE = "undone", "Undone"
-
-    HOLDING = (State.APPLYING, State.STOPPED, State.APPLIED)
-    UNDER_WAY = (State.APPLYING, State.UNDOING)
-
     finding = models.CharField(max_length=5, choices=Kind)
     takes = models.CharField(max_length=10, choices=Choice)
     connection = models.ForeignKey(LangfuseConnection, on_delete=models.PROTECT, related_name="+")
@@ -49,25 +37,10 @@ class UsageRuling(models.Model):
     langfuse_observation_id = models.CharField(
         max_length=200, blank=True, help_text="Empty: all observations."
     )
-    reason = models.CharField(max_length=500)
-    state = models.CharField(max_length=10, choices=State.choices, default=State.APPLYING)
-    created_at = models.DateTimeField(auto_now_add=True)
-    created_by = models.ForeignKey(
-        User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
-    )
-    # How far it is: the key of the last trace that was looked at.
-    reached_trace_id = models.UUIDField(null=True, editable=False)
-    traces_done = models.BigIntegerField(
-        default=0, help_text="Looked at; when it is undone, counted from 0 again."
-    )
-    traces_changed = models.BigIntegerField(default=0)
-    transactions_posted = models.BigIntegerField(default=0)
-    cost_usd_difference = UsdField(default=0)
-    credits_difference = CreditsField(default=0)
 
-    class Meta:
+    class Meta(Rework.Meta):
         db_table = "usage_ruling"
-        ordering = ["-created_at"]
+        verbose_name = "ruling"
         constraints = [
             models.CheckConstraint(
                 condition=Q(trace_key__isnull=True, langfuse_observation_id="")
@@ -75,6 +48,3 @@ class UsageRuling(models.Model):
                 name="a_ruling_names_a_whole_observation",
             )
         ]
-
-    def __str__(self) -> str:
-        return f"Ruling {self.pk}: {self.reason}"

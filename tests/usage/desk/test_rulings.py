@@ -15,6 +15,7 @@ from tests.conftest import People
 from tests.usage.facts.test_decide import received
 from usage.books import verify_books
 from usage.desk import rulings
+from usage.facts import rework
 from usage.facts.apply import apply_received
 from usage.facts.findings import Finding, Takes
 from usage.models import LangfuseConnection, Observation, Trace, UsageRuling
@@ -193,7 +194,7 @@ def test_it_is_stopped_and_goes_on_where_it_was(
 ) -> None:
     for number in range(5):
         doubled(bare_connection, people.acme_user, f"run{number}")
-    monkeypatch.setattr(rulings, "TRACES_A_BATCH", 2)
+    monkeypatch.setattr(rework, "TRACES_A_BATCH", 2)
     ruling = rulings.begin(
         Finding.COST, Takes.PRICE_BOOK, bare_connection, reason="as agreed", by=None
     )

@@ -21,6 +21,7 @@ from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.facts.test_decide import received
 from tests.usage.sync.test_sync import state
 from usage.books import verify_books
+from usage.facts import rework
 from usage.facts.apply import apply_received
 from usage.facts.unpriced import price_all_unpriced
 from usage.models import LangfuseConnection, Repricing, Trace
@@ -179,7 +180,7 @@ def test_undoing_brings_everything_back(people: People, use: Callable[..., None]
 def test_it_can_be_stopped_and_continued(
     people: People, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "TRACES_A_BATCH", 2)
+    monkeypatch.setattr(rework, "TRACES_A_BATCH", 2)
     for number in range(5):
         use(people.acme_user, "0.06", NOON + timedelta(minutes=number % 2))
     enter("1000", people)
@@ -201,7 +202,7 @@ def test_it_can_be_stopped_and_continued(
 def test_after_a_crash_it_goes_on_where_it_was(
     people: People, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "TRACES_A_BATCH", 2)
+    monkeypatch.setattr(rework, "TRACES_A_BATCH", 2)
     for _ in range(5):
         use(people.acme_user, "0.06")
     enter("1000", people)
@@ -228,7 +229,7 @@ def test_after_a_crash_it_goes_on_where_it_was(
 def test_undone_halfway_it_leaves_nothing(
     people: People, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "TRACES_A_BATCH", 2)
+    monkeypatch.setattr(rework, "TRACES_A_BATCH", 2)
     for _ in range(5):
         use(people.acme_user, "0.06")
     enter("1000", people)
