@@ -155,7 +155,6 @@ def last_month(today: date) -> tuple[date, date]:
 
 @admin.register(Repricing)
 class RepricingAdmin(ReworkAdmin):
-    advance = staticmethod(service.advance)
     list_display = [
         "id",
         "state",
@@ -172,6 +171,9 @@ class RepricingAdmin(ReworkAdmin):
     ]
     list_filter = ["state", "tenant"]
     list_select_related = ["tenant", "created_by"]
+
+    def advance(self, row: Repricing, seconds: float) -> None:
+        service.advance(row, seconds)
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view

@@ -73,7 +73,6 @@ class RulingForm(forms.Form):
 
 @admin.register(UsageRuling)
 class UsageRulingAdmin(ReworkAdmin):
-    advance = staticmethod(rulings.advance)
     shows = (
         "What was ruled on usage that doesn't add up, and what that changed. Open one to stop,"
         " continue or undo it; new ones begin on “What doesn't add up”."
@@ -96,6 +95,9 @@ class UsageRulingAdmin(ReworkAdmin):
     ]
     list_filter = ["state", "finding"]
     list_select_related = ["connection", "created_by"]
+
+    def advance(self, row: UsageRuling, seconds: float) -> None:
+        rulings.advance(row, seconds)
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view

@@ -73,10 +73,7 @@ def _change_state(
         changed = rows.update(state=to, **(row.AFRESH if is_afresh else {}))
     row.refresh_from_db()
     if not changed:
-        raise ValueError(
-            f"{row._meta.verbose_name.capitalize()} {row.pk} is “{row.get_state_display()}”, so it"
-            f" can't be {verb}."
-        )
+        raise ValueError(f"{row.called} is “{row.get_state_display()}”, so it can't be {verb}.")
 
 
 def advance(

@@ -46,4 +46,9 @@ class Rework(models.Model):
         ordering = ["-created_at"]
 
     def __str__(self) -> str:
-        return f"{self._meta.verbose_name.capitalize()} {self.pk}: {self.reason}"
+        return f"{self.called}: {self.reason}"
+
+    @property
+    def called(self) -> str:
+        """What it is, with its number."""
+        return f"{str(self._meta.verbose_name).capitalize()} {self.pk}"
