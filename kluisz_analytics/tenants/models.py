@@ -190,6 +190,15 @@ class UserAlias(models.Model):
             raise ValidationError(
                 {"user": f"{self.user} is not of {self.tenant}, and was not: choose its tenant."}
             )
+        others = User.objects.filter(tenant=self.tenant_id).exclude(pk=self.user_id)
+        is_so_called = models.Q(username__iexact=self.name) | models.Q(email__iexact=self.name)
+        if self.tenant_id and (other := others.filter(is_so_called).first()):
+            raise ValidationError(
+                {
+                    "name": f"“{self.name}” is what {other} of {self.tenant} is called by its user"
+                    " name or e-mail address, so it would name two: choose another name."
+                }
+            )
 
 
 @receiver(post_delete, sender=UserAlias)

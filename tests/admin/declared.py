@@ -87,6 +87,7 @@ def add_forms(world: People) -> dict[type[Model], Form]:
             {"tenant": acme, "user": str(world.acme_user.pk), "name": "the boss"},
             [
                 ({"name": "ANNIE"}, "another user's"),
+                ({"name": "Bob"}, "so it would name two"),
                 ({"name": ""}, "required"),
                 ({"user": str(world.globex_user.pk)}, "choose its tenant"),
                 ({"tenant": "nonsense"}, "valid"),
