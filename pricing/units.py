@@ -290,6 +290,8 @@ def _reading(form: Form, counts: tuple[int, ...], total: int | None) -> tuple[Re
         if not reading.holds(counts):
             continue
         if total is None:
+            if max(reading.weights, default=0) > 1:
+                continue  # Only a total can tell that too much was taken out.
             return reading, 0
         likeliest = likeliest or reading
         missing = total - reading.tokens(counts)

@@ -11,7 +11,7 @@ from time import process_time
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pricing.prices import RateCard
@@ -905,6 +905,9 @@ maps = st.dictionaries(
 
 
 @given(maps)
+@example({"input_cache_creation_1h": 2, "prompt_cache_hit_tokens": 1})
+@example({"input": 1, "input_cache_creation_1h": 3, "prompt_cache_hit_tokens": 2})
+@example({"input": 0, "input_cache_creation_1h": 3, "prompt_cache_hit_tokens": 2})
 def test_never_more_tokens_than_the_producers_total_without_a_mark(usage: dict[str, int]) -> None:
     tokens, doubt = counted(usage)
     units = units_of(usage)

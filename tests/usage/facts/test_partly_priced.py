@@ -178,5 +178,5 @@ def test_usage_that_does_not_add_up_is_marked_on_its_step(
     assert (marked.usage_doubt, tokens) == ("more_than_total", (50, 5, 15))
     explained = api(people.platform_admin, f"traces/{marked.trace_id}/explanation").json()
     assert [one["usage_doubt"] for one in explained["observations"]] == [
-        "More tokens than its own total says"
+        "More tokens than its own total says. Langfuse's cost is far from the price lists'"
     ]
