@@ -4,6 +4,7 @@ counted). Pure.
 
 from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
@@ -30,6 +31,9 @@ from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 from usage.periods import HOUR, hour_of, milliseconds
 
 ALL_BUT_LANGFUSES = BilledEnvironments()
+# With map, these take a third of the time of a comprehension, and there are millions.
+_step_of, _said_of = attrgetter("step"), attrgetter("said")
+_start_of, _end_of, _level_of = map(attrgetter, ("start_time", "end_time", "level"))
 
 
 def assemble(
@@ -50,9 +54,9 @@ def assemble(
     environments ``billed_in``.
     """
     ordered = in_precedence(observations)
-    steps = [one.step for one in ordered]
-    said = _decided(ordered)
-    starts = [step.start_time for step in steps]
+    steps, said_by_each = [*map(_step_of, ordered)], [*map(_said_of, ordered)]
+    said = _decided(steps, said_by_each)
+    starts = [*map(_start_of, steps)]
     start_time = min(starts)
     owner = owner_of(
         directory,
@@ -82,7 +86,7 @@ def assemble(
     if repeated:
         using = [step for step in using if step.observation_id not in repeated]
     usages = [_usage(step, unmetered) for step in using]
-    doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key)
+    doubts = Doubts(engine, connection_id, tenant_id, start_time, priced_as_of, rulings, key)
     usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), said.environment in billed_in
     priced = engine.price(
@@ -137,7 +141,7 @@ def assemble(
         owner.disputed_user_id,
         owner.settled_as,
     )
-    return AssembledTrace(fact, billed, packed(ordered, said))
+    return AssembledTrace(fact, billed, packed(steps, said_by_each, said))
 
 
 def _repeated(
@@ -154,18 +158,18 @@ def _repeated(
     }
 
 
-def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:
+def _decided(steps: Sequence[StepVersion], said_by_each: Sequence[SaidOfTrace]) -> SaidOfTrace:
     """Of each text the first that any step says, in their order; a trace that nobody names is
     called as its first step is.
     """
-    said, all_said = ordered[0].said, [one.said for one in ordered]
-    if all_said.count(said) < len(all_said):
+    said = said_by_each[0]
+    if said_by_each.count(said) < len(said_by_each):
         said = SaidOfTrace(
-            *[next(filter(None, texts), "") for texts in zip(*all_said, strict=True)]
+            *[next(filter(None, texts), "") for texts in zip(*said_by_each, strict=True)]
         )
     if said.name:
         return said
-    return said._replace(name=next((one.step.name for one in ordered if one.step.name), ""))
+    return said._replace(name=next((step.name for step in steps if step.name), ""))
 
 
 def _is_found(stored: TraceFact, tenant_id: UUID | None, user_id: UUID | None) -> bool:
@@ -243,19 +247,16 @@ def _minimum(step: StepVersion, priced: PricedTrace) -> list[BilledStep]:
 
 def _latency_ms(steps: Sequence[StepVersion], start_time: datetime) -> int | None:
     """From the earliest start to the latest end; None while no step has ended."""
-    ends = [end_time for step in steps if (end_time := step.end_time) is not None]
+    ends = [*filter(None, map(_end_of, steps))]
     return max(0, milliseconds(max(ends) - start_time)) if ends else None
 
 
 def _is_failed(steps: Sequence[StepVersion]) -> bool:
     """A root has level ERROR, or, with no root, any step has. Roots come first in ``steps``."""
+    if "ERROR" not in map(_level_of, steps):
+        return False
     has_root = steps[0].is_root
-    for step in steps:
-        if has_root and not step.is_root:
-            return False
-        if step.level == "ERROR":
-            return True
-    return False
+    return any(step.level == "ERROR" for step in steps if step.is_root or not has_root)
 
 
 def _sole_model(of_calls: Sequence[BilledStep]) -> str | None:

@@ -3,7 +3,6 @@ ruled. Pure.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -12,9 +11,9 @@ import msgspec
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
 from pricing.engine import WITHOUT_USAGE, CostSource, ObservationUsage, PricingEngine
-from pricing.units import NO_TOKENS, Doubt, count_tokens
+from pricing.units import NO_TOKENS, count_tokens
 from usage.facts.decided import BilledStep
-from usage.facts.findings import Finding, Rulings, Takes, finding_of
+from usage.facts.findings import Finding, Rulings, Takes, are_close, finding_of
 from usage.langfuse.wire import StepVersion
 
 
@@ -27,11 +26,11 @@ class Doubted(NamedTuple):
     langfuse_picousd: int
 
 
-@dataclass(frozen=True, slots=True)
-class Doubts:
+class Doubts(msgspec.Struct, frozen=True, gc=False):
     """Of one trace: with whose lists, of when, and by which rulings."""
 
     engine: PricingEngine
+    connection_id: int
     tenant_id: UUID | None
     started_at: datetime
     priced_as_of: datetime
@@ -44,9 +43,15 @@ class Doubts:
         """The usages as they are to be priced, and those in doubt by their place."""
         doubted: dict[int, Doubted] = {}
         for at, usage in enumerate(usages):
-            if usage.langfuse_picousd is None or usage.uncosted or not usage.usage_details:
+            langfuse_picousd = usage.langfuse_picousd
+            if langfuse_picousd is None or usage.uncosted or not usage.usage_details:
                 continue
-            one = self._doubted(using[at], usage, usage.langfuse_picousd)
+            ours = self.engine.own_picousd(
+                self.tenant_id, usage, self._known_at(), self.connection_id
+            )
+            if ours is not None and langfuse_picousd and are_close(langfuse_picousd, ours):
+                continue  # As nearly always: nothing more has to be asked.
+            one = self._doubted(using[at], usage, langfuse_picousd, ours)
             if one is not None:
                 doubted[at] = one
                 if one.takes is Takes.PRICE_BOOK:
@@ -54,9 +59,8 @@ class Doubts:
         return usages, doubted
 
     def _doubted(
-        self, step: StepVersion, usage: ObservationUsage, langfuse_picousd: int
+        self, step: StepVersion, usage: ObservationUsage, langfuse_picousd: int, ours: int | None
     ) -> Doubted | None:
-        ours = self._ours(usage)
         tokens = 0 if langfuse_picousd else count_tokens(usage.usage_details).total
         finding = finding_of(langfuse_picousd, ours, tokens, self.rulings.ratio_percent)
         if finding is Finding.NONE:
@@ -66,11 +70,12 @@ class Doubts:
             takes = Takes.AS_USUAL
         return Doubted(finding, takes, ours, langfuse_picousd)
 
-    def _ours(self, usage: ObservationUsage) -> int | None:
-        known_at = self.priced_as_of
-        if self.engine.book.repriced:
-            known_at = self.engine.book.knowledge(known_at, self.tenant_id, self.started_at)
-        return self.engine.cost_of(self.tenant_id, without_langfuse(usage), known_at).picousd
+    def _known_at(self) -> datetime:
+        """As of when the lists price the trace."""
+        book = self.engine.book
+        if not book.repriced:
+            return self.priced_as_of
+        return book.knowledge(self.priced_as_of, self.tenant_id, self.started_at)
 
     def mark(
         self, billed: Sequence[BilledStep], doubted: Mapping[int, Doubted], sums: Mapping[str, str]
@@ -83,9 +88,9 @@ class Doubts:
                 step.finding, step.takes = one.finding, one.takes
                 step.other_cost_picousd = one.langfuse_picousd if is_ours else one.ours_picousd
         for step in billed:
-            if step.version.observation_id in sums:
+            if sums and step.version.observation_id in sums:
                 step.finding, step.takes, step.other_cost_picousd = Finding.SUM, Takes.BOTH, 0
-            if step.doubt is not Doubt.NONE and step.finding is Finding.NONE:
+            if step.doubt and not step.finding:
                 version = step.version
                 step.takes = self.rulings.takes(
                     Finding.UNITS, version.model, (self.key, version.observation_id)
@@ -108,7 +113,7 @@ class Doubts:
         usage = ObservationUsage(
             step.model, step.usage_details, langfuse, step.start_time, step.uncosted
         )
-        cost = self.engine.cost_of(self.tenant_id, usage, self.priced_as_of)
+        cost = self.engine.cost_of(self.tenant_id, usage, self._known_at(), self.connection_id)
         return BilledStep(
             step,
             NO_TOKENS,

@@ -90,6 +90,11 @@ NO_RULINGS = Rulings()
 NO_IDS: Mapping[str, str] = {}
 
 
+def are_close(some_picousd: int, other_picousd: int) -> bool:
+    """Whether two costs differ by less than anybody asks about."""
+    return -SMALLEST_DIFFERENCE < some_picousd - other_picousd < SMALLEST_DIFFERENCE
+
+
 def finding_of(
     langfuse_picousd: int, ours_picousd: int | None, total_tokens: int, ratio_percent: int
 ) -> Finding:
@@ -100,7 +105,7 @@ def finding_of(
             if total_tokens >= TOKENS_NOT_FREE and ours_picousd != 0
             else (Finding.NONE)
         )
-    if ours_picousd is None or abs(langfuse_picousd - ours_picousd) < SMALLEST_DIFFERENCE:
+    if ours_picousd is None or are_close(langfuse_picousd, ours_picousd):
         return Finding.NONE
     less, more = sorted((langfuse_picousd, ours_picousd))
     return Finding.COST if more * 100 > less * ratio_percent else Finding.NONE

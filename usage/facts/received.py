@@ -72,21 +72,23 @@ def newest_by_trace(
     return traces
 
 
-def packed(ordered: Sequence[ReceivedObservation], decided: SaidOfTrace) -> str:
-    """The steps of a trace, in the order of their precedence, as text.
+def packed(steps: Sequence[StepVersion], said: Sequence[SaidOfTrace], decided: SaidOfTrace) -> str:
+    """The steps of a trace, in the order of their precedence, and what each says of it, as text.
 
     What says what was decided for the trace is not said again.
     """
-    said = [one.said for one in ordered]
-    if said.count(said[0]) == len(said):
-        groups = {said[0]: [one.step for one in ordered]}
+    first = said[0]
+    if said.count(first) == len(said):
+        groups = [(None if first == decided else first, steps)]
     else:
-        groups = {
-            each: [one.step for one in ordered if one.said == each] for each in dict.fromkeys(said)
-        }
-    return _encoder.encode(
-        [(None if each == decided else each, steps) for each, steps in groups.items()]
-    ).decode()
+        groups = [
+            (
+                None if each == decided else each,
+                [step for step, own in zip(steps, said, strict=True) if own == each],
+            )
+            for each in dict.fromkeys(said)
+        ]
+    return _encoder.encode(groups).decode()
 
 
 def packed_deletions(deleted: Mapping[str, datetime]) -> str:

@@ -357,7 +357,7 @@ def _uncosted(
     """The units that the cost leaves out: Langfuse adds up those that it has a price for. A total
     by itself, or one that its parts do not come to, is somebody's own figure, and of all units.
     """
-    if usage.keys() <= costs.keys() and None not in costs.values():
+    if all(map(costs.__contains__, usage)) and None not in costs.values():
         return ()
     left_out = [
         unit

@@ -47,6 +47,13 @@ observations = st.builds(
 )
 
 
+NOTHING = SaidOfTrace()
+
+
+def text_of(ordered: list[ReceivedObservation], decided: SaidOfTrace = NOTHING) -> str:
+    return packed([one.step for one in ordered], [one.said for one in ordered], decided)
+
+
 @given(
     st.lists(observations, min_size=1, max_size=8),
     st.dictionaries(st.sampled_from("abcdef"), moments),
@@ -57,7 +64,7 @@ def test_what_is_packed_comes_back_as_it_was(
     steps = newest_by_trace(versions)["t1"]
     ordered = in_precedence([*steps.values()])
     for decided in (ordered[0].said, SaidOfTrace("of", "no", "step")):
-        back = unpacked("t1", decided, packed(ordered, decided), packed_deletions(deleted))
+        back = unpacked("t1", decided, text_of(ordered, decided), packed_deletions(deleted))
         assert (back.observations, back.deleted) == (steps, deleted)
 
 
@@ -79,7 +86,7 @@ def test_the_same_steps_are_the_same_text_in_whatever_order_they_came(
 
 def test_the_same_usage_in_another_order_is_the_same_text() -> None:
     usages = [{"input": 1, "output": 2}, {"output": 2, "input": 1}]
-    assert len({packed([received(usage_details=usage)], SaidOfTrace()) for usage in usages}) == 1
+    assert len({text_of([received(usage_details=usage)]) for usage in usages}) == 1
 
 
 @given(observations, observations)
@@ -104,7 +111,5 @@ def test_what_a_step_says_as_the_trace_was_decided_is_not_said_again() -> None:
 
 @pytest.mark.parametrize("cost", ["0.000000000001", "9999.999999999999", "0"])
 def test_costs_keep_every_place(cost: str) -> None:
-    back = unpacked(
-        "t1", SaidOfTrace(), packed([received("a", cost_usd=Decimal(cost))], SaidOfTrace()), ""
-    )
+    back = unpacked("t1", SaidOfTrace(), text_of([received("a", cost_usd=Decimal(cost))]), "")
     assert back.observations["a"].step.cost_usd == Decimal(cost)
