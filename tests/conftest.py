@@ -96,8 +96,7 @@ class People:
     flow: Flow
 
 
-@pytest.fixture
-def tiers(db: None) -> dict[str, PricingTier]:
+def made_tiers() -> dict[str, PricingTier]:
     """The tiers of domain.md's examples."""
     made = {}
     for name, per_usd, multiplier, credits in (
@@ -119,7 +118,17 @@ def tiers(db: None) -> dict[str, PricingTier]:
 
 
 @pytest.fixture
+def tiers(db: None) -> dict[str, PricingTier]:
+    return made_tiers()
+
+
+@pytest.fixture
 def people(tiers: dict[str, PricingTier]) -> People:
+    return made_people(tiers)
+
+
+def made_people(tiers: dict[str, PricingTier]) -> People:
+    """Two tenants with all sorts of users."""
     acme = Tenant.objects.create(name="Acme", slug="acme", timezone="Europe/Amsterdam")
     globex = Tenant.objects.create(name="Globex", slug="globex", timezone="Asia/Kolkata")
 

@@ -1,14 +1,18 @@
 """A world in which every list of the admin has a row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from datetime import timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 import pytest
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone
+from pytest_django import DjangoDbBlocker
 
 from credits import grants, licenses
 from credits.grants import NewGrant
@@ -23,8 +27,8 @@ from kluisz_analytics.tenants.models import (
 from pricing import lists
 from pricing.models import ModelAlias, ModelPrice, PricingTier, ShippedPriceList
 from pricing.shipped_update import record_installed
-from tests.conftest import LONG_AGO, NOON, People
-from tests.usage.conftest import bare_connection, use
+from tests.conftest import LONG_AGO, NOON, People, made_people, made_tiers
+from tests.usage.conftest import made_bare_connection, usage_of
 from usage.facts import disputes
 from usage.facts.owner import Outcome
 from usage.models import (
@@ -45,25 +49,57 @@ from usage.models import (
 )
 from usage.rollups.build import build_rollups
 
-__all__ = ["bare_connection", "use"]
-
 HOUR = timedelta(hours=1)
 REJECTED_ROW = '{"id": "bad"}'
 
 
+class World(NamedTuple):
+    """A row of everything that the admin lists, and what more can be made with."""
+
+    people: People
+    tiers: dict[str, PricingTier]
+    bare_connection: LangfuseConnection
+    use: Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def made_world(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[World]:
+    """Made once for all tests of a module; what a test changes is rolled back to it."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        tiers, connection = made_tiers(), made_bare_connection()
+        people, use = made_people(tiers), usage_of(connection)
+        _usage(people, use)
+        _money(people, tiers)
+        _prices(people)
+        _sync(connection)
+        ApiToken.objects.create(user=people.acme_user, name="ann's", expiry=None)
+        yield World(people, tiers, connection, use)
+        transaction.set_rollback(True)
+
+
 @pytest.fixture
-def world(
-    people: People,
-    tiers: dict[str, PricingTier],
-    bare_connection: LangfuseConnection,
-    use: Callable[..., None],
-) -> People:
-    """A row of everything that the admin lists."""
-    _usage(people, use)
-    _money(people, tiers)
-    _prices(people)
-    _sync(bare_connection)
-    ApiToken.objects.create(user=people.acme_user, name="ann's", expiry=None)
+def tiers(made_world: World, db: None) -> dict[str, PricingTier]:
+    return deepcopy(made_world.tiers)
+
+
+@pytest.fixture
+def bare_connection(made_world: World, db: None) -> LangfuseConnection:
+    return deepcopy(made_world.bare_connection)
+
+
+@pytest.fixture
+def use(made_world: World, db: None) -> Callable[..., None]:
+    return made_world.use
+
+
+@pytest.fixture
+def people(made_world: World, db: None) -> People:
+    return deepcopy(made_world.people)
+
+
+@pytest.fixture
+def world(people: People) -> People:
+    """The people of the world."""
     return people
 
 

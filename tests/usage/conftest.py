@@ -18,6 +18,10 @@ from usage.models import LangfuseConnection
 
 @pytest.fixture
 def bare_connection(db: None) -> LangfuseConnection:
+    return made_bare_connection()
+
+
+def made_bare_connection() -> LangfuseConnection:
     """A connection that no server is behind."""
     row = LangfuseConnection(name="bare", host="http://127.0.0.1:9", public_key="pk")
     row.secret_key = "sk"
@@ -27,6 +31,10 @@ def bare_connection(db: None) -> LangfuseConnection:
 
 @pytest.fixture
 def use(bare_connection: LangfuseConnection) -> Callable[..., None]:
+    return usage_of(bare_connection)
+
+
+def usage_of(bare_connection: LangfuseConnection) -> Callable[..., None]:
     """Stores one run of a user: ``use(user, cost="0.06", start=…, model=…, failed=…)``."""
     number = iter(range(10**6))
 
