@@ -26,7 +26,7 @@ from usage.facts.findings import NO_RULINGS, Finding, Rulings, Takes, sums_of_ch
 from usage.facts.owner import Directory, Settlement, owner_of
 from usage.facts.received import in_precedence, packed
 from usage.facts.unmetered import unmetered_calls
-from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
+from usage.langfuse.wire import ReceivedObservation, StepVersion, TraceAttributes
 from usage.periods import HOUR, hour_of, milliseconds
 
 ALL_BUT_LANGFUSES = BilledEnvironments()
@@ -51,13 +51,13 @@ def assemble(
     """
     ordered = in_precedence(observations)
     steps = [one.step for one in ordered]
-    said = _decided(ordered)
+    attributes = _decided(ordered)
     starts = [step.start_time for step in steps]
     start_time = min(starts)
     owner = owner_of(
         directory,
-        said.tenant_reference,
-        said.user_reference,
+        attributes.tenant_reference,
+        attributes.user_reference,
         start_time,
         fixed_tenant_id,
         settlement,
@@ -84,7 +84,7 @@ def assemble(
     usages = [_usage(step, unmetered) for step in using]
     doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key)
     usages, doubted = doubts.settled(using, usages)
-    is_failed, is_billed = _is_failed(steps), said.environment in billed_in
+    is_failed, is_billed = _is_failed(steps), attributes.environment in billed_in
     priced = engine.price(
         TraceUsage(
             tenant_id,
@@ -108,7 +108,7 @@ def assemble(
         key,
         connection_id,
         ordered[0].trace_id,
-        said,
+        attributes,
         start_time,
         hour,
         hour_of(last_start) if last_start >= hour + HOUR else None,
@@ -137,7 +137,7 @@ def assemble(
         owner.disputed_user_id,
         owner.settled_as,
     )
-    return AssembledTrace(fact, billed, packed(ordered, said))
+    return AssembledTrace(fact, billed, packed(ordered, attributes))
 
 
 def _repeated(
@@ -154,18 +154,18 @@ def _repeated(
     }
 
 
-def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:
+def _decided(ordered: Sequence[ReceivedObservation]) -> TraceAttributes:
     """Of each text the first that any step says, in their order; a trace that nobody names is
     called as its first step is.
     """
-    said, all_said = ordered[0].said, [one.said for one in ordered]
-    if all_said.count(said) < len(all_said):
-        said = SaidOfTrace(
-            *[next(filter(None, texts), "") for texts in zip(*all_said, strict=True)]
+    attributes, of_each = ordered[0].trace_attributes, [one.trace_attributes for one in ordered]
+    if of_each.count(attributes) < len(of_each):
+        attributes = TraceAttributes(
+            *[next(filter(None, texts), "") for texts in zip(*of_each, strict=True)]
         )
-    if said.name:
-        return said
-    return said._replace(name=next((one.step.name for one in ordered if one.step.name), ""))
+    if attributes.name:
+        return attributes
+    return attributes._replace(name=next((one.step.name for one in ordered if one.step.name), ""))
 
 
 def _is_found(stored: TraceFact, tenant_id: UUID | None, user_id: UUID | None) -> bool:

@@ -13,11 +13,11 @@ from operator import attrgetter
 
 import msgspec
 
-from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
+from usage.langfuse.wire import ReceivedObservation, StepVersion, TraceAttributes
 
 # Keys of usage are sorted, so that the same usage is the same text.
 _encoder = msgspec.json.Encoder(order="deterministic")
-_groups = msgspec.json.Decoder(list[tuple[SaidOfTrace | None, list[StepVersion]]])
+_groups = msgspec.json.Decoder(list[tuple[TraceAttributes | None, list[StepVersion]]])
 _moments = msgspec.json.Decoder(dict[str, datetime])
 
 
@@ -54,7 +54,7 @@ def is_newer(one: ReceivedObservation, other: ReceivedObservation) -> bool:
 
 
 def _text_of(one: ReceivedObservation) -> bytes:
-    return _encoder.encode((one.said, one.step))
+    return _encoder.encode((one.trace_attributes, one.step))
 
 
 def newest_by_trace(
@@ -72,17 +72,18 @@ def newest_by_trace(
     return traces
 
 
-def packed(ordered: Sequence[ReceivedObservation], decided: SaidOfTrace) -> str:
+def packed(ordered: Sequence[ReceivedObservation], decided: TraceAttributes) -> str:
     """The steps of a trace, in the order of their precedence, as text.
 
-    What says what was decided for the trace is not said again.
+    What was decided for the trace is not repeated where a step says the same.
     """
-    said = [one.said for one in ordered]
-    if said.count(said[0]) == len(said):
-        groups = {said[0]: [one.step for one in ordered]}
+    of_each = [one.trace_attributes for one in ordered]
+    if of_each.count(of_each[0]) == len(of_each):
+        groups = {of_each[0]: [one.step for one in ordered]}
     else:
         groups = {
-            each: [one.step for one in ordered if one.said == each] for each in dict.fromkeys(said)
+            each: [one.step for one in ordered if one.trace_attributes == each]
+            for each in dict.fromkeys(of_each)
         }
     return _encoder.encode(
         [(None if each == decided else each, steps) for each, steps in groups.items()]
@@ -93,11 +94,13 @@ def packed_deletions(deleted: Mapping[str, datetime]) -> str:
     return _encoder.encode(deleted).decode() if deleted else ""
 
 
-def unpacked(trace_id: str, decided: SaidOfTrace, steps: str, deleted: str) -> Received:
-    """The contrary: ``trace_id`` is Langfuse's."""
+def unpacked(trace_id: str, decided: TraceAttributes, steps: str, deleted: str) -> Received:
+    """The inverse of :func:`packed`; ``trace_id`` is Langfuse's."""
     observations = {
-        step.observation_id: ReceivedObservation(trace_id, decided if said is None else said, step)
-        for said, versions in _groups.decode(steps)
+        step.observation_id: ReceivedObservation(
+            trace_id, decided if attributes is None else attributes, step
+        )
+        for attributes, versions in _groups.decode(steps)
         for step in versions
     }
     return Received(observations, _moments.decode(deleted) if deleted else {})

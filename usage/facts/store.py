@@ -27,7 +27,7 @@ from usage.facts.decided import BilledStep, TraceFact
 from usage.facts.findings import Ruling, Rulings
 from usage.facts.owner import Directory, KnownUser, Outcome, Settlement, as_called
 from usage.facts.received import Received, unpacked
-from usage.langfuse.wire import RejectedRow, SaidOfTrace
+from usage.langfuse.wire import RejectedRow, TraceAttributes
 from usage.models import (
     ConnectionTenant,
     LangfuseConnection,
@@ -94,7 +94,7 @@ TRACE_COLUMNS = (
     "billed_cost_usd",
     "credits",
     *DECIDED,
-    *SaidOfTrace._fields,
+    *TraceAttributes._fields,
     *TOKEN_COLUMNS,
     *TIMES,
     "tenant_id",
@@ -161,7 +161,7 @@ def trace_row(trace: TraceFact) -> Row:
             trace.unmetered_observations,
             trace.rate_id,
         ),
-        *trace.said,
+        *trace.attributes,
         *trace.tokens,
         *stamps((trace.start_time, trace.hour, trace.last_step_hour, trace.priced_as_of)),
         trace.tenant_id.hex if trace.tenant_id else None,
@@ -195,10 +195,10 @@ def load_received(trace_keys: Collection[str]) -> dict[str, Received]:
         "trace__langfuse_trace_id",
         "steps",
         "deleted",
-        *(f"trace__{name}" for name in SaidOfTrace._fields),
+        *(f"trace__{name}" for name in TraceAttributes._fields),
     )
     return {
-        key.hex: unpacked(trace_id, SaidOfTrace(*decided), steps, deleted)
+        key.hex: unpacked(trace_id, TraceAttributes(*decided), steps, deleted)
         for key, trace_id, steps, deleted, *decided in stored.values_list(*columns).iterator(
             chunk_size=5000
         )
@@ -224,7 +224,7 @@ def lock_traces(trace_ids: Collection[str]) -> dict[str, TraceFact]:
 def _trace_fact(row: dict[str, Any]) -> TraceFact:
     return TraceFact(
         id=row["id"].hex,
-        said=SaidOfTrace(*[row[name] for name in SaidOfTrace._fields]),
+        attributes=TraceAttributes(*[row[name] for name in TraceAttributes._fields]),
         tokens=_tokens(row),
         cost_picousd=_scaled(row["cost_usd"], USD_PLACES),
         billed_cost_picousd=_scaled(row["billed_cost_usd"], USD_PLACES),

@@ -20,7 +20,7 @@ from usage.facts.received import (
     packed_deletions,
     unpacked,
 )
-from usage.langfuse.wire import ReceivedObservation, SaidOfTrace
+from usage.langfuse.wire import ReceivedObservation, TraceAttributes
 
 moments = st.integers(-(10**13), 10**13).map(
     lambda microseconds: NOON + timedelta(microseconds=microseconds)
@@ -31,7 +31,7 @@ texts = st.text(max_size=8).map(lambda text: text.replace("\x00", "")) | st.samp
 )
 observations = st.builds(
     lambda step_id, said, **fields: ReceivedObservation(
-        "t1", SaidOfTrace(*said), received(step_id, **fields).step
+        "t1", TraceAttributes(*said), received(step_id, **fields).step
     ),
     st.sampled_from("abcdef"),
     st.tuples(*[st.sampled_from(["", "x", "y"])] * 5),
@@ -56,7 +56,7 @@ def test_what_is_packed_comes_back_as_it_was(
 ) -> None:
     steps = newest_by_trace(versions)["t1"]
     ordered = in_precedence([*steps.values()])
-    for decided in (ordered[0].said, SaidOfTrace("of", "no", "step")):
+    for decided in (ordered[0].trace_attributes, TraceAttributes("of", "no", "step")):
         back = unpacked("t1", decided, packed(ordered, decided), packed_deletions(deleted))
         assert (back.observations, back.deleted) == (steps, deleted)
 
@@ -79,7 +79,9 @@ def test_the_same_steps_are_the_same_text_in_whatever_order_they_came(
 
 def test_the_same_usage_in_another_order_is_the_same_text() -> None:
     usages = [{"input": 1, "output": 2}, {"output": 2, "input": 1}]
-    assert len({packed([received(usage_details=usage)], SaidOfTrace()) for usage in usages}) == 1
+    assert (
+        len({packed([received(usage_details=usage)], TraceAttributes()) for usage in usages}) == 1
+    )
 
 
 @given(observations, observations)
@@ -105,6 +107,9 @@ def test_what_a_step_says_as_the_trace_was_decided_is_not_said_again() -> None:
 @pytest.mark.parametrize("cost", ["0.000000000001", "9999.999999999999", "0"])
 def test_costs_keep_every_place(cost: str) -> None:
     back = unpacked(
-        "t1", SaidOfTrace(), packed([received("a", cost_usd=Decimal(cost))], SaidOfTrace()), ""
+        "t1",
+        TraceAttributes(),
+        packed([received("a", cost_usd=Decimal(cost))], TraceAttributes()),
+        "",
     )
     assert back.observations["a"].step.cost_usd == Decimal(cost)
