@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from kluisz_analytics.tenants.attributed import Whose
+from kluisz_analytics.tenants.attributed import Ownership
 from usage.analytics.question import Question
 from usage.measures import Dimension
 from usage.periods import Granularity
@@ -33,8 +33,8 @@ def _can_answer(rule: RollupRule, question: Question) -> bool:
     """
     if not question.dimensions <= rule.dimensions.keys():
         return False
-    if question.whose is Whose.UNATTRIBUTED and rule.is_unattributed is None:
+    if question.ownership is Ownership.UNATTRIBUTED and rule.is_unattributed is None:
         return False
-    if (question.whose is Whose.WITHOUT_USER) != (rule.whose is Whose.WITHOUT_USER):
+    if (question.ownership is Ownership.WITHOUT_USER) != (rule.ownership is Ownership.WITHOUT_USER):
         return False
     return (Dimension.MODEL in rule.dimensions) == (Dimension.MODEL in question.dimensions)
