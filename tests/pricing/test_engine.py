@@ -347,9 +347,9 @@ def test_a_kind_without_a_price_of_its_own_costs_as_its_plain_kind() -> None:
 
 def test_the_lines_of_a_cost_come_to_it() -> None:
     card = RateCard.of({UnitKind.INPUT: D("2.5"), UnitKind.OUTPUT: D(10), UnitKind.REQUEST: D(5)})
-    lines = card.lines({UnitKind.INPUT: 1000, UnitKind.REASONING: 7})
+    items = card.line_items({UnitKind.INPUT: 1000, UnitKind.REASONING: 7})
     assert [
-        (line.kind.value, line.units, line.usd_per_million, line.amount_usd) for line in lines
+        (item.kind.value, item.units, item.usd_per_million, item.amount_usd) for item in items
     ] == [
         ("input", 1000, D("2.5"), D("0.0025")),
         ("reasoning", 7, D(10), D("0.00007")),
