@@ -41,7 +41,7 @@ ANY_RUN = Run()
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UsageQuery:
     """Whose usage counts, of [start, end); None and "" for all."""
 
     tenant_id: UUID
@@ -60,7 +60,7 @@ class Used:
     cost_usd: Decimal = ZERO
 
 
-UsedOf = Callable[[Sequence[Asked]], Sequence[Used]]
+UsedOf = Callable[[Sequence[UsageQuery]], Sequence[Used]]
 """What each came to.
 
 The usage app knows: the setting CREDITS_USED names the function to ask.
@@ -211,13 +211,13 @@ def _load_used(budgets: Sequence[TenantBudget], now: datetime) -> None:
     if not budgets:
         return
     used_of: UsedOf = import_string(settings.CREDITS_USED)
-    asked = [
-        Asked(one.tenant_id, one.user_id, one.flow_id, one.model, *period_of_budget(one, now))
+    queries = [
+        UsageQuery(one.tenant_id, one.user_id, one.flow_id, one.model, *period_of_budget(one, now))
         for one in budgets
     ]
-    for one, used, question in zip(budgets, used_of(asked), asked, strict=True):
+    for one, used, query in zip(budgets, used_of(queries), queries, strict=True):
         amount = used.cost_usd if one.unit == TenantBudget.Unit.USD else used.credits
-        one.used, one.period_start = round_half_up(amount, CREDIT_PLACES), question.start
+        one.used, one.period_start = round_half_up(amount, CREDIT_PLACES), query.start
 
 
 def _load_held(budgets: Sequence[TenantBudget], now: datetime) -> None:
