@@ -18,9 +18,8 @@ from kluisz_analytics.snapshot import one_snapshot
 from kluisz_analytics.sql import numbers_in
 from usage.analytics import compile as compiled
 from usage.analytics.fetch import PLANNING, Row, rows_by_question
-from usage.analytics.plan import Plan, plan_of, stretch_of
+from usage.analytics.plan import Plan, plan_of, source_of, stretch_of
 from usage.analytics.question import Question
-from usage.analytics.sources import source_of
 from usage.measures import SUM_NAMES, Counted, Numbers, numbers_from
 from usage.rollups.sketches import Sketch, percentile_of, unpack_latencies, unpack_users
 from usage.rollups.stale import NOTHING_STALE, stale_periods

@@ -43,7 +43,7 @@ def users_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, User]:
         users = users.filter(was_of(scope.tenant_id)).distinct()
     if scope.user_id is not None:
         users = users.filter(pk=scope.user_id)
-    return users.in_bulk([one for one in ids if one])
+    return users.in_bulk(list(ids))
 
 
 def tenants_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, Tenant]:
@@ -55,7 +55,7 @@ def tenants_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, Tenant
         tenants = tenants.filter(
             Q(users=scope.user_id) | Q(memberships__user=scope.user_id)
         ).distinct()
-    return tenants.in_bulk([one for one in ids if one])
+    return tenants.in_bulk(list(ids))
 
 
 def flows_by_id(ids: Collection[str], scope: Scope) -> dict[str, Flow]:

@@ -1,10 +1,13 @@
-"""How questions are answered: which periods of which rollup, and which stretches of the facts."""
+"""How questions are answered: which periods of the cheapest rollup that can, and which stretches of
+the facts.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from kluisz_analytics.tenants.attributed import Ownership
 from usage.analytics.question import Question
 from usage.analytics.segments import (
     Segment,
@@ -13,13 +16,19 @@ from usage.analytics.segments import (
     cut,
     cut_by_difference,
 )
-from usage.analytics.sources import source_of
+from usage.measures import Dimension
 from usage.periods import Granularity, period_of
-from usage.rollups.rules import RollupRule
+from usage.rollups.rules import BUILT, USERS, RollupRule
 from usage.rollups.stale import NOTHING_STALE, Stale
 
 LONGEST_PERIOD = timedelta(days=31)
 NO_SEGMENTS = Segments([], [])
+CHEAPEST_FIRST = (*BUILT, USERS)
+# Of all users an hour is few traces; the facts have an index for them, the stats of an hour have
+# none.
+LISTS_OF_USERS = replace(
+    USERS, granularities=(Granularity.DAY, Granularity.WEEK, Granularity.MONTH)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,30 @@ def plan_of(question: Question, stale: Stale, now: datetime) -> Plan:
         cut(question.buckets, source.readable, unreliable),
         *cut_by_difference(question.buckets, source.readable, unreliable, now),
     )
+
+
+def source_of(question: Question) -> RollupRule | None:
+    """The cheapest rollup that can answer; None where only the facts can."""
+    if question.filters.statuses or question.counts_traces_together:
+        return None
+    for rule in CHEAPEST_FIRST:
+        if _can_answer(rule, question):
+            return LISTS_OF_USERS if rule is USERS and not question.names_users else rule
+    return None
+
+
+def _can_answer(rule: RollupRule, question: Question) -> bool:
+    """Whether the rollup tells apart what is asked for.
+
+    By model a trace counts once for each that it used, so such a rollup answers nothing else.
+    """
+    if not question.dimensions <= rule.dimensions.keys():
+        return False
+    if question.ownership is Ownership.UNATTRIBUTED and rule.is_unattributed is None:
+        return False
+    if (question.ownership is Ownership.WITHOUT_USER) != (rule.ownership is Ownership.WITHOUT_USER):
+        return False
+    return (Dimension.MODEL in rule.dimensions) == (Dimension.MODEL in question.dimensions)
 
 
 def whole(question: Question) -> Segments:
