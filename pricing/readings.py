@@ -14,9 +14,9 @@ from operator import mul
 from typing import NamedTuple
 
 from pricing.vocabulary import (
-    SEPARATE,
     OF_A_TIER,
     OUTSIDE_THE_TOTAL,
+    SEPARATE,
     SUBTRACTED_TWICE,
     TAKEN_APART,
     Place,

@@ -36,9 +36,7 @@ INPUT_DETAILS = (
     UnitKind.INPUT_AUDIO,
     UnitKind.INPUT_IMAGE,
 )
-OUTPUT_DETAILS = (UnitKind.REASONING, UnitKind.OUTPUT_AUDIO, UnitKind.OUTPUT_IMAGE)
 INPUT_KINDS = frozenset({UnitKind.INPUT, *INPUT_DETAILS})
-OUTPUT_KINDS = frozenset({UnitKind.OUTPUT, *OUTPUT_DETAILS})
 
 
 class Doubt(StrEnum):

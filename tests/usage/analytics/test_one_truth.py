@@ -29,7 +29,7 @@ from usage.analytics.question import Filters, Status
 from usage.measures import Dimension, Metric
 from usage.models import LangfuseConnection, Observation, Trace
 from usage.periods import Granularity
-from usage.rollups.sketches import bucket_of, latency_of
+from usage.rollups.sketches import HALF, latency_of
 from usage.scope import Scope
 
 pytestmark = pytest.mark.django_db
@@ -101,6 +101,12 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
     p95 = sorted(latencies)[ceil(0.95 * len(latencies)) - 1] if latencies else None
     numbers["p95_latency_ms"] = None if p95 is None else latency_of(bucket_of(p95))
     return numbers
+
+
+def bucket_of(latency_ms: int) -> int:
+    """The bucket of a latency, as ``bucket_sql`` has it."""
+    shift = max(0, latency_ms.bit_length() - HALF.bit_length())
+    return HALF * shift + (latency_ms >> shift)
 
 
 def same(found: queries.Numbers, expected: dict[str, Any]) -> bool:
