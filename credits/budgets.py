@@ -42,7 +42,7 @@ ANY_RUN = Run()
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """Whose usage counts, of [start, end); None and "" for all."""
+    """Which usage counts against a budget, in [start, end); None and "" stand for all."""
 
     tenant_id: UUID
     user_id: UUID | None
@@ -61,7 +61,7 @@ class Used:
 
 
 UsedOf = Callable[[Sequence[UsageQuery]], Sequence[Used]]
-"""What each came to.
+"""What the usage of each query came to.
 
 The usage app knows: the setting CREDITS_USED names the function to ask.
 """
@@ -82,12 +82,12 @@ class BudgetStanding:
 
 
 def starts_of(now: datetime, zone: ZoneInfo) -> Mapping[str, datetime]:
-    """When the running day, week and month began."""
+    """When the current day, week and month began in the zone."""
     return {one.value: period_of(one, now, zone)[0] for one in Recurrence}
 
 
 def hard_budgets(user: User, run: Run) -> QuerySet[TenantBudget]:
-    """Those that a run of the user falls under."""
+    """The hard budgets that a run of the user falls under."""
     mine = TenantBudget.objects.filter(
         Q(user__isnull=True) | Q(user=user.pk),
         tenant=user.tenant_id,
@@ -197,7 +197,7 @@ def _is_current(budget: TenantBudget, now: datetime) -> bool:
 
 
 def period_of_budget(budget: TenantBudget, now: datetime) -> tuple[datetime, datetime]:
-    """The running day, week or month that it is of, where its tenant is."""
+    """The current day, week or month of the budget, in its tenant's time zone."""
     return period_of(Recurrence(budget.period), now, budget.tenant.zone)
 
 

@@ -103,8 +103,8 @@ class RateCard:
         return half_up(total, MILLION)
 
     def line_items(self, units: Mapping[UnitKind, int]) -> list[LineItem]:
-        """The parts of the cost of ``units``, all of which have a price; they sum to the cost
-        before it is rounded.
+        """The line items of ``units``, all of which have a price; they sum to the cost before it is
+        rounded.
         """
         if UnitKind.REQUEST in units or UnitKind.REQUEST not in self._prices_for(units):
             return self.line_items_of_part(units, units)
@@ -113,7 +113,7 @@ class RateCard:
     def line_items_of_part(
         self, counted: Mapping[UnitKind, int], units: Mapping[UnitKind, int]
     ) -> list[LineItem]:
-        """The same of a part of a call's ``units`` (:meth:`picousd_of_part`)."""
+        """The line items of a part of a call's ``units`` (:meth:`picousd_of_part`)."""
         prices = self._prices_for(units)
         items = []
         for kind, count in counted.items():

@@ -100,7 +100,7 @@ def _plans(questions: Mapping[int, Question]) -> dict[int, Plan]:
 
 
 def _values(plan: Plan, rows: Iterable[Row]) -> list[Any]:
-    """The dimension's values of rows."""
+    """The values of the dimension in these rows."""
     return [value_of(plan.question, row[1]) for row in rows]
 
 
@@ -142,7 +142,7 @@ def _answer(question: Question, row: Row, details: Mapping[Key, "_Details"]) -> 
 
 @dataclass(slots=True)
 class _Details:
-    """What does not add up, of one bucket and value."""
+    """What does not add up over periods, for one bucket and value."""
 
     sketch: Sketch = field(default_factory=Sketch)
     unnumbered_users: int = 0

@@ -190,7 +190,7 @@ def knows_users(question: Question) -> bool:
 
 
 def _users_of_facts(plan: Plan, facts: Sequence[Segment]) -> Sql | None:
-    """How many distinct users."""
+    """The number of distinct users."""
     if knows_users(plan.question):
         return None
     counted = f"COUNT(DISTINCT {MEMBER}) AS traces"
@@ -280,7 +280,7 @@ def _activity(question: Question, column: str) -> str:
 
 
 def _nothing(kind: str) -> str:
-    """No value, of a type of PostgreSQL's."""
+    """NULL of a type of PostgreSQL's."""
     return f"CAST(NULL AS {kind})" if connection.vendor == "postgresql" else "NULL"
 
 
@@ -310,7 +310,7 @@ def _built_rows(plan: Plan, segments: Sequence[Segment], selected: str) -> Sql |
 
 
 def _stretch(segment: Segment, table: str, columns: str, conditions: Sql) -> Sql:
-    """Rows of one stretch."""
+    """The rollup's rows of one stretch."""
     when = Sql("r.period_start >= %s AND r.period_start < %s", [segment.start, segment.end])
     if _is_one_period(segment):
         when = Sql("r.period_start = %s", [segment.start])

@@ -51,7 +51,7 @@ class Plan:
         return self.question.limit is not None and self.source is not None
 
     def narrowed(self, keys: Iterable[Any]) -> "Plan":
-        """The same of these values of its dimension only, and of all of them."""
+        """The same plan for these values of its dimension only, without a limit."""
         question = self.question
         if question.by is None:
             return self
@@ -60,13 +60,13 @@ class Plan:
 
 
 def stretch_of(questions: Sequence[Question]) -> tuple[datetime, datetime]:
-    """From when to when periods may be looked at to answer the questions."""
+    """The start and the end of all periods that could be read to answer the questions."""
     edges = [moment for question in questions for bucket in question.buckets for moment in bucket]
     return min(edges) - LONGEST_PERIOD, max(edges) + LONGEST_PERIOD
 
 
 def plan_of(question: Question, stale: Stale, now: datetime) -> Plan:
-    """The plan, where this is stale."""
+    """The plan for a question, given which periods are stale."""
     source = source_of(question)
     if source is None:
         facts = whole(question)
@@ -105,7 +105,7 @@ def _can_answer(rule: RollupRule, question: Question) -> bool:
 
 
 def whole(question: Question) -> Segments:
-    """All of the question from the facts."""
+    """The segments that answer the whole question from the facts."""
     return Segments.of(
         Segment(number, None, *bucket) for number, bucket in enumerate(question.buckets)
     )
@@ -120,8 +120,8 @@ def _unreliable(source: RollupRule, stale: Stale) -> Unreliable:
 
 
 class _HoursOfBuiltDays:
-    """Hours that are stale, or gone since their day was built: of a rollup that keeps hours only
-    until then.
+    """Hours that are stale, or deleted since their day was built: of a rollup that keeps hours
+    only until then.
     """
 
     def __init__(self, stale: Stale) -> None:

@@ -38,7 +38,7 @@ NUMBER_USERS = """
 
 
 def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
-    """Add the change, and bring the ledger to what its users' hours come to. Call it inside the
+    """Add the change to the stats, and post what its users' hours come to. Call it inside the
     transaction that writes the facts.
 
     What that changes is posted as usage, or with ``adjustment`` (a reason) as adjustments.
