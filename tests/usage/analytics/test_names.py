@@ -101,6 +101,14 @@ def test_each_scope_reads_the_names_of_its_own(
     assert directory.called(flows_by_id(texts, asked)) == set(flows.split())
 
 
+def test_only_what_is_asked_for_is_read(directory: Directory) -> None:
+    ids = directory.ids
+    assert set(users_by_id([ids["ann"]], Scope())) == {ids["ann"]}
+    assert set(tenants_by_id([ids["acme"]], Scope())) == {ids["acme"]}
+    assert set(projects_by_id([str(ids["Care"])], Scope())) == {str(ids["Care"])}
+    assert set(flows_by_id([str(ids["Triage"])], Scope())) == {str(ids["Triage"])}
+
+
 @pytest.mark.parametrize(
     ("scope", "dimension", "key", "shown"),
     [
