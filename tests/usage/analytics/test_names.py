@@ -126,6 +126,7 @@ def test_only_what_is_asked_for_is_read(directory: Directory) -> None:
         ({"tenant": "acme"}, Dimension.FLOW, "", ("", Dimension.FLOW.declared.nothing)),
         ({}, Dimension.MODEL, "gpt-4o", ("gpt-4o", "gpt-4o")),
         ({"tenant": "acme"}, Dimension.MODEL, "gpt-4o", ("gpt-4o", "gpt-4o")),
+        ({}, Dimension.MODEL, "Care", ("Care", "the id")),
     ],
 )
 def test_what_a_scope_may_not_name_has_no_name_and_nobodys_id(
@@ -137,7 +138,7 @@ def test_what_a_scope_may_not_name_has_no_name_and_nobodys_id(
 ) -> None:
     def id_of(name: Any) -> Any:
         found = directory.ids.get(name, name)
-        is_text = dimension in (Dimension.FLOW, Dimension.PROJECT)
+        is_text = dimension in (Dimension.FLOW, Dimension.PROJECT, Dimension.MODEL)
         return str(found) if is_text else found
 
     name = names_of(dimension, [id_of(key)], directory.scope(**scope))[id_of(key)]
