@@ -141,7 +141,16 @@ def _upsert(cursor: Any, batch: list[ReceivedObservation]) -> None:
             times = (step.start_time, step.end_time, step.received_at)
             own = (step.type, step.name, step.level, step.is_root)
             copy.write_row(
-                (key, one.trace_id, *own, *times, *one.said, step.model, usage, step.cost_usd)
+                (
+                    key,
+                    one.trace_id,
+                    *own,
+                    *times,
+                    *one.trace_attributes,
+                    step.model,
+                    usage,
+                    step.cost_usd,
+                )
             )
     columns = [part.split()[0] for part in FLOOR_COLUMNS.split(", ")]
     updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in columns[1:])

@@ -68,7 +68,7 @@ def evaluate(tenant: Tenant, now: datetime) -> int:
     start, end = month_of(now, tenant.zone)
     reached = [*_credits(tenant, now, start, end), *_budgets(tenant, now)]
     with transaction.atomic():
-        return _tell(reached, now)
+        return _store_and_send(reached, now)
 
 
 def _credits(tenant: Tenant, now: datetime, start: datetime, end: datetime) -> Iterator[Alert]:
@@ -169,7 +169,7 @@ def _budgets(tenant: Tenant, now: datetime) -> Iterator[Alert]:
                 )
 
 
-def _tell(reached: Iterable[Alert], now: datetime) -> int:
+def _store_and_send(reached: Iterable[Alert], now: datetime) -> int:
     """Store what is new, and have the highest of each subject and kind delivered."""
     by_subject: dict[tuple[str, UUID | None, int | None, datetime], list[Alert]]
     by_subject = defaultdict(list)
@@ -180,10 +180,10 @@ def _tell(reached: Iterable[Alert], now: datetime) -> int:
     for alerts in by_subject.values():
         highest, *others = sorted(alerts, key=lambda one: -one.threshold)
         for alert in (highest, *others):
-            alert.is_told = alert is highest
+            alert.is_sent = alert is highest
             stored, is_new = _stored(alert)
             new += is_new
-            if is_new and alert.is_told:
+            if is_new and alert.is_sent:
                 deliveries.address(stored, now)
     return new
 
@@ -197,16 +197,16 @@ def _stored(alert: Alert) -> tuple[Alert, bool]:
         owner = {"user_id": alert.user_id, "budget": None}
     else:
         owner = {"user_id": None, "budget": None, "tenant_id": alert.tenant_id}
-    told = {
+    stored = {
         "tenant_id": alert.tenant_id,
         "user_id": alert.user_id,
         "message": alert.message,
-        "is_told": alert.is_told,
+        "is_sent": alert.is_sent,
     }
     return Alert.objects.get_or_create(
         kind=alert.kind,
         threshold=alert.threshold,
         period_start=alert.period_start,
         **owner,
-        defaults=told,
+        defaults=stored,
     )

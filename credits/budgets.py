@@ -41,8 +41,8 @@ ANY_RUN = Run()
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Whose usage counts, of [start, end); None and "" for all."""
+class UsageQuery:
+    """Which usage counts against a budget, in [start, end); None and "" stand for all."""
 
     tenant_id: UUID
     user_id: UUID | None
@@ -60,8 +60,8 @@ class Used:
     cost_usd: Decimal = ZERO
 
 
-UsedOf = Callable[[Sequence[Asked]], Sequence[Used]]
-"""What each came to.
+UsedOf = Callable[[Sequence[UsageQuery]], Sequence[Used]]
+"""What the usage of each query came to.
 
 The usage app knows: the setting CREDITS_USED names the function to ask.
 """
@@ -82,12 +82,12 @@ class BudgetStanding:
 
 
 def starts_of(now: datetime, zone: ZoneInfo) -> Mapping[str, datetime]:
-    """When the running day, week and month began."""
+    """When the current day, week and month began in the zone."""
     return {one.value: period_of(one, now, zone)[0] for one in Recurrence}
 
 
 def hard_budgets(user: User, run: Run) -> QuerySet[TenantBudget]:
-    """Those that a run of the user falls under."""
+    """The hard budgets that a run of the user falls under."""
     mine = TenantBudget.objects.filter(
         Q(user__isnull=True) | Q(user=user.pk),
         tenant=user.tenant_id,
@@ -197,7 +197,7 @@ def _is_current(budget: TenantBudget, now: datetime) -> bool:
 
 
 def period_of_budget(budget: TenantBudget, now: datetime) -> tuple[datetime, datetime]:
-    """The running day, week or month that it is of, where its tenant is."""
+    """The current day, week or month of the budget, in its tenant's time zone."""
     return period_of(Recurrence(budget.period), now, budget.tenant.zone)
 
 
@@ -211,13 +211,13 @@ def _load_used(budgets: Sequence[TenantBudget], now: datetime) -> None:
     if not budgets:
         return
     used_of: UsedOf = import_string(settings.CREDITS_USED)
-    asked = [
-        Asked(one.tenant_id, one.user_id, one.flow_id, one.model, *period_of_budget(one, now))
+    queries = [
+        UsageQuery(one.tenant_id, one.user_id, one.flow_id, one.model, *period_of_budget(one, now))
         for one in budgets
     ]
-    for one, used, question in zip(budgets, used_of(asked), asked, strict=True):
+    for one, used, query in zip(budgets, used_of(queries), queries, strict=True):
         amount = used.cost_usd if one.unit == TenantBudget.Unit.USD else used.credits
-        one.used, one.period_start = round_half_up(amount, CREDIT_PLACES), question.start
+        one.used, one.period_start = round_half_up(amount, CREDIT_PLACES), query.start
 
 
 def _load_held(budgets: Sequence[TenantBudget], now: datetime) -> None:

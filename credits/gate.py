@@ -43,7 +43,7 @@ class NoActiveLicense(RunRefused):
 
 
 class InsufficientCredits(RunRefused):
-    """Less remains than is required; both are said."""
+    """Less remains than is required; the message names both."""
 
     code = "insufficient_credits"
 
@@ -63,7 +63,7 @@ class BudgetExhausted(RunRefused):
 
 
 class Status(StrEnum):
-    """Of a user's license; an expiring one is active."""
+    """The state of a user's license; an expiring one is active."""
 
     ACTIVE = "active"
     EXPIRING = "expiring"
@@ -186,7 +186,7 @@ def standing_of(
 
 
 def _needs(required: Decimal, rate: TierRate | None) -> dict[str, Decimal]:
-    """What a run takes of a budget, by its unit."""
+    """What a run takes from a budget, by the budget's unit."""
     return {
         TenantBudget.Unit.CREDITS.value: required,
         TenantBudget.Unit.USD.value: cost_of(required, rate),

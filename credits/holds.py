@@ -308,7 +308,7 @@ def expire_all(now: datetime | None = None, at_most: int = 10_000) -> int:
 
 
 def expired_credits(account: Account, now: datetime) -> Decimal:
-    """What the account still counts as held although it has expired."""
+    """The credits of holds that have expired and that the account still counts as held."""
     if not account.held:
         return ZERO
     return sum(

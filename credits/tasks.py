@@ -37,14 +37,14 @@ def expire_holds() -> None:
 
 
 @shared_task(base=RepeatedTask, **MONEY.options)
-def tell_alerts() -> None:
+def evaluate_alerts() -> None:
     """Find what has just been reached; beat starts it every minute."""
     if evaluate_changed():
         send_deliveries.delay()
 
 
 @shared_task(base=RepeatedTask, **MONEY.options)
-def look_at_all_accounts() -> None:
+def evaluate_all_alerts() -> None:
     """Find what time alone has reached, as projections do; beat starts it every hour."""
     evaluate_all()
 

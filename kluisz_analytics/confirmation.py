@@ -48,7 +48,7 @@ def confirmed_page(description: str, question: str, *, url_path: str, permission
                 f"admin:{admin.opts.app_label}_{admin.opts.model_name}_change", args=[row.pk]
             )
             if not _is_confirmed(request):
-                return _ask(admin, request, description, question, [row], back=back)
+                return _confirmation_page(admin, request, description, question, [row], back=back)
             try:
                 do(admin, request, row)
             except ValueError as error:
@@ -84,7 +84,9 @@ def confirmed_action(
                 return None
             if not _is_confirmed(request):
                 back = request.get_full_path()
-                return _ask(admin, request, description, question, rows, back=back, form=asked)
+                return _confirmation_page(
+                    admin, request, description, question, rows, back=back, form=asked
+                )
             chosen = list(rows)
             try:
                 do(admin, request, rows, asked)
@@ -115,7 +117,7 @@ def _record(request: HttpRequest, rows: list[Model], description: str) -> None:
     )
 
 
-def _ask(
+def _confirmation_page(
     admin: Any,
     request: HttpRequest,
     description: str,

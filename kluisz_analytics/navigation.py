@@ -90,7 +90,7 @@ GROUPS: Sequence[dict[str, Any]] = [
             item("Runs", "sync", "admin:usage_syncrun_changelist"),
             item("Windows", "date_range", "admin:usage_syncwindow_changelist"),
             item("Drift", "difference", "admin:usage_syncdrift_changelist"),
-            item("Beside Langfuse", "compare_arrows", "admin:usage_tenantday_changelist"),
+            item("Compared with Langfuse", "compare_arrows", "admin:usage_tenantday_changelist"),
             item("Set aside", "report", "admin:usage_rejectedobservation_changelist"),
         ],
     },

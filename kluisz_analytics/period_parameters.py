@@ -10,7 +10,13 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from kluisz_analytics.periods import MOST_DAYS, Period, PeriodError, asked_ends, asked_period
+from kluisz_analytics.periods import (
+    MOST_DAYS,
+    Period,
+    PeriodError,
+    requested_ends,
+    requested_period,
+)
 from kluisz_analytics.zones import unknown_zone
 
 
@@ -76,7 +82,7 @@ class PeriodParameters(serializers.Serializer[Any]):
 def period_of(parameters: dict[str, Any], default_zone: ZoneInfo) -> Period:
     """The period that the checked parameters ask for. Raises ValidationError."""
     try:
-        return asked_period(*_asked(parameters, default_zone))
+        return requested_period(*_requested(parameters, default_zone))
     except PeriodError as error:
         raise as_validation_error(error) from error
 
@@ -86,12 +92,12 @@ def ends_of(
 ) -> tuple[datetime | None, datetime | None]:
     """The same where an end may be left open: None for one that was. Raises ValidationError."""
     try:
-        return asked_ends(*_asked(parameters, default_zone))
+        return requested_ends(*_requested(parameters, default_zone))
     except PeriodError as error:
         raise as_validation_error(error) from error
 
 
-def _asked(
+def _requested(
     parameters: dict[str, Any], default_zone: ZoneInfo
 ) -> tuple[date | None, date | None, ZoneInfo, datetime, int | None]:
     zone = ZoneInfo(parameters["tz"]) if "tz" in parameters else default_zone

@@ -33,7 +33,7 @@ class Period:
     is_last_days: bool = False
 
 
-def asked_period(
+def requested_period(
     start: date | datetime | None,
     end: date | datetime | None,
     zone: ZoneInfo,
@@ -41,9 +41,9 @@ def asked_period(
     days: int | None = None,
 ) -> Period:
     """The period that is asked for; the last 30 days by default. Raises PeriodError as
-    :func:`asked_ends`.
+    :func:`requested_ends`.
     """
-    first, last = asked_ends(start, end, zone, now, days)
+    first, last = requested_ends(start, end, zone, now, days)
     if last is None:
         last = midnight(_today(zone, now) + timedelta(days=1), zone)
     if first is None:
@@ -54,7 +54,7 @@ def asked_period(
     return Period(first, last, zone, is_last_days=start is None)
 
 
-def asked_ends(
+def requested_ends(
     start: date | datetime | None,
     end: date | datetime | None,
     zone: ZoneInfo,

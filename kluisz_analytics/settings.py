@@ -293,9 +293,9 @@ CELERY_BEAT_SCHEDULE = {
     "catch-up-grants": {"task": "credits.tasks.catch_up_grants", "schedule": 60},
     "top-up-month": {"task": "credits.tasks.top_up_month", "schedule": crontab(minute=5)},
     "expire-holds": {"task": "credits.tasks.expire_holds", "schedule": 300},
-    "tell-alerts": {"task": "credits.tasks.tell_alerts", "schedule": 60},
-    "look-at-all-accounts": {
-        "task": "credits.tasks.look_at_all_accounts",
+    "evaluate-alerts": {"task": "credits.tasks.evaluate_alerts", "schedule": 60},
+    "evaluate-all-alerts": {
+        "task": "credits.tasks.evaluate_all_alerts",
         "schedule": crontab(minute=50),
     },
     "send-deliveries": {"task": "credits.tasks.send_deliveries", "schedule": 60},

@@ -1,4 +1,4 @@
-"""Pieces of SQL with their parameters, for both databases."""
+"""Fragments of SQL with their parameters, for both databases."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Range = tuple[int, datetime, datetime]
 
 @dataclass(slots=True)
 class Sql:
-    """A piece of SQL with its parameters, kept together."""
+    """A fragment of SQL with its parameters, kept together."""
 
     text: str
     parameters: list[Any] = field(default_factory=list)

@@ -30,7 +30,7 @@ class Precedence(StrEnum):
     FALLBACK = "fallback"
 
 
-class PriceLine(NamedTuple):
+class LineItem(NamedTuple):
     """One kind of unit in a cost: USD for a million of it, and what the units come to, not
     rounded.
     """
@@ -102,31 +102,31 @@ class RateCard:
         total = sum((rate or 0) * count for rate, count in zip(rates, part.values(), strict=True))
         return half_up(total, MILLION)
 
-    def lines(self, units: Mapping[UnitKind, int]) -> list[PriceLine]:
-        """The parts of the cost of ``units``, all of which have a price; they sum to the cost
-        before it is rounded.
+    def line_items(self, units: Mapping[UnitKind, int]) -> list[LineItem]:
+        """The line items of ``units``, all of which have a price; they sum to the cost before it is
+        rounded.
         """
         if UnitKind.REQUEST in units or UnitKind.REQUEST not in self._prices_for(units):
-            return self.lines_of_part(units, units)
-        return self.lines_of_part({**units, UnitKind.REQUEST: 1}, units)
+            return self.line_items_of_part(units, units)
+        return self.line_items_of_part({**units, UnitKind.REQUEST: 1}, units)
 
-    def lines_of_part(
+    def line_items_of_part(
         self, counted: Mapping[UnitKind, int], units: Mapping[UnitKind, int]
-    ) -> list[PriceLine]:
-        """The same of a part of a call's ``units`` (:meth:`picousd_of_part`)."""
+    ) -> list[LineItem]:
+        """The line items of a part of a call's ``units`` (:meth:`picousd_of_part`)."""
         prices = self._prices_for(units)
-        lines = []
+        items = []
         for kind, count in counted.items():
             price = from_scaled(self.rate(kind, prices) or 0, USD_PLACES)
-            lines.append(
-                PriceLine(
+            items.append(
+                LineItem(
                     kind,
                     count,
                     price,
                     EXACT.divide(EXACT.multiply(price, Decimal(count)), Decimal(MILLION)),
                 )
             )
-        return lines
+        return items
 
     def _prices_for(self, units: Mapping[UnitKind, int]) -> Mapping[UnitKind, int]:
         if self.long_context:

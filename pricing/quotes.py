@@ -160,14 +160,14 @@ def amount_for(card: RateCard, shape: Shape) -> Amount:
             else by_kind(usage_details)
         )
 
-    def summed_if_beside(usage_details: Mapping[str, int]) -> int | None:
+    def summed_if_separate(usage_details: Mapping[str, int]) -> int | None:
         return (
             summed(usage_details)
             if stands_as_it_is(shape, usage_details)
             else by_kind(usage_details)
         )
 
-    return summed_if_beside if shape.has_parts else summed
+    return summed_if_separate if shape.has_parts else summed
 
 
 def _by_length(card: RateCard, shape: Shape, base: tuple[int, ...], by_kind: Amount) -> Amount:

@@ -1,5 +1,5 @@
-"""How a usage map can be read: which key is beside which, and which is inside (docs/pricing.md,
-Units). Pure.
+"""How a usage map can be read: which key is separate from which, and which is inside
+(docs/pricing.md, Units). Pure.
 
 A *reading* gives each key of a shape a place (``pricing.vocabulary``), and so is linear: a kind's
 units are a sum of counts, each taken 1, 0 or -1 times. Of all readings of a shape, the most likely
@@ -14,9 +14,9 @@ from operator import mul
 from typing import NamedTuple
 
 from pricing.vocabulary import (
-    BESIDE,
     OF_A_TIER,
     OUTSIDE_THE_TOTAL,
+    SEPARATE,
     SUBTRACTED_TWICE,
     TAKEN_APART,
     Place,
@@ -46,7 +46,7 @@ MODALITIES = frozenset({K.INPUT_AUDIO, K.INPUT_IMAGE})
 COSTS = {
     Place.UNTOLD: 1,
     Place.INSIDE: 2,
-    Place.BESIDE: 3,
+    Place.SEPARATE: 3,
     Place.ECHO: 4,
     Place.SHARED: 4,
     Place.RETURNED: 8,
@@ -110,7 +110,7 @@ class Readings:
 @lru_cache(maxsize=2048)
 def readings_of(keys: tuple[str, ...], all_keys: tuple[str, ...]) -> Readings:
     """The readings of usage with ``keys``, those of ``all_keys`` that are not 0. The last ones have
-    all keys beside one another, so one holds for any counts.
+    all keys separate from one another, so one holds for any counts.
     """
     return Readings(keys, all_keys)
 
@@ -123,8 +123,8 @@ def _others(
     # that the order of keys says nothing.
     several = [at for at, places in enumerate(options) if len(places) > 1]
     open_to_doubt = sorted(several, key=keys.__getitem__)[:MOST_DETAILS]
-    beside = tuple(
-        places.index(Place.BESIDE) if Place.BESIDE in places else 0 for places in options
+    separate = tuple(
+        places.index(Place.SEPARATE) if Place.SEPARATE in places else 0 for places in options
     )
     costs = [_costs(term, places) for term, places in zip(terms, options, strict=True)]
     found = []
@@ -138,7 +138,7 @@ def _others(
         for at, one in zip(open_to_doubt, chosen, strict=True):
             places[at] = one
         readings.append(tuple(places))
-    return [*readings, beside]
+    return [*readings, separate]
 
 
 def _costs(term: Term, places: tuple[Place, ...]) -> list[int]:
@@ -158,7 +158,7 @@ def _in_company(key: str, keys: tuple[str, ...]) -> Term:
         return Term(Role.OTHER)
     is_of_openai = term.is_known and term.rank == 0 and term.role is Role.PART
     if is_of_openai and term.places[0] is Place.INSIDE and not TAKEN_APART.isdisjoint(keys):
-        return term._replace(places=BESIDE)
+        return term._replace(places=SEPARATE)
     return term
 
 
@@ -177,17 +177,17 @@ def _options(keys: tuple[str, ...], terms: Sequence[Term]) -> list[tuple[Place, 
         is_first = first_of.get((term.role, term.kind)) == at
         places = term.places
         if term.kind is None or term.role in (Role.OTHER, Role.TOTAL, Role.UNKNOWN):
-            places = (Place.BESIDE,)
+            places = (Place.SEPARATE,)
         elif term.role is Role.WHOLE and not is_first:
-            places = (Place.ECHO, Place.BESIDE)
+            places = (Place.ECHO, Place.SEPARATE)
         elif PLAIN_OF[term.kind] not in wholes and _is_of_the_rest(keys[at], term):
-            places = (Place.BESIDE,)
+            places = (Place.SEPARATE,)
         elif term.role is Role.CACHED_PART:
             if not has_cached:
-                places = (Place.BESIDE, Place.INSIDE)
+                places = (Place.SEPARATE, Place.INSIDE)
         elif term.role is Role.LIFETIME:
             if not has_write and places[0] is Place.INSIDE:
-                places = (Place.BESIDE, Place.INSIDE)
+                places = (Place.SEPARATE, Place.INSIDE)
         elif term.role is Role.PART and term.kind in COUNTED_ONCE and not is_first:
             if term.is_known:
                 twice = {*SUBTRACTED_TWICE} <= {*keys} and keys[at] in SUBTRACTED_TWICE
@@ -199,7 +199,7 @@ def _options(keys: tuple[str, ...], terms: Sequence[Term]) -> list[tuple[Place, 
 
 
 def _is_of_the_rest(key: str, term: Term) -> bool:
-    """Whether the key can only be inside the plain count, and is beside where that is not there."""
+    """Whether the key can only be inside the plain count, and is separate where there is none."""
     if term.role is not Role.PART or term.places[0] is Place.UNTOLD:
         return False
     return term.kind in PLAIN or key in OF_A_TIER
@@ -235,7 +235,7 @@ def _reading(keys: tuple[str, ...], terms: Sequence[Term], places: Sequence[Plac
         elif term.role is Role.CACHED_PART and term.modality in MODALITIES:
             inside_of = term.modality
         match place:
-            case Place.BESIDE:
+            case Place.SEPARATE:
                 add(own, at, 1)
             case Place.INSIDE:
                 add(own, at, 1)

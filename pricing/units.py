@@ -2,7 +2,7 @@
 counted; docs/pricing.md, Units). Pure.
 
 What a key counts, its term says (``pricing.vocabulary``); how the keys of a map lie to one another,
-its reading (``pricing.readings``). Most maps lie beside one another, as their own ``total`` says:
+its reading (``pricing.readings``). The keys of most maps are separate, as their own ``total`` says:
 these are counted as they stand. Where something does not add up, or can't be known from what is
 stored, the count carries a *doubt*.
 """
@@ -36,9 +36,7 @@ INPUT_DETAILS = (
     UnitKind.INPUT_AUDIO,
     UnitKind.INPUT_IMAGE,
 )
-OUTPUT_DETAILS = (UnitKind.REASONING, UnitKind.OUTPUT_AUDIO, UnitKind.OUTPUT_IMAGE)
 INPUT_KINDS = frozenset({UnitKind.INPUT, *INPUT_DETAILS})
-OUTPUT_KINDS = frozenset({UnitKind.OUTPUT, *OUTPUT_DETAILS})
 
 
 class Doubt(StrEnum):
@@ -110,7 +108,7 @@ Langfuse, or it would have taken it apart.
 class Shape(NamedTuple):
     """What the keys of a usage map say by themselves.
 
-    ``kinds``: the kind of each key, where all lie beside one another; ``counted_at``: where in
+    ``kinds``: the kind of each key, where all are separate; ``counted_at``: where in
     TokenCounts which key counts then; ``is_plain``: that they do wherever they sum to the map's
     ``total``; ``has_total``: whether there is such a key; ``has_parts``: whether there is anything
     that could be inside; ``may_be_below_0``: plain counts that Langfuse takes parts out of.
@@ -130,12 +128,12 @@ def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     terms = [term_of(key) for key in usage_keys]
     reading = readings_of(usage_keys, usage_keys).likeliest
     kinds = tuple(
-        term.kind if place is Place.BESIDE or term.role is Role.OTHER else None
+        term.kind if place is Place.SEPARATE or term.role is Role.OTHER else None
         for term, place in zip(terms, reading.places, strict=True)
     )
     is_plain = all(
         key == "total"
-        or (place is Place.BESIDE and term.role is not Role.UNKNOWN)
+        or (place is Place.SEPARATE and term.role is not Role.UNKNOWN)
         or term.kind is UnitKind.REQUEST
         for key, term, place in zip(usage_keys, terms, reading.places, strict=True)
     )
@@ -161,7 +159,7 @@ def _has_parts(name: str, parts: list[Term]) -> bool:
 
 
 def stands_as_it_is(shape: Shape, usage_details: Mapping[str, int]) -> bool:
-    """Whether the keys are beside one another, and their total is their sum."""
+    """Whether the keys are separate, and their total is their sum."""
     return (
         shape.is_plain
         and (not shape.has_total or sum(usage_details.values()) == 2 * usage_details["total"])

@@ -3,8 +3,9 @@ knows is read (docs/pricing.md, Units). Pure.
 
 Langfuse hands on what an SDK or integration wrote: OpenAI's fields taken apart, the names of
 OpenTelemetry's attributes, a provider's own object as it is. A *term* says which kind of unit a key
-counts, and where it may stand: beside the plain count of its side, inside it, or as an echo of what
-another key counts already. Which of these it is in one usage map, ``pricing.readings`` finds out.
+counts, and where it may stand: separate from the plain count of its side, inside it, or as an echo
+of what another key counts already. Which of these it is in one usage map, ``pricing.readings``
+finds out.
 """
 
 import re
@@ -34,7 +35,7 @@ class UnitKind(StrEnum):
 class Place(IntEnum):
     """How a key's count enters the sum of its side."""
 
-    BESIDE = 0
+    SEPARATE = 0
     """It is counted, and in no other key."""
     INSIDE = 1
     """It is counted, and taken out of what it is a part of."""
@@ -67,24 +68,24 @@ class Term(NamedTuple):
 
     role: Role
     kind: UnitKind | None = None
-    places: tuple[Place, ...] = (Place.BESIDE,)
+    places: tuple[Place, ...] = (Place.SEPARATE,)
     is_known: bool = True
     modality: UnitKind | None = None
     rank: int = 1
     """Of keys that count the same, the lowest is counted, and the others are its echoes."""
 
 
-BESIDE = (Place.BESIDE, Place.INSIDE, Place.RETURNED)
-INSIDE = (Place.INSIDE, Place.BESIDE)
-ECHO = (Place.ECHO, Place.BESIDE)
-RETURNED = (Place.INSIDE, Place.RETURNED, Place.BESIDE)
+SEPARATE = (Place.SEPARATE, Place.INSIDE, Place.RETURNED)
+INSIDE = (Place.INSIDE, Place.SEPARATE)
+ECHO = (Place.ECHO, Place.SEPARATE)
+RETURNED = (Place.INSIDE, Place.RETURNED, Place.SEPARATE)
 GIVEN_BACK = (Place.UNTOLD, Place.ECHO)
 TOTAL, OTHER, UNKNOWN = Term(Role.TOTAL), Term(Role.OTHER), Term(Role.UNKNOWN)
 K = UnitKind
 
 
 def whole(kind: UnitKind, rank: int = 1) -> Term:
-    return Term(Role.WHOLE, kind, (Place.BESIDE,), rank=rank)
+    return Term(Role.WHOLE, kind, (Place.SEPARATE,), rank=rank)
 
 
 def part(kind: UnitKind, places: tuple[Place, ...], rank: int = 1) -> Term:
@@ -107,17 +108,17 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         "input": whole(K.INPUT, 0),
         "output": whole(K.OUTPUT, 0),
         "total": TOTAL,
-        "input_cached_tokens": part(K.CACHED_INPUT, BESIDE, 0),
-        "input_cache_read": part(K.CACHED_INPUT, BESIDE),
-        "input_cache_creation": part(K.CACHE_WRITE, BESIDE, 0),
-        "input_cache_write": part(K.CACHE_WRITE, BESIDE),
-        "input_cache_write_tokens": part(K.CACHE_WRITE, BESIDE),
-        "input_cache_creation_5m": lifetime(K.CACHE_WRITE, BESIDE),
-        "input_cache_creation_1h": lifetime(K.CACHE_WRITE_1H, BESIDE),
-        "output_reasoning_tokens": part(K.REASONING, BESIDE, 0),
-        "output_reasoning": part(K.REASONING, BESIDE),
-        "output_accepted_prediction_tokens": part(K.OUTPUT, BESIDE),
-        "output_rejected_prediction_tokens": part(K.OUTPUT, BESIDE),
+        "input_cached_tokens": part(K.CACHED_INPUT, SEPARATE, 0),
+        "input_cache_read": part(K.CACHED_INPUT, SEPARATE),
+        "input_cache_creation": part(K.CACHE_WRITE, SEPARATE, 0),
+        "input_cache_write": part(K.CACHE_WRITE, SEPARATE),
+        "input_cache_write_tokens": part(K.CACHE_WRITE, SEPARATE),
+        "input_cache_creation_5m": lifetime(K.CACHE_WRITE, SEPARATE),
+        "input_cache_creation_1h": lifetime(K.CACHE_WRITE_1H, SEPARATE),
+        "output_reasoning_tokens": part(K.REASONING, SEPARATE, 0),
+        "output_reasoning": part(K.REASONING, SEPARATE),
+        "output_accepted_prediction_tokens": part(K.OUTPUT, SEPARATE),
+        "output_rejected_prediction_tokens": part(K.OUTPUT, SEPARATE),
         # Of pydantic-ai's, too, where they are inside: see TAKEN_APART.
         "input_audio_tokens": part(K.INPUT_AUDIO, INSIDE, 0),
         "input_image_tokens": part(K.INPUT_IMAGE, INSIDE, 0),
@@ -172,8 +173,8 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
     },
     # anthropic.types.Usage: the caches beside the input, a creation the sum of its lifetimes.
     "Anthropic": {
-        "cache_read_input_tokens": part(K.CACHED_INPUT, BESIDE),
-        "cache_creation_input_tokens": part(K.CACHE_WRITE, BESIDE),
+        "cache_read_input_tokens": part(K.CACHED_INPUT, SEPARATE),
+        "cache_creation_input_tokens": part(K.CACHE_WRITE, SEPARATE),
         "cache_creation_ephemeral_5m_input_tokens": lifetime(K.CACHE_WRITE, INSIDE),
         "cache_creation_ephemeral_1h_input_tokens": lifetime(K.CACHE_WRITE_1H, INSIDE),
         "ephemeral_5m_input_tokens": lifetime(K.CACHE_WRITE, INSIDE),
@@ -189,15 +190,15 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         "candidates_token_count": whole(K.OUTPUT),
         "response_token_count": whole(K.OUTPUT),
         "total_token_count": TOTAL,
-        "thoughts_token_count": part(K.REASONING, BESIDE),
+        "thoughts_token_count": part(K.REASONING, SEPARATE),
         "cached_content_token_count": part(K.CACHED_INPUT, INSIDE),
-        "tool_use_prompt_token_count": part(K.INPUT, BESIDE),
+        "tool_use_prompt_token_count": part(K.INPUT, SEPARATE),
         # The Interactions API.
         "total_input_tokens": whole(K.INPUT),
         "total_output_tokens": whole(K.OUTPUT),
-        "total_thought_tokens": part(K.REASONING, BESIDE),
+        "total_thought_tokens": part(K.REASONING, SEPARATE),
         "total_cached_tokens": part(K.CACHED_INPUT, INSIDE),
-        "total_tool_use_tokens": part(K.INPUT, BESIDE),
+        "total_tool_use_tokens": part(K.INPUT, SEPARATE),
     },
     # Converse's TokenUsage; InvokeModel's metrics and headers.
     "Bedrock": {
@@ -205,9 +206,9 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         "output_token_count": whole(K.OUTPUT),
         "generation_token_count": whole(K.OUTPUT),
         "generated_token_count": whole(K.OUTPUT),
-        "cache_write_input_tokens": part(K.CACHE_WRITE, BESIDE),
-        "cache_read_input_token_count": part(K.CACHED_INPUT, BESIDE),
-        "cache_write_input_token_count": part(K.CACHE_WRITE, BESIDE),
+        "cache_write_input_tokens": part(K.CACHE_WRITE, SEPARATE),
+        "cache_read_input_token_count": part(K.CACHED_INPUT, SEPARATE),
+        "cache_write_input_token_count": part(K.CACHE_WRITE, SEPARATE),
         "invocation_latency": OTHER,
         "first_byte_latency": OTHER,
     },
@@ -215,8 +216,8 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
     # "priority" it leaves inside. Vertex' modalities are numbers: 1 text, 2 image, 3 video, 4
     # audio, 5 document; cached ones are taken out of them.
     "LangChain": {
-        "input_audio": part(K.INPUT_AUDIO, BESIDE),
-        "output_audio": part(K.OUTPUT_AUDIO, BESIDE),
+        "input_audio": part(K.INPUT_AUDIO, SEPARATE),
+        "output_audio": part(K.OUTPUT_AUDIO, SEPARATE),
         # Beside a sum of 0; older versions name the sum, too, and both are taken out of the input.
         "input_ephemeral_5m_input_tokens": lifetime(K.CACHE_WRITE, RETURNED),
         "input_ephemeral_1h_input_tokens": lifetime(K.CACHE_WRITE_1H, RETURNED),
@@ -226,12 +227,12 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         "input_priority_cache_read": part(K.CACHED_INPUT, INSIDE),
         "output_priority": part(K.OUTPUT, INSIDE),
         "output_priority_reasoning": part(K.REASONING, INSIDE),
-        "input_flex": part(K.INPUT, BESIDE),
-        "input_flex_cache_read": part(K.CACHED_INPUT, BESIDE),
-        "output_flex": part(K.OUTPUT, BESIDE),
-        "output_flex_reasoning": part(K.REASONING, BESIDE),
+        "input_flex": part(K.INPUT, SEPARATE),
+        "input_flex_cache_read": part(K.CACHED_INPUT, SEPARATE),
+        "output_flex": part(K.OUTPUT, SEPARATE),
+        "output_flex_reasoning": part(K.REASONING, SEPARATE),
         **{
-            f"input_modality_{modality}": part(kind, BESIDE)
+            f"input_modality_{modality}": part(kind, SEPARATE)
             for modality, kind in (
                 *((name, K.INPUT) for name in ("0", "1", "3", "5", "text", "video", "document")),
                 *((name, K.INPUT_IMAGE) for name in ("2", "image")),
@@ -239,7 +240,7 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
             )
         },
         **{
-            f"output_modality_{modality}": part(kind, BESIDE)
+            f"output_modality_{modality}": part(kind, SEPARATE)
             for modality, kind in (
                 *((name, K.OUTPUT) for name in ("0", "1", "3", "5", "text", "video", "document")),
                 *((name, K.OUTPUT_IMAGE) for name in ("2", "image")),
@@ -287,7 +288,7 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
     },
     # Google's ADK before 2.3: the thoughts beside the candidates, the instruction in the prompt.
     "ADK": {
-        "experimental.reasoning_tokens": part(K.REASONING, BESIDE),
+        "experimental.reasoning_tokens": part(K.REASONING, SEPARATE),
         "experimental.system_instruction_tokens": part(K.INPUT, INSIDE),
     },
     # LangfuseUsageMetrics of @mastra/langfuse.
@@ -436,10 +437,10 @@ def _by_words(name: str, words: frozenset[str]) -> Term:
     if words <= FILLERS | INPUT_WORDS or words <= FILLERS | OUTPUT_WORDS:
         return Term(Role.WHOLE, kind, is_known=False, rank=3)
     if kind in (K.CACHE_WRITE, K.CACHE_WRITE_1H) and words & {"1h", "5m", "ephemeral"}:
-        is_beside = name.startswith("input_")
-        return Term(Role.LIFETIME, kind, BESIDE if is_beside else INSIDE, is_known=False)
+        is_separate = name.startswith("input_")
+        return Term(Role.LIFETIME, kind, SEPARATE if is_separate else INSIDE, is_known=False)
     is_inside = bool(words & DETAIL_WORDS)
-    return Term(Role.PART, kind, INSIDE if is_inside else BESIDE, is_known=False, rank=3)
+    return Term(Role.PART, kind, INSIDE if is_inside else SEPARATE, is_known=False, rank=3)
 
 
 def _kind_by_words(words: frozenset[str]) -> UnitKind | None:

@@ -19,7 +19,7 @@ from kluisz_analytics.snapshot import one_snapshot
 from kluisz_analytics.tenants.attributed import owned_sql
 from usage.facts.received import Received, unpacked
 from usage.facts.unmetered import unmetered_calls
-from usage.langfuse.wire import SaidOfTrace
+from usage.langfuse.wire import TraceAttributes
 from usage.measures import SUM_NAMES
 from usage.models import Observation, ReceivedTrace, Trace
 from usage.periods import Granularity, hour_of, period_of
@@ -307,7 +307,7 @@ def _received() -> Iterator[Finding]:
         "trace__langfuse_trace_id",
         "steps",
         "deleted",
-        *(f"trace__{name}" for name in (*SaidOfTrace._fields, *COUNTED, *CALLS)),
+        *(f"trace__{name}" for name in (*TraceAttributes._fields, *COUNTED, *CALLS)),
     )
     billed = Subquery(
         Observation.objects.filter(trace=OuterRef("trace"))
@@ -320,11 +320,11 @@ def _received() -> Iterator[Finding]:
     for key, trace_id, steps, deleted, *decided in (
         ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH)
     ):
-        width = len(SaidOfTrace._fields)
-        said, counted = SaidOfTrace(*decided[:width]), decided[width:]
+        width = len(TraceAttributes._fields)
+        attributes, counted = TraceAttributes(*decided[:width]), decided[width:]
         calls = counted[len(COUNTED) : -1]
         del counted[len(COUNTED) : -1]
-        received = unpacked(trace_id, said, steps, deleted)
+        received = unpacked(trace_id, attributes, steps, deleted)
         if (
             _counted(received) != [*counted[:-1], counted[-1] or 0]
             or not received.deleted.keys() <= received.observations.keys()

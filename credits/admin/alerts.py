@@ -105,8 +105,8 @@ class WebhookAdmin(ModelAdmin):
     )
     def test(self, request: HttpRequest, webhook: Webhook) -> None:
         delivery = send_test(webhook)
-        tell = messages.success if delivery.state == Delivery.State.SENT else messages.error
-        tell(request, f"{delivery.webhook} answered: {delivery.answer}")
+        notify = messages.success if delivery.state == Delivery.State.SENT else messages.error
+        notify(request, f"{delivery.webhook} answered: {delivery.answer}")
 
 
 @admin.register(Alert)
@@ -118,17 +118,17 @@ class AlertAdmin(ReadOnlyAdmin):
         "kind",
         "threshold",
         "message",
-        state_column("is_told", "told", "told", "kept"),
+        state_column("is_sent", "sent", "sent", "suppressed"),
     ]
     list_filter = ["kind", "threshold", "tenant"]
     list_select_related = ["tenant", "user"]
     search_fields = ["user__username", "message"]
-    exclude = ["is_told"]
-    readonly_fields = ["told"]
+    exclude = ["is_sent"]
+    readonly_fields = ["state"]
 
-    @admin.display(description="Told")
-    def told(self, alert: Alert) -> str:
-        return "told" if alert.is_told else "kept: a higher one was reached at the same time"
+    @admin.display(description="State")
+    def state(self, alert: Alert) -> str:
+        return "sent" if alert.is_sent else "suppressed: a higher one was reached at the same time"
 
 
 @admin.register(Delivery)

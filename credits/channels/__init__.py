@@ -14,13 +14,13 @@ from credits.models import Alert, Delivery
 
 
 class Channel(Protocol):
-    """What a module of a channel has."""
+    """What the module of a channel provides."""
 
     def receivers(self, alert: Alert) -> Iterable[Delivery]:
         """A delivery, not yet stored, for each that the alert goes to; says what the address is."""
 
     def send(self, delivery: Delivery, now: datetime) -> str:
-        """Hand it over. Returns what the receiver said.
+        """Make one attempt. Returns what the receiver answered.
 
         Raises Undeliverable where trying again can't help, and any other exception where it may.
         """

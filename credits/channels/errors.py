@@ -1,4 +1,4 @@
-"""What a channel raises."""
+"""The error that a channel raises."""
 
 
 class Undeliverable(Exception):

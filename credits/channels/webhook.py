@@ -41,7 +41,7 @@ def to(hook: Webhook, alert: Alert | None = None) -> Delivery:
 def send(delivery: Delivery, now: datetime) -> str:
     hook = delivery.webhook
     if hook is None:
-        raise Undeliverable("Its webhook is gone.")
+        raise Undeliverable("Its webhook no longer exists.")
     try:
         secret = hook.secret
     except ImproperlyConfigured as error:
@@ -116,8 +116,8 @@ async def _post(url: httpx.URL, body: bytes, headers: dict[str, str]) -> str:
 
 async def _beginning(answer: httpx.Response) -> bytes:
     read = b""
-    async for piece in answer.aiter_raw(LONGEST_ANSWER):
-        read += piece
+    async for chunk in answer.aiter_raw(LONGEST_ANSWER):
+        read += chunk
         if len(read) >= LONGEST_ANSWER:
             break
     return read[:LONGEST_ANSWER]

@@ -48,7 +48,7 @@ class Migration(migrations.Migration):
                 ('threshold', models.PositiveIntegerField(help_text='Percent.')),
                 ('period_start', models.DateTimeField()),
                 ('message', models.CharField(max_length=500)),
-                ('is_told', models.BooleanField(default=True, help_text='Not where a higher threshold was reached at the same time.')),
+                ('is_sent', models.BooleanField(default=True, help_text='Whether it is sent: not where a higher threshold was reached at once.')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='alerts', to='tenants.tenant')),
                 ('user', models.ForeignKey(blank=True, help_text="Empty: the tenant's.", null=True, on_delete=django.db.models.deletion.CASCADE, related_name='alerts', to=settings.AUTH_USER_MODEL)),

@@ -217,8 +217,9 @@ class Alert(models.Model):
     threshold = models.PositiveIntegerField(help_text="Percent.")
     period_start = models.DateTimeField()
     message = models.CharField(max_length=500)
-    is_told = models.BooleanField(
-        default=True, help_text="Not where a higher threshold was reached at the same time."
+    is_sent = models.BooleanField(
+        default=True,
+        help_text="Whether it is sent: not where a higher threshold was reached at once.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

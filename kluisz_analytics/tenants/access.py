@@ -25,7 +25,7 @@ def users_seen_by(viewer: User, prefix: str = "") -> Q:
 
 
 def sees_user(viewer: User, user: User) -> bool:
-    """The same of one user.
+    """Whether the viewer sees this user (:func:`users_seen_by`).
 
     A run may name a tenant that isn't its user's: that tenant's admin sees the run, and nothing
     else of the user.

@@ -15,15 +15,15 @@ from enum import Enum, auto
 from uuid import UUID
 
 
-class Whose(Enum):
-    """Which usage is asked for, by whose it is."""
+class Ownership(Enum):
+    """Which usage a query counts, by what is known of its owner."""
 
-    ANYBODYS = auto()
+    ANY = auto()
     UNATTRIBUTED = auto()
-    A_TENANTS = auto()
-    A_USERS = auto()
+    ATTRIBUTED = auto()
+    OWNED = auto()
     WITHOUT_USER = auto()
-    """A tenant's, and no user's."""
+    """Attributed, and not owned."""
 
 
 def is_attributed(tenant_id: UUID | None) -> bool:

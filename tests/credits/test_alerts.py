@@ -18,7 +18,7 @@ from django.urls import reverse
 
 from credits import enforcement, gate, grants, ledger
 from credits.alerts import evaluate_all, evaluate_changed
-from credits.budgets import Asked, Used
+from credits.budgets import UsageQuery, Used
 from credits.deliveries import BACKOFF, attempt, hand_over
 from credits.grants import NewGrant
 from credits.models import Alert, Delivery, Grant, TenantBudget, Webhook
@@ -31,13 +31,13 @@ NOW = datetime(2026, 6, 10, 12, 30, tzinfo=UTC)
 SECRET = "a signing secret of the receiver"
 
 
-def eight_dollars(asked: Sequence[Asked]) -> list[Used]:
+def eight_dollars(queries: Sequence[UsageQuery]) -> list[Used]:
     """What was used, where no usage is known."""
-    return [Used(D(1), D(8)) for _ in asked]
+    return [Used(D(1), D(8)) for _ in queries]
 
 
-def much(asked: Sequence[Asked]) -> list[Used]:
-    return [Used(D("410000000.123456")) for _ in asked]
+def much(queries: Sequence[UsageQuery]) -> list[Used]:
+    return [Used(D("410000000.123456")) for _ in queries]
 
 
 class Receiver(HTTPServer):
@@ -110,7 +110,7 @@ def use(user: User, credits: str, at: datetime = NOW - timedelta(hours=1)) -> No
 
 def alerts(**fields: Any) -> list[tuple[str, int, bool, bool]]:
     found = Alert.objects.filter(**fields).order_by("user", "kind", "threshold")
-    return [(one.kind, one.threshold, one.user is None, one.is_told) for one in found]
+    return [(one.kind, one.threshold, one.user is None, one.is_sent) for one in found]
 
 
 def test_each_threshold_is_told_once_in_a_period(ann: User) -> None:
@@ -292,7 +292,7 @@ class TestBudgets:
         used(ann, "510")
         evaluate_all(NOW)
         assert [
-            one.threshold for one in Alert.objects.filter(kind="budget_credits", is_told=True)
+            one.threshold for one in Alert.objects.filter(kind="budget_credits", is_sent=True)
         ] == [100]
         told = Alert.objects.get(kind="budget_credits", threshold=100).message
         assert told == "Acme has used 102% of this month's 500.00 credits; runs go on."
@@ -326,8 +326,8 @@ class TestBudgets:
         evaluate_all(NOW)
         budget.refresh_from_db()
         assert budget.used == D("12.5")
-        assert Alert.objects.get(kind="budget_usd", is_told=True).threshold == 95
-        told = Alert.objects.get(kind="budget_usd", is_told=True).message
+        assert Alert.objects.get(kind="budget_usd", is_sent=True).threshold == 95
+        told = Alert.objects.get(kind="budget_usd", is_sent=True).message
         assert told == "Acme has used 96% of this month's $13.00; runs go on."
         budget.amount = D("1234567.5")
         assert str(budget) == "$1,234,567.50 a month for Acme"
@@ -349,5 +349,5 @@ class TestBudgets:
         assert evaluate_all(NOW)
         budget.refresh_from_db()
         assert budget.used == D("410000000.123456")
-        told = Alert.objects.get(kind="budget_credits", is_told=True).message
+        told = Alert.objects.get(kind="budget_credits", is_sent=True).message
         assert told == "Acme has used 82% of this month's 500,000,000 credits; runs go on."

@@ -241,7 +241,7 @@ def test_alerts_tell_of_each_budget_by_itself(rich: People, use: Use) -> None:
     budget(rich.acme, 30, model="gpt-4o", period="week")
     use(rich.acme_user, "0.2", NOW - HOUR)
     evaluate_all(NOW)
-    told = Alert.objects.filter(budget__isnull=False, is_told=True).order_by("threshold")
+    told = Alert.objects.filter(budget__isnull=False, is_sent=True).order_by("threshold")
     assert [one.message for one in told] == [
         "ann has used 81% of today's 47.00 credits; runs go on.",
         "Acme has used 95% of this month's 40.00 credits; runs go on.",

@@ -225,7 +225,7 @@ def test_a_new_channel_is_a_module_and_a_line_in_the_registry(
     deliver_due(NOW)
     sent = Delivery.objects.filter(channel="pager")
     assert set(sent.values_list("state", "address", "answer")) == {("sent", "#credits", "posted")}
-    assert len(said) == sent.count() == Alert.objects.filter(is_told=True).count()
+    assert len(said) == sent.count() == Alert.objects.filter(is_sent=True).count()
     monkeypatch.undo()
     sent.update(state="pending", attempts=0, next_attempt_at=NOW)
     deliver_due(NOW)

@@ -34,6 +34,7 @@ MAY: dict[str, Any] = {
     "tier_of": "user",
     "tier_from": LONG_AGO,
     "license": None,
+    "colleagues_license": None,
     "budgets": [],
     "allocated": D(10),
     "used": D(0),
@@ -72,6 +73,18 @@ CASES: list[tuple[str, dict[str, Any], str | None]] = [
         {"license": [(LONG_AGO, None, LONG_AGO), (BEFORE, None, BEFORE)]},
         "no_active_license",
     ),
+    (
+        "two of one moment, the last of them taken back",
+        {"license": [(BEFORE, None, None), (BEFORE, None, BEFORE)]},
+        "no_active_license",
+    ),
+    (
+        "two of one moment, the first of them taken back",
+        {"license": [(BEFORE, None, BEFORE), (BEFORE, None, None)]},
+        None,
+    ),
+    ("a colleague's expired license", {"colleagues_license": (BEFORE, NOW, None)}, None),
+    ("a colleague's license taken back", {"colleagues_license": (BEFORE, None, NOW)}, None),
     ("a spent hard budget", {"budgets": [{"used": D(15)}]}, "budget_exhausted"),
     ("a hard budget with just enough left", {"budgets": [{"used": D(5)}]}, None),
     ("one with a little too few", {"budgets": [{"used": D("5.000001")}]}, "budget_exhausted"),
@@ -141,9 +154,13 @@ def make(case: dict[str, Any]) -> User:
         }[case["tier_of"]]
         TierAssignment.objects.create(tier=tier, valid_from=case["tier_from"], **owner)
     pool = LicensePool.objects.create(tenant=tenant, tier=tier, total=9)
-    for starts_at, expires_at, ended_at in case["license"] or ():
+    given = [(user, *license) for license in case["license"] or ()]
+    if case["colleagues_license"]:
+        colleague = User.objects.create(username=f"{name}-colleague", tenant=tenant)
+        given.append((colleague, *case["colleagues_license"]))
+    for holder, starts_at, expires_at, ended_at in given:
         License.objects.create(
-            user=user, pool=pool, starts_at=starts_at, expires_at=expires_at, ended_at=ended_at
+            user=holder, pool=pool, starts_at=starts_at, expires_at=expires_at, ended_at=ended_at
         )
     for budget in case["budgets"]:
         make_budget(user, **budget)
@@ -217,6 +234,17 @@ def test_each_condition_decides_in_the_rule_and_in_the_statement(
     assert reserves(user, wanted["required"]) is (refused is None)
 
 
+@pytest.mark.parametrize(
+    "outdated", [{"changes": 1}, {"period_start": LONG_AGO}], ids=["its usage", "its period"]
+)
+def test_a_hard_budget_that_is_not_up_to_date_lets_nobody_through(outdated: dict[str, Any]) -> None:
+    """The rule counts it anew, and finds it unused; the statement cannot."""
+    user = make(MAY)
+    TenantBudget.objects.filter(pk=make_budget(user).pk).update(**outdated)
+    assert rule_of(user, D(10)) is None
+    assert not reserves(user, D(10))
+
+
 moments = st.sampled_from([LONG_AGO, BEFORE, NOW, AFTER])
 amounts = st.integers(0, 4).map(D)
 budgets = st.fixed_dictionaries(
@@ -250,6 +278,7 @@ people = st.fixed_dictionaries(
         "license": st.lists(
             st.tuples(moments, st.none() | moments, st.none() | moments), max_size=1
         ),
+        "colleagues_license": st.none(),
         "budgets": st.lists(budgets, max_size=3, unique_by=key_of),
         "allocated": amounts,
         "used": amounts,

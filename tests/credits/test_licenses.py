@@ -168,7 +168,14 @@ def test_a_change_of_tier_keeps_resets_or_prorates_the_credits(
 
 
 @pytest.mark.parametrize(
-    ("days", "status"), [(30, Status.ACTIVE), (10, Status.EXPIRING), (-1, Status.INACTIVE)]
+    ("days", "status"),
+    [
+        (30, Status.ACTIVE),
+        (14, Status.EXPIRING),
+        (10, Status.EXPIRING),
+        (0, Status.INACTIVE),
+        (-1, Status.INACTIVE),
+    ],
 )
 def test_a_license_is_active_expiring_or_inactive(
     pools: dict[str, LicensePool],

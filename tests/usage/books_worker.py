@@ -25,7 +25,7 @@ from kluisz_analytics.tenants.models import Tenant, User  # noqa: E402
 from pricing.models import PricingTier, TierAssignment, TierRate  # noqa: E402
 from usage.books import verify_books  # noqa: E402
 from usage.facts.apply import apply_received  # noqa: E402
-from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion  # noqa: E402
+from usage.langfuse.wire import ReceivedObservation, StepVersion, TraceAttributes  # noqa: E402
 from usage.models import LangfuseConnection  # noqa: E402
 from usage.rollups.build import build_rollups  # noqa: E402
 
@@ -47,7 +47,7 @@ def setup() -> tuple[LangfuseConnection, User]:
 
 def store_a_run(source: LangfuseConnection, user: User, number: int) -> None:
     start = datetime(2026, 6, 1, tzinfo=UTC) + number * timedelta(hours=1)
-    said = SaidOfTrace(tenant_reference=str(user.tenant_id), user_reference=str(user.pk))
+    said = TraceAttributes(tenant_reference=str(user.tenant_id), user_reference=str(user.pk))
     step = StepVersion(
         *("call", "GENERATION", "call", "DEFAULT", True, start, start, start, "gpt-4o"),
         *({"input": 10, "output": 5, "total": 15}, Decimal("0.06")),

@@ -4,12 +4,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from usage.facts.store import load_received
-from usage.langfuse.wire import SaidOfTrace, StepVersion
+from usage.langfuse.wire import StepVersion, TraceAttributes
 from usage.models import ReceivedTrace
 
 
 class StoredStep(NamedTuple):
-    said: SaidOfTrace
+    trace_attributes: TraceAttributes
     version: StepVersion
     deleted_since: datetime | None
 
@@ -18,7 +18,9 @@ def stored_steps() -> dict[tuple[str, str], StoredStep]:
     """All steps, by Langfuse's ids of their trace and of themselves."""
     traces = load_received([pk.hex for pk in ReceivedTrace.objects.values_list("pk", flat=True)])
     return {
-        (one.trace_id, step_id): StoredStep(one.said, one.step, received.deleted.get(step_id))
+        (one.trace_id, step_id): StoredStep(
+            one.trace_attributes, one.step, received.deleted.get(step_id)
+        )
         for received in traces.values()
         for step_id, one in received.observations.items()
     }

@@ -131,7 +131,7 @@ result = None
     with installation.worker("--concurrency", "2"):
         installation.send(
             ("usage.tasks.sync_usage",),
-            ("credits.tasks.tell_alerts",),
+            ("credits.tasks.evaluate_alerts",),
             ("usage.tasks.sync_usage",),
             ("credits.tasks.expire_holds",),
             ("credits.tasks.top_up_month",),

@@ -1,1 +1,1 @@
-"""The questions that pages and endpoints ask of usage, each written once."""
+"""The queries behind pages and endpoints, each written once."""

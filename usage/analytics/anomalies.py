@@ -150,7 +150,7 @@ def _until(
 def _of_one(
     name: Name, used: Mapping[Bucket, int], compared: Sequence[Compared]
 ) -> Iterator[Anomaly]:
-    """One key's anomalies."""
+    """The anomalies of one key."""
     for bucket, past in compared:
         value = used.get(bucket, 0)
         if (found := _score(value, [used.get(one, 0) for one in past])) is not None:
@@ -158,7 +158,7 @@ def _of_one(
 
 
 def _score(value: int, past: Sequence[int]) -> tuple[float, float] | None:
-    """What is usual, and the score; None where the value is usual, or nothing is."""
+    """What is usual, and the score; None where the value is usual, or too little is known."""
     if sum(amount > 0 for amount in past) < FEWEST_DAYS:
         return None
     usual = median(past)

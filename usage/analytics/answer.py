@@ -18,9 +18,8 @@ from kluisz_analytics.snapshot import one_snapshot
 from kluisz_analytics.sql import numbers_in
 from usage.analytics import compile as compiled
 from usage.analytics.fetch import PLANNING, Row, rows_by_question
-from usage.analytics.plan import Plan, plan_of, stretch_of
+from usage.analytics.plan import Plan, plan_of, source_of, stretch_of
 from usage.analytics.question import Question
-from usage.analytics.sources import source_of
 from usage.measures import SUM_NAMES, Counted, Numbers, numbers_from
 from usage.rollups.sketches import Sketch, percentile_of, unpack_latencies, unpack_users
 from usage.rollups.stale import NOTHING_STALE, stale_periods
@@ -101,7 +100,7 @@ def _plans(questions: Mapping[int, Question]) -> dict[int, Plan]:
 
 
 def _values(plan: Plan, rows: Iterable[Row]) -> list[Any]:
-    """The dimension's values of rows."""
+    """The values of the dimension in these rows."""
     return [value_of(plan.question, row[1]) for row in rows]
 
 
@@ -143,7 +142,7 @@ def _answer(question: Question, row: Row, details: Mapping[Key, "_Details"]) -> 
 
 @dataclass(slots=True)
 class _Details:
-    """What does not add up, of one bucket and value."""
+    """What does not add up over periods, for one bucket and value."""
 
     sketch: Sketch = field(default_factory=Sketch)
     unnumbered_users: int = 0

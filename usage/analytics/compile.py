@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from django.db import connection
 
 from kluisz_analytics.sql import Sql, all_of, any_of, listed, ranges_table, stored, union
-from kluisz_analytics.tenants.attributed import Whose
+from kluisz_analytics.tenants.attributed import Ownership
 from usage.analytics.plan import Plan, whole
 from usage.analytics.question import Question, Status
 from usage.analytics.segments import Segment, Segments
@@ -190,7 +190,7 @@ def knows_users(question: Question) -> bool:
 
 
 def _users_of_facts(plan: Plan, facts: Sequence[Segment]) -> Sql | None:
-    """How many distinct users."""
+    """The number of distinct users."""
     if knows_users(plan.question):
         return None
     counted = f"COUNT(DISTINCT {MEMBER}) AS traces"
@@ -280,7 +280,7 @@ def _activity(question: Question, column: str) -> str:
 
 
 def _nothing(kind: str) -> str:
-    """No value, of a type of PostgreSQL's."""
+    """NULL of a type of PostgreSQL's."""
     return f"CAST(NULL AS {kind})" if connection.vendor == "postgresql" else "NULL"
 
 
@@ -310,7 +310,7 @@ def _built_rows(plan: Plan, segments: Sequence[Segment], selected: str) -> Sql |
 
 
 def _stretch(segment: Segment, table: str, columns: str, conditions: Sql) -> Sql:
-    """Rows of one stretch."""
+    """The rollup's rows of one stretch."""
     when = Sql("r.period_start >= %s AND r.period_start < %s", [segment.start, segment.end])
     if _is_one_period(segment):
         when = Sql("r.period_start = %s", [segment.start])
@@ -395,10 +395,10 @@ def _built_conditions(question: Question, rule: RollupRule) -> Sql:
     if missing:
         raise LookupError(f"{rule.table} can't tell apart {', '.join(sorted(missing))}.")
     conditions = _conditions(question, columns)
-    if rule.is_unattributed is not None and rule.whose is Whose.ANYBODYS:
-        if question.whose is Whose.UNATTRIBUTED:
+    if rule.is_unattributed is not None and rule.ownership is Ownership.ANY:
+        if question.ownership is Ownership.UNATTRIBUTED:
             conditions.append(Sql(rule.is_unattributed))
-        elif question.whose is not Whose.ANYBODYS:
+        elif question.ownership is not Ownership.ANY:
             conditions.append(Sql(f"NOT ({rule.is_unattributed})"))
     return all_of(conditions)
 
@@ -408,8 +408,8 @@ FACT_COLUMNS = {one: f"t.{DIMENSIONS[one].trace}" for one in OF_TRACES}
 
 def _fact_conditions(question: Question) -> Sql:
     conditions = _conditions(question, FACT_COLUMNS)
-    if whose := OF_FACTS[question.whose]:
-        conditions.append(Sql(whose))
+    if condition := OF_FACTS[question.ownership]:
+        conditions.append(Sql(condition))
     if len(set(question.filters.statuses)) == 1:
         is_failed = question.filters.statuses[0] is Status.FAILED
         conditions.append(Sql("t.is_failed" if is_failed else "NOT t.is_failed"))

@@ -22,7 +22,7 @@ from pricing.engine import CostSource, Uncharged
 from pricing.model_names import ModelName
 from pricing.models import ModelPrice, TierRate
 from pricing.price_book import PriceBook
-from pricing.prices import PriceLine, RateCard
+from pricing.prices import LineItem, RateCard
 from pricing.shipped_book import ShippedPrices
 from pricing.units import units_left_out, units_of
 from usage.analytics.names import name_of_person
@@ -75,7 +75,7 @@ class ObservationExplained:
     start_time: datetime
     usage_details: dict[str, int]
     price: PriceSource
-    lines: Sequence[PriceLine]
+    line_items: Sequence[LineItem]
     cost_usd: Usd | None
     langfuse_cost_usd: Usd | None
     usage_doubt: str
@@ -175,12 +175,12 @@ SHIPPED = (CostSource.PRICE_BOOK, CostSource.LANGFUSE_AND_BOOK)
 COMPLETED = (CostSource.LANGFUSE_AND_PRICE, CostSource.LANGFUSE_AND_BOOK)
 
 
-def _lines(card: RateCard, row: Observation, usage: dict[str, int]) -> list[PriceLine]:
+def _line_items(card: RateCard, row: Observation, usage: dict[str, int]) -> list[LineItem]:
     units = units_of(usage)
     if row.cost_source not in COMPLETED:
-        return card.lines(units)
+        return card.line_items(units)
     left_out = units_left_out(usage, msgspec.json.decode(row.uncosted, type=tuple[str, ...]))
-    return card.lines_of_part(left_out or {}, units)
+    return card.line_items_of_part(left_out or {}, units)
 
 
 class _Prices:
@@ -209,7 +209,7 @@ class _Prices:
             start_time=row.start_time,
             usage_details=usage,
             price=source,
-            lines=_lines(card, row, usage) if card else [],
+            line_items=_line_items(card, row, usage) if card else [],
             cost_usd=row.cost_usd,
             langfuse_cost_usd=row.langfuse_cost_usd,
             usage_doubt=_doubt(row),

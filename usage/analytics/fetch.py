@@ -1,4 +1,4 @@
-"""Runs what has been compiled, and hands back its rows by question."""
+"""Runs compiled statements, and returns their rows by question."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,5 @@
-"""What keys are called: tenants, users, projects and flows by the names that the host application
-has told us, and those that are none of the scope's business by no name and no id.
+"""How keys are shown: tenants, users, projects and flows by their names in the directory, and those
+that the scope may not see by neither name nor id.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,8 +24,8 @@ FOREIGN_LABELS = {
 
 
 class Name(NamedTuple):
-    """How a key is shown: with its id (None where it is not to be known, or there is none), what it
-    is called, and the row of the directory that says so, if one does.
+    """How a key is shown: its id (None where there is none, or the scope may not see it), its name,
+    and its row in the directory, if it has one.
     """
 
     key: Any
@@ -43,7 +43,7 @@ def users_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, User]:
         users = users.filter(was_of(scope.tenant_id)).distinct()
     if scope.user_id is not None:
         users = users.filter(pk=scope.user_id)
-    return users.in_bulk([one for one in ids if one])
+    return users.in_bulk(list(ids))
 
 
 def tenants_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, Tenant]:
@@ -55,12 +55,12 @@ def tenants_by_id(ids: Iterable[UUID | None], scope: Scope) -> dict[UUID, Tenant
         tenants = tenants.filter(
             Q(users=scope.user_id) | Q(memberships__user=scope.user_id)
         ).distinct()
-    return tenants.in_bulk([one for one in ids if one])
+    return tenants.in_bulk(list(ids))
 
 
 def flows_by_id(ids: Collection[str], scope: Scope) -> dict[str, Flow]:
     """Known flows by their id as traces name them; within a tenant's scope only that tenant's,
-    since a name says something.
+    since a name can give something away.
     """
     flows = Flow.objects.select_related("project").filter(pk__in=_uuids(ids))
     if scope.tenant_id is not None:
@@ -71,7 +71,7 @@ def flows_by_id(ids: Collection[str], scope: Scope) -> dict[str, Flow]:
 
 
 def projects_by_id(ids: Collection[str], scope: Scope) -> dict[str, Project]:
-    """As flows_by_id, for projects."""
+    """Known projects by their id; restricted as in :func:`flows_by_id`."""
     projects = Project.objects.filter(pk__in=_uuids(ids))
     if scope.tenant_id is not None:
         projects = projects.filter(tenant_id=scope.tenant_id)
@@ -137,7 +137,7 @@ their own.
 
 
 def owner_in(values: Sequence[Any]) -> tuple[Name, Name]:
-    """The same of a step, from what it has at OWNER_PATHS; nobody's where the run is
+    """The owner of a step's run, from its values at OWNER_PATHS; NO_NAME twice where the run is
     unattributed.
     """
     tenant_id, tenant_name, user_id, username = values
@@ -148,7 +148,7 @@ def owner_in(values: Sequence[Any]) -> tuple[Name, Name]:
 
 
 def name_of_person(user: User | None, viewer: User) -> str:
-    """Who did something; "" where that is nobody the viewer may see."""
+    """The name of who did something; "" for nobody, and for one whom the viewer may not see."""
     return user.username if user is not None and sees_user(viewer, user) else ""
 
 

@@ -1,10 +1,13 @@
-"""How questions are answered: which periods of which rollup, and which stretches of the facts."""
+"""How questions are answered: which periods of the cheapest rollup that can, and which stretches of
+the facts.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from kluisz_analytics.tenants.attributed import Ownership
 from usage.analytics.question import Question
 from usage.analytics.segments import (
     Segment,
@@ -13,13 +16,19 @@ from usage.analytics.segments import (
     cut,
     cut_by_difference,
 )
-from usage.analytics.sources import source_of
+from usage.measures import Dimension
 from usage.periods import Granularity, period_of
-from usage.rollups.rules import RollupRule
+from usage.rollups.rules import BUILT, USERS, RollupRule
 from usage.rollups.stale import NOTHING_STALE, Stale
 
 LONGEST_PERIOD = timedelta(days=31)
 NO_SEGMENTS = Segments([], [])
+CHEAPEST_FIRST = (*BUILT, USERS)
+# Of all users an hour is few traces; the facts have an index for them, the stats of an hour have
+# none.
+LISTS_OF_USERS = replace(
+    USERS, granularities=(Granularity.DAY, Granularity.WEEK, Granularity.MONTH)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ class Plan:
         return self.question.limit is not None and self.source is not None
 
     def narrowed(self, keys: Iterable[Any]) -> "Plan":
-        """The same of these values of its dimension only, and of all of them."""
+        """The same plan for these values of its dimension only, without a limit."""
         question = self.question
         if question.by is None:
             return self
@@ -51,13 +60,13 @@ class Plan:
 
 
 def stretch_of(questions: Sequence[Question]) -> tuple[datetime, datetime]:
-    """From when to when periods may be looked at to answer the questions."""
+    """The start and the end of all periods that could be read to answer the questions."""
     edges = [moment for question in questions for bucket in question.buckets for moment in bucket]
     return min(edges) - LONGEST_PERIOD, max(edges) + LONGEST_PERIOD
 
 
 def plan_of(question: Question, stale: Stale, now: datetime) -> Plan:
-    """The plan, where this is stale."""
+    """The plan for a question, given which periods are stale."""
     source = source_of(question)
     if source is None:
         facts = whole(question)
@@ -71,8 +80,32 @@ def plan_of(question: Question, stale: Stale, now: datetime) -> Plan:
     )
 
 
+def source_of(question: Question) -> RollupRule | None:
+    """The cheapest rollup that can answer; None where only the facts can."""
+    if question.filters.statuses or question.counts_traces_together:
+        return None
+    for rule in CHEAPEST_FIRST:
+        if _can_answer(rule, question):
+            return LISTS_OF_USERS if rule is USERS and not question.names_users else rule
+    return None
+
+
+def _can_answer(rule: RollupRule, question: Question) -> bool:
+    """Whether the rollup tells apart what is asked for.
+
+    By model a trace counts once for each that it used, so such a rollup answers nothing else.
+    """
+    if not question.dimensions <= rule.dimensions.keys():
+        return False
+    if question.ownership is Ownership.UNATTRIBUTED and rule.is_unattributed is None:
+        return False
+    if (question.ownership is Ownership.WITHOUT_USER) != (rule.ownership is Ownership.WITHOUT_USER):
+        return False
+    return (Dimension.MODEL in rule.dimensions) == (Dimension.MODEL in question.dimensions)
+
+
 def whole(question: Question) -> Segments:
-    """All of the question from the facts."""
+    """The segments that answer the whole question from the facts."""
     return Segments.of(
         Segment(number, None, *bucket) for number, bucket in enumerate(question.buckets)
     )
@@ -87,8 +120,8 @@ def _unreliable(source: RollupRule, stale: Stale) -> Unreliable:
 
 
 class _HoursOfBuiltDays:
-    """Hours that are stale, or gone since their day was built: of a rollup that keeps hours only
-    until then.
+    """Hours that are stale, or deleted since their day was built: of a rollup that keeps hours
+    only until then.
     """
 
     def __init__(self, stale: Stale) -> None:

@@ -53,7 +53,7 @@ def project_month(scope: Scope, zone: ZoneInfo, now: datetime) -> Projection:
     sums = {row.bucket: row.sums for row in answer(question).rows}
 
     def month_of(name: str) -> tuple[int, float, float]:
-        """What was used of the month, what is expected yet, and the variance of that."""
+        """What the month has used so far, what is still expected, and the variance of that."""
         *days, today_used, month = (
             sums[number][name] if number in sums else 0 for number in range(len(buckets))
         )

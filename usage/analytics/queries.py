@@ -1,7 +1,7 @@
 """Summaries, series, top lists and breakdowns.
 
-Each is a :class:`Query`: questions, and how their answers are read. A page asks all of its queries
-at once (:func:`ask_all`).
+Each is a :class:`Query`: questions, and how their answers are read. A page executes all of its
+queries at once (:func:`execute_all`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from django.db.models import Count, QuerySet, Value
 from django.utils import timezone
 
 from kluisz_analytics.periods import Period
-from kluisz_analytics.tenants.attributed import Whose
+from kluisz_analytics.tenants.attributed import Ownership
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.engine import split
 from usage.analytics import names
@@ -77,12 +77,12 @@ class Query(Generic[T]):
     read: Callable[[Sequence[Answers]], T]
 
 
-def ask(query: Query[T]) -> T:
+def execute(query: Query[T]) -> T:
     """One query's answer."""
     return query.read(answer_all(query.questions))
 
 
-def ask_all(*queries: Query[Any]) -> list[Any]:
+def execute_all(*queries: Query[Any]) -> list[Any]:
     """Each query's answer, all from one state of the database and in as few queries as one's."""
     answers = iter(answer_all([question for query in queries for question in query.questions]))
     return [query.read([next(answers) for _ in query.questions]) for query in queries]
@@ -127,7 +127,7 @@ def _ratio(now: Any, before: Any) -> float | None:
 def unattributed(period: Period, filters: Filters = NO_FILTERS) -> Query[Numbers]:
     """Usage whose tenant is missing, unknown or disputed."""
     stretch = [(period.start, period.end)]
-    question = Question(Scope(), stretch, filters, asked_whose=Whose.UNATTRIBUTED)
+    question = Question(Scope(), stretch, filters, explicit_ownership=Ownership.UNATTRIBUTED)
     return Query([question], lambda answers: _per_bucket(stretch, answers)[0])
 
 
@@ -217,35 +217,35 @@ def top(
         limit=limit,
         only_named=not dimension.declared.is_owner,
     )
-    nobodys = [Whose.WITHOUT_USER] if question.whose is Whose.A_USERS else []
+    ownerless = [Ownership.WITHOUT_USER] if question.ownership is Ownership.OWNED else []
 
     def read(answers: Sequence[Answers]) -> list[Ranked]:
-        rows = _with_nobodys(nobodys, answers, metric.sum)
+        rows = _with_ownerless(ownerless, answers, metric.sum)
         return _ranked(dimension, scope, rows[:limit])
 
-    return Query([question, *_of_nobody(question, nobodys)], read)
+    return Query([question, *_ownerless(question, ownerless)], read)
 
 
-NOBODYS = {Whose.WITHOUT_USER: NO_USER, Whose.UNATTRIBUTED: UNATTRIBUTED}
+OWNERLESS_LABELS = {Ownership.WITHOUT_USER: NO_USER, Ownership.UNATTRIBUTED: UNATTRIBUTED}
 """What usage is called that no row of a list by tenant or user has."""
 
 
-def _of_nobody(question: Question, nobodys: Sequence[Whose]) -> list[Question]:
+def _ownerless(question: Question, ownerless: Sequence[Ownership]) -> list[Question]:
     """The same question of usage that is no tenant's, or no user's, as far as it is asked for."""
     if question.names_users:
         return []
     whole = replace(question, by=None, order_by=None, limit=None)
-    return [replace(whole, asked_whose=whose) for whose in nobodys]
+    return [replace(whole, explicit_ownership=ownership) for ownership in ownerless]
 
 
-def _with_nobodys(
-    nobodys: Sequence[Whose], answers: Sequence[Answers], order_by: str
+def _with_ownerless(
+    ownerless: Sequence[Ownership], answers: Sequence[Answers], order_by: str
 ) -> list[tuple[Answer, str]]:
-    """All rows, the greatest first, with the label of those that are nobody's."""
+    """All rows, the greatest first, with the label of those without an owner."""
     named, *others = answers
     rows = [(row, "") for row in named.rows]
-    for whose, of_nobody in zip(nobodys, others, strict=False):
-        rows += [(row, NOBODYS[whose]) for row in of_nobody.rows]
+    for ownership, other in zip(ownerless, others, strict=False):
+        rows += [(row, OWNERLESS_LABELS[ownership]) for row in other.rows]
     return sorted(rows, key=lambda row: -row[0].sums[order_by])
 
 
@@ -271,19 +271,19 @@ def breakdown(
         limit=limit,
         wants_totals=True,
     )
-    nobodys = [Whose.WITHOUT_USER] if question.whose is Whose.A_USERS else []
-    if question.whose is not Whose.ANYBODYS and scope.is_platform and not filters.name_owners:
-        nobodys.append(Whose.UNATTRIBUTED)
+    ownerless = [Ownership.WITHOUT_USER] if question.ownership is Ownership.OWNED else []
+    if question.ownership is not Ownership.ANY and scope.is_platform and not filters.name_owners:
+        ownerless.append(Ownership.UNATTRIBUTED)
 
     def read(answers: Sequence[Answers]) -> list[Ranked]:
-        rows = _with_nobodys(nobodys, answers, "total_cost_usd")[:limit]
+        rows = _with_ownerless(ownerless, answers, "total_cost_usd")[:limit]
         costs = [row.sums["total_cost_usd"] for row, _ in rows]
         rest = sum(one.total_cost for one in answers) - sum(costs)
         shares = _shares([*costs, rest])
         ranked = _ranked(dimension, scope, rows)
         return [replace(row, share=share) for row, share in zip(ranked, shares, strict=False)]
 
-    return Query([question, *_of_nobody(question, nobodys)], read)
+    return Query([question, *_ownerless(question, ownerless)], read)
 
 
 def _shares(costs: Sequence[int]) -> list[float | None]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from kluisz_analytics.tenants.attributed import Whose
+from kluisz_analytics.tenants.attributed import Ownership
 from usage.analytics.segments import Bucket
 from usage.measures import Dimension
 from usage.scope import Scope
@@ -44,8 +44,8 @@ class Filters:
 class Question:
     """Sums for each bucket (a period) and each value of the dimension, if one is named.
 
-    By tenant, unattributed usage is left out, by user also what has no user: ``whose`` it is
-    follows from the scope, the filters and the dimension, where it is not ``asked_whose``.
+    By tenant, unattributed usage is left out, by user also what has no user: its ``ownership``
+    follows from the scope, the filters and the dimension, where it is not ``explicit_ownership``.
     ``only_named`` leaves out usage without the dimension that it is asked by. A ``limit``,
     which goes with ``order_by`` (a sum's name) and a single bucket, is of the greatest. What does
     not add up (distinct users, percentiles, the latest run) is left out without ``wants_details``;
@@ -58,19 +58,21 @@ class Question:
     by: Dimension | None = None
     order_by: str | None = None
     limit: int | None = None
-    asked_whose: Whose | None = None
+    explicit_ownership: Ownership | None = None
     only_named: bool = False
     wants_details: bool = True
     wants_totals: bool = False
 
     @property
-    def whose(self) -> Whose:
-        if self.asked_whose is not None:
-            return self.asked_whose
+    def ownership(self) -> Ownership:
+        if self.explicit_ownership is not None:
+            return self.explicit_ownership
         if self.by is Dimension.USER or self.names_users:
-            return Whose.A_USERS
+            return Ownership.OWNED
         is_a_tenants = not self.scope.is_platform or self.filters.name_owners
-        return Whose.A_TENANTS if is_a_tenants or self.by is Dimension.TENANT else Whose.ANYBODYS
+        return (
+            Ownership.ATTRIBUTED if is_a_tenants or self.by is Dimension.TENANT else Ownership.ANY
+        )
 
     @property
     def dimensions(self) -> frozenset[Dimension]:
@@ -84,7 +86,7 @@ class Question:
     @property
     def is_of_a_list(self) -> bool:
         """Whether its answers are rows of a list: by a dimension, or what is nobody's of one."""
-        return self.by is not None or self.asked_whose is not None
+        return self.by is not None or self.explicit_ownership is not None
 
     @property
     def names_users(self) -> bool:

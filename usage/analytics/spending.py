@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from credits.budgets import Asked, Used
+from credits.budgets import UsageQuery, Used
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled
 from usage.analytics.answer import Answers, answer_all
 from usage.analytics.question import Filters, Question
@@ -10,16 +10,16 @@ from usage.measures import Dimension
 from usage.scope import Scope
 
 
-def used(asked: Sequence[Asked]) -> list[Used]:
+def used(queries: Sequence[UsageQuery]) -> list[Used]:
     """What each came to; all from one state of the database."""
-    return [_used(found) for found in answer_all([_question(one) for one in asked])]
+    return [_used(found) for found in answer_all([_question(query) for query in queries])]
 
 
-def _question(asked: Asked) -> Question:
-    named = {Dimension.FLOW: asked.flow_id, Dimension.MODEL: asked.model}
+def _question(query: UsageQuery) -> Question:
+    named = {Dimension.FLOW: query.flow_id, Dimension.MODEL: query.model}
     return Question(
-        Scope(tenant_id=asked.tenant_id, user_id=asked.user_id),
-        [(asked.start, asked.end)],
+        Scope(tenant_id=query.tenant_id, user_id=query.user_id),
+        [(query.start, query.end)],
         Filters({dimension: [value] for dimension, value in named.items() if value}),
         wants_details=False,
     )

@@ -32,14 +32,14 @@ def unpriced_models() -> list[UnpricedModel]:
 
     One query, over an index of what has no whole cost.
     """
-    waiting = (
+    billed = (
         Observation.objects.filter(cost_source__in=WITHOUT_WHOLE_COST, trace__is_voided=False)
         .exclude(cost_source=CostSource.UNMETERED.value)
         .order_by()
         .values("model")
     )
-    found = waiting.annotate(
-        waiting=Count("pk"),
+    found = billed.annotate(
+        count=Count("pk"),
         partly=Count("pk", filter=Q(cost_source=CostSource.PARTLY_PRICED.value)),
         # Named apart from the columns that they sum.
         tokens=Sum("total_tokens"),
@@ -48,11 +48,11 @@ def unpriced_models() -> list[UnpricedModel]:
         tenants=Count("trace__tenant", distinct=True),
         first_seen=Min("start_time"),
         last_seen=Max("start_time"),
-    ).order_by("-waiting", "model")
+    ).order_by("-count", "model")
     return [
         UnpricedModel(
             model=row["model"],
-            unpriced_observations=row["waiting"] - row["partly"],
+            unpriced_observations=row["count"] - row["partly"],
             partly_priced_observations=row["partly"],
             total_tokens=int(row["tokens"]),
             input_tokens=int(row["tokens_in"]),

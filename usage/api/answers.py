@@ -6,7 +6,7 @@ from uuid import UUID
 from rest_framework import serializers
 
 from kluisz_analytics.answers import Answer, CreditsField, UsdField
-from pricing.prices import PriceLine
+from pricing.prices import LineItem
 from usage.analytics.anomalies import Anomaly
 from usage.analytics.disputes import DisputedRun
 from usage.analytics.explain import (
@@ -146,10 +146,10 @@ class PriceSourceAnswer(Answer):
     leaves_out = ["url_name"]
 
 
-class PriceLineAnswer(Answer):
+class LineItemAnswer(Answer):
     """Units of one kind times their price; the amount is not rounded."""
 
-    shows = PriceLine
+    shows = LineItem
 
 
 class ObservationExplainedAnswer(Answer):

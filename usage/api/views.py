@@ -1,4 +1,4 @@
-"""The analytics endpoints: read the parameters, ask one query, hand back its answer."""
+"""The analytics endpoints: read the parameters, execute one query, hand back its answer."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -90,7 +90,7 @@ class PlatformStats(AnalyticsView):
         scope = platform_scope(self.viewer)
         period = self.period(parameters.read_parameters(request, PeriodParameters))
         freshness = freshness_of(scope, timezone.now())
-        summary, active_tenants, unattributed = queries.ask_all(
+        summary, active_tenants, unattributed = queries.execute_all(
             queries.summary(scope, period, freshness.complete_through),
             queries.active_tenants(period),
             queries.unattributed(period),
@@ -180,7 +180,7 @@ class TimeSeries(ListView):
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
         granularity = Granularity(asked["granularity"])
         try:
-            series = queries.ask(
+            series = queries.execute(
                 queries.time_series(scope_of(self.viewer), period, granularity, filters)
             )
         except PeriodError as error:
@@ -314,7 +314,7 @@ class CostBreakdown(ListView):
         asked = parameters.read_parameters(request, parameters.BreakdownParameters)
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
         dimension = Dimension(asked["group_by"])
-        rows = queries.ask(
+        rows = queries.execute(
             queries.breakdown(dimension, scope_of(self.viewer), period, filters, asked["limit"])
         )
         results = [
@@ -440,7 +440,7 @@ def top_rows(view: ListView, request: Request, dimension: Dimension) -> tuple[Pe
     period, filters = view.period(asked), parameters.filters_of(asked, view.viewer)
     metric, limit = Metric(asked["metric"]), asked["limit"]
     top = queries.top(dimension, scope_of(view.viewer), period, metric, limit, filters)
-    return period, queries.ask(top)
+    return period, queries.execute(top)
 
 
 def shown_amount(metric: Metric, amount: float) -> str:
@@ -458,7 +458,7 @@ def shown_amount(metric: Metric, amount: float) -> str:
 def summary_of(scope: Scope, period: Period) -> dict[str, Any]:
     """The scope's summary, as an answer's fields."""
     complete_through = complete_through_of(scope)
-    summary = queries.ask(queries.summary(scope, period, complete_through))
+    summary = queries.execute(queries.summary(scope, period, complete_through))
     return summary_body(summary, complete_through)
 
 

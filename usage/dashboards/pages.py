@@ -188,7 +188,7 @@ def _answers(
     """What every page shows, and the answers to the page's own queries; all asked at once."""
     granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
     freshness = freshness_of(scope, timezone.now())
-    summary, series, models, *answers = queries.ask_all(
+    summary, series, models, *answers = queries.execute_all(
         queries.summary(scope, period, freshness.complete_through),
         queries.time_series(scope, period, granularity),
         queries.breakdown(Dimension.MODEL, scope, period),

@@ -205,13 +205,13 @@ def _load_aliases(document: DirectoryDocument, tenants: dict[str, UUID]) -> None
         (row.tenant_id, row.name): row
         for row in UserAlias.objects.filter(user__in=users, user__tenant=F("tenant"))
     }
-    gone = [
+    removed = [
         row.pk
         for key, row in stored.items()
         if not row.was_its_name and (key not in wanted or wanted[key].id != row.user_id)
     ]
-    UserAlias.objects.filter(pk__in=gone).delete()
-    kept = {key for key, row in stored.items() if row.pk not in gone}
+    UserAlias.objects.filter(pk__in=removed).delete()
+    kept = {key for key, row in stored.items() if row.pk not in removed}
     UserAlias.objects.bulk_create(
         UserAlias(tenant_id=key[0], user_id=entry.id, name=key[1])
         for key, entry in wanted.items()

@@ -84,11 +84,11 @@ def _attributable(connection: LangfuseConnection) -> set[UUID]:
 
     Reads distinct references, not traces, to find out.
     """
-    waiting = Trace.objects.filter(NOT_OWNED, connection=connection, dispute="").order_by()
+    not_owned = Trace.objects.filter(NOT_OWNED, connection=connection, dispute="").order_by()
     found: set[UUID] = set()
     for name, model in (("user", User), ("tenant", Tenant)):
         column = f"{name}_reference"
-        named = waiting.filter(**{name: None}).exclude(**{column: ""})
+        named = not_owned.filter(**{name: None}).exclude(**{column: ""})
         references = set(named.values_list(column, flat=True).distinct())
         known = store.known_ids(model, references)
         for texts in store.chunks(known, REFERENCES_A_QUERY):

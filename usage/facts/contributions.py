@@ -20,8 +20,8 @@ Numbers = tuple[int, ...]
 TOTAL_TRACES = SUM_NAMES.index("total_traces")
 
 
-class LineKey(NamedTuple):
-    """What numbers count under: an hour, and keys as 32 hex digits."""
+class UserHour(NamedTuple):
+    """What numbers count under: an hour of a user; keys as 32 hex digits."""
 
     hour: datetime
     tenant_id: str
@@ -65,15 +65,15 @@ class Change:
         known = self._sums.get(key)
         self._sums[key] = numbers if known is None else tuple(map(add, known, numbers))
 
-    def lines(self) -> list[tuple[LineKey, Numbers]]:
-        """What is left: numbers that were taken away and added again are no change."""
-        return [(_line_key(key), numbers) for key, numbers in self._sums.items() if any(numbers)]
+    def sums(self) -> list[tuple[UserHour, Numbers]]:
+        """What the stats change by; numbers that were taken away and added again are no change."""
+        return [(_user_hour(key), numbers) for key, numbers in self._sums.items() if any(numbers)]
 
-    def touched(self) -> Collection[LineKey]:
+    def touched(self) -> Collection[UserHour]:
         """Where stored traces changed in any way: what they add up to may be the same, and yet they
         count at another moment of the hour, or for another flow or model.
         """
-        return [_line_key(key) for key in self._touched]
+        return [_user_hour(key) for key in self._touched]
 
     def hours(self) -> Collection[datetime]:
         """The hours whose traces changed in any way."""
@@ -89,9 +89,9 @@ def _charged_owner(trace: TraceFact) -> tuple[int, int] | None:
     return tenant_id.int, user_id.int
 
 
-def _line_key(key: tuple[datetime, int, int]) -> LineKey:
+def _user_hour(key: tuple[datetime, int, int]) -> UserHour:
     hour, tenant, user = key
-    return LineKey(hour, f"{tenant:032x}", f"{user:032x}")
+    return UserHour(hour, f"{tenant:032x}", f"{user:032x}")
 
 
 STORED_AS = {

@@ -27,12 +27,12 @@ from usage.facts.findings import NO_RULINGS, Finding, Rulings, Takes, sums_of_ch
 from usage.facts.owner import Directory, Settlement, owner_of
 from usage.facts.received import in_precedence, packed
 from usage.facts.unmetered import unmetered_calls
-from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
+from usage.langfuse.wire import ReceivedObservation, StepVersion, TraceAttributes
 from usage.periods import HOUR, hour_of, milliseconds
 
 ALL_BUT_LANGFUSES = BilledEnvironments()
 # With map, these take a third of the time of a comprehension, and there are millions.
-_step_of, _said_of = attrgetter("step"), attrgetter("said")
+_step_of, _attributes_of = attrgetter("step"), attrgetter("trace_attributes")
 _start_of, _end_of, _level_of = map(attrgetter, ("start_time", "end_time", "level"))
 
 
@@ -54,14 +54,14 @@ def assemble(
     environments ``billed_in``.
     """
     ordered = in_precedence(observations)
-    steps, said_by_each = [*map(_step_of, ordered)], [*map(_said_of, ordered)]
-    said = _decided(steps, said_by_each)
+    steps, of_each = [*map(_step_of, ordered)], [*map(_attributes_of, ordered)]
+    attributes = _decided(steps, of_each)
     starts = [*map(_start_of, steps)]
     start_time = min(starts)
     owner = owner_of(
         directory,
-        said.tenant_reference,
-        said.user_reference,
+        attributes.tenant_reference,
+        attributes.user_reference,
         start_time,
         fixed_tenant_id,
         settlement,
@@ -88,7 +88,7 @@ def assemble(
     usages = [_usage(step, unmetered) for step in using]
     doubts = Doubts(engine, connection_id, tenant_id, start_time, priced_as_of, rulings, key)
     usages, doubted = doubts.settled(using, usages)
-    is_failed, is_billed = _is_failed(steps), said.environment in billed_in
+    is_failed, is_billed = _is_failed(steps), attributes.environment in billed_in
     priced = engine.price(
         TraceUsage(
             tenant_id,
@@ -112,7 +112,7 @@ def assemble(
         key,
         connection_id,
         ordered[0].trace_id,
-        said,
+        attributes,
         start_time,
         hour,
         hour_of(last_start) if last_start >= hour + HOUR else None,
@@ -141,7 +141,7 @@ def assemble(
         owner.disputed_user_id,
         owner.settled_as,
     )
-    return AssembledTrace(fact, billed, packed(steps, said_by_each, said))
+    return AssembledTrace(fact, billed, packed(steps, of_each, attributes))
 
 
 def _repeated(
@@ -158,18 +158,18 @@ def _repeated(
     }
 
 
-def _decided(steps: Sequence[StepVersion], said_by_each: Sequence[SaidOfTrace]) -> SaidOfTrace:
+def _decided(steps: Sequence[StepVersion], of_each: Sequence[TraceAttributes]) -> TraceAttributes:
     """Of each text the first that any step says, in their order; a trace that nobody names is
     called as its first step is.
     """
-    said = said_by_each[0]
-    if said_by_each.count(said) < len(said_by_each):
-        said = SaidOfTrace(
-            *[next(filter(None, texts), "") for texts in zip(*said_by_each, strict=True)]
+    attributes = of_each[0]
+    if of_each.count(attributes) < len(of_each):
+        attributes = TraceAttributes(
+            *[next(filter(None, texts), "") for texts in zip(*of_each, strict=True)]
         )
-    if said.name:
-        return said
-    return said._replace(name=next((step.name for step in steps if step.name), ""))
+    if attributes.name:
+        return attributes
+    return attributes._replace(name=next((step.name for step in steps if step.name), ""))
 
 
 def _is_found(stored: TraceFact, tenant_id: UUID | None, user_id: UUID | None) -> bool:

@@ -15,7 +15,7 @@ from kluisz_analytics.tenants.attributed import is_owned, known_owner
 from pricing.engine import CostSource
 from pricing.units import Doubt, TokenCounts
 from usage.facts.findings import Finding, Takes
-from usage.langfuse.wire import SaidOfTrace, StepVersion
+from usage.langfuse.wire import StepVersion, TraceAttributes
 
 
 class BilledStep(msgspec.Struct, gc=False):
@@ -44,7 +44,7 @@ class TraceFact(msgspec.Struct, gc=False):
     id: str
     connection_id: int
     langfuse_trace_id: str
-    said: SaidOfTrace
+    attributes: TraceAttributes
     start_time: datetime
     hour: datetime
     last_step_hour: datetime | None

@@ -1,9 +1,9 @@
 """Adds changes of traces to their users' stats and to the ledger, and marks the hours whose built
 rollups they leave behind.
 
-Lines (usage.facts.contributions) are loaded into a temporary table, grouped by period, and added to
-what is there. The upsert runs in one order of keys, so that two workers never deadlock; amounts are
-integers, so that the sums are exact whatever the order of the changes.
+The sums of each user's hour (usage.facts.contributions) are loaded into a temporary table, grouped
+by period, and added to what is there. The upsert runs in one order of keys, so that two workers
+never deadlock; amounts are integers, so that the sums are exact whatever the order of the changes.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -19,7 +19,7 @@ from credits import ledger
 from credits.budgets import usage_changed
 from kluisz_analytics.bulk import Statement, empty_table, execute_all, insert_rows, stamp
 from kluisz_analytics.tenants.attributed import owned_sql
-from usage.facts.contributions import TOTAL_TRACES, Change, LineKey, Numbers
+from usage.facts.contributions import TOTAL_TRACES, Change, Numbers, UserHour
 from usage.measures import SUM_NAMES
 from usage.models import UserUsageStats
 from usage.periods import Granularity, period_of
@@ -38,18 +38,18 @@ NUMBER_USERS = """
 
 
 def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
-    """Add the change, and bring the ledger to what its users' hours come to. Call it inside the
+    """Add the change to the stats, and post what its users' hours come to. Call it inside the
     transaction that writes the facts.
 
     What that changes is posted as usage, or with ``adjustment`` (a reason) as adjustments.
     """
-    marks, lines, touched = marks_of(change.hours()), change.lines(), change.touched()
+    marks, sums, touched = marks_of(change.hours()), change.sums(), change.touched()
     with connection.cursor() as cursor:
-        if not (lines or touched):
+        if not (sums or touched):
             execute_all(cursor, *marks)
             return ledger.Posted(0, Decimal(0))
-        _stage(cursor, marks, lines, touched)
-        is_taken_away = any(numbers[TOTAL_TRACES] < 0 for _, numbers in lines)
+        _stage(cursor, marks, sums, touched)
+        is_taken_away = any(numbers[TOTAL_TRACES] < 0 for _, numbers in sums)
         # A temporary table has no statistics of its own; without them PostgreSQL joins the two row
         # by row.
         analyze = (
@@ -66,17 +66,17 @@ def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
             before=add,
             comes_to=ledger.of_usage(WHOLE_HOURS),
         )
-    usage_changed({UUID(key.tenant_id) for key in (*(key for key, _ in lines), *touched)})
+    usage_changed({UUID(key.tenant_id) for key in (*(key for key, _ in sums), *touched)})
     return posted
 
 
 def _stage(
     cursor: CursorWrapper,
     marks: Sequence[Statement],
-    lines: Sequence[tuple[LineKey, Numbers]],
-    touched: Collection[LineKey],
+    sums: Sequence[tuple[UserHour, Numbers]],
+    touched: Collection[UserHour],
 ) -> None:
-    """Mark the hours, and load the lines, the periods that their hours are in, and the hours whose
+    """Mark the hours, and load the sums, the periods that their hours are in, and the hours whose
     traces may have moved within them.
     """
     key, time = (
@@ -98,11 +98,11 @@ def _stage(
     insert_rows(
         cursor,
         "usage_change",
-        [*LineKey._fields, *SUM_NAMES],
-        ((stamp(key.hour), key.tenant_id, key.user_id, *numbers) for key, numbers in lines),
+        [*UserHour._fields, *SUM_NAMES],
+        ((stamp(key.hour), key.tenant_id, key.user_id, *numbers) for key, numbers in sums),
     )
     insert_rows(
-        cursor, "usage_change_period", PERIOD_COLUMNS, _periods({key.hour for key, _ in lines})
+        cursor, "usage_change_period", PERIOD_COLUMNS, _periods({key.hour for key, _ in sums})
     )
 
     users = {(key.hour, key.user_id) for key in touched}
@@ -122,7 +122,7 @@ def _periods(hours: Iterable[datetime]) -> Iterable[tuple[str, str, str, str]]:
 
 
 def _add(periods: str, numbers: Sequence[str], groups: str = "") -> str:
-    """Add the staged lines to the stats of such periods."""
+    """Add the staged sums to the stats of such periods."""
     columns = ", ".join(["granularity", *KEYS, *SUM_NAMES])
     keys = "p.granularity, c.user_id, p.period_start, p.period_end, c.tenant_id"
     additions = ", ".join(f"{name} = {TABLE}.{name} + EXCLUDED.{name}" for name in SUM_NAMES)
@@ -133,7 +133,7 @@ def _add(periods: str, numbers: Sequence[str], groups: str = "") -> str:
     )
 
 
-# There is one line a user's hour, so of hours there is nothing to sum; PostgreSQL's sums of
+# There is one row a user's hour, so of hours there is nothing to sum; PostgreSQL's sums of
 # integers are slow.
 ADD_HOURS = _add("p.granularity = 'hour'", [f"c.{name}" for name in SUM_NAMES])
 ADD_LONGER = _add("p.granularity <> 'hour'", [f"SUM(c.{name})" for name in SUM_NAMES], "GROUP BY ")
@@ -142,7 +142,7 @@ DROP_EMPTY = (
     f"DELETE FROM {TABLE} WHERE total_traces = 0 AND user_id IN (SELECT user_id FROM usage_change)"
     " AND period_start IN (SELECT period_start FROM usage_change_period)"
 )
-# The users' hours whose credits the lines changed, and those in which a trace may have moved.
+# The users' hours whose credits changed, and those in which a trace may have moved.
 STAGE_HOURS = (
     f"INSERT INTO {ledger.COMES_TO} (account_id, hour) SELECT user_id, hour FROM usage_change"
     " GROUP BY user_id, hour HAVING SUM(credits_exact) <> 0 UNION SELECT w.user_id, w.hour FROM"

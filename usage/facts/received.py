@@ -13,11 +13,11 @@ from operator import attrgetter
 
 import msgspec
 
-from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
+from usage.langfuse.wire import ReceivedObservation, StepVersion, TraceAttributes
 
 # Keys of usage are sorted, so that the same usage is the same text.
 _encoder = msgspec.json.Encoder(order="deterministic")
-_groups = msgspec.json.Decoder(list[tuple[SaidOfTrace | None, list[StepVersion]]])
+_groups = msgspec.json.Decoder(list[tuple[TraceAttributes | None, list[StepVersion]]])
 _moments = msgspec.json.Decoder(dict[str, datetime])
 
 
@@ -54,7 +54,7 @@ def is_newer(one: ReceivedObservation, other: ReceivedObservation) -> bool:
 
 
 def _text_of(one: ReceivedObservation) -> bytes:
-    return _encoder.encode((one.said, one.step))
+    return _encoder.encode((one.trace_attributes, one.step))
 
 
 def newest_by_trace(
@@ -72,21 +72,23 @@ def newest_by_trace(
     return traces
 
 
-def packed(steps: Sequence[StepVersion], said: Sequence[SaidOfTrace], decided: SaidOfTrace) -> str:
+def packed(
+    steps: Sequence[StepVersion], of_each: Sequence[TraceAttributes], decided: TraceAttributes
+) -> str:
     """The steps of a trace, in the order of their precedence, and what each says of it, as text.
 
-    What says what was decided for the trace is not said again.
+    What was decided for the trace is not repeated where a step says the same.
     """
-    first = said[0]
-    if said.count(first) == len(said):
+    first = of_each[0]
+    if of_each.count(first) == len(of_each):
         groups = [(None if first == decided else first, steps)]
     else:
         groups = [
             (
                 None if each == decided else each,
-                [step for step, own in zip(steps, said, strict=True) if own == each],
+                [step for step, own in zip(steps, of_each, strict=True) if own == each],
             )
-            for each in dict.fromkeys(said)
+            for each in dict.fromkeys(of_each)
         ]
     return _encoder.encode(groups).decode()
 
@@ -95,11 +97,13 @@ def packed_deletions(deleted: Mapping[str, datetime]) -> str:
     return _encoder.encode(deleted).decode() if deleted else ""
 
 
-def unpacked(trace_id: str, decided: SaidOfTrace, steps: str, deleted: str) -> Received:
-    """The contrary: ``trace_id`` is Langfuse's."""
+def unpacked(trace_id: str, decided: TraceAttributes, steps: str, deleted: str) -> Received:
+    """The inverse of :func:`packed`; ``trace_id`` is Langfuse's."""
     observations = {
-        step.observation_id: ReceivedObservation(trace_id, decided if said is None else said, step)
-        for said, versions in _groups.decode(steps)
+        step.observation_id: ReceivedObservation(
+            trace_id, decided if attributes is None else attributes, step
+        )
+        for attributes, versions in _groups.decode(steps)
         for step in versions
     }
     return Received(observations, _moments.decode(deleted) if deleted else {})

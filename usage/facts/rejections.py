@@ -18,12 +18,12 @@ def retry_rejected(connection: LangfuseConnection) -> Applied:
     """Try what is set aside again: it may be readable by now (to a newer release of this program),
     or have been sent again since.
     """
-    waiting = list(RejectedObservation.objects.filter(connection=connection, resolution=""))
-    if not waiting:
+    set_aside = list(RejectedObservation.objects.filter(connection=connection, resolution=""))
+    if not set_aside:
         return Applied()
-    superseded = _superseded(connection, waiting)
+    superseded = _superseded(connection, set_aside)
     readable: list[ReceivedObservation] = []
-    for one in waiting:
+    for one in set_aside:
         good, bad = decode_rows([msgspec.Raw(one.row.encode())])
         readable += good
         one.tried_at = timezone.now()
@@ -37,18 +37,20 @@ def retry_rejected(connection: LangfuseConnection) -> Applied:
         if readable:
             applied += apply_received(connection, readable)
         RejectedObservation.objects.bulk_update(
-            waiting, ["tried_at", "reason", "resolution"], batch_size=500
+            set_aside, ["tried_at", "reason", "resolution"], batch_size=500
         )
         return applied
 
     return committed(work)
 
 
-def _superseded(connection: LangfuseConnection, waiting: Sequence[RejectedObservation]) -> set[int]:
+def _superseded(
+    connection: LangfuseConnection, set_aside: Sequence[RejectedObservation]
+) -> set[int]:
     """Those of which a version is stored that Langfuse received later."""
-    stored = load_received({trace_key(connection.pk, one.langfuse_trace_id) for one in waiting})
+    stored = load_received({trace_key(connection.pk, one.langfuse_trace_id) for one in set_aside})
     superseded = set()
-    for one in waiting:
+    for one in set_aside:
         received = stored.get(trace_key(connection.pk, one.langfuse_trace_id))
         known = received.observations.get(one.langfuse_observation_id) if received else None
         if (

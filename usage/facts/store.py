@@ -28,7 +28,7 @@ from usage.facts.decided import BilledStep, TraceFact
 from usage.facts.findings import Ruling, Rulings
 from usage.facts.owner import Directory, KnownUser, Outcome, Settlement, as_called
 from usage.facts.received import Received, unpacked
-from usage.langfuse.wire import RejectedRow, SaidOfTrace
+from usage.langfuse.wire import RejectedRow, TraceAttributes
 from usage.models import (
     ConnectionTenant,
     LangfuseConnection,
@@ -95,7 +95,7 @@ TRACE_COLUMNS = (
     "billed_cost_usd",
     "credits",
     *DECIDED,
-    *SaidOfTrace._fields,
+    *TraceAttributes._fields,
     *TOKEN_COLUMNS,
     *TIMES,
     "tenant_id",
@@ -112,7 +112,7 @@ _of_step = attrgetter(
     "price_id", "langfuse_cost_picousd", "cost_picousd", "billed_cost_picousd", "microcredits"
 )
 _of_trace = attrgetter(
-    *("id", "cost_picousd", "billed_cost_picousd", "microcredits", *DECIDED, "said", "tokens")
+    *("id", "cost_picousd", "billed_cost_picousd", "microcredits", *DECIDED, "attributes", "tokens")
 )
 _times_of_trace = attrgetter(*TIMES)
 
@@ -140,13 +140,20 @@ def step_row(step: BilledStep, trace: TraceFact) -> Row:
 
 def trace_row(trace: TraceFact) -> Row:
     """The trace as it is stored, in the order of TRACE_COLUMNS."""
-    *plain, said, tokens = _of_trace(trace)
+    *plain, attributes, tokens = _of_trace(trace)
     owner = trace.tenant_id, trace.user_id
     dispute = NO_DISPUTE
     if trace.dispute:
         disputed = trace.disputed_tenant_id, trace.disputed_user_id
         dispute = trace.dispute, trace.settled_as, *map(_hex, disputed)
-    return (*plain, *said, *tokens, *stamps(_times_of_trace(trace)), *map(_hex, owner), *dispute)
+    return (
+        *plain,
+        *attributes,
+        *tokens,
+        *stamps(_times_of_trace(trace)),
+        *map(_hex, owner),
+        *dispute,
+    )
 
 
 NO_DISPUTE: Row = ("", "", None, None)
@@ -178,10 +185,10 @@ def load_received(trace_keys: Collection[str]) -> dict[str, Received]:
         "trace__langfuse_trace_id",
         "steps",
         "deleted",
-        *(f"trace__{name}" for name in SaidOfTrace._fields),
+        *(f"trace__{name}" for name in TraceAttributes._fields),
     )
     return {
-        key.hex: unpacked(trace_id, SaidOfTrace(*decided), steps, deleted)
+        key.hex: unpacked(trace_id, TraceAttributes(*decided), steps, deleted)
         for key, trace_id, steps, deleted, *decided in stored.values_list(*columns).iterator(
             chunk_size=5000
         )
@@ -207,7 +214,7 @@ def lock_traces(trace_ids: Collection[str]) -> dict[str, TraceFact]:
 def _trace_fact(row: dict[str, Any]) -> TraceFact:
     return TraceFact(
         id=row["id"].hex,
-        said=SaidOfTrace(*[row[name] for name in SaidOfTrace._fields]),
+        attributes=TraceAttributes(*[row[name] for name in TraceAttributes._fields]),
         tokens=_tokens(row),
         cost_picousd=_scaled(row["cost_usd"], USD_PLACES),
         billed_cost_picousd=_scaled(row["billed_cost_usd"], USD_PLACES),

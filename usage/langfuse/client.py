@@ -139,7 +139,7 @@ class LangfuseClientService:
         """Wake up whoever waits for the server in another thread; from now on nobody waits."""
         self._http.interrupt()
 
-    def tell_trouble(self, on_trouble: Callable[[str], object]) -> None:
+    def report_trouble_to(self, on_trouble: Callable[[str], object]) -> None:
         """From now on call this with what is wrong while the server is waited for, and with "" when
         it answers again; in whatever thread asks.
         """

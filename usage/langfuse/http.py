@@ -44,7 +44,7 @@ CONNECTIONS = 32
 LONGEST_WAIT_SECONDS = 15 * 60
 # No plan's limit lasts longer.
 LONGEST_PAUSE_SECONDS = 24 * 60 * 60
-PIECE_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 18
 TOO_MANY = 429
 TROUBLE = frozenset({500, 502, 503, 504, 524})
 # Nobody stands behind the host's address, as while it is restarted.
@@ -115,7 +115,7 @@ class LangfuseHttp:
 
     ``on_trouble`` is called, in whatever thread asks, with what is wrong while the server is waited
     for, and with "" when it answers again. By urllib3: a page is some megabytes, of which httpx
-    makes a hundred pieces, and with that five times the work.
+    makes a hundred chunks, and with that five times the work.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class LangfuseHttp:
             stop=is_enough,
             wait=wait_random_exponential(multiplier=0.5, max=10),
             sleep=self._sleep,
-            before_sleep=lambda state: self._tell(f"{_failure(state)}; trying again"),
+            before_sleep=lambda state: self._report(f"{_failure(state)}; trying again"),
             retry_error_callback=lambda state: self._give_up(_failure(state), kinds),
         )
         return retrying(fetch)
@@ -221,17 +221,17 @@ class LangfuseHttp:
         since = self._silent_since
         return 0 if since is None else monotonic() - since
 
-    def _heard_nothing(self, asked_at: float) -> None:
+    def _record_silence(self, requested_at: float) -> None:
         if self._silent_since is None:
-            self._silent_since = asked_at
+            self._silent_since = requested_at
 
-    def _heard(self) -> None:
+    def _record_answer(self) -> None:
         self._silent_since = None
         if self._is_in_trouble:
             self._is_in_trouble = False
             self.on_trouble("")
 
-    def _tell(self, words: str) -> None:
+    def _report(self, words: str) -> None:
         since = f" (no answer for {self._silent_for():.0f} s)" if self._silent_since else ""
         logger.warning("%s%s", words, since)
         self._is_in_trouble = True
@@ -256,7 +256,7 @@ class LangfuseHttp:
         waited = 0.0
         while True:
             self._await_budget(kind)
-            answer = self._ask(path, query)
+            answer = self._request(path, query)
             if answer.status == 200:
                 return answer
             if answer.status != TOO_MANY:
@@ -271,7 +271,7 @@ class LangfuseHttp:
                     f" {waited / 60:.0f} already waited. Other kinds go on; the next run goes on"
                     " with this one."
                 )
-            self._tell(f"{self.host} asks to slow down (429); going on in {seconds:.0f} s")
+            self._report(f"{self.host} asks to slow down (429); going on in {seconds:.0f} s")
             waited += seconds
 
     def _await_budget(self, kind: Kind) -> None:
@@ -292,27 +292,27 @@ class LangfuseHttp:
                 raise Unreachable("Interrupted.")
             self._sleep(seconds)
 
-    def _ask(self, path: str, query: Mapping[str, Any]) -> Answer:
+    def _request(self, path: str, query: Mapping[str, Any]) -> Answer:
         """One request and its whole answer. Raises Retryable and what else never gets better."""
-        asked_at = monotonic()
+        requested_at = monotonic()
         try:
-            answer = self._request(path, query, asked_at + self._patience.request)
+            answer = self._exchange(path, query, requested_at + self._patience.request)
         except urllib3.exceptions.LocationValueError as error:
             raise Unreachable(
                 f"“{self.host}” is not an address. Write for example https://cloud.langfuse.com."
             ) from error
         except urllib3.exceptions.HTTPError as error:
-            self._heard_nothing(asked_at)
+            self._record_silence(requested_at)
             raise self._break(error) from error
         if answer.status in TROUBLE:
-            self._heard_nothing(asked_at)
+            self._record_silence(requested_at)
             raise (Away if answer.status in AWAY else Retryable)(
                 f"{self.host} answered {answer.status}"
             )
-        self._heard()
+        self._record_answer()
         return answer
 
-    def _request(self, path: str, query: Mapping[str, Any], deadline: float) -> Answer:
+    def _exchange(self, path: str, query: Mapping[str, Any], deadline: float) -> Answer:
         response = self._http.request(
             "GET",
             self.host + path,
@@ -323,18 +323,18 @@ class LangfuseHttp:
             redirect=False,
             preload_content=False,
         )
-        pieces = []
+        chunks = []
         try:
             # What has come, at once: else a body that trickles would never reach the deadline.
-            while piece := response.read1(PIECE_BYTES):
-                pieces.append(piece)
+            while chunk := response.read1(CHUNK_BYTES):
+                chunks.append(chunk)
                 if monotonic() > deadline:
                     raise urllib3.exceptions.TimeoutError("The body trickles.")
         except BaseException:
             response.close()
             raise
         response.release_conn()
-        return Answer(response.status, response.headers, b"".join(pieces))
+        return Answer(response.status, response.headers, b"".join(chunks))
 
     def _break(self, error: urllib3.exceptions.HTTPError) -> Retryable:
         """What a break of the transport means."""
@@ -364,13 +364,13 @@ class LangfuseHttp:
         if status == UNPROCESSABLE and STORE_GAVE_UP.search(answer.body):
             # The same request would take as long again, so it isn't repeated.
             return TooMuchAtOnce(
-                f"{self.host} ran out of time or memory over {path} (422): {_said(answer)}."
+                f"{self.host} ran out of time or memory over {path} (422): {_beginning(answer)}."
                 " Try again later, with a shorter period, or give Langfuse's store more room."
             )
-        return RequestRefused(f"{self.host} refused {path} ({status}): {_said(answer)}")
+        return RequestRefused(f"{self.host} refused {path} ({status}): {_beginning(answer)}")
 
 
-def _said(answer: Answer) -> str:
+def _beginning(answer: Answer) -> str:
     """The beginning of the body."""
     return answer.body[:300].decode(errors="replace")
 

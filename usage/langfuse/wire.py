@@ -50,7 +50,7 @@ class NotAPage(ValueError):
     """The body is not a page of observations."""
 
 
-class SaidOfTrace(NamedTuple):
+class TraceAttributes(NamedTuple):
     """What an observation says of its trace: whose it is, what it is part of and what it is called;
     "" for what it doesn't say. The fields are columns of ``usage_trace``.
     """
@@ -89,7 +89,7 @@ class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
     """One version of an observation, in the words of domain.md."""
 
     trace_id: str
-    said: SaidOfTrace
+    trace_attributes: TraceAttributes
     step: StepVersion
 
 
@@ -301,13 +301,13 @@ def _observation(row: WireRow) -> ReceivedObservation:
         row.traceName,
     )
     try:
-        said = _said(*texts)
+        attributes = _trace_attributes(*texts)
     except TypeError:
-        said = _said(*map(_rememberable, texts))
+        attributes = _trace_attributes(*map(_rememberable, texts))
     # In the order of the fields: by name takes three times as long, and there are millions.
     return ReceivedObservation(
         _cut(row.traceId or ""),
-        said,
+        attributes,
         StepVersion(
             _cut(row.id),
             row.type,
@@ -397,16 +397,16 @@ def _rememberable(value: Any) -> str | None:
 
 
 @lru_cache(maxsize=16_384, typed=True)
-def _said(
+def _trace_attributes(
     tenant: Any,
     user: str | None,
     project: Any,
     flow: Any,
     environment: str | None,
     name: str | None,
-) -> SaidOfTrace:
+) -> TraceAttributes:
     """The steps of a trace say the same of it, and so do most runs of a flow by a user."""
-    return SaidOfTrace(
+    return TraceAttributes(
         _metadata_id(tenant),
         _unquoted_id(user or ""),
         _metadata_id(project),

@@ -104,10 +104,12 @@ class SyncCommand(BaseCommand):
 
             result = self.run(connection, options["start"], options["end"], report)
         if not options["json"]:
-            self.tell(result, options["start"], options["end"])
+            self.write_result(result, options["start"], options["end"])
         return result
 
-    def tell(self, result: SyncResult, start: datetime | None, end: datetime | None) -> None:
+    def write_result(
+        self, result: SyncResult, start: datetime | None, end: datetime | None
+    ) -> None:
         """Print it for people."""
         self.stdout.write(
             f"{result.connection}: {result.observations_read:,} observations read,"

@@ -425,7 +425,7 @@ class TenantComparison(models.Model):
 
 
 class TenantDay(models.Model):
-    """What Langfuse said of a tenant's day (in UTC), or of all that is in the project, beside what
+    """What Langfuse said of a tenant's day (in UTC), or of all that is in the project, and what
     we have of it.
 
     The two need not be equal: Langfuse counts each version of a step that was sent again until it
@@ -449,7 +449,7 @@ class TenantDay(models.Model):
         help_text="A float sum of Langfuse's; compared, never billed."
     )
     langfuse_users = models.BigIntegerField()
-    langfuse_who = models.CharField(
+    langfuse_users_digest = models.CharField(
         max_length=32,
         blank=True,
         help_text="A digest of what each user had; empty where there are too many to ask for.",
@@ -463,8 +463,8 @@ class TenantDay(models.Model):
     class Meta:
         db_table = "langfuse_tenant_day"
         ordering = ["-day", "tenant"]
-        verbose_name = "tenant's day beside Langfuse"
-        verbose_name_plural = "tenants' days beside Langfuse"
+        verbose_name = "tenant's day compared with Langfuse"
+        verbose_name_plural = "tenants' days compared with Langfuse"
         constraints = [
             models.UniqueConstraint(
                 fields=["connection", "tenant", "day"],

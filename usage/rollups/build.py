@@ -52,8 +52,8 @@ def build_rollups(now: datetime | None = None, built: Iterable[datetime] = ()) -
         (granularity, period_of(granularity, day)[0]) for granularity in PARENTS for day in days
     }
     for granularity in PARENTS:
-        waiting = StalePeriod.objects.filter(granularity=granularity).order_by("period_start")
-        for start in waiting.values_list("period_start", flat=True).distinct():
+        stale = StalePeriod.objects.filter(granularity=granularity).order_by("period_start")
+        for start in stale.values_list("period_start", flat=True).distinct():
             if period_of(granularity, start)[1] <= moment or (granularity, start) in touched:
                 _build_parent(granularity, start, moment)
     return len(days)
@@ -224,8 +224,8 @@ def _from_facts(
         ]
     )
     conditions = [f"s.hour IN ({_places(hours)})"] if hours else []
-    if whose := OF_ROWS[rule.whose]:
-        conditions.append(whose)
+    if condition := OF_ROWS[rule.ownership]:
+        conditions.append(condition)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     cursor.execute(
         f"SELECT {keys}, {listed('n.id')}, {listed('s.bucket')}, {_sums('s')},"

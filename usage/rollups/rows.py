@@ -11,7 +11,7 @@ from django.db import connection
 
 from kluisz_analytics.sql import Range, Sql, ranges_table, stored
 from kluisz_analytics.tenants.attributed import (
-    Whose,
+    Ownership,
     attributed_sql,
     owned_sql,
     without_user_sql,
@@ -28,20 +28,20 @@ def nobody() -> str:
 IS_ATTRIBUTED, IS_OWNED = attributed_sql("t"), owned_sql("t")
 
 
-OF_FACTS: Mapping[Whose, str | None] = {
-    Whose.ANYBODYS: None,
-    Whose.UNATTRIBUTED: f"NOT ({IS_ATTRIBUTED})",
-    Whose.A_TENANTS: IS_ATTRIBUTED,
-    Whose.A_USERS: IS_OWNED,
-    Whose.WITHOUT_USER: without_user_sql("t"),
+OF_FACTS: Mapping[Ownership, str | None] = {
+    Ownership.ANY: None,
+    Ownership.UNATTRIBUTED: f"NOT ({IS_ATTRIBUTED})",
+    Ownership.ATTRIBUTED: IS_ATTRIBUTED,
+    Ownership.OWNED: IS_OWNED,
+    Ownership.WITHOUT_USER: without_user_sql("t"),
 }
 """The condition on a trace t."""
-OF_ROWS: Mapping[Whose, str | None] = {
-    Whose.ANYBODYS: None,
-    Whose.UNATTRIBUTED: "NOT s.is_attributed",
-    Whose.A_TENANTS: "s.is_attributed",
-    Whose.A_USERS: "s.is_owned",
-    Whose.WITHOUT_USER: "s.is_attributed AND NOT s.is_owned",
+OF_ROWS: Mapping[Ownership, str | None] = {
+    Ownership.ANY: None,
+    Ownership.UNATTRIBUTED: "NOT s.is_attributed",
+    Ownership.ATTRIBUTED: "s.is_attributed",
+    Ownership.OWNED: "s.is_owned",
+    Ownership.WITHOUT_USER: "s.is_attributed AND NOT s.is_owned",
 }
 """The same on rows s, as they are made here."""
 
@@ -152,9 +152,9 @@ def _model_rows(
     return Sql(text.replace(MODEL, model), [*traces.parameters, *map(stored, of_models.parameters)])
 
 
-def _filled(template: str, **pieces: str) -> str:
-    for name, piece in pieces.items():
-        template = template.replace(f"{{{name}}}", piece)
+def _filled(template: str, **fragments: str) -> str:
+    for name, fragment in fragments.items():
+        template = template.replace(f"{{{name}}}", fragment)
     return template.replace("{nobody}", nobody())
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kluisz_analytics.sql import Sql
-from kluisz_analytics.tenants.attributed import Whose
+from kluisz_analytics.tenants.attributed import Ownership
 from usage.measures import DIMENSIONS, Dimension
 from usage.models import (
     EnvironmentUsage,
@@ -38,7 +38,7 @@ class RollupRule:
     columns: Mapping[str, str]
     granularities: Sequence[Granularity]
     by_model: bool = False
-    whose: Whose = Whose.ANYBODYS
+    ownership: Ownership = Ownership.ANY
     while_running: bool = False
     hours_while_running: bool = False
     is_built: bool = True
@@ -73,7 +73,7 @@ class RollupRule:
 
     def rows(self, start: datetime, end: datetime) -> Sql:
         """The facts that it sums, of the traces in [start, end)."""
-        condition = OF_FACTS[self.whose]
+        condition = OF_FACTS[self.ownership]
         conditions = Sql(f" AND {condition}") if condition else None
         return (model_rows if self.by_model else trace_rows)([(0, start, end)], conditions)
 
@@ -89,7 +89,7 @@ TENANTS = RollupRule(
     TenantUsageStats,
     {"tenant_id": "tenant_key"},
     (HOUR, DAY, WEEK, MONTH),
-    whose=Whose.A_TENANTS,
+    ownership=Ownership.ATTRIBUTED,
     while_running=True,
 )
 FLOWS = RollupRule(
@@ -115,7 +115,7 @@ WITHOUT_USER = RollupRule(
     NoUserUsage,
     _same("tenant_key"),
     (DAY, WEEK, MONTH),
-    whose=Whose.WITHOUT_USER,
+    ownership=Ownership.WITHOUT_USER,
     hours_while_running=True,
 )
 BUILT = (PLATFORM, PLATFORM_MODELS, TENANTS, WITHOUT_USER, ENVIRONMENTS, FLOWS, MODELS)
@@ -124,6 +124,6 @@ USERS = RollupRule(
     UserUsageStats,
     {"tenant_id": "tenant_key", "user_id": "user_key"},
     (HOUR, DAY, WEEK, MONTH),
-    whose=Whose.A_USERS,
+    ownership=Ownership.OWNED,
     is_built=False,
 )

@@ -20,14 +20,10 @@ LARGEST_SHIFT = 40
 PERCENTILE = 95
 
 
-def bucket_of(latency_ms: int) -> int:
-    """The bucket of a latency."""
-    shift = max(0, latency_ms.bit_length() - HALF.bit_length())
-    return HALF * shift + (latency_ms >> shift)
-
-
 def bucket_sql(column: str) -> str:
-    """The same in SQL, for PostgreSQL and SQLite alike: both divide integers as integers."""
+    """The bucket of a latency, for PostgreSQL and SQLite alike: both divide integers as
+    integers.
+    """
     cases = " ".join(
         f"WHEN {column} < {2 * HALF << shift} THEN {HALF * shift} + {column} / {1 << shift}"
         for shift in range(LARGEST_SHIFT + 1)

@@ -35,7 +35,7 @@ class DayBuilder:
         self._source = source
         self._unread = Counter(map(_day_of, hours))
         is_possible = connection.vendor == "postgresql" and not connection.in_atomic_block
-        self._waiting = set(self._unread) if is_possible else set()
+        self._unbuilt = set(self._unread) if is_possible else set()
         self._is_abandoned = False
         self._ready: deque[datetime] = deque()
         self._builder = ThreadPoolExecutor(1, "builder")
@@ -65,10 +65,10 @@ class DayBuilder:
         """
         self._unread.subtract(map(_day_of, hours))
         ready = sorted(
-            (day for day in self._waiting if not self._unread[day] and not self._unread[day - DAY]),
+            (day for day in self._unbuilt if not self._unread[day] and not self._unread[day - DAY]),
             reverse=True,
         )
-        self._waiting.difference_update(ready)
+        self._unbuilt.difference_update(ready)
         self._ready.extend(ready)
         for _ in ready:
             self._builder.submit(self._build)

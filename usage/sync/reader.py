@@ -77,7 +77,7 @@ class Reader(Generic[T]):
     ) -> None:
         self._client, self._turn = client, turn
         self._changed = Condition()
-        self._waiting: deque[Stretch] = deque()
+        self._queue: deque[Stretch] = deque()
         self._unfinished: list[Stretch] = []
         self._fetched: list[Fetched[T]] = []
         self._idle = fetchers
@@ -114,7 +114,7 @@ class Reader(Generic[T]):
         taken.
         """
         with self._changed:
-            return self._idle > len(self._waiting) or not self._unfinished
+            return self._idle > len(self._queue) or not self._unfinished
 
     def to_spare(self) -> timedelta:
         """How much of the time fetchers that have nothing to do could take from others."""
@@ -162,7 +162,7 @@ class Reader(Generic[T]):
             return [(stretch.start, stretch.unread_until) for stretch in self._unfinished]
 
     def _add(self, stretch: Stretch) -> None:
-        self._waiting.append(stretch)
+        self._queue.append(stretch)
         self._unfinished.append(stretch)
         self._changed.notify_all()
 
@@ -180,14 +180,14 @@ class Reader(Generic[T]):
     def _next_stretch(self) -> Stretch | None:
         with self._changed:
             while not self._changed.wait_for(
-                lambda: self._is_closed or (self._waiting and self._failure is None),
+                lambda: self._is_closed or (self._queue and self._failure is None),
                 PATIENCE_SECONDS,
             ):
                 self._share()
             if self._is_closed:
                 return None
             self._idle -= 1
-            return self._waiting.popleft()
+            return self._queue.popleft()
 
     def _share(self) -> None:
         """Take from whoever has most to spare: half of it, or all when that is not more than a

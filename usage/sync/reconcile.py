@@ -59,7 +59,7 @@ def reconcile_connection(
         recorded_run(connection, SyncRun.Kind.RECONCILIATION) as (result, sign_of_life),
         client_for(connection) as client,
     ):
-        client.tell_trouble(sign_of_life.trouble)
+        client.report_trouble_to(sign_of_life.trouble)
         claim_project(connection, client)
         # Its operator may have changed it.
         client.find_out()
@@ -70,7 +70,7 @@ def reconcile_connection(
         find = _drifted if client.api == V2 else _miscounted
         drifted = list(find(connection, client, span))
         days = _whole_days(span)
-        found = tenant_days.ask(connection, client, days) if client.api == V2 else {}
+        found = tenant_days.fetch(connection, client, days) if client.api == V2 else {}
         changed_days = tenant_days.changes(connection, found, days)
         drifts = _drifts(drifted, changed_days)
         result.windows_drifted = len(drifts)

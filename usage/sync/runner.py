@@ -62,16 +62,16 @@ def sync_connection(
         recorded_run(connection, SyncRun.Kind.SYNC) as (result, sign_of_life),
         client_for(connection) as client,
     ):
-        client.tell_trouble(sign_of_life.trouble)
+        client.report_trouble_to(sign_of_life.trouble)
         claim_project(connection, client)
         client.find_api()
         remember_server(connection, client.api, client.write_mode)
         windows.keep_complete_through(connection)
         windows.open_windows(connection, span)
         due = windows.due(connection, span, again_from)
-        with DayBuilder(connection, (window.start for window in due)) as beside:
-            read_due(connection, client, due, now, result, progress, sign_of_life, beside.read)
-        build_rollups(built=beside.built)
+        with DayBuilder(connection, (window.start for window in due)) as builder:
+            read_due(connection, client, due, now, result, progress, sign_of_life, builder.read)
+        build_rollups(built=builder.built)
     return result
 
 

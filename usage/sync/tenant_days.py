@@ -35,31 +35,33 @@ MOST_REQUESTS = 2_000
 PART_OF_WHAT_IS_LEFT = 2
 # A time with too many users for one request is halved so often; then they are only counted.
 HALVINGS = 3
-Whose = UUID | None
+TenantOrAll = UUID | None
 """A tenant, or None for all that is in the project."""
 
 
-class Said(NamedTuple):
-    """What Langfuse said of a day, and a digest of what each of its users had; "" where there were
-    too many of them to ask for.
+class DayFigures(NamedTuple):
+    """What Langfuse reports of a day, and a digest of what each of its users had; "" where there
+    were too many of them to ask for.
     """
 
     figures: Figures
-    who: str
+    users_digest: str
 
-    def differs(self, other: "Said") -> bool:
-        is_known = bool(self.who and other.who)
-        return self.figures.differ(other.figures) or (is_known and self.who != other.who)
+    def differs(self, other: "DayFigures") -> bool:
+        is_known = bool(self.users_digest and other.users_digest)
+        return self.figures.differ(other.figures) or (
+            is_known and self.users_digest != other.users_digest
+        )
 
 
-SaidOfDays = dict[date, Said]
+FiguresByDay = dict[date, DayFigures]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A day of which Langfuse says something else now than when it was last asked."""
+    """A day of which Langfuse reports something else than when it was last compared."""
 
-    tenant_id: Whose
+    tenant_id: TenantOrAll
     day: date
     before: Figures
     now: Figures
@@ -79,13 +81,13 @@ class Allowance:
         self._left -= 1
 
 
-def ask(
+def fetch(
     connection: LangfuseConnection, client: LangfuseClientService, days: Sequence[date]
-) -> dict[Whose, SaidOfDays]:
+) -> dict[TenantOrAll, FiguresByDay]:
     """What Langfuse says of these days, without gaps and the earliest first: of all in the project
     and of as many tenants as the plan's limit allows. Days without anything are left out.
     """
-    found: dict[Whose, SaidOfDays] = {}
+    found: dict[TenantOrAll, FiguresByDay] = {}
     if not days:
         return found
     allowance = Allowance(client)
@@ -93,17 +95,17 @@ def ask(
         is_filtered = tenant_id is not None and connection.tenant_id is None
         reference = str(tenant_id) if is_filtered else ""
         try:
-            said: SaidOfDays = {}
+            by_day: FiguresByDay = {}
             for some in _chunks(days):
-                said |= _ask(client, allowance, reference, some)
-            found[tenant_id] = said
+                by_day |= _fetch(client, allowance, reference, some)
+            found[tenant_id] = by_day
         except BudgetSpent as spent:
             logger.info("%s: the other tenants are compared next time: %s", connection.name, spent)
             break
     return found
 
 
-def _in_turn(connection: LangfuseConnection) -> list[Whose]:
+def _in_turn(connection: LangfuseConnection) -> list[TenantOrAll]:
     """Whom to ask for: all; then the tenants that the connection has anything of, then the others,
     those first that were asked for longest ago.
     """
@@ -128,13 +130,13 @@ def _chunks(days: Sequence[date]) -> Iterable[Sequence[date]]:
     return (days[first : first + MOST_FIGURES] for first in range(0, len(days), MOST_FIGURES))
 
 
-def _ask(
+def _fetch(
     client: LangfuseClientService,
     allowance: Allowance,
     reference: str,
     days: Sequence[date],
     halvings: int = HALVINGS,
-) -> SaidOfDays:
+) -> FiguresByDay:
     """By user, all days in one request; in several of fewer days where that is too much."""
     start, end = _moment(days[0]), _moment(days[-1]) + DAY
     allowance.spend()
@@ -146,33 +148,33 @@ def _ask(
         # What takes too long as a whole often does not in parts.
         if len(days) == 1:
             raise
-        return _ask_by_halves(client, allowance, reference, days, halvings)
+        return _fetch_by_halves(client, allowance, reference, days, halvings)
     if len(rows) < MOST_FIGURES:
         return _by_day(rows)
     if len(days) > 1 and halvings:
-        return _ask_by_halves(client, allowance, reference, days, halvings - 1)
+        return _fetch_by_halves(client, allowance, reference, days, halvings - 1)
     allowance.spend()
     totals = client.tenant_days(start, end, reference)
-    return {day.date(): Said(figures, "") for day, figures in totals.items() if figures.count}
+    return {day.date(): DayFigures(figures, "") for day, figures in totals.items() if figures.count}
 
 
-def _ask_by_halves(
+def _fetch_by_halves(
     client: LangfuseClientService,
     allowance: Allowance,
     reference: str,
     days: Sequence[date],
     halvings: int,
-) -> SaidOfDays:
+) -> FiguresByDay:
     middle = len(days) // 2
-    older = _ask(client, allowance, reference, days[:middle], halvings)
-    return older | _ask(client, allowance, reference, days[middle:], halvings)
+    older = _fetch(client, allowance, reference, days[:middle], halvings)
+    return older | _fetch(client, allowance, reference, days[middle:], halvings)
 
 
-def _by_day(rows: Iterable[tuple[datetime, str, Figures]]) -> SaidOfDays:
+def _by_day(rows: Iterable[tuple[datetime, str, Figures]]) -> FiguresByDay:
     users: dict[date, dict[str, Figures]] = defaultdict(dict)
     for day, user, figures in rows:
         users[day.date()][user] = figures
-    return {day: Said(_together(of_day), digest(of_day)) for day, of_day in users.items()}
+    return {day: DayFigures(_together(of_day), digest(of_day)) for day, of_day in users.items()}
 
 
 def _together(users: Mapping[str, Figures]) -> Figures:
@@ -195,13 +197,13 @@ def digest(users: Mapping[str, Figures]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-NOTHING = Said(_together({}), digest({}))
+NOTHING = DayFigures(_together({}), digest({}))
 
 
 def changes(
-    connection: LangfuseConnection, found: Mapping[Whose, SaidOfDays], days: Sequence[date]
+    connection: LangfuseConnection, found: Mapping[TenantOrAll, FiguresByDay], days: Sequence[date]
 ) -> list[Change]:
-    """Those of these days of which something else is said than before; of days that nobody had
+    """Those of these days of which something else is reported than before; of days that nobody had
     asked for after their end, nothing is known.
     """
     compared = dict(
@@ -209,33 +211,33 @@ def changes(
             "tenant_id", "compared_at"
         )
     )
-    stored: dict[Whose, SaidOfDays] = defaultdict(dict)
+    stored: dict[TenantOrAll, FiguresByDay] = defaultdict(dict)
     for row in TenantDay.objects.filter(connection=connection, day__in=days):
-        stored[row.tenant_id][row.day] = _said_in(row)
+        stored[row.tenant_id][row.day] = _stored_in(row)
     return [
         Change(tenant_id, day, before.figures, now.figures)
-        for tenant_id, said in found.items()
+        for tenant_id, by_day in found.items()
         if tenant_id in compared
-        for day in sorted(said.keys() | stored[tenant_id].keys())
+        for day in sorted(by_day.keys() | stored[tenant_id].keys())
         if _moment(day) + DAY <= compared[tenant_id]
-        and (before := stored[tenant_id].get(day, NOTHING)).differs(now := said.get(day, NOTHING))
+        and (before := stored[tenant_id].get(day, NOTHING)).differs(now := by_day.get(day, NOTHING))
     ]
 
 
-def _said_in(row: TenantDay) -> Said:
+def _stored_in(row: TenantDay) -> DayFigures:
     figures = Figures(
         row.langfuse_count, row.langfuse_tokens, row.langfuse_cost_usd, row.langfuse_users
     )
-    return Said(figures, row.langfuse_who)
+    return DayFigures(figures, row.langfuse_users_digest)
 
 
 def keep(
     connection: LangfuseConnection,
-    found: Mapping[Whose, SaidOfDays],
+    found: Mapping[TenantOrAll, FiguresByDay],
     days: Iterable[date],
-    asked_at: datetime,
+    compared_at: datetime,
 ) -> None:
-    """Keep what was said of these days, beside what we have of them by now."""
+    """Keep what was reported of these days, and what we have of them by now."""
     listed = set(days)
     if not listed or not found:
         return
@@ -249,13 +251,13 @@ def keep(
             langfuse_tokens=figures.tokens,
             langfuse_cost_usd=figures.cost_usd,
             langfuse_users=figures.users or 0,
-            langfuse_who=who,
-            compared_at=asked_at,
+            langfuse_users_digest=users_digest,
+            compared_at=compared_at,
             **ours.get((tenant_id, day), Ours())._asdict(),
         )
-        for tenant_id, said in found.items()
-        for day in sorted(listed & (said.keys() | ours.days_of(tenant_id)))
-        for figures, who in [said.get(day, NOTHING)]
+        for tenant_id, by_day in found.items()
+        for day in sorted(listed & (by_day.keys() | ours.days_of(tenant_id)))
+        for figures, users_digest in [by_day.get(day, NOTHING)]
     ]
     with transaction.atomic():
         _of(TenantDay.objects.filter(connection=connection, day__in=listed), found).delete()
@@ -263,18 +265,18 @@ def keep(
 
 
 def remember(
-    connection: LangfuseConnection, tenants: Collection[Whose], asked_at: datetime
+    connection: LangfuseConnection, tenants: Collection[TenantOrAll], compared_at: datetime
 ) -> None:
     """Keep that these were asked for: each day that had ended by then is known."""
     with transaction.atomic():
         _of(TenantComparison.objects.filter(connection=connection), tenants).delete()
         TenantComparison.objects.bulk_create(
-            TenantComparison(connection=connection, tenant_id=tenant_id, compared_at=asked_at)
+            TenantComparison(connection=connection, tenant_id=tenant_id, compared_at=compared_at)
             for tenant_id in tenants
         )
 
 
-def _of(rows: QuerySet[T], tenants: Collection[Whose]) -> QuerySet[T]:
+def _of(rows: QuerySet[T], tenants: Collection[TenantOrAll]) -> QuerySet[T]:
     of_tenants = Q(tenant__in=[one for one in tenants if one is not None])
     return rows.filter(of_tenants | Q(tenant=None) if None in tenants else of_tenants)
 
@@ -296,10 +298,10 @@ class Ours(NamedTuple):
         )
 
 
-class OursByDay(dict[tuple[Whose, date], Ours]):
+class OursByDay(dict[tuple[TenantOrAll, date], Ours]):
     """What we have of each tenant's days, and of all under None."""
 
-    def days_of(self, tenant_id: Whose) -> set[date]:
+    def days_of(self, tenant_id: TenantOrAll) -> set[date]:
         return {day for tenant, day in self if tenant == tenant_id}
 
 

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kluisz_analytics.periods import PeriodError, asked_period
+from kluisz_analytics.periods import PeriodError, requested_period
 from usage.analytics.calendar import buckets
 from usage.periods import Granularity
 
@@ -56,7 +56,7 @@ def utc(*parts: int) -> datetime:
 def test_a_date_is_that_whole_day_in_the_zone(
     start: date | None, end: date | None, zone: ZoneInfo, expected: tuple[datetime, datetime]
 ) -> None:
-    period = asked_period(start, end, zone, NOW)
+    period = requested_period(start, end, zone, NOW)
     assert (period.start, period.end) == expected
 
 
@@ -72,7 +72,7 @@ def test_an_impossible_period_says_which_part_is(
     start: date | None, end: date | None, parameter: str
 ) -> None:
     with pytest.raises(PeriodError) as caught:
-        asked_period(start, end, UTC_ZONE, NOW)
+        requested_period(start, end, UTC_ZONE, NOW)
     assert caught.value.parameter == parameter
 
 
@@ -96,7 +96,7 @@ def test_an_impossible_period_says_which_part_is(
 def test_buckets_are_those_of_the_zone(
     zone: ZoneInfo, granularity: Granularity, days: tuple[date, date], lengths: list[int]
 ) -> None:
-    period = asked_period(*days, zone, NOW)
+    period = requested_period(*days, zone, NOW)
     found = buckets(period, granularity)
     assert [(end - start) / timedelta(hours=1) for start, end in found] == lengths
     assert (found[0][0], found[-1][1]) == (period.start, period.end)
@@ -104,11 +104,14 @@ def test_buckets_are_those_of_the_zone(
 
 def test_hours_over_more_than_31_days_are_too_many() -> None:
     with pytest.raises(PeriodError, match="31 days"):
-        buckets(asked_period(date(2026, 1, 1), date(2026, 2, 28), UTC_ZONE, NOW), Granularity.HOUR)
+        buckets(
+            requested_period(date(2026, 1, 1), date(2026, 2, 28), UTC_ZONE, NOW), Granularity.HOUR
+        )
     assert (
         len(
             buckets(
-                asked_period(date(2026, 1, 1), date(2026, 1, 31), UTC_ZONE, NOW), Granularity.HOUR
+                requested_period(date(2026, 1, 1), date(2026, 1, 31), UTC_ZONE, NOW),
+                Granularity.HOUR,
             )
         )
         == 744
@@ -117,11 +120,14 @@ def test_hours_over_more_than_31_days_are_too_many() -> None:
 
 def test_days_over_more_than_ten_years_are_too_many() -> None:
     with pytest.raises(PeriodError, match="ten years"):
-        buckets(asked_period(date(2010, 1, 1), date(2026, 1, 1), UTC_ZONE, NOW), Granularity.DAY)
+        buckets(
+            requested_period(date(2010, 1, 1), date(2026, 1, 1), UTC_ZONE, NOW), Granularity.DAY
+        )
     assert (
         len(
             buckets(
-                asked_period(date(2016, 1, 1), date(2025, 12, 31), UTC_ZONE, NOW), Granularity.DAY
+                requested_period(date(2016, 1, 1), date(2025, 12, 31), UTC_ZONE, NOW),
+                Granularity.DAY,
             )
         )
         == 3653

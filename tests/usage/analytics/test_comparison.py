@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kluisz_analytics.periods import Period, asked_period
+from kluisz_analytics.periods import Period, requested_period
 from usage.analytics.comparison import comparison_of
 from usage.dashboards.compared_with import than
 
@@ -170,7 +170,7 @@ def test_a_period_is_compared_with_the_same_stretch_of_the_time_before(
     words: str,
 ) -> None:
     start, end, now = asked
-    period = asked_period(start, end, AMSTERDAM, now)
+    period = requested_period(start, end, AMSTERDAM, now)
     found = comparison_of(period, now)
     assert (found.until, found.previous_start, found.previous_end) == expected
     assert than(period, found, now) == words
@@ -188,10 +188,10 @@ def test_a_period_is_compared_with_the_same_stretch_of_the_time_before(
 def test_it_is_compared_up_to_what_is_complete(
     complete_through: datetime | None, until: datetime, previous_end: datetime
 ) -> None:
-    period = asked_period(day(2026, 11, 24), None, AMSTERDAM, NOW)
+    period = requested_period(day(2026, 11, 24), None, AMSTERDAM, NOW)
     found = comparison_of(period, NOW, complete_through)
     assert (found.until, found.previous_end) == (until, previous_end)
-    yesterday = asked_period(day(2026, 11, 23), day(2026, 11, 23), AMSTERDAM, NOW)
+    yesterday = requested_period(day(2026, 11, 23), day(2026, 11, 23), AMSTERDAM, NOW)
     late = comparison_of(yesterday, NOW, at(2026, 11, 23, 23, 30))
     assert (late.until, late.previous_end) == (at(2026, 11, 23, 23, 30), at(2026, 11, 22, 23, 30))
     assert than(yesterday, late, NOW) == "than 22 Nov until 23:30"
@@ -219,7 +219,7 @@ def test_both_stretches_are_in_order_and_neither_reaches_into_what_is_unknown(
         if isinstance(start, datetime)
         else (start + timedelta(days=length // 1440))
     )
-    period: Period = asked_period(start, end, zone, now)
+    period: Period = requested_period(start, end, zone, now)
     complete_through = None if lag is None else now - timedelta(seconds=lag)
     found = comparison_of(period, now, complete_through)
     assert period.start <= found.until <= period.end

@@ -47,7 +47,8 @@ def test_why_11_4_credits(people: People, use: Callable[..., None]) -> None:
 
     (step,) = found.observations
     assert [
-        (line.kind.value, line.units, line.usd_per_million, line.amount_usd) for line in step.lines
+        (item.kind.value, item.units, item.usd_per_million, item.amount_usd)
+        for item in step.line_items
     ] == [
         ("input", 10, D(5000), D("0.05")),
         ("output", 5, D(2000), D("0.01")),
@@ -85,7 +86,7 @@ def test_langfuses_cost_has_no_lines_and_the_shipped_book_has(
     people: People, use: Callable[..., None]
 ) -> None:
     use(people.acme_user, "0.06")
-    assert (only().observations[0].price.source, only().observations[0].lines) == (
+    assert (only().observations[0].price.source, only().observations[0].line_items) == (
         CostSource.LANGFUSE,
         [],
     )
@@ -93,7 +94,7 @@ def test_langfuses_cost_has_no_lines_and_the_shipped_book_has(
     use(people.acme_user, None, NOON + timedelta(hours=1), model="gpt-4o")
     found = explained(Trace.objects.get(start_time__gt=NOON))
     assert found.observations[0].price.source is CostSource.PRICE_BOOK
-    assert [(line.units, line.usd_per_million) for line in found.observations[0].lines] == [
+    assert [(item.units, item.usd_per_million) for item in found.observations[0].line_items] == [
         (10, D("2.5")),
         (5, D(10)),
     ]
@@ -209,9 +210,9 @@ def test_each_figure_comes_to_the_next(
         transaction.set_rollback(True)
     twelve, six = D("0.000000000001"), D("0.000001")
     for step in found.observations:
-        if step.lines:
+        if step.line_items:
             assert (
-                sum(line.amount_usd for line in step.lines).quantize(twelve, ROUND_HALF_UP)
+                sum(item.amount_usd for item in step.line_items).quantize(twelve, ROUND_HALF_UP)
                 == step.cost_usd
             )
     known = [step.cost_usd for step in found.observations if step.cost_usd is not None]

@@ -339,7 +339,7 @@ def test_an_explanation_is_exact_text(
     body = api(
         people.acme_user, f"traces/{Trace.objects.latest('start_time').pk}/explanation"
     ).json()
-    assert [line["amount_usd"] for line in body["observations"][0]["lines"]] == [
+    assert [item["amount_usd"] for item in body["observations"][0]["line_items"]] == [
         "0.000025",
         "0.00005",
     ]

@@ -236,6 +236,8 @@ def test_one_who_has_moved_is_named_where_it_was_and_nowhere_else(
     (row,) = api(people.acme_admin, "top-users", **PERIOD).json()["results"]
     assert (row["user_id"], row["username"]) == (str(people.acme_user.pk), "ann")
     assert api(people.globex_admin, "top-users", **PERIOD).json()["results"] == []
+    (row,) = api(people.platform_admin, "top-users", **PERIOD).json()["results"]
+    assert (row["user_id"], row["username"]) == (str(people.acme_user.pk), "ann")
     own = api(people.acme_user, "user/me/stats", **PERIOD).json()
     assert own["total_cost_usd"] == "0.020000000000"
     seen = api(people.globex_admin, f"user/{people.acme_user.pk}/stats", **PERIOD).json()

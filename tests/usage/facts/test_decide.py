@@ -16,7 +16,7 @@ from usage.facts.decided import BilledStep, TraceFact
 from usage.facts.identity import trace_key
 from usage.facts.owner import Directory, KnownUser
 from usage.facts.received import newest_by_trace
-from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
+from usage.langfuse.wire import ReceivedObservation, StepVersion, TraceAttributes
 
 ACME, GLOBEX, ANN, GUS = (uuid4() for _ in range(4))
 DIRECTORY = Directory(
@@ -34,11 +34,11 @@ KEY = trace_key(1, "t1")
 def received(
     observation_id: str = "o1", trace_id: str = "t1", **fields: Any
 ) -> ReceivedObservation:
-    said = SaidOfTrace(
+    said = TraceAttributes(
         name=fields.pop("trace_name", ""),
         **{
             name: fields.pop(name)
-            for name in SaidOfTrace._fields
+            for name in TraceAttributes._fields
             if name in fields and name != "name"
         },
     )
@@ -96,12 +96,16 @@ def test_a_root_is_asked_first_then_the_earliest() -> None:
     )
     root = received("b", start_time=late, is_root=True, user_reference=str(ANN))
     trace, _ = trace_of(child, root)
-    assert (trace.user_id, trace.said.flow_id, trace.said.project_id) == (ANN, "child-flow", "p")
+    assert (trace.user_id, trace.attributes.flow_id, trace.attributes.project_id) == (
+        ANN,
+        "child-flow",
+        "p",
+    )
     trace, _ = trace_of(
         received("a", start_time=late, flow_id="late"),
         received("b", start_time=early, flow_id="early"),
     )
-    assert trace.said.flow_id == "early"
+    assert trace.attributes.flow_id == "early"
 
 
 def test_the_order_in_which_steps_come_changes_nothing() -> None:
@@ -272,7 +276,12 @@ def test_the_version_received_last_is_the_truth_whatever_the_order() -> None:
         "of two versions of one moment the same one is chosen, whatever the order"
     )
     owners = [received("a", user_reference=str(user)) for user in (ANN, GUS)]
-    assert len({newest_by_trace(order)["t1"]["a"].said for order in (owners, owners[::-1])}) == 1
+    assert (
+        len(
+            {newest_by_trace(order)["t1"]["a"].trace_attributes for order in (owners, owners[::-1])}
+        )
+        == 1
+    )
 
 
 def test_the_same_span_id_in_two_traces_is_two_observations() -> None:

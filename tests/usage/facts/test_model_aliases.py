@@ -70,7 +70,7 @@ def test_what_waited_is_priced_and_the_trace_keeps_its_name(
     explained = root.get(f"/api/v2/analytics/traces/{trace.pk}/explanation").json()
     (step,) = explained["observations"]
     assert (step["model"], step["price"]["model"]) == ("prod-chat", "azure/gpt-4o")
-    assert [line["kind"] for line in step["lines"]] == ["input", "output"]
+    assert [item["kind"] for item in step["line_items"]] == ["input", "output"]
 
 
 def test_one_of_another_connection_is_not_for_it(

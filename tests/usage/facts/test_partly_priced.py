@@ -145,8 +145,8 @@ def test_it_is_listed_counted_and_completed_as_soon_as_there_is_a_price(
     body = api(people.platform_admin, "platform/stats", **period).json()
     assert (body["partly_priced_observations"], body["unpriced_observations"]) == (1, 0)
     assert (body["total_cost_usd"], body["metered_calls"]) == ("0.010000000000", 1)
-    (waiting,) = unpriced_models()
-    assert (waiting.unpriced_observations, waiting.partly_priced_observations) == (0, 1)
+    (found,) = unpriced_models()
+    assert (found.unpriced_observations, found.partly_priced_observations) == (0, 1)
     assert Trace.objects.get().credits == D("1.9")
     assert verify_books() == []
     price = {"model": "acme-7b", "valid_from": LONG_AGO, "precedence": "fallback"}
@@ -158,7 +158,7 @@ def test_it_is_listed_counted_and_completed_as_soon_as_there_is_a_price(
     assert Trace.objects.get().credits == D("3.23")
     explained = api(people.platform_admin, f"traces/{observation.trace_id}/explanation").json()
     (step,) = explained["observations"]
-    assert [(line["kind"], line["units"]) for line in step["lines"]] == [
+    assert [(item["kind"], item["units"]) for item in step["line_items"]] == [
         ("cached_input", 400),
         ("reasoning", 150),
     ]

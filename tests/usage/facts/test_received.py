@@ -20,7 +20,7 @@ from usage.facts.received import (
     packed_deletions,
     unpacked,
 )
-from usage.langfuse.wire import ReceivedObservation, SaidOfTrace
+from usage.langfuse.wire import ReceivedObservation, TraceAttributes
 
 moments = st.integers(-(10**13), 10**13).map(
     lambda microseconds: NOON + timedelta(microseconds=microseconds)
@@ -31,7 +31,7 @@ texts = st.text(max_size=8).map(lambda text: text.replace("\x00", "")) | st.samp
 )
 observations = st.builds(
     lambda step_id, said, **fields: ReceivedObservation(
-        "t1", SaidOfTrace(*said), received(step_id, **fields).step
+        "t1", TraceAttributes(*said), received(step_id, **fields).step
     ),
     st.sampled_from("abcdef"),
     st.tuples(*[st.sampled_from(["", "x", "y"])] * 5),
@@ -47,11 +47,11 @@ observations = st.builds(
 )
 
 
-NOTHING = SaidOfTrace()
+NOTHING = TraceAttributes()
 
 
-def text_of(ordered: list[ReceivedObservation], decided: SaidOfTrace = NOTHING) -> str:
-    return packed([one.step for one in ordered], [one.said for one in ordered], decided)
+def text_of(ordered: list[ReceivedObservation], decided: TraceAttributes = NOTHING) -> str:
+    return packed([one.step for one in ordered], [one.trace_attributes for one in ordered], decided)
 
 
 @given(
@@ -63,7 +63,7 @@ def test_what_is_packed_comes_back_as_it_was(
 ) -> None:
     steps = newest_by_trace(versions)["t1"]
     ordered = in_precedence([*steps.values()])
-    for decided in (ordered[0].said, SaidOfTrace("of", "no", "step")):
+    for decided in (ordered[0].trace_attributes, TraceAttributes("of", "no", "step")):
         back = unpacked("t1", decided, text_of(ordered, decided), packed_deletions(deleted))
         assert (back.observations, back.deleted) == (steps, deleted)
 
@@ -111,5 +111,5 @@ def test_what_a_step_says_as_the_trace_was_decided_is_not_said_again() -> None:
 
 @pytest.mark.parametrize("cost", ["0.000000000001", "9999.999999999999", "0"])
 def test_costs_keep_every_place(cost: str) -> None:
-    back = unpacked("t1", SaidOfTrace(), text_of([received("a", cost_usd=Decimal(cost))]), "")
+    back = unpacked("t1", TraceAttributes(), text_of([received("a", cost_usd=Decimal(cost))]), "")
     assert back.observations["a"].step.cost_usd == Decimal(cost)

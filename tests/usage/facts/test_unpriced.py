@@ -23,7 +23,7 @@ D = Decimal
 
 
 @pytest.fixture
-def waiting(people: People, use: Callable[..., None]) -> None:
+def unpriced_usage(people: People, use: Callable[..., None]) -> None:
     use(people.acme_user, None, model="acme-7b")
     use(people.globex_user, None, NOON + timedelta(hours=1), model="acme-7b")
     use(people.globex_user, None, model="globex-7b")
@@ -41,7 +41,7 @@ def price(**fields: Any) -> ModelPrice:
     return ModelPrice(**values)
 
 
-@pytest.mark.usefixtures("waiting")
+@pytest.mark.usefixtures("unpriced_usage")
 def test_it_is_listed_by_model() -> None:
     assert unpriced_models() == [
         UnpricedModel("acme-7b", 2, 30, 20, 10, 2, NOON, NOON + timedelta(hours=1)),
@@ -49,7 +49,7 @@ def test_it_is_listed_by_model() -> None:
     ]
 
 
-@pytest.mark.usefixtures("waiting")
+@pytest.mark.usefixtures("unpriced_usage")
 def test_it_is_priced_at_once_when_a_price_is_entered(
     people: People, django_capture_on_commit_callbacks: Any
 ) -> None:
@@ -60,7 +60,7 @@ def test_it_is_priced_at_once_when_a_price_is_entered(
     assert verify_books() == []
 
 
-@pytest.mark.usefixtures("waiting")
+@pytest.mark.usefixtures("unpriced_usage")
 def test_what_a_request_can_not_do_the_next_sync_does(
     people: People, bare_connection: LangfuseConnection
 ) -> None:
@@ -79,7 +79,7 @@ def test_what_a_request_can_not_do_the_next_sync_does(
     )
 
 
-@pytest.mark.usefixtures("waiting")
+@pytest.mark.usefixtures("unpriced_usage")
 def test_a_tenants_price_is_for_its_own_usage(
     people: People, bare_connection: LangfuseConnection
 ) -> None:
@@ -88,7 +88,7 @@ def test_a_tenants_price_is_for_its_own_usage(
     assert Trace.objects.get(credits__isnull=False).tenant == people.globex
 
 
-@pytest.mark.usefixtures("waiting")
+@pytest.mark.usefixtures("unpriced_usage")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -105,7 +105,7 @@ def test_a_price_of_another_model_or_time_is_not_for_it(
     assert price_unpriced(bare_connection).traces_changed == 0
 
 
-@pytest.mark.usefixtures("waiting")
+@pytest.mark.usefixtures("unpriced_usage")
 def test_the_first_price_stays_its_price(
     people: People, bare_connection: LangfuseConnection
 ) -> None:

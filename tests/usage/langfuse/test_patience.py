@@ -57,7 +57,7 @@ def test_a_server_that_goes_away_and_comes_back_is_waited_for(tmp_path: Path) ->
         project.SANDBOX_SECRET_KEY,
         patience=Patience(away=60),
     )
-    client.tell_trouble(told.append)
+    client.report_trouble_to(told.append)
     with client:
         for _ in range(2):
             # Asked while there is nobody yet, as in the middle of a restart.

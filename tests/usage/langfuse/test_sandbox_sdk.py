@@ -133,8 +133,8 @@ def test_our_client_reads_what_the_sdk_sent(
             for one in client.observations(now - timedelta(hours=1), now + timedelta(hours=1))
         }
     assert found["ChatModel"].step.usage_details["input_cached_tokens"] == 40
-    assert {one.said.tenant_reference for one in found.values()} == {"acme"}
-    assert {one.said.user_reference for one in found.values()} == {"u-1"}
+    assert {one.trace_attributes.tenant_reference for one in found.values()} == {"acme"}
+    assert {one.trace_attributes.user_reference for one in found.values()} == {"u-1"}
 
 
 def test_a_span_that_is_sent_again_is_another_version(

@@ -37,7 +37,7 @@ def test_a_recorded_page_is_read_whole() -> None:
         True,
     ], "an empty costDetails is an unknown cost, not 0"
     roots = [one for one in page.observations if one.step.is_root]
-    assert roots[2].said.tenant_reference == "4be2fac9-d3c7-50d7-aa40-e4a676461eb2"
+    assert roots[2].trace_attributes.tenant_reference == "4be2fac9-d3c7-50d7-aa40-e4a676461eb2"
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_absent_texts_are_empty(absent: Any) -> None:
     ).observations
     assert (
         row.step.model,
-        row.said.user_reference,
+        row.trace_attributes.user_reference,
         row.step.name,
         row.step.level,
-        row.said.name,
+        row.trace_attributes.name,
     ) == ("", "", "", "DEFAULT", "")
 
 
@@ -101,7 +101,7 @@ def test_absent_texts_are_empty(absent: Any) -> None:
 )
 def test_metadata_is_read_json_encoded_or_raw(value: Any, text: str) -> None:
     (row,) = page_of({**GOOD, "metadata": {"tenant_id": value, "scope.name": "x"}}).observations
-    assert row.said.tenant_reference == text
+    assert row.trace_attributes.tenant_reference == text
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_metadata_is_read_json_encoded_or_raw(value: Any, text: str) -> None:
 )
 def test_a_user_id_is_read_json_encoded_or_raw(user: str | None, reference: str) -> None:
     (row,) = page_of({**GOOD, "userId": user}).observations
-    assert row.said.user_reference == reference
+    assert row.trace_attributes.user_reference == reference
 
 
 def test_the_model_may_have_its_older_name() -> None:
@@ -132,7 +132,7 @@ def test_without_is_root_a_row_without_a_parent_is_a_root() -> None:
 
 def test_metadata_that_is_no_map_is_as_good_as_absent() -> None:
     (row,) = page_of({**GOOD, "metadata": ["x"]}).observations
-    assert row.said.tenant_reference == ""
+    assert row.trace_attributes.tenant_reference == ""
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ DAY = Period(TODAY, TOMORROW, UTC_ZONE)
 def runs(dimension: Dimension) -> int:
     assert verify_books() == []
     return sum(
-        row.numbers.total_traces for row in queries.ask(queries.breakdown(dimension, Scope(), DAY))
+        row.numbers.total_traces
+        for row in queries.execute(queries.breakdown(dimension, Scope(), DAY))
     )
 
 

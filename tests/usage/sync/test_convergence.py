@@ -202,4 +202,4 @@ def test_odd_texts_are_stored_as_they_came(connection: LangfuseConnection, peopl
         assert apply_received(connection, [one]).observations_stored == 0
         assert verify_books() == []
         stored = stored_steps()["t\\1", "a\\b"]
-        assert (stored.said, stored.version) == (one.said, one.step)
+        assert (stored.trace_attributes, stored.version) == (one.trace_attributes, one.step)

@@ -175,17 +175,19 @@ def test_with_more_users_than_a_request_can_name_its_time_is_halved(
     monkeypatch.setattr(tenant_days, "MOST_FIGURES", 5)
     days = [OLD.date() + timedelta(days=number) for number in range(5)]
     with LangfuseClientService(sandbox.url, connection.public_key, connection.secret_key) as client:
-        found = tenant_days.ask(connection, client, days)
-    assert {day: said.figures.users for day, said in found[None].items()} == dict.fromkeys(days, 3)
-    assert all(said.who for said in found[None].values())
+        found = tenant_days.fetch(connection, client, days)
+    assert {day: found.figures.users for day, found in found[None].items()} == dict.fromkeys(
+        days, 3
+    )
+    assert all(day.users_digest for day in found[None].values())
     monkeypatch.setattr(client_module, "MOST_FIGURES", 3)
     monkeypatch.setattr(tenant_days, "MOST_FIGURES", 3)
     with LangfuseClientService(sandbox.url, connection.public_key, connection.secret_key) as client:
-        counted = tenant_days.ask(connection, client, days)
-    assert {day: said.figures.users for day, said in counted[None].items()} == dict.fromkeys(
+        counted = tenant_days.fetch(connection, client, days)
+    assert {day: found.figures.users for day, found in counted[None].items()} == dict.fromkeys(
         days, 3
     )
-    assert not any(said.who for said in counted[None].values()), "too many to ask for each"
+    assert not any(day.users_digest for day in counted[None].values()), "too many to ask for each"
 
 
 def test_it_keeps_within_the_plans_budget_and_asks_for_the_others_next_time(

@@ -84,7 +84,9 @@ def test_a_step_that_was_sent_again_for_another_tenant_is_the_other_tenants(
     sandbox.store.add([owned(people), of_globex(people, received=5), call("c1", 0.06)])
     read_again(connection)
     assert owners(people) == {("t1", "globex")}
-    assert stored_steps()["t1", "root"].said.flow_id == "", "nor is its flow the other version's"
+    assert stored_steps()["t1", "root"].trace_attributes.flow_id == "", (
+        "nor is its flow the other version's"
+    )
 
 
 @pytest.mark.parametrize(

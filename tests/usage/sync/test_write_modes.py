@@ -134,7 +134,7 @@ def test_dual_shows_what_older_sdks_send_later_and_is_waited_for(
     assert just_over.complete_through <= timezone.now() - windows.SETTLING_OF_DUAL, (
         "so its hour is not complete yet"
     )
-    sandbox.store.move_waiting((timezone.now() + timedelta(minutes=11)).timestamp())
+    sandbox.store.move_pending((timezone.now() + timedelta(minutes=11)).timestamp())
     assert sync_connection(connection).error == "", "the next one, as ever"
     assert dict(Trace.objects.values_list("langfuse_trace_id", "cost_usd"))["old"] == Decimal(
         "0.06"

@@ -173,7 +173,7 @@ class Sandbox:
         is_events_only = self.write_mode == WriteMode.EVENTS_ONLY and not self.is_v1
         if not is_events_only:
             delay = timedelta(0) if self.is_v1 else self.batch_job_delay
-            self.store.add_waiting(rows, time.time() + delay.total_seconds())
+            self.store.add_pending(rows, time.time() + delay.total_seconds())
         return _json(answer_to(batch, is_events_only), 207)
 
     def _read(self, request: Request) -> Response:
@@ -198,7 +198,7 @@ class Sandbox:
     def _read_v2(self, request: Request) -> Response:
         is_legacy = self.write_mode == WriteMode.LEGACY
         if not is_legacy:
-            self.store.move_waiting(time.time())
+            self.store.move_pending(time.time())
         if request.path == METRICS:
             if is_legacy:
                 message = LEGACY_MESSAGE.format(what="metrics")

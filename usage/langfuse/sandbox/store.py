@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS observation (
 CREATE INDEX IF NOT EXISTS observation_order
     ON observation (start_time DESC, trace_hash DESC, observation_id DESC);
 CREATE INDEX IF NOT EXISTS observation_trace ON observation (trace_id);
-CREATE TABLE IF NOT EXISTS waiting (
+CREATE TABLE IF NOT EXISTS pending (
     trace_id TEXT NOT NULL,
     moved_at REAL NOT NULL,
     row BLOB NOT NULL
@@ -86,28 +86,28 @@ class SandboxStore:
             self._database.execute("COMMIT")
         return len(values)
 
-    def add_waiting(self, rows: Iterable[Row], moved_at: float) -> int:
+    def add_pending(self, rows: Iterable[Row], moved_at: float) -> int:
         """Store rows that a batch job moves to the others at that time; until then only
-        :meth:`waiting` gives them. Returns how many.
+        :meth:`pending` gives them. Returns how many.
         """
         values = [(row["traceId"], moved_at, orjson.dumps(row)) for row in rows]
         with self._lock:
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO waiting VALUES (?, ?, ?)", values)
+            self._database.executemany("INSERT INTO pending VALUES (?, ?, ?)", values)
             self._database.execute("COMMIT")
         return len(values)
 
-    def waiting(self) -> list[Row]:
+    def pending(self) -> list[Row]:
         """The rows that no batch job has moved yet."""
         with self._lock:
-            found = self._database.execute("SELECT row FROM waiting").fetchall()
+            found = self._database.execute("SELECT row FROM pending").fetchall()
         return [orjson.loads(row) for (row,) in found]
 
-    def move_waiting(self, now: float) -> None:
+    def move_pending(self, now: float) -> None:
         """The batch job: what is to be moved by now is among the others."""
         with self._lock:
             due = self._database.execute(
-                "DELETE FROM waiting WHERE moved_at <= ? RETURNING row", [now]
+                "DELETE FROM pending WHERE moved_at <= ? RETURNING row", [now]
             ).fetchall()
         if due:
             self.add([orjson.loads(row) for (row,) in due])
@@ -115,7 +115,7 @@ class SandboxStore:
     def delete_trace(self, trace_id: str) -> int:
         """Delete a trace, as Langfuse's interface can. Returns how many rows went."""
         with self._lock:
-            self._database.execute("DELETE FROM waiting WHERE trace_id = ?", [trace_id])
+            self._database.execute("DELETE FROM pending WHERE trace_id = ?", [trace_id])
             return self._database.execute(
                 "DELETE FROM observation WHERE trace_id = ?", [trace_id]
             ).rowcount

@@ -53,7 +53,7 @@ def find_v1_trace(store: SandboxStore, trace_id: str) -> dict[str, Any] | None:
 
 def _newest(store: SandboxStore) -> list[Row]:
     rows, _ = store.page([Condition("1 = 1")], None, 1_000_000)
-    rows += store.waiting()
+    rows += store.pending()
     newest: dict[tuple[str, str], Row] = {}
     for row in rows:
         known = newest.setdefault((row["traceId"], row["id"]), row)

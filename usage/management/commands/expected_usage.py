@@ -50,11 +50,11 @@ class Command(BaseCommand):
             body = {"period_start": start, "period_end": end, **expected_body(found)}
             self.stdout.write(json.dumps(ExpectedUsageAnswer(body).data, cls=JSONEncoder))
         else:
-            self._tell(found)
+            self._write(found)
         if not found.is_all_seen:
             raise SystemExit(1)
 
-    def _tell(self, found: Expected) -> None:
+    def _write(self, found: Expected) -> None:
         if found.is_all_seen:
             self.stdout.write("All that was expected has come.")
         counts = ", ".join(

@@ -13,7 +13,7 @@ from usage.sync.runner import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class TenantDayComparison:
     """A day of a tenant, or of all that is in a project: what Langfuse says, and what we have."""
 
     day: str
@@ -44,7 +44,7 @@ class Beside:
 class Command(SyncCommand):
     help = (
         "Compares each hour, and each tenant's days, with Langfuse's metrics and reads again what"
-        " changed. Prints for each tenant and day Langfuse's figures beside ours. Exit status 0"
+        " changed. Prints for each tenant and day Langfuse's figures and ours. Exit status 0"
         " only if all of it was stored."
     )
     verb = "Reconciling"
@@ -61,26 +61,30 @@ class Command(SyncCommand):
     def summary(
         self, result: SyncResult, start: datetime | None, end: datetime | None
     ) -> dict[str, Any]:
-        tenant_days = [asdict(one) for one in _beside(result.connection, start, end)]
+        tenant_days = [asdict(one) for one in _comparisons(result.connection, start, end)]
         return {**result.as_json(), "tenant_days": tenant_days}
 
-    def tell(self, result: SyncResult, start: datetime | None, end: datetime | None) -> None:
-        super().tell(result, start, end)
-        rows = list(_beside(result.connection, start, end))
+    def write_result(
+        self, result: SyncResult, start: datetime | None, end: datetime | None
+    ) -> None:
+        super().write_result(result, start, end)
+        rows = list(_comparisons(result.connection, start, end))
         if rows:
             self.stdout.write("Langfuse's figures and ours, of each tenant and day:")
         for row in rows:
             self.stdout.write(row.in_words())
 
 
-def _beside(connection: str, start: datetime | None, end: datetime | None) -> Iterator[Beside]:
+def _comparisons(
+    connection: str, start: datetime | None, end: datetime | None
+) -> Iterator[TenantDayComparison]:
     days = TenantDay.objects.filter(connection__name=connection).select_related("tenant")
     if start:
         days = days.filter(day__gte=start.date())
     if end:
         days = days.filter(day__lt=end.date())
     for row in days.order_by("day", "tenant__slug"):
-        yield Beside(
+        yield TenantDayComparison(
             day=row.day.isoformat(),
             tenant=row.tenant.slug if row.tenant else None,
             langfuse_observations=row.langfuse_count,

@@ -61,7 +61,7 @@ class Command(BaseCommand):
             raise CommandError(f"--to {end.isoformat()} is not after --from {start.isoformat()}.")
         tenant = self._tenant(options["tenant"])
         if not options["apply"]:
-            self._tell(preview(start, end, tenant.pk if tenant else None), options)
+            self._write(preview(start, end, tenant.pk if tenant else None), options)
             return
         try:
             repricing = service.begin(start, end, reason=options["reason"], by=None, tenant=tenant)
@@ -133,7 +133,7 @@ class Command(BaseCommand):
             "credits_difference": f"{repricing.credits_difference:f}",
         }
 
-    def _tell(self, found: Preview, options: dict[str, Any]) -> None:
+    def _write(self, found: Preview, options: dict[str, Any]) -> None:
         rows = labelled(found)
         total = found.total
         if options["json"]:

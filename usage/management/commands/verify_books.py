@@ -32,14 +32,14 @@ class Command(BaseCommand):
             }
             self.stdout.write(json.dumps(body))
         else:
-            self._tell("Does not hold", findings)
-            self._tell("To look at", noticed)
+            self._write("Does not hold", findings)
+            self._write("To look at", noticed)
             if not findings:
                 self.stdout.write("The books balance.")
         if findings:
             raise SystemExit(1)
 
-    def _tell(self, what: str, found: list[Finding]) -> None:
+    def _write(self, what: str, found: list[Finding]) -> None:
         for finding in found:
             self.stdout.write(f"{what}: {finding.check}")
             for row in finding.rows:
