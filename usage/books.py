@@ -125,6 +125,14 @@ FACT_CHECKS = {
                     OR t.user_id <> t.disputed_user_id
                 ELSE t.tenant_id IS NOT NULL OR t.user_id IS NOT NULL END"""
     ),
+    "facts: what is counted in another step costs nothing, and is found there": (
+        """
+        SELECT o.trace_id, o.langfuse_observation_id FROM usage_observation o
+        WHERE o.finding <> '' AND o.counted_in <> '' AND (o.total_tokens <> 0
+            OR o.cost_usd IS NOT NULL OR NOT EXISTS (SELECT 1 FROM usage_observation c
+                WHERE c.trace_id = COALESCE(o.counted_in_trace, o.trace_id)
+                    AND c.langfuse_observation_id = o.counted_in))"""
+    ),
     "directory: a user is of the tenant that its history says": (
         """
         SELECT u.id, u.username FROM "user" u
@@ -309,6 +317,14 @@ def _received() -> Iterator[Finding]:
         "deleted",
         *(f"trace__{name}" for name in (*SaidOfTrace._fields, *COUNTED, *CALLS)),
     )
+    elsewhere = Subquery(
+        Observation.objects.filter(trace=OuterRef("trace"))
+        .exclude(counted_in="")
+        .order_by()
+        .values("trace")
+        .annotate(count=Count("pk"))
+        .values("count")
+    )
     billed = Subquery(
         Observation.objects.filter(trace=OuterRef("trace"))
         .exclude(usage_details="", langfuse_cost_usd=None)
@@ -318,11 +334,13 @@ def _received() -> Iterator[Finding]:
         .values("count")
     )
     for key, trace_id, steps, deleted, *decided in (
-        ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH)
+        ReceivedTrace.objects.order_by()
+        .values_list(*columns, elsewhere, billed)
+        .iterator(RECEIVED_A_FETCH)
     ):
         width = len(SaidOfTrace._fields)
         said, counted = SaidOfTrace(*decided[:width]), decided[width:]
-        calls = counted[len(COUNTED) : -1]
+        calls = [count or 0 for count in counted[len(COUNTED) : -1]]
         del counted[len(COUNTED) : -1]
         received = unpacked(trace_id, said, steps, deleted)
         if (
@@ -336,7 +354,7 @@ def _received() -> Iterator[Finding]:
         yield Finding("facts: a trace is what Langfuse says of its steps", found[:EVIDENCE_ROWS])
     if calls_found:
         yield Finding(
-            "facts: every call is priced, partly priced, unpriced or unmetered",
+            "facts: every call is priced, partly priced, unpriced, unmetered or counted elsewhere",
             calls_found[:EVIDENCE_ROWS],
         )
 

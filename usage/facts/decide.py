@@ -21,10 +21,11 @@ from pricing.engine import (
 from pricing.units import NO_TOKENS, TokenCounts, counted
 from usage.environments import BilledEnvironments
 from usage.facts.decided import AssembledTrace, BilledStep, TraceFact
-from usage.facts.doubts import Doubts
-from usage.facts.findings import NO_RULINGS, Finding, Rulings, Takes, sums_of_children
+from usage.facts.doubts import CountedIn, Doubts
+from usage.facts.findings import NO_RULINGS, Finding, Rulings
 from usage.facts.owner import Directory, Settlement, owner_of
 from usage.facts.received import in_precedence, packed
+from usage.facts.twins import NOTHING_BEYOND, Beyond, Once, counted_once
 from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 from usage.periods import HOUR, hour_of, milliseconds
@@ -44,6 +45,7 @@ def assemble(
     deleted_observations: int = 0,
     rulings: Rulings = NO_RULINGS,
     settlement: Settlement | None = None,
+    beyond: Beyond = NOTHING_BEYOND,
 ) -> AssembledTrace:
     """The trace of ``observations`` (the newest version of each of its steps, at least one), of
     which ``stored`` is the decision so far, and ``settlement`` an operator's; charged in the
@@ -77,14 +79,21 @@ def assemble(
         or step.cost_usd is not None
         or (unmetered and step.observation_id in unmetered)
     ]
-    sums = sums_of_children(steps, using)
-    repeated = _repeated(sums, using, rulings, key)
-    if repeated:
-        using = [step for step in using if step.observation_id not in repeated]
+    doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key, connection_id)
+    once = counted_once(steps, using, doubts.named, doubts.kept(using), beyond.deleted)
+    elsewhere = _elsewhere(once, beyond)
+    repeated, as_well = doubts.ruled(using, elsewhere)
+    if repeated or once.instead or beyond.instead:
+        instead = {**once.instead, **beyond.instead}
+        using = [
+            instead.get(step.observation_id, step)
+            for step in using
+            if step.observation_id not in repeated
+        ]
     usages = [_usage(step, unmetered) for step in using]
-    doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key)
     usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), said.environment in billed_in
+    is_all_elsewhere = not using and bool(beyond.counted_in)
     priced = engine.price(
         TraceUsage(
             tenant_id,
@@ -93,12 +102,14 @@ def assemble(
             priced_as_of,
             usages,
             is_failed,
-            is_billed,
+            is_billed and not is_all_elsewhere,
             connection_id,
         )
     )
-    billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
-    doubts.mark(billed, doubted, sums)
+    billed = _billed(using, usages, priced) if using else []
+    if not using and not repeated:
+        billed = _minimum(steps[0], priced)
+    doubts.mark(billed, doubted, as_well)
     billed += doubts.counted_elsewhere(steps, repeated)
     of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
     partly, unpriced_count, unmetered_count = _not_priced(of_calls)
@@ -131,7 +142,9 @@ def assemble(
         priced_as_of,
         stored is not None and stored.is_voided,
         priced.set_aside,
-        charge.uncharged or ("" if is_billed else Uncharged.ENVIRONMENT),
+        Uncharged.TWICE
+        if is_all_elsewhere
+        else charge.uncharged or ("" if is_billed else Uncharged.ENVIRONMENT),
         owner.dispute,
         owner.disputed_tenant_id,
         owner.disputed_user_id,
@@ -140,18 +153,14 @@ def assemble(
     return AssembledTrace(fact, billed, packed(ordered, said))
 
 
-def _repeated(
-    sums: Mapping[str, str], using: Sequence[StepVersion], rulings: Rulings, key: str
-) -> Mapping[str, str]:
-    """Those of the sums whose usage is counted in another step's, and in which."""
-    if not sums:
-        return sums
-    models = {step.observation_id: step.model for step in using}
-    return {
-        step_id: other
-        for step_id, other in sums.items()
-        if rulings.takes(Finding.SUM, models[step_id], (key, step_id)) is not Takes.BOTH
-    }
+def _elsewhere(once: Once, beyond: Beyond) -> Mapping[str, CountedIn]:
+    """Those of the steps whose usage is found in others, too."""
+    found = {step_id: CountedIn(Finding.SUM, other) for step_id, other in once.sums.items()}
+    for step_id, other in once.twice.items():
+        found[step_id] = CountedIn(Finding.TWICE, other)
+    for step_id, (trace, other) in beyond.counted_in.items():
+        found[step_id] = CountedIn(Finding.TWICE, other, trace)
+    return found
 
 
 def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:

@@ -2,7 +2,7 @@
 ruled. Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -12,10 +12,21 @@ import msgspec
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
 from pricing.engine import WITHOUT_USAGE, CostSource, ObservationUsage, PricingEngine
+from pricing.model_names import ModelName
 from pricing.units import NO_TOKENS, Doubt, count_tokens
 from usage.facts.decided import BilledStep
 from usage.facts.findings import Finding, Rulings, Takes, finding_of
 from usage.langfuse.wire import StepVersion
+
+
+class CountedIn(NamedTuple):
+    """Where the usage of a step is counted: in which step, of which other trace (None: of its own),
+    and why.
+    """
+
+    finding: Finding
+    step_id: str
+    trace: str | None = None
 
 
 class Doubted(NamedTuple):
@@ -37,6 +48,7 @@ class Doubts:
     priced_as_of: datetime
     rulings: Rulings
     key: str
+    connection_id: int
 
     def settled(
         self, using: Sequence[StepVersion], usages: list[ObservationUsage]
@@ -67,15 +79,55 @@ class Doubts:
         return Doubted(finding, takes, ours, langfuse_picousd)
 
     def _ours(self, usage: ObservationUsage) -> int | None:
-        known_at = self.priced_as_of
-        if self.engine.book.repriced:
-            known_at = self.engine.book.knowledge(known_at, self.tenant_id, self.started_at)
-        return self.engine.cost_of(self.tenant_id, without_langfuse(usage), known_at).picousd
+        return self.engine.cost_of(self.tenant_id, without_langfuse(usage), self._known_at).picousd
+
+    @property
+    def _known_at(self) -> datetime:
+        """As of when the lists are asked."""
+        if not self.engine.book.repriced:
+            return self.priced_as_of
+        return self.engine.book.knowledge(self.priced_as_of, self.tenant_id, self.started_at)
+
+    def named(self, step: StepVersion) -> ModelName:
+        """What the step's model is."""
+        return self.engine.named(step.model, step.start_time, self._known_at, self.connection_id)
+
+    def kept(self, using: Sequence[StepVersion]) -> Set[str]:
+        """The steps that are ruled to be counted whatever else records the same call."""
+        if not self.rulings.all:
+            return frozenset()
+        return {
+            step.observation_id for step in using if self._takes(Finding.TWICE, step) is Takes.BOTH
+        }
+
+    def ruled(
+        self, using: Sequence[StepVersion], elsewhere: Mapping[str, CountedIn]
+    ) -> tuple[Mapping[str, CountedIn], Mapping[str, CountedIn]]:
+        """Those whose usage is in others, too: which cost nothing, and which are ruled to be
+        counted as well.
+        """
+        if not elsewhere or not self.rulings.all:
+            return elsewhere, {}
+        as_well = {
+            step.observation_id: other
+            for step in using
+            if (other := elsewhere.get(step.observation_id)) is not None
+            and self._takes(other.finding, step) is Takes.BOTH
+        }
+        return {key: one for key, one in elsewhere.items() if key not in as_well}, as_well
+
+    def _takes(self, finding: Finding, step: StepVersion) -> Takes:
+        return self.rulings.takes(finding, step.model, (self.key, step.observation_id))
 
     def mark(
-        self, billed: Sequence[BilledStep], doubted: Mapping[int, Doubted], sums: Mapping[str, str]
+        self,
+        billed: Sequence[BilledStep],
+        doubted: Mapping[int, Doubted],
+        counting_as_well: Mapping[str, CountedIn],
     ) -> None:
-        """Say on the billed steps what is in doubt and what was ruled."""
+        """Say on the billed steps what is in doubt and what was ruled: which are counted though
+        others are of the same usage.
+        """
         for at, one in doubted.items():
             step = billed[at]
             is_ours = one.takes is Takes.PRICE_BOOK
@@ -83,8 +135,9 @@ class Doubts:
                 step.finding, step.takes = one.finding, one.takes
                 step.other_cost_picousd = one.langfuse_picousd if is_ours else one.ours_picousd
         for step in billed:
-            if step.version.observation_id in sums:
-                step.finding, step.takes, step.other_cost_picousd = Finding.SUM, Takes.BOTH, 0
+            of_others = counting_as_well.get(step.version.observation_id)
+            if of_others is not None:
+                step.finding, step.takes, step.other_cost_picousd = of_others[0], Takes.BOTH, 0
             if step.doubt is not Doubt.NONE and step.finding is Finding.NONE:
                 version = step.version
                 step.takes = self.rulings.takes(
@@ -92,7 +145,7 @@ class Doubts:
                 )
 
     def counted_elsewhere(
-        self, steps: Sequence[StepVersion], repeated: Mapping[str, str]
+        self, steps: Sequence[StepVersion], repeated: Mapping[str, CountedIn]
     ) -> list[BilledStep]:
         """The steps whose usage is counted in another one: they cost nothing here."""
         if not repeated:
@@ -103,7 +156,7 @@ class Doubts:
             if step.observation_id in repeated
         ]
 
-    def _counted_elsewhere(self, step: StepVersion, other: str) -> BilledStep:
+    def _counted_elsewhere(self, step: StepVersion, other: CountedIn) -> BilledStep:
         langfuse = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
         usage = ObservationUsage(
             step.model, step.usage_details, langfuse, step.start_time, step.uncosted
@@ -115,10 +168,11 @@ class Doubts:
             langfuse,
             None,
             WITHOUT_USAGE,
-            finding=Finding.SUM,
+            finding=other.finding,
             other_cost_picousd=cost.picousd,
-            takes=self.rulings.takes(Finding.SUM, step.model, (self.key, step.observation_id)),
-            counted_in=other,
+            takes=self._takes(other.finding, step),
+            counted_in=other.step_id,
+            counted_in_trace=other.trace,
         )
 
 

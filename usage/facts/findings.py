@@ -17,6 +17,7 @@ class Finding(StrEnum):
 
     NONE = ""
     SUM = "sum"
+    TWICE = "twice"
     COST = "cost"
     FREE = "free"
     UNITS = "units"
@@ -27,6 +28,7 @@ class Takes(StrEnum):
 
     AS_USUAL = ""
     CHILDREN = "children"
+    ONCE = "once"
     BOTH = "both"
     LANGFUSE = "langfuse"
     PRICE_BOOK = "price_book"
@@ -35,6 +37,7 @@ class Takes(StrEnum):
 
 CHOICES: Mapping[Finding, tuple[Takes, ...]] = {
     Finding.SUM: (Takes.CHILDREN, Takes.BOTH),
+    Finding.TWICE: (Takes.ONCE, Takes.BOTH),
     Finding.COST: (Takes.LANGFUSE, Takes.PRICE_BOOK),
     Finding.FREE: (Takes.LANGFUSE, Takes.PRICE_BOOK),
     Finding.UNITS: (Takes.AS_COUNTED,),

@@ -71,6 +71,7 @@ STEP_COLUMNS = (
         "other_cost_usd",
         "takes",
         "counted_in",
+        "counted_in_trace",
     ),
 )
 DECIDED = (
@@ -135,6 +136,7 @@ def step_row(step: BilledStep, trace: TraceFact) -> Row:
         step.other_cost_picousd,
         step.takes.value,
         step.counted_in,
+        step.counted_in_trace,
     )
 
 

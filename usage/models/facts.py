@@ -146,6 +146,7 @@ class Trace(TokenColumns, DimensionColumns):
         choices=[
             (Uncharged.ENVIRONMENT.value, "Its environment isn't billed"),
             (Uncharged.FAILED.value, "It failed, and its tier doesn't charge that"),
+            (Uncharged.TWICE.value, "All of it is counted in another run"),
         ],
         help_text="Why it costs no credits, by a rule.",
     )
@@ -326,6 +327,7 @@ class Observation(TokenColumns):
 
     class Doubtful(models.TextChoices):
         SUM = Finding.SUM.value, "It carries what the steps inside it used"
+        TWICE = Finding.TWICE.value, "Another step records the same call"
         COST = Finding.COST.value, "Langfuse's cost is far from the price lists'"
         FREE = Finding.FREE.value, "Langfuse says that it cost nothing"
 
@@ -380,6 +382,9 @@ class Observation(TokenColumns):
         default="",
         db_default="",
         help_text="The step that its usage is counted in; here it costs nothing.",
+    )
+    counted_in_trace = models.UUIDField(
+        null=True, help_text="That step's trace, where it is another one."
     )
     langfuse_cost_usd = UsdField(null=True)
     cost_usd = UsdField(null=True)

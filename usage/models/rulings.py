@@ -16,12 +16,14 @@ class UsageRuling(Rework):
 
     class Kind(models.TextChoices):
         SUM = Finding.SUM.value, "A step that carries what the steps inside it used"
+        TWICE = Finding.TWICE.value, "A call that is recorded twice"
         COST = Finding.COST.value, "Langfuse's cost far from the price lists'"
         FREE = Finding.FREE.value, "A cost of 0"
         UNITS = Finding.UNITS.value, "Units that don't add up"
 
     class Choice(models.TextChoices):
         CHILDREN = Takes.CHILDREN.value, "Only the steps inside it count"
+        ONCE = Takes.ONCE.value, "It is counted once"
         BOTH = Takes.BOTH.value, "It counts as well"
         LANGFUSE = Takes.LANGFUSE.value, "Langfuse's cost counts"
         PRICE_BOOK = Takes.PRICE_BOOK.value, "The price lists count"
