@@ -2,11 +2,12 @@
 counted). Pure.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from datetime import datetime
 from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
+from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import (
     PARTLY_PRICED,
     UNMETERED,
@@ -25,7 +26,7 @@ from usage.facts.doubts import CountedIn, Doubts
 from usage.facts.findings import NO_RULINGS, Finding, Rulings
 from usage.facts.owner import Directory, Settlement, owner_of
 from usage.facts.received import in_precedence, packed
-from usage.facts.twins import NOTHING_BEYOND, Beyond, Once, counted_once
+from usage.facts.twins import NOTHING_BEYOND, Beyond, Call, Once, counted_once
 from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 from usage.periods import HOUR, hour_of, milliseconds
@@ -151,6 +152,46 @@ def assemble(
         owner.settled_as,
     )
     return AssembledTrace(fact, billed, packed(ordered, said))
+
+
+def calls_of(
+    fact: TraceFact,
+    observations: Sequence[ReceivedObservation],
+    engine: PricingEngine,
+    rulings: Rulings,
+    shared: Set[str],
+    deleted: Collection[str] = (),
+) -> list[Call]:
+    """The calls of a decided trace of which another one says a response id, too (``shared``)."""
+    steps = [one.step for one in in_precedence(observations)]
+    doubts = Doubts(
+        engine,
+        fact.tenant_id,
+        fact.start_time,
+        fact.priced_as_of,
+        rulings,
+        fact.id,
+        fact.connection_id,
+    )
+    kept = doubts.kept(steps)
+    once = counted_once(steps, steps, doubts.named, kept, deleted)
+    by_id = {step.observation_id: step for step in steps}
+    calls = []
+    for step_id, ids in once.ids.items():
+        if ids & shared:
+            step = once.instead.get(step_id, by_id[step_id])
+            rank = rank_of(fact, is_gone=fact.is_voided or step_id in deleted)
+            name = doubts.named(step)
+            calls.append(Call(fact.id, step, ids & shared, rank, name, step_id in kept))
+    return calls
+
+
+def rank_of(fact: TraceFact, *, is_gone: bool) -> int:
+    """Of records of one call that is counted which has the lowest: of an owner's run, then of one
+    whose tenant is known; before all, of one that has not been deleted or voided.
+    """
+    known = 0 if fact.is_owned else 1 if is_attributed(fact.tenant_id) else 2
+    return known + (3 if is_gone else 0)
 
 
 def _elsewhere(once: Once, beyond: Beyond) -> Mapping[str, CountedIn]:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Named = Callable[[StepVersion], ModelName]
 """What the model of a step is, as its connection reads names."""
+Record = tuple[StepVersion, ModelName]
 Where = tuple[str, str]
 """A step by its trace's key and its id."""
 MOST_USAGES = 3
@@ -93,10 +94,28 @@ class Across(NamedTuple):
     counted_in: Mapping[Where, Where]
     instead: Mapping[Where, StepVersion]
 
+    def by_trace(self) -> dict[str, Beyond]:
+        """What of each trace concerns it."""
+        counted_in: dict[str, dict[str, Where]] = {}
+        instead: dict[str, dict[str, StepVersion]] = {}
+        for (trace, step_id), where in self.counted_in.items():
+            counted_in.setdefault(trace, {})[step_id] = where
+        for (trace, step_id), step in self.instead.items():
+            instead.setdefault(trace, {})[step_id] = step
+        return {
+            trace: Beyond((), counted_in.get(trace, {}), instead.get(trace, {}))
+            for trace in counted_in.keys() | instead.keys()
+        }
+
 
 def response_ids(steps: Sequence[StepVersion]) -> Set[str]:
     """All that a trace's steps say."""
     return {step.response_id for step in steps if step.response_id}
+
+
+def may_have_twins(steps: Sequence[StepVersion]) -> bool:
+    """Whether one of the calls of a trace may be recorded again, in it or in another one."""
+    return bool(response_ids(steps)) or len({step.source for step in steps}) > 1
 
 
 def counted_once(
@@ -153,8 +172,8 @@ def _once(
             continue
         if of_call := NO_IDS.union(*[ids.get(one.observation_id, NO_IDS) for one in group]):
             ids_of_counted[first.observation_id] = of_call
-        given = [one for one in others if one.observation_id not in kept]
-        completed = _completed(first, given, named)
+        given = [(one, named(one)) for one in others if one.observation_id not in kept]
+        completed = _completed((first, named(first)), given)
         if completed is not first:
             instead[first.observation_id] = completed
     return Once(twice, sums, instead, ids_of_counted)
@@ -174,9 +193,8 @@ def across(calls: Sequence[Call]) -> Across:
         first = min(group, key=lambda one: (one.rank, *_says_most(one.step, one.name), one.where))
         others = [one for one in group if one is not first]
         counted_in |= {one.where: first.where for one in others}
-        names = {id(one.step): one.name for one in group}
-        given = [one.step for one in others if not one.is_kept]
-        completed = _completed(first.step, given, lambda step, names=names: names[id(step)])
+        given = [(one.step, one.name) for one in others if not one.is_kept]
+        completed = _completed((first.step, first.name), given)
         if completed is not first.step:
             instead[first.where] = completed
     return Across(counted_in, instead)
@@ -476,40 +494,46 @@ def _says_most(step: StepVersion, name: ModelName) -> tuple[int, bool, bool, dat
     """Least for the record that says most: the most kinds of units, a cost, a dated model; then the
     earliest, then the id.
     """
-    kinds = len(units_of(step.usage_details)) if step.usage_details else 0
     return (
-        -kinds,
-        step.cost_usd is None or bool(step.uncosted),
+        _kinds(step),
+        not _is_costed(step),
         not DATE.search(name.base),
         step.start_time,
         step.observation_id,
     )
 
 
-def _completed(counted: StepVersion, others: Sequence[StepVersion], named: Named) -> StepVersion:
+def _completed(counted: Record, others: Sequence[Record]) -> StepVersion:
     """What is counted, with what it lacks and its twins say: kinds of units, a cost of all of
     them, the model's date or the model at all.
     """
+    step, name = counted
     if not others:
-        return counted
-    ordered = sorted(others, key=lambda one: _says_most(one, named(one)))
+        return step
+    ordered = sorted(others, key=lambda one: _says_most(*one))
+    records = [step, *(one for one, _ in ordered)]
     changes: dict[str, object] = {}
-    fullest = min([counted, *ordered], key=lambda one: _says_most(one, named(one))[0])
-    if fullest is not counted:
+    fullest = min(records, key=_kinds)
+    if fullest is not step:
         changes = {"usage_details": fullest.usage_details}
         changes |= {"cost_usd": fullest.cost_usd, "uncosted": fullest.uncosted}
-    cost, uncosted = fullest.cost_usd, fullest.uncosted
-    if cost is None or uncosted:
-        whole = [
-            one for one in (counted, *ordered) if one.cost_usd is not None and not one.uncosted
-        ]
-        if whole:
-            changes |= {"cost_usd": whole[0].cost_usd, "uncosted": ()}
-    own = named(counted)
-    model = next((one.model for one in ordered if _says_model(own, named(one))), None)
+    if not _is_costed(fullest):
+        whole = next((one for one in records if _is_costed(one)), None)
+        if whole is not None:
+            changes |= {"cost_usd": whole.cost_usd, "uncosted": ()}
+    model = next((one.model for one, other in ordered if _says_model(name, other)), None)
     if model is not None:
         changes["model"] = model
-    return msgspec.structs.replace(counted, **changes) if changes else counted
+    return msgspec.structs.replace(step, **changes) if changes else step
+
+
+def _kinds(step: StepVersion) -> int:
+    """The least for the most kinds of units."""
+    return -len(units_of(step.usage_details)) if step.usage_details else 0
+
+
+def _is_costed(step: StepVersion) -> bool:
+    return step.cost_usd is not None and not step.uncosted
 
 
 def _says_model(own: ModelName, other: ModelName) -> bool:

@@ -9,9 +9,11 @@ from django.db import transaction
 from kluisz_analytics.bulk import among
 from kluisz_analytics.tenants.models import User
 from usage.facts import store
+from usage.facts.apply import load_assembler, reassemble
 from usage.facts.contributions import Change
 from usage.facts.posting import apply_change
-from usage.models import Trace, TraceVoid
+from usage.facts.ties import said_by
+from usage.models import LangfuseConnection, Trace, TraceVoid
 
 
 class NotDeleted(ValueError):
@@ -42,6 +44,7 @@ def void(trace_ids: Collection[str], reason: str, by: User) -> int:
         [TraceVoid(trace_id=trace_id, reason=reason, created_by=by) for trace_id in voided]
     )
     _write(voided, change, is_voided=True)
+    _decide_twins(voided)
     return len(voided)
 
 
@@ -56,7 +59,22 @@ def restore(trace_ids: Collection[str]) -> int:
             restored.append(trace.id)
     TraceVoid.objects.filter(among("trace_id", restored)).delete()
     _write(restored, change, is_voided=False)
+    _decide_twins(restored)
     return len(restored)
+
+
+def _decide_twins(trace_ids: Collection[str]) -> None:
+    """Calls that other traces record as well are counted in those that are not voided."""
+    saying = said_by(store.load_received(trace_ids))
+    if not saying:
+        return
+    connections = LangfuseConnection.objects.filter(
+        pk__in=Trace.objects.filter(among("usage_trace.id", saying)).values("connection")
+    )
+    for connection in connections:
+        of_connection = Trace.objects.filter(among("usage_trace.id", saying), connection=connection)
+        keys = [pk.hex for pk in of_connection.order_by("pk").values_list("pk", flat=True)]
+        reassemble(load_assembler(connection), keys)
 
 
 def _write(trace_ids: Sequence[str], change: Change, *, is_voided: bool) -> None:

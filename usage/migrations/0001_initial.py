@@ -404,6 +404,18 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='ResponseTraces',
+            fields=[
+                ('id', models.UUIDField(primary_key=True, serialize=False)),
+                ('traces', models.TextField(help_text='The keys of the traces, sorted; “*” where they are too many to be of one call.')),
+            ],
+            options={
+                'verbose_name': 'response',
+                'db_table': 'usage_response',
+                'ordering': ['id'],
+            },
+        ),
+        migrations.CreateModel(
             name='RejectedObservation',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

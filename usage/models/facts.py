@@ -420,6 +420,27 @@ class Observation(TokenColumns):
         return self.name or self.langfuse_observation_id
 
 
+class ResponseTraces(models.Model):
+    """Which traces say that a step of theirs is of this response of a provider's: mostly one, and
+    two where a gateway and an SDK recorded it (``usage.facts.ties``).
+
+    Its key is a digest of the connection and the response's id.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    traces = models.TextField(
+        help_text="The keys of the traces, sorted; “*” where they are too many to be of one call."
+    )
+
+    class Meta:
+        db_table = "usage_response"
+        ordering = ["id"]
+        verbose_name = "response"
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
 class TraceVoid(models.Model):
     """Who voided a trace that is deleted in Langfuse, and why.
 
