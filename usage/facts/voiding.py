@@ -2,15 +2,17 @@
 back: for an operator to decide.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from django.db import transaction
 
 from kluisz_analytics.bulk import among
+from kluisz_analytics.tenants.directory import keep_directory
 from kluisz_analytics.tenants.models import User
 from usage.facts import store
 from usage.facts.apply import load_assembler, reassemble
 from usage.facts.contributions import Change
+from usage.facts.decided import TraceFact
 from usage.facts.posting import apply_change
 from usage.facts.ties import said_by
 from usage.models import LangfuseConnection, Trace, TraceVoid
@@ -31,7 +33,7 @@ def void(trace_ids: Collection[str], reason: str, by: User) -> int:
     if not reason.strip():
         raise ValueError("Say why: a reason is kept with each voided trace.")
     change, voided = Change(), []
-    for trace in store.lock_traces(trace_ids).values():
+    for trace in _locked(trace_ids).values():
         if not trace.deleted_observations:
             raise NotDeleted(
                 f"Trace {trace.langfuse_trace_id} is still in Langfuse, so it stays billed. Delete"
@@ -52,7 +54,7 @@ def void(trace_ids: Collection[str], reason: str, by: User) -> int:
 def restore(trace_ids: Collection[str]) -> int:
     """Bill voided traces again. Returns how many."""
     change, restored = Change(), []
-    for trace in store.lock_traces(trace_ids).values():
+    for trace in _locked(trace_ids).values():
         if trace.is_voided:
             trace.is_voided = False
             change.add(trace)
@@ -61,6 +63,13 @@ def restore(trace_ids: Collection[str]) -> int:
     _write(restored, change, is_voided=False)
     _decide_twins(restored)
     return len(restored)
+
+
+def _locked(trace_ids: Collection[str]) -> Mapping[str, TraceFact]:
+    """The traces, locked after what whoever stores them locks before."""
+    store.keep_repricings()
+    keep_directory()
+    return store.lock_traces(trace_ids)
 
 
 def _decide_twins(trace_ids: Collection[str]) -> None:

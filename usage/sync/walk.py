@@ -31,9 +31,9 @@ from usage.facts.apply import (
     apply_batch,
     committed,
     give_way,
-    reassemble,
     load_assembler,
     newest_of,
+    reassemble,
 )
 from usage.facts.deletions import Seen
 from usage.langfuse.client import LangfuseClientService
