@@ -3,9 +3,10 @@ turns out to own them; and as before once that is undone.
 """
 
 import threading
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal as D
+from functools import partial
 from itertools import permutations
 from typing import Any
 from uuid import uuid4
@@ -256,25 +257,18 @@ def test_two_workers_that_store_the_halves_at_once_see_one_another(
     connection: LangfuseConnection, people: People
 ) -> None:
     barrier = threading.Barrier(2, timeout=20)
-    failed: list[BaseException] = []
 
-    def worker(batch: list[ReceivedObservation]) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                for number in range(15):
-                    barrier.wait()
-                    again = [
-                        one.__class__(f"{one.trace_id}{number}", one.said, one.step)
-                        for one in batch
-                    ]
-                    committed(lambda again=again: apply_received(connection, again))  # type: ignore[misc]
-            except BaseException as error:
-                failed.append(error)
-                barrier.abort()
-            finally:
-                connections.close_all()
-
-        return run
+    def store_all(batch: list[ReceivedObservation]) -> None:
+        try:
+            for number in range(15):
+                barrier.wait()
+                again = [
+                    ReceivedObservation(f"{one.trace_id}{number}", one.said, one.step)
+                    for one in batch
+                ]
+                committed(partial(apply_received, connection, again))
+        finally:
+            connections.close_all()
 
     halves = [
         [
@@ -294,12 +288,8 @@ def test_two_workers_that_store_the_halves_at_once_see_one_another(
             )
         ],
     ]
-    threads = [threading.Thread(target=worker(half)) for half in halves]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    with ThreadPoolExecutor(2) as workers:
+        assert list(workers.map(store_all, halves)) == [None, None]
     assert verify_books() == []
     # The ids are the same in all rounds, so of each there is one call.
     assert sum(used for used, _, _ in counted().values()) == 8 * 1200
