@@ -14,7 +14,8 @@ from pricing.model_names import understand
 from tests.conftest import NOON
 from tests.usage.facts.test_decide import received, trace_of
 from usage.facts.findings import Finding
-from usage.facts.twins import Call, across, clash, counted_once
+from usage.facts.pairing import clash
+from usage.facts.twins import Call, across, counted_once
 from usage.langfuse.wire import StepVersion
 
 LITELLM_ID = "chatcmpl-e8c5ad1e-233a-45fc-9e2e-12ffa266b43d"
