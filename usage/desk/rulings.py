@@ -23,21 +23,27 @@ def begin(
     by: User | None,
     model: str | None = None,
     step: tuple[UUID, str] | None = None,
+    source: str | None = None,
 ) -> UsageRuling:
     """A ruling on one observation (``step``: its trace's key and its id), on a model of the
-    connection, or on all of it; :func:`advance` does the work.
+    connection, on what an integration (``source``) records, or on all of it; :func:`advance` does
+    the work.
 
-    Raises ValueError without a reason, and for a choice that isn't one of the finding's.
+    Raises ValueError without a reason, for a choice that isn't one of the finding's, and where it
+    has to be of an integration and is not.
     """
     if takes not in CHOICES[finding]:
         choices = ", ".join(one.value for one in CHOICES[finding])
         raise ValueError(f"“{takes.value}” is no choice for “{finding.value}”: write {choices}.")
+    if (takes is Takes.OTHERS) != (source is not None):
+        raise ValueError("Say of which integration: what it records gives way to what others do.")
     return rework.begin(
         UsageRuling(
             finding=finding.value,
             takes=takes.value,
             connection=connection,
             model=None if step else model,
+            source=source,
             trace_key=step[0] if step else None,
             langfuse_observation_id=step[1] if step else "",
             reason=reason,
@@ -65,8 +71,13 @@ def _rule_next(ruling: UsageRuling) -> rework.Batch:
 
 
 def _traces_after(ruling: UsageRuling) -> QuerySet[Observation, UUID]:
-    """The keys of the traces that it is about, after the one that was reached, in their order."""
-    found = observations_of(ruling.finding).filter(trace__connection=ruling.connection_id)
+    """The keys of the traces that it is about, after the one that was reached, in their order.
+
+    Other records of an integration's calls may be anywhere in the connection.
+    """
+    all_of_it = Observation.objects.all()
+    found = all_of_it if ruling.source is not None else observations_of(ruling.finding)
+    found = found.filter(trace__connection=ruling.connection_id)
     if ruling.trace_key is not None:
         found = found.filter(
             trace=ruling.trace_key, langfuse_observation_id=ruling.langfuse_observation_id

@@ -8,7 +8,7 @@ order, overlap and repetition of batches leave no trace of their own.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -28,10 +28,11 @@ from usage.facts.decide import assemble, calls_of
 from usage.facts.decided import AssembledTrace, TraceFact
 from usage.facts.findings import NO_RULINGS, Rulings
 from usage.facts.identity import trace_key
+from usage.facts.likely import beyond_of
 from usage.facts.owner import Directory, Settlement
 from usage.facts.posting import apply_change
 from usage.facts.received import Received, is_newer, newest_by_trace, packed_deletions
-from usage.facts.twins import NOTHING_BEYOND, Beyond, across, response_ids
+from usage.facts.twins import NOTHING_BEYOND, Beyond
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection
 from usage.periods import hour_of
@@ -152,7 +153,7 @@ class Assembler:
         )
 
     def together(
-        self, known: Sequence["Known"], decided: Mapping[str, TraceFact], shared: Set[str]
+        self, known: Sequence["Known"], decided: Mapping[str, TraceFact], shared: frozenset[str]
     ) -> dict[str, AssembledTrace]:
         """Those of the traces that are decided otherwise since others record the same calls."""
         calls = [
@@ -167,7 +168,7 @@ class Assembler:
                 one.deleted,
             )
         ]
-        beyond = across(calls).by_trace()
+        beyond = beyond_of(calls, shared, self.rulings.counted_as_others)
         return {one.key: self.known(one, beyond[one.key]) for one in known if one.key in beyond}
 
 
@@ -241,8 +242,11 @@ class NewTraces:
                     for key, observations in traces[at : at + TOGETHER]
                 }
             )
+        looks_for_likely = assembler.rulings.looks_for_likely
         new.saying = {
-            key: steps for key, steps in traces if any(one.step.response_id for one in steps)
+            key: steps
+            for key, steps in traces
+            if looks_for_likely or any(one.step.response_id for one in steps)
         }
         return new
 
@@ -257,12 +261,6 @@ class NewTraces:
         }
         for fact in facts.values():
             self.change.add(fact)
-
-    def said(self) -> ties.Said:
-        """The ids of responses, by trace."""
-        return {
-            key: response_ids([one.step for one in steps]) for key, steps in self.saying.items()
-        }
 
     def decide_together(self, assembled: Mapping[str, AssembledTrace]) -> None:
         """Put these decisions in place of those that were made ahead."""
@@ -446,12 +444,13 @@ def _change_traces(
     cost_picousd = microcredits = 0
     decided: list[TraceFact] = []
     locked = locked_traces(stored_keys)
-    before = ties.said_by({trace.id: received for trace, received in locked})
+    looks_for_likely = assembler.rulings.looks_for_likely
+    before = ties.said_by(_steps_of(locked), looks_for_likely=looks_for_likely)
     for old_trace, received in locked:
         if old_trace.id in news:
             _merge(received, news[old_trace.id], is_all_that_is_shown)
-    now = {**ties.said_by({trace.id: received for trace, received in locked}), **new.said()}
-    tied = ties.tie(assembler.connection_id, before, now)
+    now = ties.said_by({**_steps_of(locked), **new.saying}, looks_for_likely=looks_for_likely)
+    tied = ties.tie(assembler.connection_id, before, now, looks_for_likely=looks_for_likely)
     locked += tied.others
     assembled = _assembled(assembler, locked, new, tied.shared)
     for old_trace, received in locked:
@@ -492,11 +491,17 @@ def _change_traces(
     )
 
 
+def _steps_of(
+    locked: Sequence[tuple[TraceFact, Received]],
+) -> dict[str, Iterable[ReceivedObservation]]:
+    return {trace.id: received.observations.values() for trace, received in locked}
+
+
 def _assembled(
     assembler: Assembler,
     locked: Sequence[tuple[TraceFact, Received]],
     new: NewTraces,
-    shared: Set[str],
+    shared: frozenset[str],
 ) -> dict[str, AssembledTrace]:
     """The stored traces decided, each by its steps and by those that share a call with it; new ones
     are decided anew where they share one.

@@ -24,7 +24,9 @@ from usage.environments import BilledEnvironments
 from usage.facts.decided import AssembledTrace, BilledStep, TraceFact
 from usage.facts.doubts import CountedIn, Doubts
 from usage.facts.findings import NO_RULINGS, Finding, Rulings
+from usage.facts.likely import signs_of
 from usage.facts.owner import Directory, Settlement, owner_of
+from usage.facts.pairing import NO_IDS
 from usage.facts.received import in_precedence, packed
 from usage.facts.twins import NOTHING_BEYOND, Beyond, Call, Once, counted_once
 from usage.facts.unmetered import unmetered_calls
@@ -94,7 +96,7 @@ def assemble(
     usages = [_usage(step, unmetered) for step in using]
     usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), said.environment in billed_in
-    is_all_elsewhere = not using and bool(beyond.counted_in)
+    is_all_elsewhere = not using and bool(repeated)
     priced = engine.price(
         TraceUsage(
             tenant_id,
@@ -159,10 +161,12 @@ def calls_of(
     observations: Sequence[ReceivedObservation],
     engine: PricingEngine,
     rulings: Rulings,
-    shared: Set[str],
+    shared: frozenset[str],
     deleted: Collection[str] = (),
 ) -> list[Call]:
-    """The calls of a decided trace of which another one says a response id, too (``shared``)."""
+    """The calls of a decided trace of which another one says a response id or a sign, too
+    (``shared``).
+    """
     steps = [one.step for one in in_precedence(observations)]
     doubts = Doubts(
         engine,
@@ -173,16 +177,17 @@ def calls_of(
         fact.id,
         fact.connection_id,
     )
-    kept = doubts.kept(steps)
-    once = counted_once(steps, steps, doubts.named, kept, deleted)
-    by_id = {step.observation_id: step for step in steps}
+    once = counted_once(steps, steps, doubts.named, doubts.kept(steps), deleted)
+    kept = doubts.kept(steps) | doubts.kept(steps, Finding.ALIKE)
     calls = []
-    for step_id, ids in once.ids.items():
-        if ids & shared:
-            step = once.instead.get(step_id, by_id[step_id])
-            rank = rank_of(fact, is_gone=fact.is_voided or step_id in deleted)
-            name = doubts.named(step)
-            calls.append(Call(fact.id, step, ids & shared, rank, name, step_id in kept))
+    for step in steps:
+        step_id = step.observation_id
+        ids, signs = once.ids.get(step_id, NO_IDS), shared & signs_of(step)
+        if not (signs or ids & shared) or step_id in once.sums or step_id in once.twice:
+            continue
+        rank = rank_of(fact, is_gone=fact.is_voided or step_id in deleted)
+        whole = once.instead.get(step_id, step)
+        calls.append(Call(fact.id, whole, ids, rank, doubts.named(whole), step_id in kept, signs))
     return calls
 
 
@@ -201,6 +206,8 @@ def _elsewhere(once: Once, beyond: Beyond) -> Mapping[str, CountedIn]:
         found[step_id] = CountedIn(Finding.TWICE, other)
     for step_id, (trace, other) in beyond.counted_in.items():
         found[step_id] = CountedIn(Finding.TWICE, other, trace)
+    for step_id, (trace, other) in beyond.likely.items():
+        found[step_id] = CountedIn(Finding.ALIKE, other, trace)
     return found
 
 

@@ -92,13 +92,11 @@ class Doubts:
         """What the step's model is."""
         return self.engine.named(step.model, step.start_time, self._known_at, self.connection_id)
 
-    def kept(self, using: Sequence[StepVersion]) -> Set[str]:
+    def kept(self, using: Sequence[StepVersion], finding: Finding = Finding.TWICE) -> Set[str]:
         """The steps that are ruled to be counted whatever else records the same call."""
         if not self.rulings.all:
             return frozenset()
-        return {
-            step.observation_id for step in using if self._takes(Finding.TWICE, step) is Takes.BOTH
-        }
+        return {step.observation_id for step in using if self._takes(finding, step) is Takes.BOTH}
 
     def ruled(
         self, using: Sequence[StepVersion], elsewhere: Mapping[str, CountedIn]

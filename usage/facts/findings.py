@@ -18,6 +18,7 @@ class Finding(StrEnum):
     NONE = ""
     SUM = "sum"
     TWICE = "twice"
+    ALIKE = "alike"
     COST = "cost"
     FREE = "free"
     UNITS = "units"
@@ -29,6 +30,7 @@ class Takes(StrEnum):
     AS_USUAL = ""
     CHILDREN = "children"
     ONCE = "once"
+    OTHERS = "others"
     BOTH = "both"
     LANGFUSE = "langfuse"
     PRICE_BOOK = "price_book"
@@ -38,6 +40,7 @@ class Takes(StrEnum):
 CHOICES: Mapping[Finding, tuple[Takes, ...]] = {
     Finding.SUM: (Takes.CHILDREN, Takes.BOTH),
     Finding.TWICE: (Takes.ONCE, Takes.BOTH),
+    Finding.ALIKE: (Takes.BOTH, Takes.OTHERS),
     Finding.COST: (Takes.LANGFUSE, Takes.PRICE_BOOK),
     Finding.FREE: (Takes.LANGFUSE, Takes.PRICE_BOOK),
     Finding.UNITS: (Takes.AS_COUNTED,),
@@ -61,6 +64,8 @@ class Ruling(NamedTuple):
     model: str | None = None
     step: tuple[str, str] | None = None
     """Its trace's key and its id."""
+    source: str | None = None
+    """Of a ruling on what an integration records ("" is one, too)."""
 
 
 class Rulings:
@@ -72,11 +77,29 @@ class Rulings:
     """
 
     def __init__(
-        self, rulings: Iterable[Ruling] = (), ratio_percent: int = DEFAULT_RATIO_PERCENT
+        self,
+        rulings: Iterable[Ruling] = (),
+        ratio_percent: int = DEFAULT_RATIO_PERCENT,
+        *,
+        looks_for_likely: bool = False,
     ) -> None:
         self.all = sorted(rulings)
+        self.looks_for_likely = looks_for_likely
+        """Whether traces keep what calls that others may have recorded are found by: from the first
+        ruling on such calls on.
+        """
+        self.counted_as_others = frozenset(
+            one.source
+            for one in self.all
+            if one.source is not None and one.takes == Takes.OTHERS.value
+        )
+        """Integrations whose calls are counted as others record them, where others do."""
         self.ratio_percent = ratio_percent
-        self._takes = {(one.finding, one.model, one.step): Takes(one.takes) for one in self.all}
+        self._takes = {
+            (one.finding, one.model, one.step): Takes(one.takes)
+            for one in self.all
+            if one.source is None
+        }
 
     def takes(self, finding: Finding, model: str, step: tuple[str, str]) -> Takes:
         """AS_USUAL where nothing was ruled."""

@@ -34,9 +34,11 @@ class Records:
         using: Sequence[StepVersion],
         named: Named,
         ids: Mapping[str, frozenset[str]],
+        may_be_one: Callable[[StepVersion, StepVersion], bool] = lambda one, other: True,
     ) -> None:
         self._using = sorted(using, key=_when)
         self._ids = ids
+        self._may_be_one = may_be_one
         self._parents = {step.observation_id: step.parent_id for step in steps}
         self._tokens = {one.observation_id: count_tokens(one.usage_details) for one in using}
         self._dates: dict[str, str] = {}
@@ -134,7 +136,7 @@ class Records:
         members: Sequence[StepVersion],
         group: Sequence[StepVersion],
     ) -> None:
-        if not self._is_one_call(members, group):
+        if not (self._may_be_one(one, other) and self._is_one_call(members, group)):
             return
         nearness = self._nearness(one, other)
         if call not in wishes or nearness < wishes[call]:

@@ -24,7 +24,7 @@ from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.environments import BilledEnvironments, billed_environments
 from usage.facts.decided import BilledStep, TraceFact
-from usage.facts.findings import Ruling, Rulings
+from usage.facts.findings import Finding, Ruling, Rulings
 from usage.facts.owner import Directory, KnownUser, Outcome, Settlement, as_called
 from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import RejectedRow, SaidOfTrace
@@ -53,6 +53,7 @@ STEP_COLUMNS = (
         "level",
         "is_root",
         "model",
+        "source",
         "start_time",
         "end_time",
     ),
@@ -118,6 +119,7 @@ def step_row(step: BilledStep, trace: TraceFact) -> Row:
             version.level,
             version.is_root,
             version.model,
+            version.source,
         ),
         *stamps((version.start_time, version.end_time)),
         *(
@@ -358,15 +360,22 @@ def load_repriced() -> list[Repriced]:
 
 def load_rulings(connection_id: int) -> Rulings:
     """The rulings that hold on the connection's usage."""
-    rows = UsageRuling.objects.filter(
-        connection=connection_id, state__in=UsageRuling.HOLDING
-    ).values_list("pk", "finding", "takes", "model", "trace_key", "langfuse_observation_id")
+    rows = list(
+        UsageRuling.objects.filter(connection=connection_id).values_list(
+            "state",
+            "trace_key",
+            "langfuse_observation_id",
+            *("pk", "finding", "takes", "model", "source"),
+        )
+    )
     return Rulings(
         [
-            Ruling(pk, finding, takes, model, None if key is None else (key.hex, step_id))
-            for pk, finding, takes, model, key, step_id in rows
+            Ruling(pk, finding, takes, model, None if key is None else (key.hex, step_id), source)
+            for state, key, step_id, pk, finding, takes, model, source in rows
+            if state in UsageRuling.HOLDING
         ],
         settings.COST_RATIO_PERCENT,
+        looks_for_likely=any(finding == Finding.ALIKE.value for _, _, _, _, finding, *_ in rows),
     )
 
 

@@ -16,8 +16,10 @@ from kluisz_analytics.bulk import among, empty_table, execute_all, insert_rows, 
 from usage.facts import store
 from usage.facts.decided import TraceFact
 from usage.facts.identity import response_key
+from usage.facts.likely import MARK, all_signs
 from usage.facts.received import Received
 from usage.facts.twins import response_ids
+from usage.langfuse.wire import ReceivedObservation
 from usage.models import ResponseTraces
 
 MOST_TRACES = 100
@@ -40,16 +42,21 @@ class Tied(NamedTuple):
 NOT_TIED = Tied()
 
 
-def said_by(received: Mapping[str, Received]) -> Said:
-    """What stored traces say."""
-    return {
-        key: ids
-        for key, one in received.items()
-        if (ids := response_ids([each.step for each in one.observations.values()]))
-    }
+def said_by(
+    steps_of: Mapping[str, Iterable[ReceivedObservation]], *, looks_for_likely: bool
+) -> Said:
+    """What traces say: the ids of responses, and, where likely twins are looked for, the signs of
+    their calls.
+    """
+    said: dict[str, Set[str]] = {}
+    for key, observations in steps_of.items():
+        steps = [one.step for one in observations]
+        if ids := response_ids(steps) | (all_signs(steps) if looks_for_likely else frozenset()):
+            said[key] = ids
+    return said
 
 
-def tie(connection_id: int, before: Said, now: Said) -> Tied:
+def tie(connection_id: int, before: Said, now: Said, *, looks_for_likely: bool = False) -> Tied:
     """Keep what traces say ``now`` that said what they said ``before`` (nothing: new ones), and
     find what belongs to them. Call it in the transaction that stores them.
     """
@@ -64,7 +71,8 @@ def tie(connection_id: int, before: Said, now: Said) -> Tied:
         traces = store.lock_traces(waiting)
         received = store.load_received(traces)
         others += [(trace, received[key]) for key, trace in traces.items()]
-        said = said_by(received)
+        steps_of = {key: one.observations.values() for key, one in received.items()}
+        said = said_by(steps_of, looks_for_likely=looks_for_likely)
         waiting = rows.write(said, said)
     return Tied(others, rows.shared)
 
@@ -85,7 +93,8 @@ class _Rows:
         """Bring the rows of all these ids to what is said now. Returns all traces that say one of
         them, or did.
         """
-        added = _by_id({key: ids - before.get(key, set()) for key, ids in now.items()})
+        # Also of what was said before: its signs may not have been looked for then.
+        added = _by_id(now)
         gone = _by_id({key: ids - now.get(key, set()) for key, ids in before.items()})
         asked = {one for said in (before, now) for ids in said.values() for one in ids}
         key_of = {
@@ -93,7 +102,12 @@ class _Rows:
         }
         with database.cursor() as cursor:
             inserted = _insert(
-                cursor, {key: added[one] for key, one in sorted(key_of.items()) if one in added}
+                cursor,
+                {
+                    (key, one.startswith(MARK)): added[one]
+                    for key, one in sorted(key_of.items())
+                    if one in added
+                },
             )
             for one in map(key_of.__getitem__, inserted):
                 self._traces[one] = set() if len(added[one]) > MOST_TRACES else added[one]
@@ -137,23 +151,26 @@ def _by_id(said: Said) -> dict[str, set[str]]:
     return traces
 
 
-def _insert(cursor: CursorWrapper, traces: Mapping[str, Set[str]]) -> Set[str]:
+def _insert(cursor: CursorWrapper, traces: Mapping[tuple[str, bool], Set[str]]) -> Set[str]:
     """Insert the rows that are not there yet, in the order of their keys. Returns which these are.
+    ``traces``: by key, and whether it is of a sign.
 
     Where another worker has inserted one and not committed yet, this waits for it.
     """
     if not traces:
         return set()
     kind = ResponseTraces._meta.pk.db_type(database)
-    execute_all(cursor, *empty_table("usage_response_said", f"id {kind}, traces text"))
-    rows = (
-        (key, OF_MANY if len(keys) > MOST_TRACES else " ".join(sorted(keys)))
-        for key, keys in traces.items()
+    execute_all(
+        cursor, *empty_table("usage_response_said", f"id {kind}, is_sign bool, traces text")
     )
-    insert_rows(cursor, "usage_response_said", ["id", "traces"], rows)
+    rows = (
+        (key, is_sign, OF_MANY if len(keys) > MOST_TRACES else " ".join(sorted(keys)))
+        for (key, is_sign), keys in traces.items()
+    )
+    insert_rows(cursor, "usage_response_said", ["id", "is_sign", "traces"], rows)
     cursor.execute(
-        f"INSERT INTO {TABLE} (id, traces) SELECT id, traces FROM usage_response_said"
-        " WHERE 1 = 1 ORDER BY id ON CONFLICT (id) DO NOTHING RETURNING id"
+        f"INSERT INTO {TABLE} (id, is_sign, traces) SELECT id, is_sign, traces"
+        " FROM usage_response_said WHERE 1 = 1 ORDER BY id ON CONFLICT (id) DO NOTHING RETURNING id"
     )
     return {_hex(key) for (key,) in cursor.fetchall()}
 

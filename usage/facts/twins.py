@@ -58,6 +58,8 @@ class Call(NamedTuple):
     rank: int
     name: ModelName
     is_kept: bool = False
+    signs: frozenset[str] = NO_IDS
+    """What others could be found by that record it without its id (``likely``)."""
 
     @property
     def where(self) -> Where:
@@ -72,6 +74,8 @@ class Beyond(NamedTuple):
     deleted: Collection[str] = ()
     counted_in: Mapping[str, Where] = {}
     instead: Mapping[str, StepVersion] = {}
+    likely: Mapping[str, Where] = {}
+    """As ``counted_in``: calls that were ruled to be counted as others record them."""
 
 
 NOTHING_BEYOND = Beyond()
@@ -82,19 +86,6 @@ class Across(NamedTuple):
 
     counted_in: Mapping[Where, Where]
     instead: Mapping[Where, StepVersion]
-
-    def by_trace(self) -> dict[str, Beyond]:
-        """What of each trace concerns it."""
-        counted_in: dict[str, dict[str, Where]] = {}
-        instead: dict[str, dict[str, StepVersion]] = {}
-        for (trace, step_id), where in self.counted_in.items():
-            counted_in.setdefault(trace, {})[step_id] = where
-        for (trace, step_id), step in self.instead.items():
-            instead.setdefault(trace, {})[step_id] = step
-        return {
-            trace: Beyond((), counted_in.get(trace, {}), instead.get(trace, {}))
-            for trace in counted_in.keys() | instead.keys()
-        }
 
 
 def response_ids(steps: Sequence[StepVersion]) -> Set[str]:
@@ -162,19 +153,21 @@ def _once(
         if of_call := NO_IDS.union(*[ids.get(one.observation_id, NO_IDS) for one in group]):
             ids_of_counted[first.observation_id] = of_call
         given = [(one, named(one)) for one in others if one.observation_id not in kept]
-        completed = _completed((first, named(first)), given)
-        if completed is not first:
-            instead[first.observation_id] = completed
+        whole = completed((first, named(first)), given)
+        if whole is not first:
+            instead[first.observation_id] = whole
     return Once(twice, sums, instead, ids_of_counted)
 
 
-def across(calls: Sequence[Call]) -> Across:
-    """Of the calls that several records have by their response ids, which is counted; whatever
-    order they are in.
+def across(calls: Sequence[Call], shared: Set[str]) -> Across:
+    """Of the calls that several traces have by the response ids that they share, which is counted;
+    whatever order they are in.
     """
     counted_in: dict[Where, Where] = {}
     instead: dict[Where, StepVersion] = {}
-    ids = _telling({one.where: one.ids for one in calls}, {one.where: one.step for one in calls})
+    ids = _telling(
+        {one.where: one.ids & shared for one in calls}, {one.where: one.step for one in calls}
+    )
     ordered = sorted(calls, key=lambda one: one.where)
     for group in connected([[one] for one in ordered], lambda one: ids.get(one.where, NO_IDS)):
         if len(group) < 2:
@@ -183,9 +176,9 @@ def across(calls: Sequence[Call]) -> Across:
         others = [one for one in group if one is not first]
         counted_in |= {one.where: first.where for one in others}
         given = [(one.step, one.name) for one in others if not one.is_kept]
-        completed = _completed((first.step, first.name), given)
-        if completed is not first.step:
-            instead[first.where] = completed
+        whole = completed((first.step, first.name), given)
+        if whole is not first.step:
+            instead[first.where] = whole
     return Across(counted_in, instead)
 
 
@@ -246,7 +239,7 @@ def _says_most(step: StepVersion, name: ModelName) -> tuple[int, bool, bool, dat
     )
 
 
-def _completed(counted: Record, others: Sequence[Record]) -> StepVersion:
+def completed(counted: Record, others: Sequence[Record]) -> StepVersion:
     """What is counted, with what it lacks and its twins say: kinds of units, a cost of all of
     them, the model's date or the model at all.
     """

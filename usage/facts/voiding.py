@@ -2,6 +2,7 @@
 back: for an operator to decide.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from django.db import transaction
@@ -14,7 +15,6 @@ from usage.facts.apply import load_assembler, reassemble
 from usage.facts.contributions import Change
 from usage.facts.decided import TraceFact
 from usage.facts.posting import apply_change
-from usage.facts.ties import said_by
 from usage.models import LangfuseConnection, Trace, TraceVoid
 
 
@@ -74,16 +74,12 @@ def _locked(trace_ids: Collection[str]) -> Mapping[str, TraceFact]:
 
 def _decide_twins(trace_ids: Collection[str]) -> None:
     """Calls that other traces record as well are counted in those that are not voided."""
-    saying = said_by(store.load_received(trace_ids))
-    if not saying:
-        return
-    connections = LangfuseConnection.objects.filter(
-        pk__in=Trace.objects.filter(among("usage_trace.id", saying)).values("connection")
-    )
-    for connection in connections:
-        of_connection = Trace.objects.filter(among("usage_trace.id", saying), connection=connection)
-        keys = [pk.hex for pk in of_connection.order_by("pk").values_list("pk", flat=True)]
-        reassemble(load_assembler(connection), keys)
+    rows = Trace.objects.filter(among("usage_trace.id", trace_ids)).order_by("pk")
+    by_connection: dict[int, list[str]] = defaultdict(list)
+    for pk, connection_id in rows.values_list("pk", "connection"):
+        by_connection[connection_id].append(pk.hex)
+    for connection in LangfuseConnection.objects.filter(pk__in=by_connection):
+        reassemble(load_assembler(connection), by_connection[connection.pk])
 
 
 def _write(trace_ids: Sequence[str], change: Change, *, is_voided: bool) -> None:

@@ -328,6 +328,7 @@ class Observation(TokenColumns):
     class Doubtful(models.TextChoices):
         SUM = Finding.SUM.value, "It carries what the steps inside it used"
         TWICE = Finding.TWICE.value, "Another step records the same call"
+        ALIKE = Finding.ALIKE.value, "Another run's step is ruled to be the same call"
         COST = Finding.COST.value, "Langfuse's cost is far from the price lists'"
         FREE = Finding.FREE.value, "Langfuse says that it cost nothing"
 
@@ -343,6 +344,13 @@ class Observation(TokenColumns):
     level = models.CharField(max_length=8, choices=Level.choices)
     is_root = models.BooleanField()
     model = models.CharField(max_length=200, blank=True)
+    source = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The integration that recorded it. Empty: Langfuse's own SDK.",
+    )
     start_time = models.DateTimeField()
     end_time = models.DateTimeField(null=True)
     usage_details = models.TextField(
@@ -428,6 +436,11 @@ class ResponseTraces(models.Model):
     """
 
     id = models.UUIDField(primary_key=True)
+    is_sign = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Not a response's id, but what likely records of one call have in common.",
+    )
     traces = models.TextField(
         help_text="The keys of the traces, sorted; “*” where they are too many to be of one call."
     )

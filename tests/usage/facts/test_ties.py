@@ -293,3 +293,90 @@ def test_two_workers_that_store_the_halves_at_once_see_one_another(
     assert verify_books() == []
     # The ids are the same in all rounds, so of each there is one call.
     assert sum(used for used, _, _ in counted().values()) == 8 * 1200
+
+
+def alike(user: User | None, trace_id: str, source: str, at: str, **fields: Any) -> Any:
+    """A call without a response id, from when until when (seconds)."""
+    start, end = (NOON + timedelta(seconds=float(one)) for one in at.split("-"))
+    owner = {} if user is None else {"user_reference": str(user.pk)}
+    values = {**CALL, **owner, "source": source, "start_time": start, "end_time": end, **fields}
+    return received(source or "own", trace_id, **values)
+
+
+def rule_on_litellm(connection: LangfuseConnection) -> Any:
+    ruling = rulings.begin(
+        Finding.ALIKE, Takes.OTHERS, connection, reason="a proxy", by=None, source="litellm"
+    )
+    rulings.advance(ruling)
+    assert verify_books() == []
+    return ruling
+
+
+def test_likely_twins_count_twice_until_that_is_ruled_on_and_after_it_is_undone(
+    connection: LangfuseConnection, people: People
+) -> None:
+    ann = people.acme_user
+    store(
+        connection,
+        [alike(ann, "run", "openai", "0-2"), alike(None, "proxy", "litellm", "0.5-1.5")],
+    )
+    assert [used for used, _, _ in counted().values()] == [1200, 1200]
+    before = comparable()
+    ruling = rule_on_litellm(connection)
+    assert {name: used for name, (used, _, _) in counted().items()} == {"run": 1200, "proxy": 0}
+    # What comes later is decided by it, whichever half comes first.
+    store(connection, [alike(None, "proxy2", "litellm", "60.5-61.5")])
+    assert counted()["proxy2"][0] == 1200
+    store(connection, [alike(ann, "run2", "openai", "59-62")])
+    assert (counted()["proxy2"][0], counted()["run2"][0]) == (0, 1200)
+    # Of one integration, of another model, of another time: calls of their own.
+    others = [
+        alike(None, "proxy3", "litellm", "120.5-121.5"),
+        alike(None, "proxy4", "litellm", "120.6-121.4"),
+        alike(ann, "run3", "openai", "120-122", model="gpt-4o-mini"),
+        alike(ann, "run4", "openai", "121-122"),
+    ]
+    store(connection, others)
+    assert {counted()[f"{name}"][0] for name in ("proxy3", "proxy4", "run3", "run4")} == {1200}
+    with transaction.atomic():
+        rulings.undo(ruling)
+        rulings.advance(ruling)
+        assert verify_books() == []
+        assert sum(used for used, _, _ in counted().values()) == 8 * 1200
+        transaction.set_rollback(True)
+    Trace.objects.get(langfuse_trace_id="run2")
+    assert before
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_with_a_ruling_on_an_integration_any_order_counts_the_same(
+    connection: LangfuseConnection, people: People, data: st.DataObject
+) -> None:
+    users = ["", str(people.acme_user.pk), str(people.globex_user.pk)]
+    history = data.draw(st.lists(versions(users), min_size=2, max_size=8), label="history")
+    order = data.draw(st.permutations(history), label="order")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(order)), min_size=2, max_size=2)))
+    batches = [order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :]]
+    ruled_before = data.draw(st.integers(0, 3), label="ruled before")
+    with transaction.atomic():
+        apply_received(connection, history)
+        without = comparable()
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        for number, batch in enumerate([*batches, []]):
+            if number == ruled_before:
+                ruling = rule_on_litellm(connection)
+            apply_received(connection, batch)
+            assert verify_books() == []
+        stepwise = comparable()
+        rulings.undo(ruling)
+        rulings.advance(ruling)
+        assert verify_books() == []
+        assert comparable() == without
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        rule_on_litellm(connection)
+        apply_received(connection, history)
+        assert comparable() == stepwise
+        transaction.set_rollback(True)

@@ -226,7 +226,7 @@ def test_across_traces_an_owners_record_is_counted_with_what_the_other_says() ->
         Call("t2", gateway, frozenset({"r1"}), 2, understand("gpt-4o")),
     ]
     for order in permutations(calls):
-        found = across(order)
+        found = across(order, frozenset({"r1"}))
         assert found.counted_in == {("t2", "gw"): ("t1", "sdk")}
         counted = found.instead["t1", "sdk"]
         assert (counted.usage_details, counted.cost_usd) == (gateway.usage_details, D("0.5"))
