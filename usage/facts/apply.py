@@ -168,7 +168,7 @@ class Assembler:
                 one.deleted,
             )
         ]
-        beyond = beyond_of(calls, shared, self.rulings.counted_as_others)
+        beyond = beyond_of(calls, shared, self.rulings)
         return {one.key: self.known(one, beyond[one.key]) for one in known if one.key in beyond}
 
 

@@ -94,6 +94,9 @@ class Rulings:
             if one.source is not None and one.takes == Takes.OTHERS.value
         )
         """Integrations whose calls are counted as others record them, where others do."""
+        self.steps_counted_as_others = frozenset(
+            one.step for one in self.all if one.step is not None and one.takes == Takes.OTHERS.value
+        )
         self.ratio_percent = ratio_percent
         self._takes = {
             (one.finding, one.model, one.step): Takes(one.takes)

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from pricing.units import count_tokens
+from usage.facts.findings import Rulings
 from usage.facts.pairing import Records, T, clash
 from usage.facts.twins import Beyond, Call, Where, across, completed
 from usage.facts.unmetered import is_metered
@@ -24,6 +25,7 @@ MARK = "\0"
 MINUTE = timedelta(minutes=1)
 MOST_MINUTES = 10
 """What takes longer is a run, not a call."""
+LONGEST_CALL = MOST_MINUTES * MINUTE
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 RULED, OTHERS = "ruled", "others"
 
@@ -44,20 +46,20 @@ def all_signs(steps: Sequence[StepVersion]) -> Set[str]:
     return frozenset().union(*map(signs_of, steps))
 
 
-def beyond_of(calls: Sequence[Call], shared: Set[str], sources: Set[str]) -> dict[str, Beyond]:
+def beyond_of(calls: Sequence[Call], shared: Set[str], rulings: Rulings) -> dict[str, Beyond]:
     """What of each trace is not to be seen in its own steps: which of its calls others record, too,
-    by the response ids that are ``shared``, and by what was ruled on what the ``sources`` record.
+    by the response ids that are ``shared``, and by what was ruled.
     """
     certain = across(calls, shared)
     instead = dict(certain.instead)
     likely: dict[Where, Where] = {}
-    if sources:
+    if rulings.counted_as_others or rulings.steps_counted_as_others:
         left = [
             one._replace(step=instead.get(one.where, one.step))
             for one in calls
             if one.where not in certain.counted_in
         ]
-        for where, (other, step) in recorded_by_others(left, sources).items():
+        for where, (other, step) in recorded_by_others(left, rulings).items():
             likely[where] = other
             instead[other] = step
     found: dict[str, Beyond] = {}
@@ -73,17 +75,21 @@ def _of(trace: str, found: Mapping[Where, T]) -> dict[str, T]:
 
 
 def recorded_by_others(
-    calls: Sequence[Call], sources: Set[str]
+    calls: Sequence[Call], rulings: Rulings
 ) -> Mapping[Where, tuple[Where, StepVersion]]:
-    """The calls that the ``sources`` recorded and others did, too, in another trace: which of
-    theirs, and what is counted of that one.
+    """The calls that are ruled to be counted as others record them, where others do in another
+    trace: which of theirs, and what is counted of that one.
     """
     records, by_id = [], {}
     for call in sorted(calls, key=lambda one: one.where):
         if not call.signs:
             continue
         marked = f"{call.trace}{MARK}{call.step.observation_id}"
-        source = RULED if call.step.source in sources else OTHERS
+        is_ruled = (
+            call.step.source in rulings.counted_as_others
+            or call.where in rulings.steps_counted_as_others
+        )
+        source = RULED if is_ruled else OTHERS
         records.append(
             msgspec.structs.replace(call.step, observation_id=marked, source=source, parent_id="")
         )

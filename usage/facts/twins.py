@@ -109,7 +109,7 @@ def counted_once(
     those that are ``deleted`` give way to what is not.
     """
     using = [step for step in using if is_metered(step)]
-    ids = _ids_of_calls(steps, using)
+    ids = ids_of_calls(steps, using)
     by_source = by(using, lambda step: step.source)
     if not ids and len(by_source) < 2:
         return Once(sums=sums_of_children(steps, using))
@@ -182,11 +182,12 @@ def across(calls: Sequence[Call], shared: Set[str]) -> Across:
     return Across(counted_in, instead)
 
 
-def _ids_of_calls(
+def ids_of_calls(
     steps: Sequence[StepVersion], using: Sequence[StepVersion]
 ) -> Mapping[str, frozenset[str]]:
-    """The response ids of what used something: its own, and those of the steps right inside it that
-    are of the same integration and used nothing, as a gateway records the provider's own answer.
+    """The response ids of what used something, by step: its own, and those of the steps right
+    inside it that are of the same integration and used nothing, as a gateway records the provider's
+    own answer.
     """
     saying = [step for step in steps if step.response_id]
     if not saying:
