@@ -41,6 +41,11 @@ CALL = {
 }
 
 
+@pytest.fixture
+def connection(bare_connection: LangfuseConnection) -> LangfuseConnection:
+    return bare_connection
+
+
 def sdk(user: User | None, trace_id: str = "run", **fields: Any) -> ReceivedObservation:
     owner = {} if user is None else {"user_reference": str(user.pk)}
     return received(
