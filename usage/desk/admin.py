@@ -17,6 +17,7 @@ from usage.admin.rework import ReworkAdmin
 from usage.desk import rulings
 from usage.desk.alike import ROWS, alike_sources, likely_twins
 from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
+from usage.desk.hidden import hidden_calls
 from usage.desk.views import expected_view, platform_admins_only
 from usage.facts.findings import CHOICES, Finding, Takes
 from usage.models import LangfuseConnection, Observation, UsageRuling
@@ -208,6 +209,7 @@ def doubtful_view(request: HttpRequest) -> HttpResponse:
         ],
         "alike": alike_sources(twins),
         "alike_calls": twins[:ROWS],
+        "hidden": hidden_calls(),
         "langfuse_sdk": LANGFUSE_SDK,
         "undecided": undecided().count(),
         "choices": dict(UsageRuling.Choice.choices),

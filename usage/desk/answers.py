@@ -9,6 +9,8 @@ from usage.api.answers import PeriodAnswer
 from usage.desk.alike import AlikeSources, LikelyTwins, RecordedCall
 from usage.desk.doubtful import DoubtfulModel, DoubtfulObservation
 from usage.desk.expected import HoldNotSeen, RunsWithoutCalls, TenantGap
+from usage.desk.hidden import HiddenCalls
+from usage.facts.hidden import Hidden
 
 
 class HoldNotSeenAnswer(Answer):
@@ -64,10 +66,15 @@ class AlikeSourcesAnswer(Answer):
     shows = AlikeSources
 
 
+class HiddenCallsAnswer(Answer):
+    shows = HiddenCalls
+    kind = serializers.ChoiceField(choices=[one.value for one in Hidden])
+
+
 class DoubtfulAnswer(serializers.Serializer[Any]):
     """What doesn't add up; ``undecided``: observations that nobody has ruled on. Of the last seven
     days, ``alike``: calls that two runs may both record, by the two integrations, and
-    ``alike_calls``: those with the most at stake.
+    ``alike_calls``: those with the most at stake; ``hidden``: runs of which a framework hides calls.
     """
 
     complete_through = serializers.DateTimeField(allow_null=True)
@@ -76,3 +83,4 @@ class DoubtfulAnswer(serializers.Serializer[Any]):
     observations = DoubtfulObservationAnswer(many=True)
     alike = AlikeSourcesAnswer(many=True)
     alike_calls = LikelyTwinsAnswer(many=True)
+    hidden = HiddenCallsAnswer(many=True)

@@ -24,6 +24,7 @@ from usage.desk.alike import ROWS, alike_sources, likely_twins
 from usage.desk.answers import DoubtfulAnswer, ExpectedUsageAnswer
 from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
 from usage.desk.expected import Expected, expected_usage
+from usage.desk.hidden import hidden_calls
 from usage.desk.missing import HoldFault
 from usage.scope import Scope
 from usage.sync.freshness import complete_through_of
@@ -53,6 +54,7 @@ class Doubtful(AnalyticsView):
         body = {
             "alike": alike_sources(twins),
             "alike_calls": twins[:ROWS],
+            "hidden": hidden_calls(),
             "complete_through": complete_through_of(Scope()),
             "undecided": undecided().count(),
             "models": doubtful_models(),

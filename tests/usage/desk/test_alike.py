@@ -125,3 +125,28 @@ def test_an_integration_or_one_observation_has_to_be_named(
     page = client.post(reverse("admin:usage_usageruling_add"), asked)
     assert "Name the integration" in page.content.decode()
     assert not UsageRuling.objects.exists()
+
+
+def test_runs_of_which_a_framework_hides_calls_are_listed_with_what_to_do(
+    people: People,
+    bare_connection: LangfuseConnection,
+    api: Callable[..., Any],
+    client: Client,
+) -> None:
+    start = timezone.now() - timedelta(hours=1)
+    agent = received(
+        "agent",
+        "hiding",
+        is_root=True,
+        type="AGENT",
+        source="autogen-core",
+        start_time=start,
+        end_time=start + timedelta(seconds=3),
+    )
+    with transaction.atomic():
+        apply_received(bare_connection, [agent])
+    (row,) = api(people.platform_admin, "doubtful").json()["hidden"]
+    assert (row["kind"], row["source"], row["runs"]) == ("all_calls", "autogen-core", 1)
+    client.force_login(people.platform_admin)
+    page = client.get(reverse("admin:usage_doubtful")).content.decode()
+    assert "openinference-instrumentation-openai" in page
