@@ -74,7 +74,8 @@ class HiddenCallsAnswer(Answer):
 class DoubtfulAnswer(serializers.Serializer[Any]):
     """What doesn't add up; ``undecided``: observations that nobody has ruled on. Of the last seven
     days, ``alike``: calls that two runs may both record, by the two integrations, and
-    ``alike_calls``: those with the most at stake; ``hidden``: runs of which a framework hides calls.
+    ``alike_calls``: those with the most at stake; ``hidden``: runs of which a framework hides
+    calls.
     """
 
     complete_through = serializers.DateTimeField(allow_null=True)

@@ -22,7 +22,7 @@ ADVICE: Mapping[str, str] = {
     ),
     "gcp.vertex.agent": (
         "ADK says the usage of an agent's last call only. Instrument what it calls models with as"
-        " well: openinference-instrumentation-litellm or openinference-instrumentation-google-genai."
+        " well: openinference-instrumentation-litellm, openinference-instrumentation-google-genai."
     ),
 }
 OTHERS = (
@@ -51,8 +51,8 @@ def hidden_calls(now: datetime | None = None) -> list[HiddenCalls]:
     """The most runs first; of the latest runs."""
     since = (now or timezone.now()) - LOOKED_AT
     latest = Trace.objects.filter(start_time__gte=since, is_voided=False).order_by("-start_time")
-    rows = {
-        row["pk"].hex: row
+    rows: dict[str, dict[str, Any]] = {
+        row["pk"].hex: dict(row)
         for row in latest.values("pk", "connection", "langfuse_trace_id", "start_time")[:MOST_RUNS]
     }
     found: dict[tuple[Hidden, int, str], list[dict[str, Any]]] = defaultdict(list)

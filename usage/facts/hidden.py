@@ -1,5 +1,5 @@
-"""What a framework hides of the calls that it made: they can't be counted, so it is said (domain.md,
-A call is counted once). Pure.
+"""What a framework hides of the calls that it made: they can't be counted, so it is said
+(domain.md, A call is counted once). Pure.
 """
 
 from collections.abc import Sequence, Set
