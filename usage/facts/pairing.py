@@ -18,8 +18,10 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Named = Callable[[StepVersion], ModelName]
 """What the model of a step is, as its connection reads names."""
-NEAREST = 16
-"""So many of the records that one can be inside of are looked at."""
+MOST_LOOKED_AT = 100_000
+"""So many pairs of records with the same usage are looked at: all of 300 calls at once. Of more,
+each is compared with the nearest.
+"""
 ID_OF_A_GATEWAY = re.compile(r"chatcmpl-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 """LiteLLM makes an id of its own for a response that is not of OpenAI's."""
 NO_IDS: frozenset[str] = frozenset()
@@ -41,14 +43,15 @@ class Records:
         self._may_be_one = may_be_one
         self._parents = {step.observation_id: step.parent_id for step in steps}
         self._tokens = {one.observation_id: count_tokens(one.usage_details) for one in using}
-        self._dates: dict[str, str] = {}
-        self._bases: dict[str, str] = {}
+        self._ancestors: dict[str, set[str]] = {}
+        self._said: dict[str, Said] = {}
         for step in using:
             base = named(step).base if step.model else ""
             dated = DATE.search(base)
-            self._bases[step.observation_id] = DATE.sub("", base)
-            self._dates[step.observation_id] = (
-                dated.group().replace("-", "").removeprefix("latest") if dated else ""
+            date = dated.group().replace("-", "").removeprefix("latest") if dated else ""
+            details = tuple(self._tokens[step.observation_id][3:])
+            self._said[step.observation_id] = Said(
+                DATE.sub("", base), date, details, self._ids_of(step)
             )
 
     def of_one_usage(self) -> list[list[StepVersion]]:
@@ -110,8 +113,9 @@ class Records:
         self, calls: Sequence[list[StepVersion]], groups: Sequence[list[StepVersion]]
     ) -> dict[int, list[tuple["Nearness", int]]]:
         """Of each group the calls that it can be of, the nearest first."""
-        spans = Spans([(one, at) for at, call in enumerate(calls) for one in call])
-        inner = Spans([(one, at) for at, group in enumerate(groups) for one in group])
+        most = MOST_LOOKED_AT // max(len(calls), len(groups), 1) + 1
+        spans = Spans([(one, at) for at, call in enumerate(calls) for one in call], most)
+        inner = Spans([(one, at) for at, group in enumerate(groups) for one in group], most)
         wishes: defaultdict[int, dict[int, Nearness]] = defaultdict(dict)
         for at, group in enumerate(groups):
             for one in group:
@@ -122,7 +126,7 @@ class Records:
                 for other, at in inner.around(one):
                     self._wish(wishes[at], other, one, call, members, groups[at])
         return {
-            at: nsmallest(NEAREST, ((nearness, call) for call, nearness in found.items()))
+            at: nsmallest(most, ((nearness, call) for call, nearness in found.items()))
             for at, found in sorted(wishes.items())
             if found
         }
@@ -136,45 +140,62 @@ class Records:
         members: Sequence[StepVersion],
         group: Sequence[StepVersion],
     ) -> None:
-        if not (self._may_be_one(one, other) and self._is_one_call(members, group)):
+        if not self._may_be_one(one, other):
+            return
+        if not all(self._agree(some, others) for some in members for others in group):
             return
         nearness = self._nearness(one, other)
         if call not in wishes or nearness < wishes[call]:
             wishes[call] = nearness
 
-    def _is_one_call(self, some: Sequence[StepVersion], others: Sequence[StepVersion]) -> bool:
-        """Whether nothing says that they are two: one integration records a call once, and a call
-        has one response id, one model, and one number of cached tokens and the like, where said.
+    def _agree(self, one: StepVersion, other: StepVersion) -> bool:
+        """Whether nothing says that they are of two calls: one integration records a call once, and
+        a call has one response id, one model, and one number of cached tokens and the like, where
+        said.
         """
-        if {one.source for one in some} & {one.source for one in others}:
+        if one.source == other.source:
             return False
-        both = [*some, *others]
-        if clash(NO_IDS.union(*map(self._ids_of, some)), NO_IDS.union(*map(self._ids_of, others))):
+        said, others = self._said[one.observation_id], self._said[other.observation_id]
+        if not said.base or said.base != others.base:
             return False
-        bases = {self._bases[one.observation_id] for one in both}
-        dates = {self._dates[one.observation_id] for one in both} - {""}
-        if len(bases) > 1 or "" in bases or len(dates) > 1:
+        if said.date and others.date and said.date != others.date:
             return False
-        details = zip(*[self._tokens[one.observation_id][3:] for one in both], strict=True)
-        return all(len(set(counts) - {0}) <= 1 for counts in details)
+        if clash(said.ids, others.ids):
+            return False
+        return said.details == others.details or all(
+            not count or not same or count == same
+            for count, same in zip(said.details, others.details, strict=True)
+        )
 
     def _nearness(self, one: StepVersion, other: StepVersion) -> "Nearness":
         """Parent and child before others, then the nearest in time; the ids decide."""
+        first, second = one.observation_id, other.observation_id
         ends = (one.end_time or one.start_time, other.end_time or other.start_time)
         apart = abs(one.start_time - other.start_time) + abs(ends[0] - ends[1])
-        first, second = sorted((one.observation_id, other.observation_id))
-        is_inside = self._is_inside(one, other) or self._is_inside(other, one)
-        return Nearness(not is_inside, apart, first, second)
+        is_inside = first in self._around(second) or second in self._around(first)
+        return Nearness(not is_inside, apart, *sorted((first, second)))
 
-    def _is_inside(self, one: StepVersion, other: StepVersion) -> bool:
-        seen: set[str] = set()
-        at = one.parent_id
-        while at and at not in seen:
-            if at == other.observation_id:
-                return True
-            seen.add(at)
-            at = self._parents.get(at, "")
-        return False
+    def _around(self, step_id: str) -> Set[str]:
+        """The steps that it is inside of."""
+        found = self._ancestors.get(step_id)
+        if found is None:
+            found, at = set(), self._parents.get(step_id, "")
+            while at and at not in found:
+                found.add(at)
+                at = self._parents.get(at, "")
+            self._ancestors[step_id] = found
+        return found
+
+
+class Said(NamedTuple):
+    """What a record says of its call: the model, without and by its date; the tokens of details;
+    and the response ids.
+    """
+
+    base: str
+    date: str
+    details: tuple[int, ...]
+    ids: frozenset[str]
 
 
 class Nearness(NamedTuple):
@@ -187,7 +208,8 @@ class Nearness(NamedTuple):
 class Spans:
     """Records by their time: which of them a record is inside of."""
 
-    def __init__(self, records: Iterable[tuple[StepVersion, int]]) -> None:
+    def __init__(self, records: Iterable[tuple[StepVersion, int]], most: int) -> None:
+        self._most = most
         self._records = sorted(
             ((one, at) for one, at in records if one.end_time is not None),
             key=lambda record: _when(record[0]),
@@ -201,7 +223,7 @@ class Spans:
         found: list[tuple[StepVersion, int]] = []
         end = inner.end_time or inner.start_time
         at = bisect_right(self._starts, inner.start_time)
-        while at and len(found) < NEAREST:
+        while at and len(found) < self._most:
             at -= 1
             outer, number = self._records[at]
             if outer.start_time + self._longest < end:

@@ -284,3 +284,16 @@ def test_the_order_of_the_records_changes_nothing(
     assert twins(*data.draw(st.permutations(steps))) == found
     by_source = [sum(one[0] == source for one in spans) for source in "xyz"]
     assert len(steps) - len(found) >= max(by_source), "each integration's calls did happen"
+
+
+def test_of_many_calls_at_once_each_is_found() -> None:
+    """Fifty parallel agents with one prompt, behind a gateway."""
+    steps = [
+        one
+        for at in range(50)
+        for one in (
+            call(f"a{at:02}", "x", f"{at % 7}-{1000 + at}"),
+            call(f"b{at:02}", "y", f"{10 + at % 11}-{900 - at % 13}"),
+        )
+    ]
+    assert len(twins(*steps)) == 50
