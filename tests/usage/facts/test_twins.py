@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pricing.model_names import understand
 from tests.conftest import NOON
 from tests.usage.facts.test_decide import received, trace_of
+from usage.demo.traffic import Request, read_requests
 from usage.facts.findings import Finding
 from usage.facts.pairing import clash
 from usage.facts.twins import Call, across, counted_once
@@ -297,3 +298,35 @@ def test_of_many_calls_at_once_each_is_found() -> None:
         )
     ]
     assert len(twins(*steps)) == 50
+
+
+def azure(source: str, requests: Sequence[Request], inside: int = 0, **said: Any) -> list[Any]:
+    """Real requests as calls of one model, each under way for 20 ms a token that it answered."""
+    steps = []
+    for one in requests:
+        start = NOON + timedelta(hours=one.place, milliseconds=inside)
+        length = timedelta(milliseconds=1_000 + 20 * one.output_tokens - 2 * inside)
+        steps.append(
+            received(
+                f"{source}{one.service}{one.row}",
+                type="GENERATION",
+                model="gpt-4o",
+                source=source,
+                start_time=start,
+                end_time=start + length,
+                usage_details={"input": one.input_tokens, "output": one.output_tokens},
+                **{name: f"{value}{one.service}{one.row}" for name, value in said.items()},
+            ).step
+        )
+    return steps
+
+
+def test_of_real_traffic_with_many_equal_calls_none_is_lost_and_none_is_counted_twice() -> None:
+    requests = read_requests()[:6_000]
+    usages = {(one.input_tokens, one.output_tokens) for one in requests}
+    assert len(requests) - len(usages) > 500, "equal ones are plenty"
+    assert twins(*azure("x", requests)) == {}
+    half = len(requests) // 2
+    two = azure("x", requests[:half], response_id="r"), azure("y", requests[half:], response_id="r")
+    assert twins(*two[0], *two[1]) == {}, "each has an id of its own"
+    assert len(twins(*azure("x", requests), *azure("y", requests, inside=3))) == len(requests)
