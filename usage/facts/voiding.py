@@ -15,6 +15,7 @@ from usage.facts.apply import load_assembler, reassemble
 from usage.facts.contributions import Change
 from usage.facts.decided import TraceFact
 from usage.facts.posting import apply_change
+from usage.facts.ties import said_by
 from usage.models import LangfuseConnection, Trace, TraceVoid
 
 
@@ -79,7 +80,14 @@ def _decide_twins(trace_ids: Collection[str]) -> None:
     for pk, connection_id in rows.values_list("pk", "connection"):
         by_connection[connection_id].append(pk.hex)
     for connection in LangfuseConnection.objects.filter(pk__in=by_connection):
-        reassemble(load_assembler(connection), by_connection[connection.pk])
+        assembler = load_assembler(connection)
+        received = store.load_received(by_connection[connection.pk])
+        said = said_by(
+            {key: one.observations.values() for key, one in received.items()},
+            looks_for_likely=assembler.rulings.looks_for_likely,
+        )
+        if said:
+            reassemble(assembler, said.keys())
 
 
 def _write(trace_ids: Sequence[str], change: Change, *, is_voided: bool) -> None:
