@@ -28,12 +28,20 @@ from usage.facts.likely import signs_of
 from usage.facts.owner import Directory, Settlement, owner_of
 from usage.facts.pairing import NO_IDS
 from usage.facts.received import in_precedence, packed
-from usage.facts.twins import NOTHING_BEYOND, Beyond, Call, Once, counted_once
+from usage.facts.twins import (
+    NOTHING_BEYOND,
+    NOTHING_TWICE,
+    Beyond,
+    Call,
+    Once,
+    counted_once,
+)
 from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
 from usage.periods import HOUR, hour_of, milliseconds
 
 ALL_BUT_LANGFUSES = BilledEnvironments()
+NOWHERE: Mapping[str, CountedIn] = {}
 
 
 def assemble(
@@ -83,10 +91,12 @@ def assemble(
         or (unmetered and step.observation_id in unmetered)
     ]
     doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key, connection_id)
-    once = counted_once(steps, using, doubts.named, doubts.kept(using), beyond.deleted)
-    elsewhere = _elsewhere(once, beyond)
-    repeated, as_well = doubts.ruled(using, elsewhere)
-    if repeated or once.instead or beyond.instead:
+    once = NOTHING_TWICE
+    if len(using) > 1:
+        once = counted_once(steps, using, doubts.named, doubts.kept(using), beyond.deleted)
+    repeated = as_well = NOWHERE
+    if once is not NOTHING_TWICE or beyond is not NOTHING_BEYOND:
+        repeated, as_well = doubts.ruled(using, _elsewhere(once, beyond))
         instead = {**once.instead, **beyond.instead}
         using = [
             instead.get(step.observation_id, step)
