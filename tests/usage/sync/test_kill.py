@@ -97,14 +97,12 @@ def versions(people: People, chance: random.Random) -> Iterator[dict[str, Any]]:
             )
         else:
             number = chance.randrange(2)
-            says = not number and chance.random() < 0.5
-            response = f"msg_{int(trace_id[1:]) // 2:012}"
+            response_id = f"msg_{int(trace_id[1:]) // 2:012}"
+            said = {"scope.name": "sdk", "attributes.gen_ai.response.id": response_id}
             yield call(
                 f"c{number}",
-                metadata={"scope.name": "sdk", "attributes.gen_ai.response.id": response}
-                if says
-                else {},
                 chance.randrange(1, 100) / 1000,
+                metadata=said if not number and chance.random() < 0.5 else {},
                 trace_id=trace_id,
                 start=start,
                 received=10**6 + received,
