@@ -17,8 +17,9 @@ from django.utils import timezone
 from kluisz_analytics.scales import Usd
 from pricing.book import load_price_book
 from pricing.engine import CostSource, PricingEngine
+from usage.facts.findings import Finding, Rulings, Takes
 from usage.facts.pairing import Records, clash
-from usage.facts.store import load_received
+from usage.facts.store import load_received, load_rulings
 from usage.facts.twins import ids_of_calls
 from usage.langfuse.wire import StepVersion
 from usage.models import LangfuseConnection, Observation
@@ -151,6 +152,8 @@ def _of_connection(
         for group in pairing.of_one_usage()
         if len(group) == 2
     ]
+    rulings = load_rulings(connection.pk)
+    pairs = [pair for pair in pairs if not any(_is_settled(row, rulings) for row in pair)]
     ids = _response_ids({row.trace_id.hex for pair in pairs for row in pair})
     return [
         _twins(connection, pair)
@@ -167,6 +170,11 @@ def _step(key: str, row: Observation) -> StepVersion:
         None,
         source=row.source,
     )
+
+
+def _is_settled(row: Observation, rulings: Rulings) -> bool:
+    """Whether it was ruled that it is a call of its own."""
+    return rulings.takes(Finding.ALIKE, row.model, _where(row)) is Takes.BOTH
 
 
 def _where(row: Observation) -> tuple[str, str]:

@@ -117,6 +117,21 @@ def test_it_is_ruled_on_from_the_page_and_undone(
     assert len(likely_twins()) == 2 - len(given_way)
 
 
+def test_what_is_ruled_to_be_two_calls_is_listed_no_more(
+    twins: LangfuseConnection, people: People, client: Client
+) -> None:
+    client.force_login(people.platform_admin)
+    proxy = Trace.objects.get(langfuse_trace_id="litellm-1")
+    asked = {"finding": "alike", "takes": "both", "connection": twins.pk, "reason": "two"}
+    client.post(
+        reverse("admin:usage_usageruling_add"), {**asked, "trace": proxy.pk, "observation": "call"}
+    )
+    assert UsageRuling.objects.get().state == "applied"
+    (left,) = likely_twins()
+    assert {one.langfuse_trace_id for one in left.records} == set(RECORDS[1])
+    assert set(tokens().values()) == {1100}
+
+
 def test_an_integration_or_one_observation_has_to_be_named(
     twins: LangfuseConnection, people: People, client: Client
 ) -> None:
