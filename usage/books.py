@@ -129,13 +129,13 @@ FACT_CHECKS = {
                     OR t.user_id <> t.disputed_user_id
                 ELSE t.tenant_id IS NOT NULL OR t.user_id IS NOT NULL END"""
     ),
-    "facts: what is counted in another step costs nothing, and is found there": (
+    "facts: what is counted in another step costs nothing, and that one is counted": (
         """
         SELECT o.trace_id, o.langfuse_observation_id FROM usage_observation o
         WHERE o.finding <> '' AND o.counted_in <> '' AND (o.total_tokens <> 0
             OR o.cost_usd IS NOT NULL OR NOT EXISTS (SELECT 1 FROM usage_observation c
                 WHERE c.trace_id = COALESCE(o.counted_in_trace, o.trace_id)
-                    AND c.langfuse_observation_id = o.counted_in))"""
+                    AND c.langfuse_observation_id = o.counted_in AND c.counted_in = ''))"""
     ),
     "directory: a user is of the tenant that its history says": (
         """

@@ -29,6 +29,17 @@ class CountedIn(NamedTuple):
     trace: str | None = None
 
 
+def to_the_end(repeated: Mapping[str, CountedIn]) -> Mapping[str, CountedIn]:
+    """Each with the step that is counted, where what it is counted in is so in another one."""
+    found = {}
+    for step_id, one in repeated.items():
+        last = one
+        while last.trace is None and last.step_id in repeated:
+            last = repeated[last.step_id]
+        found[step_id] = last._replace(finding=one.finding)
+    return found
+
+
 class Doubted(NamedTuple):
     """A call of which two costs are known, or a cost of 0: which one is counted, and ours."""
 
@@ -105,14 +116,15 @@ class Doubts:
         counted as well.
         """
         if not elsewhere or not self.rulings.all:
-            return elsewhere, {}
+            return to_the_end(elsewhere), {}
         as_well = {
             step.observation_id: other
             for step in using
             if (other := elsewhere.get(step.observation_id)) is not None
             and self._takes(other.finding, step) is Takes.BOTH
         }
-        return {key: one for key, one in elsewhere.items() if key not in as_well}, as_well
+        repeated = {key: one for key, one in elsewhere.items() if key not in as_well}
+        return to_the_end(repeated), as_well
 
     def _takes(self, finding: Finding, step: StepVersion) -> Takes:
         return self.rulings.takes(finding, step.model, (self.key, step.observation_id))

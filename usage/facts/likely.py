@@ -51,7 +51,7 @@ def beyond_of(calls: Sequence[Call], shared: Set[str], rulings: Rulings) -> dict
     by the response ids that are ``shared``, and by what was ruled.
     """
     certain = across(calls, shared)
-    instead = dict(certain.instead)
+    counted_in, instead = dict(certain.counted_in), dict(certain.instead)
     likely: dict[Where, Where] = {}
     if rulings.counted_as_others or rulings.steps_counted_as_others:
         left = [
@@ -62,11 +62,13 @@ def beyond_of(calls: Sequence[Call], shared: Set[str], rulings: Rulings) -> dict
         for where, (other, step) in recorded_by_others(left, rulings).items():
             likely[where] = other
             instead[other] = step
+    gone = likely.keys() - {one.where for one in calls if one.is_kept}
+    for where, other in counted_in.items():
+        if other in gone:
+            counted_in[where] = likely[other]
     found: dict[str, Beyond] = {}
-    for trace in {trace for trace, _ in (*certain.counted_in, *likely, *instead)}:
-        found[trace] = Beyond(
-            (), _of(trace, certain.counted_in), _of(trace, instead), _of(trace, likely)
-        )
+    for trace in {trace for trace, _ in (*counted_in, *likely, *instead)}:
+        found[trace] = Beyond((), _of(trace, counted_in), _of(trace, instead), _of(trace, likely))
     return found
 
 
