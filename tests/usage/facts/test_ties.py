@@ -385,3 +385,27 @@ def test_with_a_ruling_on_an_integration_any_order_counts_the_same(
         apply_received(connection, history)
         assert comparable() == stepwise
         transaction.set_rollback(True)
+
+
+def test_what_is_counted_elsewhere_names_the_step_that_is_counted(
+    connection: LangfuseConnection, people: People
+) -> None:
+    """An agent that carries its call's sum, a record of the call beside it, a gateway's in a trace
+    of its own.
+    """
+    agent = received(
+        "agent",
+        "proxy",
+        type="AGENT",
+        is_root=True,
+        source="litellm",
+        usage_details={"input": 1200, "output": 300},
+    )
+    inner = gateway(parent_id="agent")
+    beside = received("http", "proxy", **{**CALL, "source": "http", "parent_id": "gw"})
+    store(connection, [agent, inner, beside, sdk(people.acme_user)])
+    rows = Observation.objects.exclude(counted_in="").order_by("langfuse_observation_id")
+    run = Trace.objects.get(langfuse_trace_id="run").pk
+    assert list(
+        rows.values_list("langfuse_observation_id", "finding", "counted_in", "counted_in_trace")
+    ) == [("agent", "sum", "sdk", run), ("gw", "twice", "sdk", run), ("http", "twice", "sdk", run)]
