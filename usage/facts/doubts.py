@@ -33,8 +33,9 @@ def to_the_end(repeated: Mapping[str, CountedIn]) -> Mapping[str, CountedIn]:
     """Each with the step that is counted, where what it is counted in is so in another one."""
     found = {}
     for step_id, one in repeated.items():
-        last = one
-        while last.trace is None and last.step_id in repeated:
+        last, seen = one, {step_id}
+        while last.trace is None and last.step_id in repeated.keys() - seen:
+            seen.add(last.step_id)
             last = repeated[last.step_id]
         found[step_id] = last._replace(finding=one.finding)
     return found

@@ -160,7 +160,16 @@ def sums_of_children(
             found[step.observation_id] = min(
                 children, key=lambda one: (one.start_time, one.observation_id)
             ).observation_id
-    return found
+    return {step_id: one for step_id, one in found.items() if not _comes_back(step_id, found)}
+
+
+def _comes_back(step_id: str, found: Mapping[str, str]) -> bool:
+    """Whether it is inside of itself, by a client's mistake: then it is nobody's sum."""
+    seen, at = {step_id}, found[step_id]
+    while at in found and at not in seen:
+        seen.add(at)
+        at = found[at]
+    return at == step_id
 
 
 def _inside(
