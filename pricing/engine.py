@@ -27,6 +27,7 @@ import msgspec
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
 from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.bounds import LARGEST_TRACE_CREDITS, LARGEST_TRACE_USD
+from pricing.model_names import ModelName, understand
 from pricing.price_book import PriceBook
 from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate
 from pricing.quotes import Amount, CostSource, Quote, quotes_of, shipped_quotes
@@ -68,6 +69,8 @@ class Uncharged(StrEnum):
 
     ENVIRONMENT = "environment"
     FAILED = "failed"
+    TWICE = "twice"
+    """All of it is counted in another run."""
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
@@ -333,6 +336,19 @@ class PricingEngine:
         """
         lists = self._lists(tenant_id, connection_id)
         return self._cost_by_lists(lists, usage, known_at).picousd
+
+    def named(
+        self, model: str, moment: datetime, known_at: datetime, connection_id: int | None = None
+    ) -> ModelName:
+        """What a model's name means in usage of then that the connection reads, by the names as
+        they were at ``known_at``.
+        """
+        if self.book.aliases:
+            known_at = max(known_at, moment)
+            for one in self.book.readings(model, connection_id):
+                if one.span.holds(moment, known_at):
+                    return one.name
+        return understand(model)
 
     def is_priceable(
         self,

@@ -7,6 +7,7 @@ The ledger by itself is checked by ``credits.books``.
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
@@ -17,11 +18,14 @@ from kluisz_analytics.bulk import insert_rows, stamp
 from kluisz_analytics.findings import EVIDENCE_ROWS, Finding, finding, findings
 from kluisz_analytics.snapshot import one_snapshot
 from kluisz_analytics.tenants.attributed import owned_sql
+from usage.facts.identity import response_key
 from usage.facts.received import Received, unpacked
+from usage.facts.ties import OF_MANY
+from usage.facts.twins import response_ids
 from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import TraceAttributes
 from usage.measures import SUM_NAMES
-from usage.models import Observation, ReceivedTrace, Trace
+from usage.models import Observation, ReceivedTrace, ResponseTraces, Trace
 from usage.periods import Granularity, hour_of, period_of
 from usage.rollups.build import hours_of
 from usage.rollups.rules import BUILT, TENANTS, USERS, WITHOUT_USER, RollupRule
@@ -124,6 +128,14 @@ FACT_CHECKS = {
                 WHEN 'users_tenant' THEN (t.tenant_id IS NULL) <> (t.user_id IS NULL)
                     OR t.user_id <> t.disputed_user_id
                 ELSE t.tenant_id IS NOT NULL OR t.user_id IS NOT NULL END"""
+    ),
+    "facts: what is counted in another step costs nothing, and that one is counted": (
+        """
+        SELECT o.trace_id, o.langfuse_observation_id FROM usage_observation o
+        WHERE o.finding <> '' AND o.counted_in <> '' AND (o.total_tokens <> 0
+            OR o.cost_usd IS NOT NULL OR NOT EXISTS (SELECT 1 FROM usage_observation c
+                WHERE c.trace_id = COALESCE(o.counted_in_trace, o.trace_id)
+                    AND c.langfuse_observation_id = o.counted_in AND c.counted_in = ''))"""
     ),
     "directory: a user is of the tenant that its history says": (
         """
@@ -302,12 +314,22 @@ def _received() -> Iterator[Finding]:
     billed than used something.
     """
     found, calls_found = [], []
+    responses = Responses()
     columns = (
         "trace_id",
         "trace__langfuse_trace_id",
         "steps",
         "deleted",
+        "trace__connection",
         *(f"trace__{name}" for name in (*TraceAttributes._fields, *COUNTED, *CALLS)),
+    )
+    elsewhere = Subquery(
+        Observation.objects.filter(trace=OuterRef("trace"))
+        .exclude(counted_in="")
+        .order_by()
+        .values("trace")
+        .annotate(count=Count("pk"))
+        .values("count")
     )
     billed = Subquery(
         Observation.objects.filter(trace=OuterRef("trace"))
@@ -317,14 +339,17 @@ def _received() -> Iterator[Finding]:
         .annotate(count=Count("pk"))
         .values("count")
     )
-    for key, trace_id, steps, deleted, *decided in (
-        ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH)
+    for key, trace_id, steps, deleted, connection_id, *decided in (
+        ReceivedTrace.objects.order_by()
+        .values_list(*columns, elsewhere, billed)
+        .iterator(RECEIVED_A_FETCH)
     ):
         width = len(TraceAttributes._fields)
         attributes, counted = TraceAttributes(*decided[:width]), decided[width:]
-        calls = counted[len(COUNTED) : -1]
+        calls = [count or 0 for count in counted[len(COUNTED) : -1]]
         del counted[len(COUNTED) : -1]
         received = unpacked(trace_id, attributes, steps, deleted)
+        responses.add(key, connection_id, received)
         if (
             _counted(received) != [*counted[:-1], counted[-1] or 0]
             or not received.deleted.keys() <= received.observations.keys()
@@ -334,11 +359,35 @@ def _received() -> Iterator[Finding]:
             calls_found.append((key, trace_id, *calls, _calls(received)))
     if found:
         yield Finding("facts: a trace is what Langfuse says of its steps", found[:EVIDENCE_ROWS])
+    if not responses.are_stored():
+        yield Finding("facts: which traces say a response's id is known", [])
     if calls_found:
         yield Finding(
-            "facts: every call is priced, partly priced, unpriced or unmetered",
+            "facts: every call is priced, partly priced, unpriced, unmetered or counted elsewhere",
             calls_found[:EVIDENCE_ROWS],
         )
+
+
+class Responses:
+    """Which traces say which responses' ids, as a sum over all of them: so it takes no room."""
+
+    def __init__(self) -> None:
+        rows = ResponseTraces.objects.filter(traces=OF_MANY).values_list("pk", flat=True)
+        self._of_many = {key.hex for key in rows}
+        self._sum = 0
+
+    def add(self, trace: UUID, connection_id: int, received: Received) -> None:
+        steps = [one.step for one in received.observations.values()]
+        for one in response_ids(steps):
+            if (key := response_key(connection_id, one)) not in self._of_many:
+                self._sum += hash((key, trace.hex))
+
+    def are_stored(self) -> bool:
+        """Whether the table says the same."""
+        rows = ResponseTraces.objects.filter(is_sign=False).exclude(traces=OF_MANY).order_by()
+        for key, traces in rows.values_list("pk", "traces").iterator(RECEIVED_A_FETCH):
+            self._sum -= sum(hash((key.hex, trace)) for trace in traces.split())
+        return not self._sum
 
 
 COUNTED = ("observations", "deleted_observations", "start_time", "last_step_hour")

@@ -41,6 +41,9 @@ WHY_UNCHARGED = {
         "It failed, and its tier doesn't charge runs that failed, so it has a cost and costs no"
         " credits."
     ),
+    Uncharged.TWICE: (
+        "Another run records the same calls, so they are counted there and cost nothing here."
+    ),
 }
 CreditsExactly = Annotated[Decimal, Written(USD_PLACES + 2 * CREDIT_PLACES, is_rounded=False)]
 

@@ -15,15 +15,19 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from kluisz_analytics.admin_pages import admin_user, amount_column
 from usage.admin.rework import ReworkAdmin
 from usage.desk import rulings
+from usage.desk.alike import ROWS, alike_sources, likely_twins
 from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
+from usage.desk.hidden import hidden_calls
 from usage.desk.views import expected_view, platform_admins_only
 from usage.facts.findings import CHOICES, Finding, Takes
 from usage.models import LangfuseConnection, Observation, UsageRuling
 
+LANGFUSE_SDK = "Langfuse's own SDK"
+
 
 class RulingForm(forms.Form):
     """What is ruled, and on what: with a trace and an observation on these, with ``of_model``
-    on the model, else on the whole connection.
+    on the model, with ``of_source`` on what an integration records, else on the whole connection.
     """
 
     finding = forms.ChoiceField(choices=UsageRuling.Kind.choices, widget=forms.HiddenInput)
@@ -31,6 +35,8 @@ class RulingForm(forms.Form):
     connection = forms.ModelChoiceField(LangfuseConnection.objects.all(), widget=forms.HiddenInput)
     of_model = forms.BooleanField(required=False, widget=forms.HiddenInput)
     model = forms.CharField(required=False, max_length=200, strip=False, widget=forms.HiddenInput)
+    of_source = forms.BooleanField(required=False, widget=forms.HiddenInput)
+    source = forms.CharField(required=False, max_length=200, strip=False, widget=forms.HiddenInput)
     trace = forms.UUIDField(required=False, widget=forms.HiddenInput)
     observation = forms.CharField(required=False, max_length=200, widget=forms.HiddenInput)
     reason = forms.CharField(
@@ -47,6 +53,9 @@ class RulingForm(forms.Form):
             self.add_error("takes", f"“{takes}” is no choice for “{finding}”.")
         if bool(cleaned.get("trace")) != bool(cleaned.get("observation")):
             self.add_error("observation", "Name the trace and the observation, or neither.")
+        is_on_one = bool(cleaned.get("trace")) or bool(cleaned.get("of_source"))
+        if takes == Takes.OTHERS and not is_on_one:
+            self.add_error("takes", "Name the integration, or the trace and the observation.")
         return cleaned
 
     @property
@@ -57,8 +66,12 @@ class RulingForm(forms.Form):
     @property
     def of(self) -> dict[str, Any]:
         """On what, as :func:`rulings.begin` takes it."""
-        has_model = self.cleaned_data["of_model"] and self.step is None
-        return {"step": self.step, "model": self.cleaned_data["model"] if has_model else None}
+        data, is_of_more = self.cleaned_data, self.step is None
+        return {
+            "step": self.step,
+            "model": data["model"] if data["of_model"] and is_of_more else None,
+            "source": data["source"] if data["of_source"] and is_of_more else None,
+        }
 
     @property
     def on_what(self) -> str:
@@ -68,6 +81,8 @@ class RulingForm(forms.Form):
             return f"this observation of “{name}”"
         if of["model"] is not None:
             return f"calls of “{of['model'] or 'no model'}” of “{name}”"
+        if of["source"] is not None:
+            return f"what {of['source'] or LANGFUSE_SDK} records in “{name}”"
         return f"all of “{name}”"
 
 
@@ -84,6 +99,7 @@ class UsageRulingAdmin(ReworkAdmin):
         "takes",
         "connection",
         "model",
+        "source",
         "langfuse_observation_id",
         "reason",
         "traces_done",
@@ -157,6 +173,12 @@ class UsageRulingAdmin(ReworkAdmin):
 def _observations(form: RulingForm) -> int:
     """How many it is about now."""
     data, of = form.cleaned_data, form.of
+    if data["takes"] == Takes.OTHERS:
+        if of["step"]:
+            return 1
+        return Observation.objects.filter(
+            trace__connection=data["connection"], source=of["source"]
+        ).count()
     found = rulings.observations_of(data["finding"]).filter(trace__connection=data["connection"])
     if of["step"]:
         found = found.filter(trace=of["step"][0], langfuse_observation_id=of["step"][1])
@@ -168,10 +190,15 @@ def _observations(form: RulingForm) -> int:
 def doubtful_view(request: HttpRequest) -> HttpResponse:
     """What doesn't add up, each with the choices that there are."""
     ways = {
-        finding.value: [(one.value, UsageRuling.Choice(one.value).label) for one in choices]
+        finding.value: [
+            (one.value, UsageRuling.Choice(one.value).label)
+            for one in choices
+            if one is not Takes.OTHERS
+        ]
         for finding, choices in CHOICES.items()
     }
     kinds = dict(UsageRuling.Kind.choices)
+    twins = likely_twins()
     context = {
         **admin.site.each_context(request),
         "title": "What doesn't add up",
@@ -180,6 +207,10 @@ def doubtful_view(request: HttpRequest) -> HttpResponse:
             (one, _what(one.finding, one.usage_doubt, kinds), ways[one.finding])
             for one in doubtful_observations()
         ],
+        "alike": alike_sources(twins),
+        "alike_calls": twins[:ROWS],
+        "hidden": hidden_calls(),
+        "langfuse_sdk": LANGFUSE_SDK,
         "undecided": undecided().count(),
         "choices": dict(UsageRuling.Choice.choices),
     }

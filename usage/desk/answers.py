@@ -6,8 +6,11 @@ from rest_framework import serializers
 
 from kluisz_analytics.answers import Answer, CreditsField
 from usage.api.answers import PeriodAnswer
+from usage.desk.alike import AlikeSources, LikelyTwins, RecordedCall
 from usage.desk.doubtful import DoubtfulModel, DoubtfulObservation
 from usage.desk.expected import HoldNotSeen, RunsWithoutCalls, TenantGap
+from usage.desk.hidden import HiddenCalls
+from usage.facts.hidden import Hidden
 
 
 class HoldNotSeenAnswer(Answer):
@@ -50,10 +53,35 @@ class DoubtfulObservationAnswer(Answer):
     shows = DoubtfulObservation
 
 
+class RecordedCallAnswer(Answer):
+    shows = RecordedCall
+
+
+class LikelyTwinsAnswer(Answer):
+    shows = LikelyTwins
+    records = RecordedCallAnswer(many=True)
+
+
+class AlikeSourcesAnswer(Answer):
+    shows = AlikeSources
+
+
+class HiddenCallsAnswer(Answer):
+    shows = HiddenCalls
+    kind = serializers.ChoiceField(choices=[one.value for one in Hidden])
+
+
 class DoubtfulAnswer(serializers.Serializer[Any]):
-    """What doesn't add up; ``undecided``: observations that nobody has ruled on."""
+    """What doesn't add up; ``undecided``: observations that nobody has ruled on. Of the last seven
+    days, ``alike``: calls that two runs may both record, by the two integrations, and
+    ``alike_calls``: those with the most at stake; ``hidden``: runs of which a framework hides
+    calls.
+    """
 
     complete_through = serializers.DateTimeField(allow_null=True)
     undecided = serializers.IntegerField()
     models = DoubtfulModelAnswer(many=True)
     observations = DoubtfulObservationAnswer(many=True)
+    alike = AlikeSourcesAnswer(many=True)
+    alike_calls = LikelyTwinsAnswer(many=True)
+    hidden = HiddenCallsAnswer(many=True)

@@ -57,7 +57,8 @@ class DoubtfulModel:
 @dataclass(frozen=True, slots=True)
 class DoubtfulObservation:
     """An observation that doesn't add up. ``other_cost_usd`` is null where no list has a price, and
-    of units; of these, ``said_tokens`` is the producer's own total.
+    of units; of these, ``said_tokens`` is the producer's own total. ``counted_in``: the step that
+    its usage is counted in, of its own trace unless ``counted_in_trace`` names another.
     """
 
     finding: str
@@ -77,6 +78,7 @@ class DoubtfulObservation:
     at_stake_usd: Usd
     takes: str
     counted_in: str
+    counted_in_trace: UUID | None
 
 
 def _stored(name: str) -> ExpressionWrapper:
@@ -149,6 +151,7 @@ def doubtful_observations(limit: int = ROWS) -> list[DoubtfulObservation]:
         *("what", "usage_doubt", "trace", "trace__langfuse_trace_id", "langfuse_observation_id"),
         *("name", "trace__connection", "model", "start_time", "total_tokens", "usage_details"),
         *("cost_usd", "other_cost_usd", "at_stake", "takes", "counted_in"),
+        "counted_in_trace",
     )
     connections = _connections()
     return [
@@ -180,6 +183,7 @@ def _observation(row: dict[str, Any], connections: dict[int, str]) -> DoubtfulOb
         _usd(row["at_stake"]),
         row["takes"],
         row["counted_in"],
+        row["counted_in_trace"],
     )
 
 

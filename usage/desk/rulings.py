@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from kluisz_analytics.tenants.models import User
 from usage.facts import rework
 from usage.facts.apply import load_assembler, reassemble
 from usage.facts.findings import CHOICES, Finding, Takes
+from usage.facts.likely import LONGEST_CALL
 from usage.models import LangfuseConnection, Observation, UsageRuling
 
 stop, resume, undo = rework.stop, rework.resume, rework.undo
@@ -23,21 +24,27 @@ def begin(
     by: User | None,
     model: str | None = None,
     step: tuple[UUID, str] | None = None,
+    source: str | None = None,
 ) -> UsageRuling:
     """A ruling on one observation (``step``: its trace's key and its id), on a model of the
-    connection, or on all of it; :func:`advance` does the work.
+    connection, on what an integration (``source``) records, or on all of it; :func:`advance` does
+    the work.
 
-    Raises ValueError without a reason, and for a choice that isn't one of the finding's.
+    Raises ValueError without a reason, for a choice that isn't one of the finding's, and where it
+    has to be of an integration and is not.
     """
     if takes not in CHOICES[finding]:
         choices = ", ".join(one.value for one in CHOICES[finding])
         raise ValueError(f"“{takes.value}” is no choice for “{finding.value}”: write {choices}.")
+    if takes is Takes.OTHERS and (source is None) == (step is None):
+        raise ValueError("Say which integration, or which one observation, gives way to others.")
     return rework.begin(
         UsageRuling(
             finding=finding.value,
             takes=takes.value,
             connection=connection,
             model=None if step else model,
+            source=source,
             trace_key=step[0] if step else None,
             langfuse_observation_id=step[1] if step else "",
             reason=reason,
@@ -65,7 +72,12 @@ def _rule_next(ruling: UsageRuling) -> rework.Batch:
 
 
 def _traces_after(ruling: UsageRuling) -> QuerySet[Observation, UUID]:
-    """The keys of the traces that it is about, after the one that was reached, in their order."""
+    """The keys of the traces that it is about, after the one that was reached, in their order.
+
+    Other records of the same calls are in other traces.
+    """
+    if ruling.takes == Takes.OTHERS:
+        return _after(ruling, _where_twins_may_be(ruling))
     found = observations_of(ruling.finding).filter(trace__connection=ruling.connection_id)
     if ruling.trace_key is not None:
         found = found.filter(
@@ -73,9 +85,31 @@ def _traces_after(ruling: UsageRuling) -> QuerySet[Observation, UUID]:
         )
     elif ruling.model is not None:
         found = found.filter(model=ruling.model)
+    return _after(ruling, found)
+
+
+def _after(ruling: UsageRuling, found: QuerySet[Observation]) -> QuerySet[Observation, UUID]:
     if ruling.reached_trace_id is not None:
         found = found.filter(trace_id__gt=ruling.reached_trace_id)
     return found.order_by("trace_id").values_list("trace_id", flat=True).distinct()
+
+
+def _where_twins_may_be(ruling: UsageRuling) -> QuerySet[Observation]:
+    """Of an integration's calls anywhere in the connection, of one call at its time."""
+    found = Observation.objects.filter(trace__connection=ruling.connection_id)
+    if ruling.trace_key is None:
+        return found
+    ruled = Observation.objects.filter(
+        trace=ruling.trace_key, langfuse_observation_id=ruling.langfuse_observation_id
+    )
+    spans = [
+        Q(
+            start_time__gte=one.start_time - LONGEST_CALL,
+            start_time__lte=(one.end_time or one.start_time) + LONGEST_CALL,
+        )
+        for one in ruled
+    ]
+    return found.filter(*spans) if spans else found.none()
 
 
 def observations_of(finding: str) -> QuerySet[Observation]:

@@ -20,9 +20,11 @@ from kluisz_analytics.tenants.permissions import ReadsPlatform
 from usage.api import parameters
 from usage.api.views import AnalyticsView
 from usage.dashboards.period_picker import PeriodPicker
+from usage.desk.alike import ROWS, alike_sources, likely_twins
 from usage.desk.answers import DoubtfulAnswer, ExpectedUsageAnswer
 from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
 from usage.desk.expected import Expected, expected_usage
+from usage.desk.hidden import hidden_calls
 from usage.desk.missing import HoldFault
 from usage.scope import Scope
 from usage.sync.freshness import complete_through_of
@@ -46,9 +48,13 @@ class Doubtful(AnalyticsView):
     @extend_schema(responses=DoubtfulAnswer, operation_id="doubtful")
     def get(self, request: Request) -> Response:
         """What doesn't add up: by model and connection, and the observations with the most at
-        stake, each with both figures. For platform admins.
+        stake, each with both figures; and calls that two runs may both record. For platform admins.
         """
+        twins = likely_twins()
         body = {
+            "alike": alike_sources(twins),
+            "alike_calls": twins[:ROWS],
+            "hidden": hidden_calls(),
             "complete_through": complete_through_of(Scope()),
             "undecided": undecided().count(),
             "models": doubtful_models(),

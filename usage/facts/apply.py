@@ -22,15 +22,17 @@ from kluisz_analytics.tenants.directory import keep_directory
 from pricing.book import load_price_book
 from pricing.engine import PricingEngine
 from usage.environments import BilledEnvironments
-from usage.facts import store
+from usage.facts import store, ties
 from usage.facts.contributions import Change
-from usage.facts.decide import assemble
+from usage.facts.decide import assemble, calls_of
 from usage.facts.decided import AssembledTrace, TraceFact
 from usage.facts.findings import NO_RULINGS, Rulings
 from usage.facts.identity import trace_key
+from usage.facts.likely import beyond_of
 from usage.facts.owner import Directory, Settlement
 from usage.facts.posting import apply_change
 from usage.facts.received import Received, is_newer, newest_by_trace, packed_deletions
+from usage.facts.twins import NOTHING_BEYOND, Beyond
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection
 from usage.periods import hour_of
@@ -124,6 +126,7 @@ class Assembler:
         stored: TraceFact | None = None,
         deleted_observations: int = 0,
         settlement: Settlement | None = None,
+        beyond: Beyond = NOTHING_BEYOND,
     ) -> AssembledTrace:
         """The trace with this key, of all these steps (:func:`usage.facts.decide.assemble`)."""
         return assemble(
@@ -138,7 +141,48 @@ class Assembler:
             deleted_observations,
             self.rulings,
             settlement,
+            beyond,
         )
+
+    def known(self, one: "Known", beyond: Beyond = NOTHING_BEYOND) -> AssembledTrace:
+        """A trace of which this is known."""
+        if one.deleted:
+            beyond = beyond._replace(deleted=one.deleted)
+        return self.trace_of(
+            one.key, one.observations, one.stored, len(one.deleted), one.settlement, beyond
+        )
+
+    def together(
+        self, known: Sequence["Known"], decided: Mapping[str, TraceFact], shared: frozenset[str]
+    ) -> dict[str, AssembledTrace]:
+        """Those of the traces that are decided otherwise since others record the same calls."""
+        calls = [
+            call
+            for one in known
+            for call in calls_of(
+                decided[one.key],
+                one.observations,
+                self.engine,
+                self.rulings,
+                shared,
+                one.deleted,
+            )
+        ]
+        beyond = beyond_of(calls, shared, self.rulings)
+        return {one.key: self.known(one, beyond[one.key]) for one in known if one.key in beyond}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """All that is known of a trace before it is decided: as it is ``stored``, or nothing of one
+    that is new.
+    """
+
+    key: str
+    observations: Sequence[ReceivedObservation]
+    stored: TraceFact | None = None
+    deleted: Collection[str] = ()
+    settlement: Settlement | None = None
 
 
 def load_assembler(connection: LangfuseConnection) -> Assembler:
@@ -184,6 +228,8 @@ class NewTraces:
     received_rows: dict[str, store.Row] = field(default_factory=dict)
     step_rows: dict[str, list[store.Row]] = field(default_factory=dict)
     change: Change = field(default_factory=Change)
+    saying: dict[str, Sequence[ReceivedObservation]] = field(default_factory=dict)
+    """Of those that say ids of responses, all steps: others may record the same calls."""
 
     @classmethod
     def of(cls, assembler: Assembler, by_trace: ByTrace) -> "NewTraces":
@@ -196,6 +242,12 @@ class NewTraces:
                     for key, observations in traces[at : at + TOGETHER]
                 }
             )
+        looks_for_likely = assembler.rulings.looks_for_likely
+        new.saying = {
+            key: steps
+            for key, steps in traces
+            if looks_for_likely or any(one.step.response_id for one in steps)
+        }
         return new
 
     def _add(self, assembled: Mapping[str, AssembledTrace]) -> None:
@@ -210,9 +262,17 @@ class NewTraces:
         for fact in facts.values():
             self.change.add(fact)
 
+    def decide_together(self, assembled: Mapping[str, AssembledTrace]) -> None:
+        """Put these decisions in place of those that were made ahead."""
+        saying = {key: self.saying[key] for key in assembled}
+        self.leave_out(assembled)
+        self._add(assembled)
+        self.saying |= saying
+
     def leave_out(self, keys: Iterable[str]) -> None:
         """Forget traces that turned out to be stored."""
         for key in keys:
+            self.saying.pop(key, None)
             fact = self.facts.pop(key, None)
             if fact is not None:
                 self.change.forget(fact)
@@ -384,18 +444,18 @@ def _change_traces(
     cost_picousd = microcredits = 0
     decided: list[TraceFact] = []
     locked = locked_traces(stored_keys)
-    settlements = store.load_settlements(stored_keys)
+    looks_for_likely = assembler.rulings.looks_for_likely
+    before = ties.said_by(_steps_of(locked), looks_for_likely=looks_for_likely)
     for old_trace, received in locked:
-        change.take_away(old_trace)
         if old_trace.id in news:
             _merge(received, news[old_trace.id], is_all_that_is_shown)
-        trace, billed, steps = assembler.trace_of(
-            old_trace.id,
-            [*received.observations.values()],
-            old_trace,
-            len(received.deleted),
-            settlements.get(old_trace.id),
-        )
+    now = ties.said_by({**_steps_of(locked), **new.saying}, looks_for_likely=looks_for_likely)
+    tied = ties.tie(assembler.connection_id, before, now, looks_for_likely=looks_for_likely)
+    locked += tied.others
+    assembled = _assembled(assembler, locked, new, tied.shared)
+    for old_trace, received in locked:
+        change.take_away(old_trace)
+        trace, billed, steps = assembled[old_trace.id]
         change.add(trace)
         cost_picousd += (trace.cost_picousd or 0) - (old_trace.cost_picousd or 0)
         microcredits += (trace.microcredits or 0) - (old_trace.microcredits or 0)
@@ -429,6 +489,42 @@ def _change_traces(
         cost_picousd=cost_picousd,
         microcredits=microcredits,
     )
+
+
+def _steps_of(
+    locked: Sequence[tuple[TraceFact, Received]],
+) -> dict[str, Iterable[ReceivedObservation]]:
+    return {trace.id: received.observations.values() for trace, received in locked}
+
+
+def _assembled(
+    assembler: Assembler,
+    locked: Sequence[tuple[TraceFact, Received]],
+    new: NewTraces,
+    shared: frozenset[str],
+) -> dict[str, AssembledTrace]:
+    """The stored traces decided, each by its steps and by those that share a call with it; new ones
+    are decided anew where they share one.
+    """
+    settlements = store.load_settlements([trace.id for trace, _ in locked])
+    known = [
+        Known(
+            trace.id,
+            [*received.observations.values()],
+            trace,
+            received.deleted,
+            settlements.get(trace.id),
+        )
+        for trace, received in locked
+    ]
+    assembled = {one.key: assembler.known(one) for one in known}
+    if shared:
+        tied = [*known, *(Known(key, steps) for key, steps in new.saying.items())]
+        facts = new.facts | {key: one.fact for key, one in assembled.items()}
+        together = assembler.together(tied, facts, shared)
+        new.decide_together({key: one for key, one in together.items() if key in new.saying})
+        assembled |= {key: one for key, one in together.items() if key in assembled}
+    return assembled
 
 
 def locked_traces(keys: Collection[str]) -> list[tuple[TraceFact, Received]]:

@@ -2,12 +2,13 @@
 counted). Pure.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
+from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.engine import (
     PARTLY_PRICED,
     UNMETERED,
@@ -22,10 +23,20 @@ from pricing.engine import (
 from pricing.units import NO_TOKENS, TokenCounts, counted
 from usage.environments import BilledEnvironments
 from usage.facts.decided import AssembledTrace, BilledStep, TraceFact
-from usage.facts.doubts import Doubts
-from usage.facts.findings import NO_RULINGS, Finding, Rulings, Takes, sums_of_children
+from usage.facts.doubts import CountedIn, Doubts
+from usage.facts.findings import NO_RULINGS, Finding, Rulings
+from usage.facts.likely import signs_of
 from usage.facts.owner import Directory, Settlement, owner_of
+from usage.facts.pairing import NO_IDS
 from usage.facts.received import in_precedence, packed
+from usage.facts.twins import (
+    NOTHING_BEYOND,
+    NOTHING_TWICE,
+    Beyond,
+    Call,
+    Once,
+    counted_once,
+)
 from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import ReceivedObservation, StepVersion, TraceAttributes
 from usage.periods import HOUR, hour_of, milliseconds
@@ -34,6 +45,7 @@ ALL_BUT_LANGFUSES = BilledEnvironments()
 # With map, these take a third of the time of a comprehension, and there are millions.
 _step_of, _attributes_of = attrgetter("step"), attrgetter("trace_attributes")
 _start_of, _end_of, _level_of = map(attrgetter, ("start_time", "end_time", "level"))
+NOWHERE: Mapping[str, CountedIn] = {}
 
 
 def assemble(
@@ -48,6 +60,7 @@ def assemble(
     deleted_observations: int = 0,
     rulings: Rulings = NO_RULINGS,
     settlement: Settlement | None = None,
+    beyond: Beyond = NOTHING_BEYOND,
 ) -> AssembledTrace:
     """The trace of ``observations`` (the newest version of each of its steps, at least one), of
     which ``stored`` is the decision so far, and ``settlement`` an operator's; charged in the
@@ -81,14 +94,23 @@ def assemble(
         or step.cost_usd is not None
         or (unmetered and step.observation_id in unmetered)
     ]
-    sums = sums_of_children(steps, using)
-    repeated = _repeated(sums, using, rulings, key)
-    if repeated:
-        using = [step for step in using if step.observation_id not in repeated]
+    doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key, connection_id)
+    once = NOTHING_TWICE
+    if len(using) > 1:
+        once = counted_once(steps, using, doubts.named, doubts.kept(using), beyond.deleted)
+    repeated = as_well = NOWHERE
+    if once is not NOTHING_TWICE or beyond is not NOTHING_BEYOND:
+        repeated, as_well = doubts.ruled(using, _elsewhere(once, beyond))
+        instead = {**once.instead, **beyond.instead}
+        using = [
+            instead.get(step.observation_id, step)
+            for step in using
+            if step.observation_id not in repeated
+        ]
     usages = [_usage(step, unmetered) for step in using]
-    doubts = Doubts(engine, connection_id, tenant_id, start_time, priced_as_of, rulings, key)
     usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), attributes.environment in billed_in
+    is_all_elsewhere = not using and bool(repeated)
     priced = engine.price(
         TraceUsage(
             tenant_id,
@@ -97,12 +119,14 @@ def assemble(
             priced_as_of,
             usages,
             is_failed,
-            is_billed,
+            is_billed and not is_all_elsewhere,
             connection_id,
         )
     )
-    billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
-    doubts.mark(billed, doubted, sums)
+    billed = _billed(using, usages, priced) if using else []
+    if not using and not repeated:
+        billed = _minimum(steps[0], priced)
+    doubts.mark(billed, doubted, as_well)
     billed += doubts.counted_elsewhere(steps, repeated)
     of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
     partly, unpriced_count, unmetered_count = _not_priced(of_calls)
@@ -135,7 +159,9 @@ def assemble(
         priced_as_of,
         stored is not None and stored.is_voided,
         priced.set_aside,
-        charge.uncharged or ("" if is_billed else Uncharged.ENVIRONMENT),
+        Uncharged.TWICE
+        if is_all_elsewhere
+        else charge.uncharged or ("" if is_billed else Uncharged.ENVIRONMENT),
         owner.dispute,
         owner.disputed_tenant_id,
         owner.disputed_user_id,
@@ -144,18 +170,59 @@ def assemble(
     return AssembledTrace(fact, billed, packed(steps, of_each, attributes))
 
 
-def _repeated(
-    sums: Mapping[str, str], using: Sequence[StepVersion], rulings: Rulings, key: str
-) -> Mapping[str, str]:
-    """Those of the sums whose usage is counted in another step's, and in which."""
-    if not sums:
-        return sums
-    models = {step.observation_id: step.model for step in using}
-    return {
-        step_id: other
-        for step_id, other in sums.items()
-        if rulings.takes(Finding.SUM, models[step_id], (key, step_id)) is not Takes.BOTH
-    }
+def calls_of(
+    fact: TraceFact,
+    observations: Sequence[ReceivedObservation],
+    engine: PricingEngine,
+    rulings: Rulings,
+    shared: frozenset[str],
+    deleted: Collection[str] = (),
+) -> list[Call]:
+    """The calls of a decided trace of which another one says a response id or a sign, too
+    (``shared``).
+    """
+    steps = [one.step for one in in_precedence(observations)]
+    doubts = Doubts(
+        engine,
+        fact.tenant_id,
+        fact.start_time,
+        fact.priced_as_of,
+        rulings,
+        fact.id,
+        fact.connection_id,
+    )
+    once = counted_once(steps, steps, doubts.named, doubts.kept(steps), deleted)
+    kept = doubts.kept(steps) | doubts.kept(steps, Finding.ALIKE)
+    calls = []
+    for step in steps:
+        step_id = step.observation_id
+        ids, signs = once.ids.get(step_id, NO_IDS), shared & signs_of(step)
+        if not (signs or ids & shared) or step_id in once.sums or step_id in once.twice:
+            continue
+        rank = rank_of(fact, is_gone=fact.is_voided or step_id in deleted)
+        whole = once.instead.get(step_id, step)
+        calls.append(Call(fact.id, whole, ids, rank, doubts.named(whole), step_id in kept, signs))
+    return calls
+
+
+def rank_of(fact: TraceFact, *, is_gone: bool) -> int:
+    """Of records of one call that is counted which has the lowest: of an owner's run, then of one
+    whose tenant is known; before all, of one that has not been deleted or voided.
+    """
+    known = 0 if fact.is_owned else 1 if is_attributed(fact.tenant_id) else 2
+    return known + (3 if is_gone else 0)
+
+
+def _elsewhere(once: Once, beyond: Beyond) -> Mapping[str, CountedIn]:
+    """Those of the steps whose usage is found in others, too."""
+    found = {step_id: CountedIn(Finding.SUM, other) for step_id, other in once.sums.items()}
+    for step_id, other in once.twice.items():
+        found[step_id] = CountedIn(Finding.TWICE, other)
+    for step_id, (trace, other) in beyond.counted_in.items():
+        found[step_id] = CountedIn(Finding.TWICE, other, trace)
+    for step_id, (trace, other) in beyond.likely.items():
+        found[step_id] = CountedIn(Finding.ALIKE, other, trace)
+    return found
 
 
 def _decided(steps: Sequence[StepVersion], of_each: Sequence[TraceAttributes]) -> TraceAttributes:

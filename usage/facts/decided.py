@@ -34,6 +34,7 @@ class BilledStep(msgspec.Struct, gc=False):
     other_cost_picousd: int | None = None
     takes: Takes = Takes.AS_USUAL
     counted_in: str = ""
+    counted_in_trace: str | None = None
 
 
 class TraceFact(msgspec.Struct, gc=False):

@@ -25,6 +25,7 @@ from usage.facts import store
 from usage.facts.apply import Outdated, locked_traces
 from usage.facts.identity import trace_key
 from usage.facts.received import packed_deletions
+from usage.facts.twins import may_have_twins
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection, ReceivedTrace, SyncWindow, Trace
 from usage.periods import hour_of
@@ -93,6 +94,10 @@ class Missed:
 
     deleted_by_hour: Counter[datetime] = field(default_factory=Counter)
     shown_instead: dict[str, list[ReceivedObservation]] = field(default_factory=dict)
+    may_have_twins: list[str] = field(default_factory=list)
+    """Traces of which something is deleted, and of whose calls there may be other records, which
+    are counted now.
+    """
 
 
 def mark_deleted(
@@ -131,6 +136,8 @@ def mark_deleted(
                 missed.shown_instead.setdefault(trace.id, []).append(instead.came)
         if len(received.deleted) > trace.deleted_observations:
             changed.append((trace.id, packed_deletions(received.deleted), len(received.deleted)))
+            if may_have_twins([one.step for one in received.observations.values()]):
+                missed.may_have_twins.append(trace.id)
     if changed:
         _write(changed)
     return missed

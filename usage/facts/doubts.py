@@ -2,7 +2,7 @@
 ruled. Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -11,10 +11,33 @@ import msgspec
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
 from pricing.engine import WITHOUT_USAGE, CostSource, ObservationUsage, PricingEngine
+from pricing.model_names import ModelName
 from pricing.units import NO_TOKENS, count_tokens
 from usage.facts.decided import BilledStep
 from usage.facts.findings import Finding, Rulings, Takes, are_close, finding_of
 from usage.langfuse.wire import StepVersion
+
+
+class CountedIn(NamedTuple):
+    """Where the usage of a step is counted: in which step, of which other trace (None: of its own),
+    and why.
+    """
+
+    finding: Finding
+    step_id: str
+    trace: str | None = None
+
+
+def to_the_end(repeated: Mapping[str, CountedIn]) -> Mapping[str, CountedIn]:
+    """Each with the step that is counted, where what it is counted in is so in another one."""
+    found = {}
+    for step_id, one in repeated.items():
+        last, seen = one, {step_id}
+        while last.trace is None and last.step_id in repeated.keys() - seen:
+            seen.add(last.step_id)
+            last = repeated[last.step_id]
+        found[step_id] = last._replace(finding=one.finding)
+    return found
 
 
 class Doubted(NamedTuple):
@@ -30,12 +53,12 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
     """Of one trace: with whose lists, of when, and by which rulings."""
 
     engine: PricingEngine
-    connection_id: int
     tenant_id: UUID | None
     started_at: datetime
     priced_as_of: datetime
     rulings: Rulings
     key: str
+    connection_id: int
 
     def settled(
         self, using: Sequence[StepVersion], usages: list[ObservationUsage]
@@ -47,7 +70,7 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
             if langfuse_picousd is None or usage.uncosted or not usage.usage_details:
                 continue
             ours = self.engine.own_picousd(
-                self.tenant_id, usage, self._known_at(), self.connection_id
+                self.tenant_id, usage, self._known_at, self.connection_id
             )
             if ours is not None and langfuse_picousd and are_close(langfuse_picousd, ours):
                 continue  # As nearly always: nothing more has to be asked.
@@ -70,17 +93,52 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
             takes = Takes.AS_USUAL
         return Doubted(finding, takes, ours, langfuse_picousd)
 
+    @property
     def _known_at(self) -> datetime:
-        """As of when the lists price the trace."""
-        book = self.engine.book
-        if not book.repriced:
+        """As of when the lists are asked."""
+        if not self.engine.book.repriced:
             return self.priced_as_of
-        return book.knowledge(self.priced_as_of, self.tenant_id, self.started_at)
+        return self.engine.book.knowledge(self.priced_as_of, self.tenant_id, self.started_at)
+
+    def named(self, step: StepVersion) -> ModelName:
+        """What the step's model is."""
+        return self.engine.named(step.model, step.start_time, self._known_at, self.connection_id)
+
+    def kept(self, using: Sequence[StepVersion], finding: Finding = Finding.TWICE) -> Set[str]:
+        """The steps that are ruled to be counted whatever else records the same call."""
+        if not self.rulings.all:
+            return frozenset()
+        return {step.observation_id for step in using if self._takes(finding, step) is Takes.BOTH}
+
+    def ruled(
+        self, using: Sequence[StepVersion], elsewhere: Mapping[str, CountedIn]
+    ) -> tuple[Mapping[str, CountedIn], Mapping[str, CountedIn]]:
+        """Those whose usage is in others, too: which cost nothing, and which are ruled to be
+        counted as well.
+        """
+        if not elsewhere or not self.rulings.all:
+            return to_the_end(elsewhere), {}
+        as_well = {
+            step.observation_id: other
+            for step in using
+            if (other := elsewhere.get(step.observation_id)) is not None
+            and self._takes(other.finding, step) is Takes.BOTH
+        }
+        repeated = {key: one for key, one in elsewhere.items() if key not in as_well}
+        return to_the_end(repeated), as_well
+
+    def _takes(self, finding: Finding, step: StepVersion) -> Takes:
+        return self.rulings.takes(finding, step.model, (self.key, step.observation_id))
 
     def mark(
-        self, billed: Sequence[BilledStep], doubted: Mapping[int, Doubted], sums: Mapping[str, str]
+        self,
+        billed: Sequence[BilledStep],
+        doubted: Mapping[int, Doubted],
+        counting_as_well: Mapping[str, CountedIn],
     ) -> None:
-        """Say on the billed steps what is in doubt and what was ruled."""
+        """Say on the billed steps what is in doubt and what was ruled: which are counted though
+        others are of the same usage.
+        """
         for at, one in doubted.items():
             step = billed[at]
             is_ours = one.takes is Takes.PRICE_BOOK
@@ -88,8 +146,10 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
                 step.finding, step.takes = one.finding, one.takes
                 step.other_cost_picousd = one.langfuse_picousd if is_ours else one.ours_picousd
         for step in billed:
-            if sums and step.version.observation_id in sums:
-                step.finding, step.takes, step.other_cost_picousd = Finding.SUM, Takes.BOTH, 0
+            if counting_as_well:
+                of_others = counting_as_well.get(step.version.observation_id)
+                if of_others is not None:
+                    step.finding, step.takes, step.other_cost_picousd = of_others[0], Takes.BOTH, 0
             if step.doubt and not step.finding:
                 version = step.version
                 step.takes = self.rulings.takes(
@@ -97,7 +157,7 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
                 )
 
     def counted_elsewhere(
-        self, steps: Sequence[StepVersion], repeated: Mapping[str, str]
+        self, steps: Sequence[StepVersion], repeated: Mapping[str, CountedIn]
     ) -> list[BilledStep]:
         """The steps whose usage is counted in another one: they cost nothing here."""
         if not repeated:
@@ -108,22 +168,23 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
             if step.observation_id in repeated
         ]
 
-    def _counted_elsewhere(self, step: StepVersion, other: str) -> BilledStep:
+    def _counted_elsewhere(self, step: StepVersion, other: CountedIn) -> BilledStep:
         langfuse = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
         usage = ObservationUsage(
             step.model, step.usage_details, langfuse, step.start_time, step.uncosted
         )
-        cost = self.engine.cost_of(self.tenant_id, usage, self._known_at(), self.connection_id)
+        cost = self.engine.cost_of(self.tenant_id, usage, self._known_at, self.connection_id)
         return BilledStep(
             step,
             NO_TOKENS,
             langfuse,
             None,
             WITHOUT_USAGE,
-            finding=Finding.SUM,
+            finding=other.finding,
             other_cost_picousd=cost.picousd,
-            takes=self.rulings.takes(Finding.SUM, step.model, (self.key, step.observation_id)),
-            counted_in=other,
+            takes=self._takes(other.finding, step),
+            counted_in=other.step_id,
+            counted_in_trace=other.trace,
         )
 
 

@@ -17,6 +17,8 @@ class Finding(StrEnum):
 
     NONE = ""
     SUM = "sum"
+    TWICE = "twice"
+    ALIKE = "alike"
     COST = "cost"
     FREE = "free"
     UNITS = "units"
@@ -27,6 +29,8 @@ class Takes(StrEnum):
 
     AS_USUAL = ""
     CHILDREN = "children"
+    ONCE = "once"
+    OTHERS = "others"
     BOTH = "both"
     LANGFUSE = "langfuse"
     PRICE_BOOK = "price_book"
@@ -35,6 +39,8 @@ class Takes(StrEnum):
 
 CHOICES: Mapping[Finding, tuple[Takes, ...]] = {
     Finding.SUM: (Takes.CHILDREN, Takes.BOTH),
+    Finding.TWICE: (Takes.ONCE, Takes.BOTH),
+    Finding.ALIKE: (Takes.BOTH, Takes.OTHERS),
     Finding.COST: (Takes.LANGFUSE, Takes.PRICE_BOOK),
     Finding.FREE: (Takes.LANGFUSE, Takes.PRICE_BOOK),
     Finding.UNITS: (Takes.AS_COUNTED,),
@@ -58,6 +64,8 @@ class Ruling(NamedTuple):
     model: str | None = None
     step: tuple[str, str] | None = None
     """Its trace's key and its id."""
+    source: str | None = None
+    """Of a ruling on what an integration records ("" is one, too)."""
 
 
 class Rulings:
@@ -69,11 +77,32 @@ class Rulings:
     """
 
     def __init__(
-        self, rulings: Iterable[Ruling] = (), ratio_percent: int = DEFAULT_RATIO_PERCENT
+        self,
+        rulings: Iterable[Ruling] = (),
+        ratio_percent: int = DEFAULT_RATIO_PERCENT,
+        *,
+        looks_for_likely: bool = False,
     ) -> None:
         self.all = sorted(rulings)
+        self.looks_for_likely = looks_for_likely
+        """Whether traces keep what calls that others may have recorded are found by: from the first
+        ruling on such calls on.
+        """
+        self.counted_as_others = frozenset(
+            one.source
+            for one in self.all
+            if one.source is not None and one.takes == Takes.OTHERS.value
+        )
+        """Integrations whose calls are counted as others record them, where others do."""
+        self.steps_counted_as_others = frozenset(
+            one.step for one in self.all if one.step is not None and one.takes == Takes.OTHERS.value
+        )
         self.ratio_percent = ratio_percent
-        self._takes = {(one.finding, one.model, one.step): Takes(one.takes) for one in self.all}
+        self._takes = {
+            (one.finding, one.model, one.step): Takes(one.takes)
+            for one in self.all
+            if one.source is None
+        }
 
     def takes(self, finding: Finding, model: str, step: tuple[str, str]) -> Takes:
         """AS_USUAL where nothing was ruled."""
@@ -136,7 +165,16 @@ def sums_of_children(
             found[step.observation_id] = min(
                 children, key=lambda one: (one.start_time, one.observation_id)
             ).observation_id
-    return found
+    return {step_id: one for step_id, one in found.items() if not _comes_back(step_id, found)}
+
+
+def _comes_back(step_id: str, found: Mapping[str, str]) -> bool:
+    """Whether it is inside of itself, by a client's mistake: then it is nobody's sum."""
+    seen, at = {step_id}, found[step_id]
+    while at in found and at not in seen:
+        seen.add(at)
+        at = found[at]
+    return at == step_id
 
 
 def _inside(

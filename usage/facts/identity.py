@@ -10,3 +10,10 @@ from hashlib import blake2b
 
 def trace_key(connection_id: int, trace_id: str) -> str:
     return blake2b(f"{connection_id}\0{trace_id}".encode(), digest_size=16).hexdigest()
+
+
+def response_key(connection_id: int, response_id: str) -> str:
+    """The key of a provider's response, as a connection's steps say its id."""
+    return blake2b(
+        f"{connection_id}\0{response_id}".encode(), digest_size=16, person=b"response"
+    ).hexdigest()

@@ -25,7 +25,7 @@ from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.environments import BilledEnvironments, billed_environments
 from usage.facts.decided import BilledStep, TraceFact
-from usage.facts.findings import Ruling, Rulings
+from usage.facts.findings import Finding, Ruling, Rulings
 from usage.facts.owner import Directory, KnownUser, Outcome, Settlement, as_called
 from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import RejectedRow, TraceAttributes
@@ -54,6 +54,7 @@ STEP_COLUMNS = (
         "level",
         "is_root",
         "model",
+        "source",
         "start_time",
         "end_time",
     ),
@@ -72,6 +73,7 @@ STEP_COLUMNS = (
         "other_cost_usd",
         "takes",
         "counted_in",
+        "counted_in_trace",
     ),
 )
 DECIDED = (
@@ -107,7 +109,7 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 # In C: naming each attribute in Python takes three times as long, and there are millions.
-_of_version = attrgetter("observation_id", "type", "name", "level", "is_root", "model")
+_of_version = attrgetter("observation_id", "type", "name", "level", "is_root", "model", "source")
 _of_step = attrgetter(
     "price_id", "langfuse_cost_picousd", "cost_picousd", "billed_cost_picousd", "microcredits"
 )
@@ -135,6 +137,7 @@ def step_row(step: BilledStep, trace: TraceFact) -> Row:
         step.other_cost_picousd,
         step.takes and step.takes.value,
         step.counted_in,
+        step.counted_in_trace,
     )
 
 
@@ -346,15 +349,22 @@ def load_repriced() -> list[Repriced]:
 
 def load_rulings(connection_id: int) -> Rulings:
     """The rulings that hold on the connection's usage."""
-    rows = UsageRuling.objects.filter(
-        connection=connection_id, state__in=UsageRuling.HOLDING
-    ).values_list("pk", "finding", "takes", "model", "trace_key", "langfuse_observation_id")
+    rows = list(
+        UsageRuling.objects.filter(connection=connection_id).values_list(
+            "state",
+            "trace_key",
+            "langfuse_observation_id",
+            *("pk", "finding", "takes", "model", "source"),
+        )
+    )
     return Rulings(
         [
-            Ruling(pk, finding, takes, model, None if key is None else (key.hex, step_id))
-            for pk, finding, takes, model, key, step_id in rows
+            Ruling(pk, finding, takes, model, None if key is None else (key.hex, step_id), source)
+            for state, key, step_id, pk, finding, takes, model, source in rows
+            if state in UsageRuling.HOLDING
         ],
         settings.COST_RATIO_PERCENT,
+        looks_for_likely=any(finding == Finding.ALIKE.value for _, _, _, _, finding, *_ in rows),
     )
 
 

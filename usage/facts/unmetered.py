@@ -32,25 +32,26 @@ def unmetered_calls(steps: Sequence[StepVersion]) -> Set[str]:
     if len(steps) == 1:
         return ids
     by_id = {step.observation_id: step for step in steps}
-    calls = [step for step in steps if _is_metered(step) or step.observation_id in ids]
-    around = {one for step in calls for one in _around(step, by_id)}
+    calls = [step for step in steps if is_metered(step) or step.observation_id in ids]
+    around = {one for step in calls for one in around_of(step, by_id)}
     return {
         step.observation_id
         for step in unmetered
         if step.observation_id not in around
-        and not any(_is_metered_call(by_id[one]) for one in _around(step, by_id))
+        and not any(_is_metered_call(by_id[one]) for one in around_of(step, by_id))
     }
 
 
-def _is_metered(step: StepVersion) -> bool:
+def is_metered(step: StepVersion) -> bool:
+    """Whether it says that it used or cost something."""
     return step.cost_usd is not None or any(step.usage_details.values())
 
 
 def _is_metered_call(step: StepVersion) -> bool:
-    return bool(step.model or step.type in CALL_TYPES) and _is_metered(step)
+    return bool(step.model or step.type in CALL_TYPES) and is_metered(step)
 
 
-def _around(step: StepVersion, by_id: dict[str, StepVersion]) -> list[str]:
+def around_of(step: StepVersion, by_id: dict[str, StepVersion]) -> list[str]:
     """The steps that it is inside of, the nearest first."""
     found: list[str] = []
     parent = by_id.get(step.parent_id)

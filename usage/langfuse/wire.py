@@ -16,6 +16,7 @@ import msgspec
 
 from kluisz_analytics.identifiers import canonical_id
 from kluisz_analytics.scales import USD_PLACES, round_half_up
+from usage.langfuse.recorder import Recorder, recorded_by
 
 TEXT_LENGTH = 200
 # So much of a metadata value does Langfuse give.
@@ -67,7 +68,8 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What one version of an observation says of itself.
 
     Absent texts are "", absent numbers None. ``uncosted``: the units that its cost leaves out,
-    sorted; ``parent_id``: the step that it is inside of.
+    sorted; ``parent_id``: the step that it is inside of; ``source``: which integration recorded it,
+    and ``response_id``: the provider's, of the response that it is of (``recorder``).
     """
 
     observation_id: str
@@ -83,6 +85,8 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     cost_usd: Decimal | None
     uncosted: tuple[str, ...] = ()
     parent_id: str = ""
+    source: str = ""
+    response_id: str = ""
 
 
 class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
@@ -133,8 +137,10 @@ class Page:
         )
 
 
-class WireMetadata(msgspec.Struct, gc=False):
-    """The keys of the metadata that are ours; all others are skipped."""
+class WireMetadata(Recorder, gc=False):
+    """The keys of the metadata that are ours, and those of what recorded it; all others are
+    skipped.
+    """
 
     tenant_id: Any = None
     kluisz_project_id: Any = None
@@ -238,7 +244,7 @@ def decode_rows(
             if amend is not None:
                 amend(row)
             row.metadata = (
-                msgspec.convert(row.metadata, WireMetadata)
+                msgspec.convert(_flat(row.metadata), WireMetadata)
                 if isinstance(row.metadata, dict)
                 else None
             )
@@ -250,6 +256,13 @@ def decode_rows(
         else:
             rejected.append(_rejected(raw_row, reason))
     return observations, rejected
+
+
+def _flat(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The metadata as v2 has it, where v1 has a map of attributes and one of the scope."""
+    nested = [name for name in ("attributes", "scope") if isinstance(metadata.get(name), dict)]
+    flat = {f"{name}.{key}": value for name in nested for key, value in metadata[name].items()}
+    return {**flat, **metadata} if flat else metadata
 
 
 def _broken_rule(row: WireRow) -> str | None:
@@ -324,6 +337,7 @@ def _observation(row: WireRow) -> ReceivedObservation:
             if row.usageDetails and row.costDetails
             else (),
             _cut(row.parentObservationId) if row.parentObservationId else "",
+            *recorded_by(metadata, row.name or "", row.id),
         ),
     )
 

@@ -146,6 +146,7 @@ class Trace(TokenColumns, DimensionColumns):
         choices=[
             (Uncharged.ENVIRONMENT.value, "Its environment isn't billed"),
             (Uncharged.FAILED.value, "It failed, and its tier doesn't charge that"),
+            (Uncharged.TWICE.value, "All of it is counted in another run"),
         ],
         help_text="Why it costs no credits, by a rule.",
     )
@@ -326,6 +327,8 @@ class Observation(TokenColumns):
 
     class Doubtful(models.TextChoices):
         SUM = Finding.SUM.value, "It carries what the steps inside it used"
+        TWICE = Finding.TWICE.value, "Another step records the same call"
+        ALIKE = Finding.ALIKE.value, "Another run's step is ruled to be the same call"
         COST = Finding.COST.value, "Langfuse's cost is far from the price lists'"
         FREE = Finding.FREE.value, "Langfuse says that it cost nothing"
 
@@ -341,6 +344,13 @@ class Observation(TokenColumns):
     level = models.CharField(max_length=8, choices=Level.choices)
     is_root = models.BooleanField()
     model = models.CharField(max_length=200, blank=True)
+    source = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The integration that recorded it. Empty: Langfuse's own SDK.",
+    )
     start_time = models.DateTimeField()
     end_time = models.DateTimeField(null=True)
     usage_details = models.TextField(
@@ -381,6 +391,9 @@ class Observation(TokenColumns):
         db_default="",
         help_text="The step that its usage is counted in; here it costs nothing.",
     )
+    counted_in_trace = models.UUIDField(
+        null=True, help_text="That step's trace, where it is another one."
+    )
     langfuse_cost_usd = UsdField(null=True)
     cost_usd = UsdField(null=True)
     cost_source = models.CharField(max_length=20, choices=Source.choices)
@@ -413,6 +426,32 @@ class Observation(TokenColumns):
 
     def __str__(self) -> str:
         return self.name or self.langfuse_observation_id
+
+
+class ResponseTraces(models.Model):
+    """Which traces say that a step of theirs is of this response of a provider's: mostly one, and
+    two where a gateway and an SDK recorded it (``usage.facts.ties``).
+
+    Its key is a digest of the connection and the response's id.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    is_sign = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Not a response's id, but what likely records of one call have in common.",
+    )
+    traces = models.TextField(
+        help_text="The keys of the traces, sorted; “*” where they are too many to be of one call."
+    )
+
+    class Meta:
+        db_table = "usage_response"
+        ordering = ["id"]
+        verbose_name = "response"
+
+    def __str__(self) -> str:
+        return str(self.pk)
 
 
 class TraceVoid(models.Model):

@@ -16,13 +16,17 @@ class UsageRuling(Rework):
 
     class Kind(models.TextChoices):
         SUM = Finding.SUM.value, "A step that carries what the steps inside it used"
+        TWICE = Finding.TWICE.value, "A call that is recorded twice"
+        ALIKE = Finding.ALIKE.value, "A call that two runs may record"
         COST = Finding.COST.value, "Langfuse's cost far from the price lists'"
         FREE = Finding.FREE.value, "A cost of 0"
         UNITS = Finding.UNITS.value, "Units that don't add up"
 
     class Choice(models.TextChoices):
         CHILDREN = Takes.CHILDREN.value, "Only the steps inside it count"
+        ONCE = Takes.ONCE.value, "It is counted once"
         BOTH = Takes.BOTH.value, "It counts as well"
+        OTHERS = Takes.OTHERS.value, "It never counts where another integration recorded it"
         LANGFUSE = Takes.LANGFUSE.value, "Langfuse's cost counts"
         PRICE_BOOK = Takes.PRICE_BOOK.value, "The price lists count"
         AS_COUNTED = Takes.AS_COUNTED.value, "It is right as it is counted"
@@ -32,6 +36,12 @@ class UsageRuling(Rework):
     connection = models.ForeignKey(LangfuseConnection, on_delete=models.PROTECT, related_name="+")
     model = models.CharField(
         max_length=200, null=True, blank=True, help_text="Empty: whatever the model."
+    )
+    source = models.CharField(
+        max_length=200,
+        null=True,
+        blank=True,
+        help_text="What this integration records. Null: whatever recorded it.",
     )
     trace_key = models.UUIDField(null=True, blank=True, help_text="Empty: all traces.")
     langfuse_observation_id = models.CharField(

@@ -130,7 +130,7 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
                 priced_as_of,
                 usages,
                 is_failed=is_failed,
-                is_billed=uncharged != Uncharged.ENVIRONMENT,
+                is_billed=uncharged not in (Uncharged.ENVIRONMENT, Uncharged.TWICE),
                 connection_id=read_by,
             ),
             list(map(itemgetter(9), steps)),

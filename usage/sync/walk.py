@@ -33,6 +33,7 @@ from usage.facts.apply import (
     give_way,
     load_assembler,
     newest_of,
+    reassemble,
 )
 from usage.facts.deletions import Seen
 from usage.langfuse.client import LangfuseClientService
@@ -308,6 +309,8 @@ class Walk:
             applied.deleted_by_hour = missed.deleted_by_hour
             applied.observations_deleted = applied.deleted_by_hour.total()
             applied += give_way(self._assembler, missed.shown_instead)
+            if missed.may_have_twins:
+                applied += reassemble(self._assembler, missed.may_have_twins)
             windows.complete(
                 finished, self._read_at, self._counts, windows.settling(self._connection)
             )

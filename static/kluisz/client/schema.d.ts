@@ -128,7 +128,7 @@ export interface paths {
         };
         /**
          * @description What doesn't add up: by model and connection, and the observations with the most at
-         *     stake, each with both figures. For platform admins.
+         *     stake, each with both figures; and calls that two runs may both record. For platform admins.
          */
         get: operations["doubtful"];
         put?: never;
@@ -624,6 +624,25 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * @description Two integrations that may record the same calls, in the last seven days: how many, what each
+         *     counts of them, and what is at stake.
+         */
+        AlikeSourcesAnswer: {
+            /** Format: decimal */
+            at_stake_usd: string;
+            calls: number;
+            connection: string;
+            connection_id: number;
+            /** Format: decimal */
+            cost_usd: string;
+            /** Format: date-time */
+            last_seen: string;
+            /** Format: decimal */
+            other_cost_usd: string;
+            other_source: string;
+            source: string;
+        };
         AnomaliesAnswer: {
             /** Format: date-time */
             complete_through: string | null;
@@ -838,10 +857,18 @@ export interface components {
             complete_through: string | null;
             results: components["schemas"]["DisputedRunAnswer"][];
         };
-        /** @description What doesn't add up; ``undecided``: observations that nobody has ruled on. */
+        /**
+         * @description What doesn't add up; ``undecided``: observations that nobody has ruled on. Of the last seven
+         *     days, ``alike``: calls that two runs may both record, by the two integrations, and
+         *     ``alike_calls``: those with the most at stake; ``hidden``: runs of which a framework hides
+         *     calls.
+         */
         DoubtfulAnswer: {
+            alike: components["schemas"]["AlikeSourcesAnswer"][];
+            alike_calls: components["schemas"]["LikelyTwinsAnswer"][];
             /** Format: date-time */
             complete_through: string | null;
+            hidden: components["schemas"]["HiddenCallsAnswer"][];
             models: components["schemas"]["DoubtfulModelAnswer"][];
             observations: components["schemas"]["DoubtfulObservationAnswer"][];
             undecided: number;
@@ -868,7 +895,8 @@ export interface components {
         };
         /**
          * @description An observation that doesn't add up. ``other_cost_usd`` is null where no list has a price, and
-         *     of units; of these, ``said_tokens`` is the producer's own total.
+         *     of units; of these, ``said_tokens`` is the producer's own total. ``counted_in``: the step that
+         *     its usage is counted in, of its own trace unless ``counted_in_trace`` names another.
          */
         DoubtfulObservationAnswer: {
             /** Format: decimal */
@@ -878,6 +906,8 @@ export interface components {
             /** Format: decimal */
             cost_usd: string | null;
             counted_in: string;
+            /** Format: uuid */
+            counted_in_trace: string | null;
             counted_tokens: number;
             finding: string;
             langfuse_observation_id: string;
@@ -1081,6 +1111,27 @@ export interface components {
          */
         GrantRequestSourceEnum: "manual" | "purchase" | "promotion";
         /**
+         * @description Runs of the last seven days of which an integration hides calls: all of them, or all but the
+         *     last one of each agent; ``source`` is empty for Langfuse's own SDK.
+         */
+        HiddenCallsAnswer: {
+            advice: string;
+            connection: string;
+            connection_id: number;
+            example_langfuse_trace_id: string;
+            kind: components["schemas"]["HiddenCallsAnswerKindEnum"];
+            /** Format: date-time */
+            last_seen: string;
+            runs: number;
+            source: string;
+        };
+        /**
+         * @description * `all_calls` - all_calls
+         *     * `all_but_one` - all_but_one
+         * @enum {string}
+         */
+        HiddenCallsAnswerKindEnum: "all_calls" | "all_but_one";
+        /**
          * @description Written out, since it is answered before every run: a ModelSerializer finds its fields anew
          *     each time.
          */
@@ -1193,22 +1244,6 @@ export interface components {
             other_amount: number;
         };
         /**
-         * @description * `input` - input
-         *     * `cached_input` - cached_input
-         *     * `cache_write` - cache_write
-         *     * `cache_write_1h` - cache_write_1h
-         *     * `input_audio` - input_audio
-         *     * `input_image` - input_image
-         *     * `output` - output
-         *     * `reasoning` - reasoning
-         *     * `output_audio` - output_audio
-         *     * `output_image` - output_image
-         *     * `images` - images
-         *     * `request` - request
-         * @enum {string}
-         */
-        KindEnum: "input" | "cached_input" | "cache_write" | "cache_write_1h" | "input_audio" | "input_image" | "output" | "reasoning" | "output_audio" | "output_image" | "images" | "request";
-        /**
          * @description An enabled connection that is over an hour behind; null where its first reading isn't done,
          *     so that ``complete_through`` does not speak of it.
          */
@@ -1237,6 +1272,18 @@ export interface components {
          * @enum {string}
          */
         LicenseStatusEnum: "active" | "expiring" | "inactive";
+        /** @description Two records that may be of one call; ``at_stake_usd``: the lower of their costs. */
+        LikelyTwinsAnswer: {
+            /** Format: decimal */
+            at_stake_usd: string;
+            connection: string;
+            connection_id: number;
+            model: string;
+            records: components["schemas"]["RecordedCallAnswer"][];
+            /** Format: date-time */
+            start_time: string;
+            tokens: number;
+        };
         /**
          * @description * `` -
          *     * `minimum` - minimum
@@ -1454,6 +1501,19 @@ export interface components {
          * @enum {string}
          */
         ReasonEnum: "failed" | "not_ended" | "says_zero" | "streamed";
+        /**
+         * @description A call as one of the two runs records it; ``source``: the integration, empty for Langfuse's
+         *     own SDK.
+         */
+        RecordedCallAnswer: {
+            /** Format: decimal */
+            cost_usd: string | null;
+            langfuse_observation_id: string;
+            langfuse_trace_id: string;
+            source: string;
+            /** Format: uuid */
+            trace_id: string;
+        };
         /**
          * @description Why it is refused: ``no_active_license`` or ``permission_denied`` (403), ``conflict``
          *     (409).

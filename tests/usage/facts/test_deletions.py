@@ -151,3 +151,26 @@ def test_a_row_that_breaks_the_contract_does_not_hide_that_another_is_gone(
     sandbox.store.add([owned(people), call("bad", -1.0)])
     assert sync(connection).observations_deleted == 1
     assert deleted_steps() == {("t1", "c1")}
+
+
+def test_a_call_that_another_trace_records_is_counted_there_once_it_is_deleted(
+    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+) -> None:
+    said = {"scope.name": "sdk", "attributes.gen_ai.response.id": "msg_e59239009b6a"}
+    sandbox.store.add([owned(people), call("c1", 0.06, metadata=said)])
+    proxy = {**said, "scope.name": "litellm"}
+    sandbox.store.add([call("gw", 0.06, trace_id="proxy", metadata=proxy)])
+    sync(connection)
+    costs = Trace.objects.order_by("langfuse_trace_id").values_list("cost_usd", flat=True)
+    assert list(costs.all()) == [D(0), D("0.06")]
+    assert Account.objects.get().used == D("11.4")
+
+    sandbox.store.delete_trace("t1")
+    assert sync(connection).observations_deleted == 2
+    assert list(costs.all()) == [D("0.06"), D(0)]
+    assert Account.objects.get().used == 0
+
+    sandbox.store.add([owned(people), call("c1", 0.06, metadata=said)])
+    sync(connection)
+    assert list(costs.all()) == [D(0), D("0.06")]
+    assert Account.objects.get().used == D("11.4")

@@ -118,6 +118,8 @@ CALLS = [step("a", "agent", "10 5"), step("b", "agent", "20 7")]
         ),
         ([step("agent", "", "", "0"), step("a", "agent", "9 9", "0")], {}),
         # A circle of parents is nobody's sum.
+        ([step("a", "b", "1 1"), step("b", "a", "1 1")], {}),
+        ([step("a", "b", "1 1"), step("b", "c", "1 1"), step("c", "a", "1 1")], {}),
         ([step("a", "b", "1 1"), step("b", "c"), step("c", "b"), step("d", "c", "1 1")], {}),
     ],
 )

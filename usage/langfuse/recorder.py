@@ -1,0 +1,86 @@
+"""What recorded a step, and the provider's id of the response that it is of: wherever each
+integration writes them (docs/sources.md, Counted once). Pure.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+OWN_SCOPE = "langfuse-sdk"
+LANGCHAIN = f"{OWN_SCOPE}/langchain"
+OPENAI = f"{OWN_SCOPE}/openai"
+# How ``langfuse.openai`` calls what it records, where nobody gave it a name.
+OPENAI_NAMES = "OpenAI-"
+# LiteLLM's callback of Langfuse's older SDK makes the id of its observation of the response's.
+ID_OF_LITELLM = re.compile(r"time-\d\d-\d\d-\d\d-\d+_(.+)$", re.DOTALL)
+# Ollama numbers its responses at random, below a thousand; and what servers write for no id.
+NO_ID = re.compile(r"chatcmpl-\d{1,3}$|(?:none|null|undefined|unknown|n/a|0|-)$", re.IGNORECASE)
+LONGEST = 200
+
+
+NAMES = {
+    "scope": "scope.name",
+    # Only on what the callback records; ls_integration goes to the steps inside it, too.
+    "langchain": "ls_model_type",
+    "gen_ai": "attributes.gen_ai.response.id",
+    "llm": "attributes.llm.response.id",
+    "ai": "attributes.ai.response.id",
+    "openai": "attributes.llm.openai.id",
+    "azure": "attributes.llm.azure.id",
+    "anthropic": "attributes.llm.anthropic.id",
+    "gemini": "attributes.llm.gemini.responseId",
+    "vertex_ai": "attributes.llm.vertex_ai.responseId",
+}
+
+
+class Recorder(msgspec.Struct, gc=False, rename=NAMES):
+    """The keys of the metadata that say it. Of the names of a response's id the first that is there
+    counts: what a gateway hands on of the provider's own answer comes last.
+    """
+
+    scope: Any = None
+    langchain: Any = None
+    gen_ai: Any = None
+    llm: Any = None
+    ai: Any = None
+    openai: Any = None
+    azure: Any = None
+    anthropic: Any = None
+    gemini: Any = None
+    vertex_ai: Any = None
+
+
+def recorded_by(recorder: Recorder, name: str, observation_id: str) -> tuple[str, str]:
+    """Which integration recorded a step of this name and id, and the id of its response.
+
+    "" is Langfuse's own SDK by itself, as our tracer uses it, and what doesn't say; and no id, or
+    one that doesn't tell responses apart.
+    """
+    scope = recorder.scope
+    if scope == OWN_SCOPE:
+        # Of its own spans Langfuse hands on no attributes.
+        if recorder.langchain is not None:
+            return LANGCHAIN, ""
+        return (OPENAI if name.startswith(OPENAI_NAMES) else ""), ""
+    source = scope[:LONGEST] if isinstance(scope, str) else ""
+    return source, _response_id(recorder, observation_id)
+
+
+def _response_id(recorder: Recorder, observation_id: str) -> str:
+    said = (
+        recorder.gen_ai
+        or recorder.llm
+        or recorder.ai
+        or recorder.openai
+        or recorder.azure
+        or recorder.anthropic
+        or recorder.gemini
+        or recorder.vertex_ai
+    )
+    if said is None:
+        found = ID_OF_LITELLM.match(observation_id)
+        said = found[1] if found else ""
+    # Langfuse reads what is digits alone as a number.
+    text = said if isinstance(said, str) else msgspec.json.encode(said).decode()
+    return "" if NO_ID.match(text) else text.replace("\x00", "")[:LONGEST]
