@@ -6,7 +6,7 @@ millionth of a credit (``microcredits``), so that sums are exact and fast.
 """
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -34,6 +34,23 @@ class BilledStep(msgspec.Struct, gc=False):
     other_cost_picousd: int | None = None
     takes: Takes = Takes.AS_USUAL
     counted_in: str = ""
+
+
+class Before(Protocol):
+    """What a trace is decided by beside what its steps say: how it was decided before."""
+
+    @property
+    def tenant_id(self) -> UUID | None: ...
+    @property
+    def user_id(self) -> UUID | None: ...
+    @property
+    def dispute(self) -> str: ...
+    @property
+    def priced_as_of(self) -> datetime: ...
+    @property
+    def unowned_as_of(self) -> datetime | None: ...
+    @property
+    def is_voided(self) -> bool: ...
 
 
 class TraceFact(msgspec.Struct, gc=False):
@@ -72,6 +89,8 @@ class TraceFact(msgspec.Struct, gc=False):
     disputed_tenant_id: UUID | None = None
     disputed_user_id: UUID | None = None
     settled_as: str = ""
+    attribution: str = ""
+    unowned_as_of: datetime | None = None
 
     @property
     def is_owned(self) -> bool:
