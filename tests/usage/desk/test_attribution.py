@@ -90,7 +90,7 @@ def everything(*but: str) -> list[Any]:
         list(ReceivedTrace.objects.order_by("pk").values()),
         [
             {name: value for name, value in row.items() if name != "id"}
-            for row in Observation.objects.order_by("trace", "langfuse_observation_id").values()
+            for row in Observation.objects.order_by("trace_id", "langfuse_observation_id").values()
         ],
         {one.pk: one.balance for one in Account.objects.all() if one.balance},
     ]
@@ -231,7 +231,7 @@ def test_without_rules_an_alias_of_a_tenant_names_it(
         ({"pattern": "(?P<tenant>(a+)+)"}, "repeat single characters"),
         ({"pattern": "team:.*"}, "which part"),
         ({"finds_by": "email"}, "write one or more of id, slug, name, alias"),
-        ({"finds_by": ""}, "write one or more of"),
+        ({"finds_by": ""}, "cannot be blank"),
         ({"table": "[1]"}, "JSON map"),
         ({"table": '{"a": ""}'}, "is empty"),
         ({"gives": "nobody"}, "valid choice"),
