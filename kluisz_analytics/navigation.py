@@ -25,6 +25,7 @@ GROUPS: Sequence[dict[str, Any]] = [
             item("Tenants", "domain", "admin:tenants_tenant_changelist"),
             item("Users", "group", "admin:tenants_user_changelist"),
             item("Aliases", "badge", "admin:tenants_useralias_changelist"),
+            item("Tenant aliases", "badge", "admin:tenants_tenantalias_changelist"),
             item("Memberships", "move_down", "admin:tenants_membership_changelist"),
             item("Projects", "folder", "admin:tenants_project_changelist"),
             item("Flows", "account_tree", "admin:tenants_flow_changelist"),
@@ -74,6 +75,8 @@ GROUPS: Sequence[dict[str, Any]] = [
         "items": [
             item("Traces", "timeline", "admin:usage_trace_changelist"),
             item("Disputes", "gavel", "admin:usage_disputedtrace_changelist"),
+            item("Attribution rules", "rule", "admin:usage_attributionrules_changelist"),
+            item("Named and not known", "person_off", "admin:usage_unknownowners"),
             item("Billed observations", "data_object", "admin:usage_observation_changelist"),
             item("Voided traces", "block", "admin:usage_tracevoid_changelist"),
             item("Tenant statistics", "bar_chart", "admin:usage_tenantusagestats_changelist"),

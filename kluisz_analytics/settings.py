@@ -288,6 +288,7 @@ CELERY_BEAT_SCHEDULE = {
     },
     "charge-untraced": {"task": "usage.tasks.charge_untraced_runs", "schedule": 300},
     "continue-rulings": {"task": "usage.tasks.continue_rulings", "schedule": 60},
+    "continue-attributions": {"task": "usage.tasks.continue_attributions", "schedule": 60},
     "continue-repricings": {"task": "usage.tasks.continue_repricings", "schedule": 60},
     "estimate-flows": {"task": "usage.tasks.estimate_flows", "schedule": crontab(minute=35)},
     "catch-up-grants": {"task": "credits.tasks.catch_up_grants", "schedule": 60},

@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
 
+from django.db.models import Max
 from django.utils import timezone
 from genai_prices.types import Provider
 
@@ -65,6 +66,15 @@ def prices_entered_since(moment: datetime) -> bool:
         model._default_manager.filter(recorded_at__gt=moment).exists()
         for model in (ModelPrice, ModelAlias, ShippedPriceList)
     )
+
+
+def newest_entry() -> datetime | None:
+    """When the newest of these was entered."""
+    newest = [
+        model._default_manager.aggregate(newest=Max("recorded_at"))["newest"]
+        for model in (ModelPrice, ModelAlias, ShippedPriceList)
+    ]
+    return max(filter(None, newest), default=None)
 
 
 def load_aliases() -> list[Alias]:

@@ -297,18 +297,22 @@ class PricingEngine:
             costs = [one if one in (NO_USAGE, UNMETERED) else UNPRICED for one in costs]
             return PricedTrace(costs, None, NO_CHARGE, why)
         cost_picousd = None if unknown and unknown + unbilled == len(costs) else total
+        charge = self.charge(trace, cost_picousd, known_at)
+        return PricedTrace(costs, cost_picousd, charge, charge.set_aside)
+
+    def charge(self, trace: TraceUsage, cost_picousd: int | None, known_at: datetime) -> Charge:
+        """What a trace of this cost is charged, by the lists as they were at ``known_at``."""
+        tenant_id, started_at = trace.tenant_id, trace.started_at
         if not is_attributed(tenant_id):
-            return PricedTrace(costs, cost_picousd, NO_CHARGE)
+            return NO_CHARGE
         if not trace.is_billed:
-            return PricedTrace(costs, cost_picousd, NOT_OF_THIS_ENVIRONMENT)
+            return NOT_OF_THIS_ENVIRONMENT
         rate = self.book.rate_for(
             trace.user_id, tenant_id, started_at, known_at if known_at > started_at else started_at
         )
         if trace.is_failed and rate is not None and not rate.charges_failed_runs:
-            free = Charge(0, 0, rate, uncharged=Uncharged.FAILED)
-            return PricedTrace(costs, cost_picousd, free)
-        charge = charge_for(cost_picousd, rate)
-        return PricedTrace(costs, cost_picousd, charge, charge.set_aside)
+            return Charge(0, 0, rate, uncharged=Uncharged.FAILED)
+        return charge_for(cost_picousd, rate)
 
     def cost_of(
         self,

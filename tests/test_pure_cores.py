@@ -18,10 +18,11 @@ pricing.readings pricing.scenario pricing.shipped_book pricing.units pricing.voc
 credits.burn credits.forecast credits.recurrence
 usage.analytics.calendar usage.analytics.comparison usage.analytics.question
 usage.analytics.segments usage.environments usage.facts.contributions usage.facts.decide
-usage.facts.decided usage.facts.hidden usage.facts.likely usage.facts.owner usage.facts.pairing
-usage.facts.received usage.facts.twins usage.facts.unmetered usage.langfuse.recorder
-usage.langfuse.sandbox.mapping usage.langfuse.wire usage.measures usage.periods
-usage.rollups.sketches usage.scope
+usage.facts.hidden usage.facts.likely usage.facts.pairing usage.facts.twins
+usage.langfuse.recorder
+usage.facts.decided usage.facts.owner usage.facts.patterns usage.facts.received usage.facts.rules
+usage.facts.unmetered usage.langfuse.evidence usage.langfuse.sandbox.mapping usage.langfuse.wire
+usage.measures usage.periods usage.rollups.sketches usage.scope
 """.split()
 LOADS = """
 import importlib, sys

@@ -120,6 +120,7 @@ FACT_CHECKS = {
             AND s.named_tenant_id = t.disputed_tenant_id AND s.named_user_id = t.disputed_user_id
         WHERE CASE WHEN t.dispute = '' THEN t.settled_as <> '' OR t.disputed_tenant_id IS NOT NULL
                 OR t.disputed_user_id IS NOT NULL
+            WHEN t.dispute = 'steps_disagree' THEN t.settled_as <> ''
             ELSE t.disputed_tenant_id IS NULL OR t.disputed_user_id IS NULL
                 OR t.settled_as <> COALESCE(s.outcome, '') END
             OR t.dispute <> '' AND CASE t.settled_as

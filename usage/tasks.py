@@ -10,9 +10,9 @@ from kluisz_analytics.queues import HOUSEKEEPING, MONEY, SYNC
 from kluisz_analytics.repeated import RepeatedTask
 from usage.analytics.estimates import refresh_estimates
 from usage.connections import enabled_connections
-from usage.desk import rulings
+from usage.desk import attribution, rulings
 from usage.desk.untraced import charge_untraced
-from usage.models import LangfuseConnection, Repricing, SyncRun, UsageRuling
+from usage.models import AttributionRules, LangfuseConnection, Repricing, SyncRun, UsageRuling
 from usage.repricing.repricing import advance
 from usage.sync.reconcile import reconcile_connection
 from usage.sync.runner import sync_connection
@@ -62,6 +62,21 @@ def continue_rulings() -> None:
 def continue_ruling(ruling_id: int) -> None:
     """Go on with one."""
     rulings.advance(UsageRuling.objects.get(pk=ruling_id), REPRICING_SECONDS)
+
+
+@shared_task(base=RepeatedTask, **HOUSEKEEPING.options)
+def continue_attributions() -> None:
+    """Go on with attribution rules that an operator has made; beat starts it every minute."""
+    for rules in AttributionRules.objects.filter(state__in=AttributionRules.UNDER_WAY).order_by(
+        "created_at"
+    ):
+        continue_attribution.delay(rules.pk)
+
+
+@shared_task(base=RepeatedTask, **HOUSEKEEPING.options)
+def continue_attribution(rules_id: int) -> None:
+    """Go on with one."""
+    attribution.advance(AttributionRules.objects.get(pk=rules_id), REPRICING_SECONDS)
 
 
 @shared_task(base=RepeatedTask, **SYNC.options)

@@ -14,6 +14,7 @@ from kluisz_analytics.tenants.models import (
     Membership,
     Project,
     Tenant,
+    TenantAlias,
     User,
     UserAlias,
 )
@@ -116,6 +117,22 @@ class UserAliasAdmin(ModelAdmin):
     autocomplete_fields = ["user", "tenant"]
 
     def has_change_permission(self, request: HttpRequest, obj: UserAlias | None = None) -> bool:
+        return False
+
+
+@admin.register(TenantAlias)
+class TenantAliasAdmin(ModelAdmin):
+    """Added and taken away; another name is another alias."""
+
+    shows = "Other names by which runs may call a tenant, apart from its id."
+
+    list_display = ["name", "tenant"]
+    list_filter = ["tenant"]
+    list_select_related = ["tenant"]
+    search_fields = ["name", "tenant__name"]
+    autocomplete_fields = ["tenant"]
+
+    def has_change_permission(self, request: HttpRequest, obj: TenantAlias | None = None) -> bool:
         return False
 
 

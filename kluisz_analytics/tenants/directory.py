@@ -130,6 +130,13 @@ def record_lost_names(user_ids: Iterable[UUID]) -> None:
     DirectoryChange.objects.bulk_create(DirectoryChange(user_id=one) for one in user_ids)
 
 
+@transaction.atomic
+def record_lost_tenant_name(tenant_id: UUID) -> None:
+    """Have all usage of the tenant decided anew: it is no longer called what it was."""
+    change_directory()
+    DirectoryChange.objects.create(tenant_id=tenant_id)
+
+
 def users_called(name: str, tenant_id: UUID | None) -> int:
     """How many users have the name beside their ids, in the tenant or in any; one query."""
     name = name.strip()

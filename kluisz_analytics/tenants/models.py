@@ -64,6 +64,40 @@ class Tenant(models.Model):
         return super().delete(*args, **kwargs)
 
 
+class TenantAlias(models.Model):
+    """What runs may call a tenant beside its id. Upper and lower case are the same."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="own_aliases")
+    name = models.CharField(max_length=200, help_text="As runs name it: tenant_id, or by a rule.")
+
+    class Meta:
+        db_table = "tenant_alias"
+        ordering = ["tenant", "name"]
+        verbose_name_plural = "tenant aliases"
+        constraints = [
+            models.UniqueConstraint(
+                Lower("name"),
+                name="one_tenant_an_alias",
+                violation_error_message="This name is another tenant's.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        self.name = self.name.strip()
+        others = Tenant.objects.exclude(pk=self.tenant_id)
+        is_so_called = models.Q(slug__iexact=self.name) | models.Q(name__iexact=self.name)
+        if self.tenant_id and (other := others.filter(is_so_called).first()):
+            raise ValidationError(
+                {
+                    "name": f"“{self.name}” is what {other} is called, so it would name two: choose"
+                    " another name."
+                }
+            )
+
+
 class TenantUserManager(UserManager["User"]):
     """Puts a user for whom no tenant is named into the default tenant, a super-user included."""
 
@@ -208,17 +242,37 @@ def _is_called_so_no_more(instance: UserAlias, **kwargs: Any) -> None:
     record_lost_names([instance.user_id])
 
 
+@receiver(post_delete, sender=TenantAlias)
+def _tenant_is_called_so_no_more(instance: TenantAlias, **kwargs: Any) -> None:
+    from kluisz_analytics.tenants.directory import record_lost_tenant_name  # noqa: PLC0415
+
+    record_lost_tenant_name(instance.tenant_id)
+
+
 class DirectoryChange(models.Model):
-    """That usage of a user has to be decided anew, of all time or since a moment.
+    """That usage of a user, or of a tenant, has to be decided anew, of all time or since a moment.
 
     The newest is the state of the directory that usage is decided by
     (``kluisz_analytics.tenants.directory``).
     """
 
     id = models.BigAutoField(primary_key=True)
-    # Kept whatever becomes of the user, so that states are never taken for each other.
+    # Kept whatever becomes of whom it is about, so that states are never taken for each other.
     user = models.ForeignKey(
-        User, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
+        User,
+        null=True,
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        db_constraint=False,
+        db_index=False,
+    )
+    tenant = models.ForeignKey(
+        Tenant,
+        null=True,
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        db_constraint=False,
+        db_index=False,
     )
     since = models.DateTimeField(null=True)
     made_at = models.DateTimeField(auto_now_add=True)
@@ -234,7 +288,7 @@ class DirectoryChange(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.user_id} since {self.since or 'ever'}"
+        return f"{self.user_id or self.tenant_id} since {self.since or 'ever'}"
 
 
 class Project(models.Model):

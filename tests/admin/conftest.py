@@ -21,6 +21,7 @@ from kluisz_analytics.tenants.models import (
     ApiToken,
     DirectoryChange,
     Membership,
+    TenantAlias,
     User,
     UserAlias,
 )
@@ -32,6 +33,8 @@ from tests.usage.conftest import made_bare_connection, usage_of
 from usage.facts import disputes
 from usage.facts.owner import Outcome
 from usage.models import (
+    AttributionRule,
+    AttributionRules,
     DisputedTrace,
     FlowEstimate,
     LangfuseConnection,
@@ -114,6 +117,7 @@ def _usage(people: People, use: Callable[..., None]) -> None:
     disputes.settle(disputed, Outcome.LEFT_OUT, people.platform_admin)
     disputes.undo(disputed, people.platform_admin)
     UserAlias.objects.create(tenant=people.acme, user=people.acme_user, name="annie")
+    TenantAlias.objects.create(tenant=people.acme, name="team 7")
     Membership.objects.create(user=people.acme_user, tenant=people.acme)
     DirectoryChange.objects.create(user=people.acme_user)
     use(people.acme_user, None, model="unknown-7b")
@@ -132,6 +136,15 @@ def _usage(people: People, use: Callable[..., None]) -> None:
         connection=LangfuseConnection.objects.order_by("pk").first(),
         reason="agreed",
         state=UsageRuling.State.APPLIED,
+    )
+    rules = AttributionRules.objects.create(
+        connection=LangfuseConnection.objects.order_by("pk").first(),
+        name="teams",
+        reason="agreed",
+        state=AttributionRules.State.APPLIED,
+    )
+    AttributionRule.objects.create(
+        rules=rules, position=0, gives="tenant", source="metadata", path="team"
     )
 
 

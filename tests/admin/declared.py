@@ -19,12 +19,21 @@ from credits.models import (
     TenantBudget,
     Webhook,
 )
-from kluisz_analytics.tenants.models import ApiToken, Flow, Project, Tenant, User, UserAlias
+from kluisz_analytics.tenants.models import (
+    ApiToken,
+    Flow,
+    Project,
+    Tenant,
+    TenantAlias,
+    User,
+    UserAlias,
+)
 from pricing.models import IN_LIST, ModelAlias, ModelPrice, PricingTier, TierAssignment
 from tests.conftest import People
 from usage.facts.disputes import settle
 from usage.facts.owner import Outcome
 from usage.models import (
+    AttributionRules,
     DisputedTrace,
     LangfuseConnection,
     RejectedObservation,
@@ -90,6 +99,15 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 ({"name": "Bob"}, "so it would name two"),
                 ({"name": ""}, "required"),
                 ({"user": str(world.globex_user.pk)}, "choose its tenant"),
+                ({"tenant": "nonsense"}, "valid"),
+            ],
+        ),
+        TenantAlias: Form(
+            {"tenant": acme, "name": "team eight"},
+            [
+                ({"name": "TEAM 7"}, "another tenant"),
+                ({"name": "Globex"}, "so it would name two"),
+                ({"name": ""}, "required"),
                 ({"tenant": "nonsense"}, "valid"),
             ],
         ),
@@ -224,6 +242,36 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                 ({"reason": "r" * 401}, "at most 400"),
                 ({"last_day": "9999-12-31"}, "9999"),
                 ({"first_day": "0001-01-01"}, "0001"),
+            ],
+        ),
+        AttributionRules: Form(
+            {
+                "connection": str(
+                    LangfuseConnection.objects.order_by("pk").values_list("pk")[0][0]
+                ),
+                "name": "teams",
+                "position": "0",
+                "reason": "agreed",
+                "begin": "yes",
+                "rules-TOTAL_FORMS": "1",
+                "rules-INITIAL_FORMS": "0",
+                "rules-0-gives": "tenant",
+                "rules-0-source": "metadata",
+                "rules-0-path": "team",
+                "rules-0-finds_by": "id,slug,alias",
+            },
+            [
+                ({"connection": "4711"}, "valid choice"),
+                ({"name": ""}, "required"),
+                ({"since": "soon"}, "valid date"),
+                ({"position": "1e9"}, "whole number"),
+                ({"reason": " "}, "Say why"),
+                ({"reason": "r" * 401}, "at most 400"),
+                ({"rules-0-gives": "nobody"}, "nobody"),
+                ({"rules-0-path": ""}, "Metadata has a path"),
+                ({"rules-0-pattern": "(?P<tenant>(a+)+)"}, "repeat single characters"),
+                ({"rules-0-finds_by": "email"}, "write one or more of"),
+                ({"rules-0-table": "{"}, "JSON map"),
             ],
         ),
         UsageRuling: Form(
@@ -361,6 +409,10 @@ def ruling_is(state: str) -> None:
     UsageRuling.objects.update(state=state)
 
 
+def rules_are(state: str) -> None:
+    AttributionRules.objects.update(state=state)
+
+
 def addresses(world: People) -> dict[str, Address]:
     """Beside changelist, add, change, delete and history."""
     days = {"first_day": "2026-11-10", "last_day": "2026-11-10"}
@@ -385,6 +437,11 @@ def addresses(world: People) -> dict[str, Address]:
         "usage_unpricedusage": Address(),
         "usage_expectedusage": Address(),
         "usage_doubtful": Address(),
+        "usage_unknownowners": Address(),
+        "usage_attributionrules_stop": Address(changes=True, ready=lambda: rules_are("applying")),
+        "usage_attributionrules_resume": Address(changes=True, ready=lambda: rules_are("stopped")),
+        "usage_attributionrules_undo": Address(changes=True, ready=lambda: rules_are("applied")),
+        "usage_attributionrules_end": Address(changes=True, ready=lambda: rules_are("applied")),
         "usage_usageruling_stop": Address(changes=True, ready=lambda: ruling_is("applying")),
         "usage_usageruling_resume": Address(changes=True, ready=lambda: ruling_is("stopped")),
         "usage_usageruling_undo": Address(changes=True, ready=lambda: ruling_is("applied")),

@@ -2,5 +2,6 @@
 
 from usage.admin import disputes, facts, pricing, rollups, sync
 from usage.desk import admin as desk
+from usage.desk import attribution_admin as attribution
 
-__all__ = ["desk", "disputes", "facts", "pricing", "rollups", "sync"]
+__all__ = ["attribution", "desk", "disputes", "facts", "pricing", "rollups", "sync"]

@@ -14,7 +14,7 @@ from usage.facts import disputes
 from usage.facts.owner import Dispute, Outcome
 from usage.models import DisputedTrace, TraceSettlement
 
-WHY = {Dispute.NOT_A_MEMBER: "not a member"}
+WHY = {Dispute.NOT_A_MEMBER: "not a member", Dispute.STEPS_DISAGREE: "its steps disagree"}
 QUESTION = "Settle these disputes? What was charged for them so far is posted anew."
 
 

@@ -1,4 +1,6 @@
-"""Disputed runs: those that named a tenant that their user was not of (usage.facts.owner)."""
+"""Disputed runs: those that named a tenant that their user was not of, or whose steps name several
+(usage.facts.owner).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +15,19 @@ from usage.facts.disputes import disputed_traces
 from usage.facts.owner import Dispute
 from usage.models import Trace, TraceSettlement
 
-REASONS = {Dispute.NOT_A_MEMBER: "Its user was not of the tenant that it names when it began."}
+REASONS = {
+    Dispute.NOT_A_MEMBER: "Its user was not of the tenant that it names when it began.",
+    Dispute.STEPS_DISAGREE: (
+        "Its steps name several; the attribution rule that reads them has to say who wins."
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class DisputedRun:
-    """A run, whom it named, where its user was then, what is at stake, and as what, when and by
-    whom it was settled ("" and null: it is open).
+    """A run, whom it named (of several that its steps name the first, as far as one is known),
+    where its user was then, what is at stake, and as what, when and by whom it was settled ("" and
+    null: it is open).
     """
 
     trace_id: UUID
@@ -28,9 +36,9 @@ class DisputedRun:
     start_time: datetime
     dispute: Dispute
     reason: str
-    tenant_id: UUID
+    tenant_id: UUID | None
     tenant_name: str
-    user_id: UUID
+    user_id: UUID | None
     username: str
     users_tenant_id: UUID | None
     users_tenant_name: str
@@ -68,10 +76,10 @@ def _described(
     settled: TraceSettlement | None,
 ) -> DisputedRun:
     tenant, user = trace.disputed_tenant, trace.disputed_user
-    if tenant is None or user is None:
-        raise LookupError(f"Trace {trace.langfuse_trace_id} is not disputed.")
-    moved = stays.get(user.pk)
-    of_then = tenant_at(moved, trace.start_time) if moved else user.tenant_id
+    of_then = None
+    if user is not None:
+        moved = stays.get(user.pk)
+        of_then = tenant_at(moved, trace.start_time) if moved else user.tenant_id
     dispute = Dispute(trace.dispute)
     applies = settled if trace.settled_as else None
     return DisputedRun(
@@ -81,10 +89,10 @@ def _described(
         start_time=trace.start_time,
         dispute=dispute,
         reason=REASONS[dispute],
-        tenant_id=tenant.pk,
-        tenant_name=tenant.name,
-        user_id=user.pk,
-        username=user.username,
+        tenant_id=trace.disputed_tenant_id,
+        tenant_name=tenant.name if tenant else "",
+        user_id=trace.disputed_user_id,
+        username=user.username if user else "",
         users_tenant_id=of_then,
         users_tenant_name=tenants[of_then].name if of_then else "",
         total_tokens=trace.total_tokens,

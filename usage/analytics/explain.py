@@ -25,9 +25,11 @@ from pricing.price_book import PriceBook
 from pricing.prices import LineItem, RateCard
 from pricing.shipped_book import ShippedPrices
 from pricing.units import units_left_out, units_of
+from usage.analytics.attribution import why_owned
 from usage.analytics.names import name_of_person
 from usage.analytics.steps import RunStep, steps_of
-from usage.facts.owner import Outcome
+from usage.facts.owner import Dispute, Outcome
+from usage.facts.rules import unpacked_given
 from usage.models import Observation, Repricing, Trace
 
 Limit = Literal["", "minimum", "maximum"]
@@ -129,6 +131,8 @@ class Explanation:
     credits_before_limits: CreditsExactly | None
     limit: Limit
     why_no_credits: str
+    why_owned: str
+    """What attribution rules gave; "" where none did."""
     repricing: Repricing | None
     ledger: list[LedgerEntry]
     posted_for_hour: Credits | None
@@ -143,7 +147,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     """All that led to the trace's cost and credits, and the ledger entries that it went into if the
     viewer may see them.
 
-    Nine queries at most, however many observations it has.
+    Ten queries at most, however many observations it has.
     """
     billed_rows = list(trace.billed_observations.all())
     rows = [row for row in billed_rows if row.cost_source != CostSource.NO_USAGE.value]
@@ -168,6 +172,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
         credits_before_limits=credits,
         limit=_limit(credits, rate_row),
         why_no_credits=_why_no_credits(trace, rate_row),
+        why_owned=why_owned(unpacked_given(trace.attribution)),
         repricing=repricing,
         ledger=_ledger(trace) if sees_ledger else [],
         posted_for_hour=_posted_for_hour(trace) if sees_ledger else None,
@@ -338,6 +343,11 @@ def _why_disputed(trace: Trace) -> str:
         return "It was disputed, and an operator settled it as nobody's."
     if trace.is_attributed:
         return "It was disputed, and an operator settled it as its tenant's, without a user."
+    if trace.dispute == Dispute.STEPS_DISAGREE:
+        return (
+            "Its steps name several, and the attribution rule that reads them doesn't say who wins,"
+            " so it counts for nobody."
+        )
     return (
         "Its user was not of the tenant that it names when it began, so it counts for nobody until"
         " an operator settles that."

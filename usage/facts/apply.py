@@ -25,13 +25,14 @@ from usage.environments import BilledEnvironments
 from usage.facts import store, ties
 from usage.facts.contributions import Change
 from usage.facts.decide import assemble, calls_of
-from usage.facts.decided import AssembledTrace, TraceFact
+from usage.facts.decided import AssembledTrace, Before, TraceFact
 from usage.facts.findings import NO_RULINGS, Rulings
 from usage.facts.identity import trace_key
 from usage.facts.likely import beyond_of
 from usage.facts.owner import Directory, Settlement
 from usage.facts.posting import apply_change
 from usage.facts.received import Received, is_newer, newest_by_trace, packed_deletions
+from usage.facts.rules import NO_RULES, AttributionRules
 from usage.facts.twins import NOTHING_BEYOND, Beyond
 from usage.langfuse.wire import ReceivedObservation, RejectedRow
 from usage.models import LangfuseConnection
@@ -118,12 +119,13 @@ class Assembler:
     directory: Directory
     engine: PricingEngine
     rulings: Rulings = NO_RULINGS
+    rules: AttributionRules = NO_RULES
 
     def trace_of(
         self,
         key: str,
         observations: Sequence[ReceivedObservation],
-        stored: TraceFact | None = None,
+        stored: Before | None = None,
         deleted_observations: int = 0,
         settlement: Settlement | None = None,
         beyond: Beyond = NOTHING_BEYOND,
@@ -142,6 +144,7 @@ class Assembler:
             self.rulings,
             settlement,
             beyond,
+            self.rules,
         )
 
     def known(self, one: "Known", beyond: Beyond = NOTHING_BEYOND) -> AssembledTrace:
@@ -187,20 +190,22 @@ class Known:
 
 def load_assembler(connection: LangfuseConnection) -> Assembler:
     """With everything that is known now."""
+    directory, rules = store.load_directory(), store.load_attribution_rules(connection.pk)
     return Assembler(
         connection.pk,
         connection.tenant_id,
         store.load_billed_environments(connection.pk),
-        store.load_directory(),
+        directory,
         PricingEngine(load_price_book(store.load_repriced())),
         store.load_rulings(connection.pk),
+        AttributionRules(rules, store.load_entries(directory)) if rules else NO_RULES,
     )
 
 
 def up_to_date(assembler: Assembler) -> Assembler:
-    """The assembler, or a new one where a repricing or a ruling has begun or was undone, other
-    environments are billed, or a user has moved, since it was loaded. Call it in the transaction
-    that stores.
+    """The assembler, or a new one where a repricing, a ruling or attribution rules have begun or
+    were undone, other environments are billed, or a user has moved, since it was loaded. Call it in
+    the transaction that stores.
 
     Until that transaction ends, none of it changes: otherwise the walk that follows such a change
     could have passed a trace that this one stores.
@@ -212,6 +217,7 @@ def up_to_date(assembler: Assembler) -> Assembler:
         and store.load_repriced() == assembler.engine.book.repriced
         and store.load_rulings(of).all == assembler.rulings.all
         and store.load_billed_environments(of) == assembler.billed_in
+        and store.load_attribution_rules(of) == assembler.rules.all
     ):
         return assembler
     return load_assembler(LangfuseConnection.objects.get(pk=of))
@@ -463,7 +469,8 @@ def _change_traces(
         row = store.trace_row(trace)
         if row != store.trace_row(old_trace):
             changed_traces.append(row)
-        if old_trace.id in news:
+        if old_trace.id in news or trace.attributes != old_trace.attributes:
+            # What its steps say is kept beside what is said of the trace (usage.facts.received).
             changed_received.append((trace.id, steps, packed_deletions(received.deleted)))
         step_rows += [store.step_row(step, trace) for step in billed]
     store.write_traces(new.rows.values(), changed_traces)

@@ -8,10 +8,11 @@ from uuid import UUID
 from django.db import connection as database
 from django.db.models import Q, QuerySet
 
-from kluisz_analytics.tenants.models import DirectoryChange, Tenant, User
+from kluisz_analytics.tenants.models import DirectoryChange, Tenant, TenantAlias, User
 from usage.facts import store
 from usage.facts.apply import Applied, Assembler, committed, load_assembler, reassemble
 from usage.facts.owner import Directory, as_called
+from usage.facts.rules import unpacked_given
 from usage.models import LangfuseConnection, Trace
 from usage.models.facts import NOT_OWNED
 
@@ -26,7 +27,15 @@ CHANGED = """
     UNION
     SELECT t.connection_id, t.id FROM directory_change c
         JOIN usage_trace t ON t.disputed_user_id = c.user_id AND t.dispute <> ''
-    WHERE NOT c.is_done AND c.id <= %s AND (c.since IS NULL OR t.start_time >= c.since)"""
+    WHERE NOT c.is_done AND c.id <= %s AND (c.since IS NULL OR t.start_time >= c.since)
+    UNION
+    SELECT t.connection_id, t.id FROM directory_change c
+        JOIN usage_trace t ON t.tenant_id = c.tenant_id
+    WHERE NOT c.is_done AND c.id <= %s
+    UNION
+    SELECT t.connection_id, t.id FROM directory_change c
+        JOIN usage_trace t ON t.disputed_tenant_id = c.tenant_id AND t.dispute <> ''
+    WHERE NOT c.is_done AND c.id <= %s"""
 
 
 def attribute_known(connection: LangfuseConnection) -> Applied:
@@ -35,7 +44,11 @@ def attribute_known(connection: LangfuseConnection) -> Applied:
     """
     applied = decide_changed()
     found = _attributable(connection)
-    if found:
+    if store.load_attribution_rules(connection.pk):
+        assembler = load_assembler(connection)
+        found |= _found_by_rule(connection, assembler)
+        applied += _decide(assembler, found)
+    elif found:
         applied += _decide(load_assembler(connection), found)
     return applied
 
@@ -49,7 +62,7 @@ def attribute_all() -> Applied:
 
 
 def decide_changed() -> Applied:
-    """Decide anew the usage of all users who have moved, or have lost a name."""
+    """Decide anew the usage of all users and tenants that have moved, or have lost a name."""
     applied = Applied()
     newest = (
         DirectoryChange.objects.filter(is_done=False)
@@ -60,7 +73,7 @@ def decide_changed() -> Applied:
     if newest is None:
         return applied
     with database.cursor() as cursor:
-        cursor.execute(CHANGED, [newest, newest])
+        cursor.execute(CHANGED, [newest] * 4)
         rows = cursor.fetchall()
     by_connection: dict[int, set[UUID]] = {}
     for connection_id, pk in rows:
@@ -84,17 +97,48 @@ def _attributable(connection: LangfuseConnection) -> set[UUID]:
 
     Reads distinct references, not traces, to find out.
     """
-    not_owned = Trace.objects.filter(NOT_OWNED, connection=connection, dispute="").order_by()
+    not_owned = _waiting(connection).filter(attribution="")
     found: set[UUID] = set()
     for name, model in (("user", User), ("tenant", Tenant)):
         column = f"{name}_reference"
         named = not_owned.filter(**{name: None}).exclude(**{column: ""})
         references = set(named.values_list(column, flat=True).distinct())
         known = store.known_ids(model, references)
+        if name == "tenant":
+            known += _aliases(references)
         for texts in store.chunks(known, REFERENCES_A_QUERY):
             found.update(named.filter(**{f"{column}__in": texts}).values_list("pk", flat=True))
         if name == "user":
             found |= _called(named, references.difference(known))
+    return found
+
+
+def _waiting(connection: LangfuseConnection) -> QuerySet[Trace]:
+    return Trace.objects.filter(NOT_OWNED, connection=connection, dispute="").order_by()
+
+
+def _aliases(references: Collection[str]) -> list[str]:
+    """Those of the references that are aliases of tenants."""
+    names = TenantAlias.objects.order_by().values_list("name", flat=True) if references else ()
+    aliases = {as_called(name) for name in names}
+    return [text for text in references if as_called(text) in aliases]
+
+
+def _found_by_rule(connection: LangfuseConnection, assembler: Assembler) -> set[UUID]:
+    """Those to whom attribution rules gave a text that somebody is known by now.
+
+    Reads distinct texts, not traces, to find out.
+    """
+    waiting = _waiting(connection).exclude(attribution="")
+    found: set[UUID] = set()
+    by_tenant: dict[UUID | None, list[str]] = {}
+    for text, tenant_id in waiting.values_list("attribution", "tenant").distinct():
+        if assembler.rules.finds_now(unpacked_given(text), tenant_id, assembler.directory):
+            by_tenant.setdefault(tenant_id, []).append(text)
+    for of, texts in by_tenant.items():
+        of_tenant = waiting.filter(tenant=of)
+        for some in store.chunks(sorted(texts), REFERENCES_A_QUERY):
+            found.update(of_tenant.filter(attribution__in=some).values_list("pk", flat=True))
     return found
 
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from uuid import UUID
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
-from kluisz_analytics.tenants.attributed import is_attributed
+from kluisz_analytics.tenants.attributed import is_attributed, is_owned
 from pricing.engine import (
     PARTLY_PRICED,
     UNMETERED,
@@ -22,13 +22,14 @@ from pricing.engine import (
 )
 from pricing.units import NO_TOKENS, TokenCounts, counted
 from usage.environments import BilledEnvironments
-from usage.facts.decided import AssembledTrace, BilledStep, TraceFact
+from usage.facts.decided import AssembledTrace, Before, BilledStep, TraceFact
 from usage.facts.doubts import CountedIn, Doubts
 from usage.facts.findings import NO_RULINGS, Finding, Rulings
 from usage.facts.likely import signs_of
-from usage.facts.owner import Directory, Settlement, owner_of
+from usage.facts.owner import Directory, Owner, Settlement, owner_of
 from usage.facts.pairing import NO_IDS
 from usage.facts.received import in_precedence, packed
+from usage.facts.rules import NO_RULES, Attributed, AttributionRules, packed_given
 from usage.facts.twins import (
     NOTHING_BEYOND,
     NOTHING_TWICE,
@@ -56,36 +57,42 @@ def assemble(
     engine: PricingEngine,
     fixed_tenant_id: UUID | None = None,
     billed_in: BilledEnvironments = ALL_BUT_LANGFUSES,
-    stored: TraceFact | None = None,
+    stored: Before | None = None,
     deleted_observations: int = 0,
     rulings: Rulings = NO_RULINGS,
     settlement: Settlement | None = None,
     beyond: Beyond = NOTHING_BEYOND,
+    rules: AttributionRules = NO_RULES,
 ) -> AssembledTrace:
     """The trace of ``observations`` (the newest version of each of its steps, at least one), of
-    which ``stored`` is the decision so far, and ``settlement`` an operator's; charged in the
-    environments ``billed_in``.
+    which ``stored`` is the decision so far, and ``settlement`` an operator's; owned as ``rules``
+    say, and charged in the environments ``billed_in``.
     """
     ordered = in_precedence(observations)
     steps, of_each = [*map(_step_of, ordered)], [*map(_attributes_of, ordered)]
     attributes = _decided(steps, of_each)
     starts = [*map(_start_of, steps)]
     start_time = min(starts)
-    owner = owner_of(
-        directory,
-        attributes.tenant_reference,
-        attributes.user_reference,
-        start_time,
-        fixed_tenant_id,
-        settlement,
-    )
+    attributed: Attributed | None = None
+    if rules.all:
+        attributed = rules.attribute(ordered, attributes, start_time, directory, fixed_tenant_id)
+        attributes, owner = attributed.attributes, attributed.owner(start_time, settlement)
+    else:
+        owner = owner_of(
+            directory,
+            attributes.tenant_reference,
+            attributes.user_reference,
+            start_time,
+            fixed_tenant_id,
+            settlement,
+        )
     tenant_id, user_id = owner.tenant_id, owner.user_id
     hour = hour_of(start_time)
     last_start = max(starts)
-    priced_as_of = engine.book.loaded_at
-    if stored is not None and not _is_found(stored, tenant_id, user_id):
-        # Once it has an owner, later entries of the price lists change nothing (pricing.engine).
-        priced_as_of = stored.priced_as_of
+    priced_as_of, unowned_as_of = engine.book.loaded_at, None
+    if stored is not None:
+        is_by_rule = attributed is not None and attributed.is_by_rule
+        priced_as_of, unowned_as_of = lists_as_of(stored, owner, priced_as_of, is_by_rule)
     unmetered = unmetered_calls(steps)
     using = [
         step
@@ -166,6 +173,8 @@ def assemble(
         owner.disputed_tenant_id,
         owner.disputed_user_id,
         owner.settled_as,
+        "" if attributed is None else packed_given(attributed.given),
+        unowned_as_of,
     )
     return AssembledTrace(fact, billed, packed(steps, of_each, attributes))
 
@@ -225,6 +234,11 @@ def _elsewhere(once: Once, beyond: Beyond) -> Mapping[str, CountedIn]:
     return found
 
 
+def attributes_of(ordered: Sequence[ReceivedObservation]) -> TraceAttributes:
+    """What steps, in their precedence, say of their trace."""
+    return _decided([*map(_step_of, ordered)], [*map(_attributes_of, ordered)])
+
+
 def _decided(steps: Sequence[StepVersion], of_each: Sequence[TraceAttributes]) -> TraceAttributes:
     """Of each text the first that any step says, in their order; a trace that nobody names is
     called as its first step is.
@@ -239,12 +253,26 @@ def _decided(steps: Sequence[StepVersion], of_each: Sequence[TraceAttributes]) -
     return attributes._replace(name=next((step.name for step in steps if step.name), ""))
 
 
-def _is_found(stored: TraceFact, tenant_id: UUID | None, user_id: UUID | None) -> bool:
+def lists_as_of(
+    stored: Before, owner: Owner, now: datetime, is_by_rule: bool
+) -> tuple[datetime, datetime | None]:
+    """Of when the lists are that a stored trace is priced by, and, where a rule has found its
+    owner, of when they were before: undone, all is as it was.
+    """
+    if _is_found(stored, owner.tenant_id, owner.user_id):
+        return now, (stored.unowned_as_of or stored.priced_as_of) if is_by_rule else None
+    if stored.unowned_as_of is not None and not is_by_rule:
+        return stored.unowned_as_of, None
+    # Once it has an owner, later entries of the price lists change nothing (pricing.engine).
+    return stored.priced_as_of, stored.unowned_as_of
+
+
+def _is_found(stored: Before, tenant_id: UUID | None, user_id: UUID | None) -> bool:
     """Whether a tenant or a user has become known, which then has its tier by the lists of now.
 
     Those of a dispute were known when it began.
     """
-    if stored.is_owned or stored.dispute or tenant_id is None:
+    if is_owned(stored.tenant_id, stored.user_id) or stored.dispute or tenant_id is None:
         return False
     return stored.tenant_id is None or user_id is not None
 

@@ -6,7 +6,7 @@ millionth of a credit (``microcredits``), so that sums are exact and fast.
 """
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -35,6 +35,23 @@ class BilledStep(msgspec.Struct, gc=False):
     takes: Takes = Takes.AS_USUAL
     counted_in: str = ""
     counted_in_trace: str | None = None
+
+
+class Before(Protocol):
+    """What a trace is decided by beside what its steps say: how it was decided before."""
+
+    @property
+    def tenant_id(self) -> UUID | None: ...
+    @property
+    def user_id(self) -> UUID | None: ...
+    @property
+    def dispute(self) -> str: ...
+    @property
+    def priced_as_of(self) -> datetime: ...
+    @property
+    def unowned_as_of(self) -> datetime | None: ...
+    @property
+    def is_voided(self) -> bool: ...
 
 
 class TraceFact(msgspec.Struct, gc=False):
@@ -73,6 +90,8 @@ class TraceFact(msgspec.Struct, gc=False):
     disputed_tenant_id: UUID | None = None
     disputed_user_id: UUID | None = None
     settled_as: str = ""
+    attribution: str = ""
+    unowned_as_of: datetime | None = None
 
     @property
     def is_owned(self) -> bool:

@@ -14,7 +14,7 @@ from kluisz_analytics.tenants.models import User
 from usage.facts import store
 from usage.facts.apply import Applied, load_assembler, reassemble
 from usage.facts.decided import TraceFact
-from usage.facts.owner import Outcome
+from usage.facts.owner import Dispute, Outcome
 from usage.models import DisputedTrace, LangfuseConnection, TraceSettlement
 
 
@@ -82,6 +82,11 @@ def _locked(trace_ids: Collection[str]) -> Mapping[str, TraceFact]:
 
 
 def _claim_of(trace: TraceFact) -> tuple[UUID, UUID]:
+    if trace.dispute == Dispute.STEPS_DISAGREE:
+        raise NotDisputed(
+            f"The steps of trace {trace.langfuse_trace_id} name several: say in the attribution"
+            " rule that reads them who wins."
+        )
     claim = trace.disputed_claim
     if claim is None:
         raise NotDisputed(f"Trace {trace.langfuse_trace_id} is not disputed.")

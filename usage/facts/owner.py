@@ -19,6 +19,7 @@ class Dispute(StrEnum):
     """Why it can't be said whose a run is."""
 
     NOT_A_MEMBER = "not_a_member"
+    STEPS_DISAGREE = "steps_disagree"
 
 
 class Outcome(StrEnum):
@@ -42,8 +43,8 @@ class KnownUser(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """The tenants and users that are known, by id as text; and users by what else they are called,
-    in lower case and by the tenant where they are. A name of several there is None's.
+    """The tenants and users that are known, by id as text; and both by what else they are called,
+    in lower case, users by the tenant where they are. A name of several there is None's.
 
     ``version`` tells states of it apart (``kluisz_analytics.tenants.directory``).
     """
@@ -52,6 +53,14 @@ class Directory:
     users: Mapping[str, KnownUser] = field(default_factory=dict)
     names: Mapping[str, Mapping[UUID, KnownUser | None]] = field(default_factory=dict)
     version: int = 0
+    tenant_names: Mapping[str, UUID] = field(default_factory=dict)
+
+    def tenant_called(self, reference: str) -> UUID | None:
+        """The tenant, by its id or by an alias of it."""
+        tenant_id = self.tenants.get(reference)
+        if tenant_id is None and self.tenant_names:
+            return self.tenant_names.get(as_called(reference))
+        return tenant_id
 
     def user_called(self, reference: str, tenant_id: UUID | None) -> KnownUser | None:
         """The user, by its id or by a name of it in the tenant; where no tenant is named, by a name
@@ -60,13 +69,20 @@ class Directory:
         user = self.users.get(reference)
         if user is not None or not self.names or not reference:
             return user
-        called = self.names.get(as_called(reference))
-        if called is None:
-            return None
-        if tenant_id is not None:
-            return called.get(tenant_id)
-        users = set(called.values())
-        return users.pop() if len(users) == 1 else None
+        return one_called(self.names, reference, tenant_id)
+
+
+def one_called(
+    names: Mapping[str, Mapping[UUID, KnownUser | None]], name: str, tenant_id: UUID | None
+) -> KnownUser | None:
+    """The user of the tenant who is called so; where no tenant is known, the only one anywhere."""
+    called = names.get(as_called(name))
+    if called is None:
+        return None
+    if tenant_id is not None:
+        return called.get(tenant_id)
+    users = set(called.values())
+    return users.pop() if len(users) == 1 else None
 
 
 def as_called(name: str) -> str:
@@ -109,11 +125,21 @@ def owner_of(
     """
     tenant_id = fixed_tenant_id
     if tenant_id is None and tenant_reference:
-        tenant_id = directory.tenants.get(tenant_reference)
+        tenant_id = directory.tenant_called(tenant_reference)
         if tenant_id is None:
             user = directory.users.get(user_reference)
             return NOBODY if user is None else Owner(None, user.id)
     user = directory.user_called(user_reference, tenant_id)
+    return owner_found(tenant_id, user, moment, settlement)
+
+
+def owner_found(
+    tenant_id: UUID | None,
+    user: KnownUser | None,
+    moment: datetime,
+    settlement: Settlement | None = None,
+) -> Owner:
+    """The owner of a run whose tenant and user are these, as far as they are named."""
     if user is None:
         return Owner(tenant_id)
     of_then = user.tenant_at(moment)

@@ -20,7 +20,7 @@ from kluisz_analytics.bulk import among, insert_rows, stamps, update_rows
 from kluisz_analytics.identifiers import parse_uuid
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.tenants.directory import directory_version, stays_of
-from kluisz_analytics.tenants.models import Tenant, User, UserAlias
+from kluisz_analytics.tenants.models import Flow, Project, Tenant, TenantAlias, User, UserAlias
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.environments import BilledEnvironments, billed_environments
@@ -28,8 +28,10 @@ from usage.facts.decided import BilledStep, TraceFact
 from usage.facts.findings import Finding, Ruling, Rulings
 from usage.facts.owner import Directory, KnownUser, Outcome, Settlement, as_called
 from usage.facts.received import Received, unpacked
+from usage.facts.rules import Entries, FindsBy, Rule
 from usage.langfuse.wire import RejectedRow, TraceAttributes
 from usage.models import (
+    AttributionRule,
     ConnectionTenant,
     LangfuseConnection,
     Observation,
@@ -40,6 +42,7 @@ from usage.models import (
     TraceSettlement,
     UsageRuling,
 )
+from usage.models.rework import Rework
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -78,7 +81,7 @@ STEP_COLUMNS = (
 )
 DECIDED = (
     *("connection_id", "langfuse_trace_id", "latency_ms", "is_failed", "is_voided", "set_aside"),
-    *("uncharged", "model"),
+    *("uncharged", "model", "attribution"),
     *(
         "observations",
         "deleted_observations",
@@ -89,7 +92,7 @@ DECIDED = (
         "rate_id",
     ),
 )
-TIMES = ("start_time", "hour", "last_step_hour", "priced_as_of")
+TIMES = ("start_time", "hour", "last_step_hour", "priced_as_of", "unowned_as_of")
 DISPUTE = ("dispute", "settled_as", "disputed_tenant_id", "disputed_user_id")
 TRACE_COLUMNS = (
     "id",
@@ -271,7 +274,9 @@ def load_directory() -> Directory:
         str(pk): KnownUser(pk, same.get(tenant_id, tenant_id), tuple(stays.get(pk, ())))
         for pk, tenant_id in User.objects.order_by().values_list("pk", "tenant_id")
     }
-    return Directory(tenants, users, load_names(users), version)
+    aliases = TenantAlias.objects.order_by().values_list("name", "tenant")
+    tenant_names = {as_called(name): same[pk] for name, pk in aliases if pk in same}
+    return Directory(tenants, users, load_names(users), version, tenant_names)
 
 
 def load_names(users: Mapping[str, KnownUser]) -> dict[str, dict[UUID, KnownUser | None]]:
@@ -280,10 +285,23 @@ def load_names(users: Mapping[str, KnownUser]) -> dict[str, dict[UUID, KnownUser
     """
     called = [*UserAlias.objects.order_by().values_list("name", "tenant", "user")]
     for column in ("username", "email"):
-        said_by = f"finds_users_by_{column}"
-        for where in ("tenant", "memberships__tenant"):
-            found = User.objects.filter(**{f"{where}__{said_by}": True}).exclude(**{column: ""})
-            called += found.order_by().values_list(column, where, "pk")
+        called += _called(column, **{f"finds_users_by_{column}": True})
+    return _by_name(called, users)
+
+
+def _called(column: str, **of_tenant: Any) -> list[tuple[str, UUID, UUID]]:
+    """What users are called in their tenants, also in those that they have left."""
+    called: list[tuple[str, UUID, UUID]] = []
+    for where in ("tenant", "memberships__tenant"):
+        asked = {f"{where}__{name}": value for name, value in of_tenant.items()}
+        found = User.objects.filter(**asked, **{f"{where}__isnull": False}).exclude(**{column: ""})
+        called += found.order_by().values_list(column, where, "pk")
+    return called
+
+
+def _by_name(
+    called: Iterable[tuple[str, UUID, UUID]], users: Mapping[str, KnownUser]
+) -> dict[str, dict[UUID, KnownUser | None]]:
     names: dict[str, dict[UUID, KnownUser | None]] = defaultdict(dict)
     for name, tenant_id, user_id in called:
         user, of_name = users.get(str(user_id)), names[as_called(name)]
@@ -366,6 +384,46 @@ def load_rulings(connection_id: int) -> Rulings:
         settings.COST_RATIO_PERCENT,
         looks_for_likely=any(finding == Finding.ALIKE.value for _, _, _, _, finding, *_ in rows),
     )
+
+
+def load_attribution_rules(connection_id: int, **of: Any) -> list[Rule]:
+    """The attribution rules that hold on the connection's runs, in their order; with ``of`` of
+    these only.
+    """
+    rows = AttributionRule.objects.filter(
+        rules__connection=connection_id, rules__state__in=Rework.HOLDING, **of
+    )
+    ordered = rows.select_related("rules").order_by("rules__position", "rules", "position")
+    return [row.as_rule() for row in ordered]
+
+
+def load_entries(directory: Directory) -> Entries:
+    """What else than by ids and aliases rules find somebody by; six queries."""
+    slugs = Tenant.objects.order_by().values_list("slug", "pk")
+    names: dict[str, UUID | None] = {}
+    for name, pk in Tenant.objects.order_by().values_list("name", "pk"):
+        if names.setdefault(as_called(name), pk) != pk:
+            names[as_called(name)] = None
+    return Entries(
+        {FindsBy.SLUG: {as_called(slug): pk for slug, pk in slugs}, FindsBy.NAME: names},
+        {
+            FindsBy.NAME: _by_name(_called("username"), directory.users),
+            FindsBy.EMAIL: _by_name(_called("email"), directory.users),
+        },
+        _ids_by_name(Project.objects.order_by().values_list("name", "tenant", "pk")),
+        _ids_by_name(Flow.objects.order_by().values_list("name", "project__tenant", "pk")),
+    )
+
+
+def _ids_by_name(
+    rows: Iterable[tuple[str, UUID, UUID]],
+) -> dict[str, dict[UUID, str | None]]:
+    ids: dict[str, dict[UUID, str | None]] = defaultdict(dict)
+    for name, tenant_id, pk in rows:
+        of_name = ids[as_called(name)]
+        if of_name.setdefault(tenant_id, str(pk)) != str(pk):
+            of_name[tenant_id] = None
+    return ids
 
 
 def remember_tenants(connection_id: int, tenant_ids: Collection[UUID]) -> None:

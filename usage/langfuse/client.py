@@ -23,6 +23,7 @@ from usage.langfuse.errors import (
 from usage.langfuse.http import LangfuseHttp, Patience
 from usage.langfuse.paging import whole_versions
 from usage.langfuse.v1 import LEGACY_OBSERVATIONS, V1Reader
+from usage.langfuse.whole_metadata import cut_off, with_whole
 from usage.langfuse.wire import (
     NotAPage,
     Page,
@@ -266,7 +267,11 @@ class LangfuseClientService:
         cursor: str | None = None
         before: list[RejectedRow] = []
         while True:
-            page = whole_versions(self._page({**query, "cursor": cursor} if cursor else query))
+            asked = {**query, "cursor": cursor} if cursor else query
+            page = whole_versions(self._page(asked))
+            if keys := cut_off(page):
+                expanded = self._page({**asked, "expandMetadata": ",".join(keys)})
+                page = with_whole(page, expanded.observations)
             # One that stands between the last whole row and the border comes once more.
             yield replace(page, rejected=[one for one in page.rejected if one not in before])
             if page.cursor is None:

@@ -52,6 +52,10 @@ class V1Trace(msgspec.Struct, gc=False):
     id: str
     name: str | None = None
     userId: str | None = None
+    sessionId: str | None = None
+    tags: Any = None
+    release: str | None = None
+    version: str | None = None
     metadata: Any = None
     updatedAt: datetime | None = None
 
@@ -148,6 +152,8 @@ class V1Reader:
         trace = self._traces.get(row.traceId or "")
         if trace is not None:
             row.userId, row.traceName = row.userId or trace.userId, row.traceName or trace.name
+            row.sessionId, row.tags = row.sessionId or trace.sessionId, row.tags or trace.tags
+            row.release, row.version = row.release or trace.release, row.version or trace.version
             row.metadata = (trace.metadata if isinstance(trace.metadata, dict) else {}) | (
                 row.metadata if isinstance(row.metadata, dict) else {}
             )

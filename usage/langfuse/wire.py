@@ -16,6 +16,7 @@ import msgspec
 
 from kluisz_analytics.identifiers import canonical_id
 from kluisz_analytics.scales import USD_PLACES, round_half_up
+from usage.langfuse.evidence import evidence_of
 from usage.langfuse.recorder import Recorder, recorded_by
 
 TEXT_LENGTH = 200
@@ -69,7 +70,8 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     Absent texts are "", absent numbers None. ``uncosted``: the units that its cost leaves out,
     sorted; ``parent_id``: the step that it is inside of; ``source``: which integration recorded it,
-    and ``response_id``: the provider's, of the response that it is of (``recorder``).
+    and ``response_id``: the provider's, of the response that it is of (``recorder``);
+    ``evidence``: what else it says that could name whose it is, by path (``evidence``).
     """
 
     observation_id: str
@@ -87,6 +89,7 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     parent_id: str = ""
     source: str = ""
     response_id: str = ""
+    evidence: dict[str, str] = {}
 
 
 class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
@@ -184,10 +187,29 @@ class GoodRow(WireRow, gc=False):
     usageDetails: dict[str, Count | None] | None = None  # type: ignore[assignment]
 
 
-class LenientRow(WireRow, gc=False):
-    """As WireRow, for a row whose metadata is not a map: it is then as good as absent."""
+class ToldRow(msgspec.Struct, gc=False):
+    """What of a row is asked for only where it isn't our tracer's: it could name whose it is."""
 
     metadata: Any = None
+    sessionId: Any = None
+    tags: Any = None
+    release: Any = None
+    version: Any = None
+
+    def evidence(self) -> dict[str, str]:
+        return evidence_of(self.metadata, self.sessionId, self.tags, self.release, self.version)
+
+
+class LenientRow(WireRow, gc=False):
+    """As WireRow with what ToldRow has, for a row whose metadata is not a map: it is then as good
+    as absent.
+    """
+
+    metadata: Any = None
+    sessionId: Any = None
+    tags: Any = None
+    release: Any = None
+    version: Any = None
 
 
 class WireMeta(msgspec.Struct):
@@ -199,12 +221,17 @@ class WirePage(msgspec.Struct):
     meta: WireMeta
 
 
+class ToldPage(msgspec.Struct):
+    data: list[ToldRow]
+
+
 class RawPage(msgspec.Struct):
     data: list[msgspec.Raw]
     meta: WireMeta
 
 
 _page_decoder = msgspec.json.Decoder(WirePage)
+_told_decoder = msgspec.json.Decoder(ToldPage)
 _raw_page_decoder = msgspec.json.Decoder(RawPage)
 
 
@@ -216,7 +243,18 @@ def decode_page(body: bytes) -> Page:
         return _decode_row_by_row(body)
     if any(row.costDetails and _broken_cost(row.costDetails) for row in wire.data):
         return _decode_row_by_row(body)
-    return Page([_observation(row) for row in wire.data], [], wire.meta.cursor)
+    if all(_is_ours(row.metadata) for row in wire.data):
+        return Page([_observation(row) for row in wire.data], [], wire.meta.cursor)
+    # Decoded once more, so that pages of our tracer's take no longer than they need.
+    try:
+        told = _told_decoder.decode(body).data
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _decode_row_by_row(body)
+    return Page(
+        [_observation(row, more) for row, more in zip(wire.data, told, strict=True)],
+        [],
+        wire.meta.cursor,
+    )
 
 
 def _decode_row_by_row(body: bytes) -> Page:
@@ -243,6 +281,7 @@ def decode_rows(
             row = msgspec.json.decode(raw_row, type=kind or LenientRow)
             if amend is not None:
                 amend(row)
+            told = ToldRow(row.metadata, row.sessionId, row.tags, row.release, row.version)
             row.metadata = (
                 msgspec.convert(_flat(row.metadata), WireMetadata)
                 if isinstance(row.metadata, dict)
@@ -252,7 +291,7 @@ def decode_rows(
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             reason = str(error)
         if reason is None:
-            observations.append(_observation(row))
+            observations.append(_observation(row, told))
         else:
             rejected.append(_rejected(raw_row, reason))
     return observations, rejected
@@ -291,7 +330,12 @@ def _broken_cost(details: Mapping[str, Decimal | None]) -> str | None:
     return None
 
 
-def _observation(row: WireRow) -> ReceivedObservation:
+def _is_ours(metadata: WireMetadata | None) -> bool:
+    """Whether our tracer says whose the step is: nothing else is then kept of it."""
+    return metadata is not None and bool(metadata.tenant_id and metadata.kluisz_flow_id)
+
+
+def _observation(row: WireRow, told: ToldRow | None = None) -> ReceivedObservation:
     start_time, end_time = row.startTime, row.endTime
     received_at = row.updatedAt or row.createdAt or start_time
     if (
@@ -338,6 +382,7 @@ def _observation(row: WireRow) -> ReceivedObservation:
             else (),
             _cut(row.parentObservationId) if row.parentObservationId else "",
             *recorded_by(metadata, row.name or "", row.id),
+            NO_EVIDENCE if told is None or _is_ours(row.metadata) else told.evidence(),
         ),
     )
 
@@ -350,6 +395,7 @@ def _counts(usage: dict[str, int | None]) -> dict[str, int]:
 
 
 NO_METADATA = WireMetadata()
+NO_EVIDENCE: dict[str, str] = {}
 
 
 def _cost_usd(details: Mapping[str, Decimal | None]) -> Decimal | None:

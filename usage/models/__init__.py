@@ -1,5 +1,6 @@
 """Facts (what happened), rollups (sums of facts) and the state of the sync."""
 
+from usage.models.attribution import AttributionRule, AttributionRules
 from usage.models.connections import (
     ConnectionTenant,
     LangfuseConnection,
@@ -37,6 +38,8 @@ from usage.models.rollups import (
 from usage.models.rulings import UsageRuling
 
 __all__ = [
+    "AttributionRule",
+    "AttributionRules",
     "ConnectionTenant",
     "DisputedTrace",
     "EnvironmentUsage",

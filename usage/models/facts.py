@@ -174,6 +174,17 @@ class Trace(TokenColumns, DimensionColumns):
         db_constraint=False,
     )
 
+    # By attribution rules (usage.facts.rules).
+    attribution = models.TextField(
+        blank=True,
+        default="",
+        db_default="",
+        help_text="JSON: what attribution rules gave, and whether it found somebody.",
+    )
+    unowned_as_of = models.DateTimeField(
+        null=True, help_text="What its priced_as_of was before a rule found its owner."
+    )
+
     class Meta:
         db_table = "usage_trace"
         ordering = ["-start_time"]

@@ -129,7 +129,8 @@ class Migration(migrations.Migration):
                 ('since', models.DateTimeField(null=True)),
                 ('made_at', models.DateTimeField(auto_now_add=True)),
                 ('is_done', models.BooleanField(default=False)),
-                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('user', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('tenant', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='tenants.tenant')),
             ],
             options={
                 'db_table': 'directory_change',
@@ -150,6 +151,20 @@ class Migration(migrations.Migration):
                 'db_table': 'membership',
                 'ordering': ['user', 'until'],
                 'constraints': [models.UniqueConstraint(fields=('user', 'since'), name='one_membership_a_beginning'), models.UniqueConstraint(condition=models.Q(('until__isnull', True)), fields=('user',), name='one_membership_at_a_time'), models.CheckConstraint(condition=models.Q(('since__isnull', True), ('until__isnull', True), ('until__gt', models.F('since')), _connector='OR'), name='membership_ends_after_it_begins')],
+            },
+        ),
+        migrations.CreateModel(
+            name='TenantAlias',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(help_text='As runs name it: tenant_id, or by a rule.', max_length=200)),
+                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='own_aliases', to='tenants.tenant')),
+            ],
+            options={
+                'verbose_name_plural': 'tenant aliases',
+                'db_table': 'tenant_alias',
+                'ordering': ['tenant', 'name'],
+                'constraints': [models.UniqueConstraint(django.db.models.functions.text.Lower('name'), name='one_tenant_an_alias', violation_error_message="This name is another tenant's.")],
             },
         ),
         migrations.CreateModel(

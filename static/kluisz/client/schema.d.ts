@@ -819,12 +819,14 @@ export interface components {
         };
         /**
          * @description * `not_a_member` - not_a_member
+         *     * `steps_disagree` - steps_disagree
          * @enum {string}
          */
-        DisputeEnum: "not_a_member";
+        DisputeEnum: "not_a_member" | "steps_disagree";
         /**
-         * @description A run, whom it named, where its user was then, what is at stake, and as what, when and by
-         *     whom it was settled ("" and null: it is open).
+         * @description A run, whom it named (of several that its steps name the first, as far as one is known),
+         *     where its user was then, what is at stake, and as what, when and by whom it was settled ("" and
+         *     null: it is open).
          */
         DisputedRunAnswer: {
             /** Format: decimal */
@@ -840,13 +842,13 @@ export interface components {
             /** Format: date-time */
             start_time: string;
             /** Format: uuid */
-            tenant_id: string;
+            tenant_id: string | null;
             tenant_name: string;
             total_tokens: number;
             /** Format: uuid */
             trace_id: string;
             /** Format: uuid */
-            user_id: string;
+            user_id: string | null;
             username: string;
             /** Format: uuid */
             users_tenant_id: string | null;
@@ -1021,6 +1023,7 @@ export interface components {
             trace_id: string;
             unbilled_observations: number;
             why_no_credits: string;
+            why_owned: string;
         };
         /**
          * @description * `never_traced` - never_traced

@@ -1,0 +1,236 @@
+"""Attribution rules as the admin shows and makes them: from a preset or by hand, what they would
+change first.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from kluisz_analytics.admin_pages import admin_user, amount_column
+from kluisz_analytics.confirmation import confirmed_page
+from kluisz_analytics.tenants.models import Tenant, User
+from usage.admin.rework import ReworkAdmin
+from usage.analytics.attribution import in_words
+from usage.desk import attribution
+from usage.desk.attribution_preview import Preview, preview
+from usage.desk.presets import PRESETS
+from usage.desk.unknown import unknown_view
+from usage.desk.views import platform_admins_only
+from usage.models import AttributionRule, AttributionRules, LangfuseConnection
+
+ROWS_SHOWN = 200
+SPARE_ROWS = 3
+RULE_FIELDS = ("gives", "source", "path", "pattern", "value", "finds_by", "table", "wins")
+
+
+class RulesForm(forms.Form):
+    """What the rules have in common."""
+
+    connection = forms.ModelChoiceField(
+        LangfuseConnection.objects.all(), widget=UnfoldAdminSelectWidget
+    )
+    name = forms.CharField(max_length=100, widget=UnfoldAdminTextInputWidget)
+    since = forms.DateTimeField(
+        required=False,
+        label="For runs that begin from",
+        widget=UnfoldAdminTextInputWidget,
+        help_text="UTC, for example 2026-11-01 00:00; “now”: from now on. Empty: for all.",
+    )
+    position = forms.IntegerField(
+        initial=0,
+        min_value=-1_000_000,
+        max_value=1_000_000,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="Of several, the lowest is asked first.",
+    )
+    reason = forms.CharField(
+        max_length=400,
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Kept with the rules and each adjustment.",
+    )
+
+    def __init__(self, data: Any = None, **kwargs: Any) -> None:
+        if data is not None and data.get("since", "").strip().casefold() == "now":
+            data = data.copy()
+            data["since"] = timezone.now().strftime("%Y-%m-%d %H:%M:%S")
+        super().__init__(data, **kwargs)
+
+    @property
+    def together(self) -> AttributionRules:
+        """The rules' row, not stored."""
+        return AttributionRules(
+            **{name: self.cleaned_data[name] for name in ("connection", "name", "since")},
+            position=self.cleaned_data["position"],
+            reason=self.cleaned_data["reason"],
+        )
+
+
+class RuleForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = AttributionRule
+        fields = RULE_FIELDS
+        widgets = {
+            **dict.fromkeys(RULE_FIELDS, UnfoldAdminTextInputWidget),
+            **dict.fromkeys(("gives", "source", "wins"), UnfoldAdminSelectWidget),
+        }
+
+
+RuleForms = forms.formset_factory(
+    RuleForm, extra=0, max_num=attribution.MOST_RULES, validate_max=True, absolute_max=60
+)
+
+
+@admin.register(AttributionRules)
+class AttributionRulesAdmin(ReworkAdmin):
+    actions_detail = ["stop", "resume", "undo", "end"]
+    shows = (
+        "Whose the runs are that other tracers recorded, by rules of a connection. Open one to end,"
+        " stop, continue or undo it. They are never changed: undo them, and make others."
+    )
+    list_display = [
+        "id",
+        "state",
+        "name",
+        "connection",
+        "position",
+        "since",
+        "until",
+        "reason",
+        "traces_done",
+        "traces_changed",
+        amount_column("cost_usd_difference"),
+        amount_column("credits_difference"),
+        "created_at",
+        "created_by",
+    ]
+    list_filter = ["state", "connection"]
+    list_select_related = ["connection", "created_by"]
+    readonly_fields = ["in_their_order"]
+
+    @admin.display(description="Rules")
+    def in_their_order(self, together: AttributionRules) -> str:
+        return "\n".join(f"{number}. {one}" for number, one in enumerate(together.rules.all(), 1))
+
+    def advance(self, row: AttributionRules, seconds: float) -> None:
+        attribution.advance(row, seconds)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("unknown/", view(platform_admins_only(unknown_view)), name="usage_unknownowners"),
+            *super().get_urls(),
+        ]
+
+    @confirmed_page(
+        "End",
+        "End them? Runs that begin from now on are decided without them; those before stay.",
+        url_path="end",
+        permission="move",
+    )
+    def end(self, request: HttpRequest, row: AttributionRules) -> None:
+        attribution.end(row)
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """What they would change first; making them is a second step on the same page."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        found: Preview | None = None
+        if request.method == "POST":
+            form, rows = RulesForm(request.POST), RuleForms(request.POST, prefix="rules")
+            if form.is_valid() and rows.is_valid():
+                rules = [one.save(commit=False) for one in rows if one.has_changed()]
+                try:
+                    if "begin" in request.POST:
+                        return self._begin(request, form, rules)
+                    found = preview(form.together, rules)
+                except ValidationError as error:
+                    form.add_error(None, "; ".join(error.messages))
+                except ValueError as error:
+                    form.add_error(None, str(error))
+        else:
+            form, rows = _of_preset(request.GET)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Attribution rules",
+            "form": form,
+            "rows": rows,
+            "presets": {name: one.label for name, one in PRESETS.items()},
+            "preview": found,
+            "moved": _labelled(found) if found else [],
+            "samples": _samples(found) if found else [],
+            "rows_shown": ROWS_SHOWN,
+            "opts": AttributionRules._meta,
+        }
+        return render(request, "admin/usage/attribute.html", context)
+
+    def _begin(
+        self, request: HttpRequest, form: RulesForm, rules: Sequence[AttributionRule]
+    ) -> HttpResponse:
+        data = form.cleaned_data
+        together = attribution.begin(
+            data["connection"],
+            rules,
+            name=data["name"],
+            reason=data["reason"],
+            by=admin_user(request),
+            since=data["since"],
+            position=data["position"],
+        )
+        self.log_addition(request, together, "Begun.")
+        self.go_on(request, together)
+        change = reverse("admin:usage_attributionrules_change", args=[together.pk])
+        return HttpResponseRedirect(change)
+
+
+def _of_preset(asked: Any) -> tuple[RulesForm, Any]:
+    """Empty forms, or those of a preset."""
+    preset = PRESETS.get(asked.get("preset", ""))
+    initial = {"name": preset.label} if preset else {}
+    if str(asked.get("connection", "")).isdigit():
+        initial["connection"] = asked["connection"]
+    rules = [dict(one) for one in preset.rules] if preset else []
+    spare = [{"finds_by": "id,alias"} for _ in range(SPARE_ROWS)]
+    return RulesForm(initial=initial), RuleForms(prefix="rules", initial=[*rules, *spare])
+
+
+def _names(found: Preview) -> dict[Any, str]:
+    """What the tenants and users of the preview are called."""
+    tenants = Tenant.objects.in_bulk({tenant for tenant, _ in found.moved if tenant})
+    users = User.objects.in_bulk({user for _, user in found.moved if user})
+    return {None: "–"} | {pk: str(one) for pk, one in (*tenants.items(), *users.items())}
+
+
+def _labelled(found: Preview) -> list[dict[str, Any]]:
+    names = _names(found)
+    return [
+        {"tenant": names[one.tenant_id], "user": names[one.user_id], "moved": one}
+        for one in found.largest(ROWS_SHOWN)
+    ]
+
+
+def _samples(found: Preview) -> list[dict[str, Any]]:
+    names = _names(found)
+    return [
+        {
+            **one._asdict(),
+            "was": " / ".join(names[pk] for pk in one.before),
+            "would_be": "disputed" if one.dispute else " / ".join(names[pk] for pk in one.after),
+            "why": in_words(one.given),
+        }
+        for one in found.samples
+    ]
