@@ -35,6 +35,14 @@ SPARE_ROWS = 3
 RULE_FIELDS = ("gives", "source", "path", "pattern", "value", "finds_by", "table", "wins")
 
 
+class PresetForm(forms.Form):
+    preset = forms.ChoiceField(
+        label="Start from",
+        choices=[(name, one.label) for name, one in PRESETS.items()],
+        widget=UnfoldAdminSelectWidget,
+    )
+
+
 class RulesForm(forms.Form):
     """What the rules have in common."""
 
@@ -169,7 +177,7 @@ class AttributionRulesAdmin(ReworkAdmin):
             "title": "Attribution rules",
             "form": form,
             "rows": rows,
-            "presets": {name: one.label for name, one in PRESETS.items()},
+            "presets": PresetForm(),
             "preview": found,
             "moved": _labelled(found) if found else [],
             "samples": _samples(found) if found else [],

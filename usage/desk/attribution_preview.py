@@ -115,9 +115,13 @@ class Stored(NamedTuple):
     microcredits: int | None
     steps: str
     deleted: str
-    attributes: TraceAttributes
     is_failed: bool
-    is_voided: bool = False
+    attributes: TraceAttributes
+
+    @property
+    def is_voided(self) -> bool:
+        """Those that are voided are not looked at."""
+        return False
 
     @property
     def owner(self) -> tuple[UUID | None, UUID | None]:
@@ -223,7 +227,7 @@ def _stored(together: AttributionRules) -> Iterator[Stored]:
         *TraceAttributes._fields,
     )
     for row in rows.iterator(chunk_size=TRACES_A_FETCH):
-        yield Stored(*row[:13], TraceAttributes(*row[14:]), row[13])
+        yield Stored._make((*row[:14], TraceAttributes(*row[14:])))
 
 
 def _look_at(found: Preview, stored: Stored, terms: Terms, settlement: Settlement | None) -> None:

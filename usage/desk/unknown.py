@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.text import slugify
+from unfold.widgets import BASE_INPUT_CLASSES
 
 from kluisz_analytics.admin_pages import admin_user
 from kluisz_analytics.figures import counted
@@ -150,6 +151,7 @@ def unknown_view(request: HttpRequest) -> HttpResponse:
         **admin.site.each_context(request),
         "title": "Named and not known",
         "names": unknown_names(),
+        "input_classes": " ".join(BASE_INPUT_CLASSES),
         "slugs": Tenant.objects.order_by("slug").values_list("slug", flat=True)[:ROWS],
     }
     return render(request, "admin/usage/unknown.html", context)

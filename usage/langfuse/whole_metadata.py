@@ -55,7 +55,7 @@ def _which(one: ReceivedObservation) -> Which:
 def _believed(one: ReceivedObservation, whole: ReceivedObservation) -> ReceivedObservation:
     """The step with the longer metadata, if it is otherwise the same and begins as it did."""
     step = msgspec.structs.replace(whole.step, evidence=one.step.evidence)
-    if (one.trace_attributes, one.step) != (whole.said, step):
+    if (one.trace_attributes, one.step) != (whole.trace_attributes, step):
         return one
     told, more = one.step.evidence, whole.step.evidence
     same = [path for path in told.keys() & more.keys() if path != CUT]
