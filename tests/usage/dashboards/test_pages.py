@@ -89,12 +89,14 @@ def test_pages_show_their_own_numbers_and_no_others(
         ("platform_admin", "/users/{globex_user}/", 200),
         ("platform_admin", "/tenants/globex/", 200),
         ("service", "/platform/", 403),
+        ("service", "/users/{service}/", 403),
         ("acme_admin", "/platform/?days=7", 403),
     ],
 )
 def test_nobody_sees_what_is_not_theirs(people: People, role: str, path: str, status: int) -> None:
     ids = {
-        name: getattr(people, name).pk for name in ("acme_colleague", "globex_user", "acme_user")
+        name: getattr(people, name).pk
+        for name in ("acme_colleague", "globex_user", "acme_user", "service")
     }
     assert page(getattr(people, role), path.format(**ids))[0] == status
 
