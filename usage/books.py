@@ -4,9 +4,11 @@
 The ledger by itself is checked by ``credits.books``.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
@@ -20,7 +22,7 @@ from kluisz_analytics.tenants.attributed import owned_sql
 from usage.facts.received import Received, unpacked
 from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import SaidOfTrace
-from usage.measures import SUM_NAMES
+from usage.measures import SUM_NAMES, UNDECIDED_STEP
 from usage.models import Observation, ReceivedTrace, Trace
 from usage.periods import Granularity, hour_of, period_of
 from usage.rollups.build import hours_of
@@ -47,24 +49,36 @@ CHARGE_CHECKS = {
 }
 FACT_CHECKS = {
     "facts: a trace is the sum of its billed observations": (
-        """
+        f"""
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
             SELECT trace_id, SUM(total_tokens) AS tokens, SUM(cost_usd) AS cost,
                 SUM(credits) AS credits,
                 SUM(CASE WHEN cost_source = 'partly_priced' THEN 1 ELSE 0 END) AS partly,
                 SUM(CASE WHEN cost_source = 'unpriced' THEN 1 ELSE 0 END) AS unpriced,
                 SUM(CASE WHEN cost_source = 'unmetered' THEN 1 ELSE 0 END) AS unmetered,
+                SUM({UNDECIDED_STEP.in_sql("u")}) AS doubtful,
                 SUM(CASE WHEN cost_source
                     IN ('partly_priced', 'unpriced', 'unmetered', 'no_usage')
                     THEN 0 ELSE 1 END) AS priced
-            FROM usage_observation GROUP BY trace_id) o ON o.trace_id = t.id
+            FROM usage_observation u GROUP BY trace_id) o ON o.trace_id = t.id
         WHERE COALESCE(o.tokens, 0) <> t.total_tokens
             OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0)
             OR COALESCE(o.credits, 0) <> COALESCE(t.credits, 0)
             OR COALESCE(o.priced, 0) <> t.priced_observations
             OR COALESCE(o.partly, 0) <> t.partly_priced_observations
             OR COALESCE(o.unpriced, 0) <> t.unpriced_observations
-            OR COALESCE(o.unmetered, 0) <> t.unmetered_observations"""
+            OR COALESCE(o.unmetered, 0) <> t.unmetered_observations
+            OR COALESCE(o.doubtful, 0) <> t.doubtful_observations"""
+    ),
+    "facts: a step that is counted in another one costs nothing, and that one is counted": (
+        """
+        SELECT o.trace_id, o.langfuse_observation_id, o.counted_in FROM usage_observation o
+        LEFT JOIN usage_observation other ON other.trace_id = o.trace_id
+            AND other.langfuse_observation_id = o.counted_in
+        WHERE o.counted_in <> '' AND (o.finding <> 'sum' OR o.cost_source <> 'no_usage'
+            OR o.cost_usd IS NOT NULL OR o.billed_cost_usd IS NOT NULL OR o.credits IS NOT NULL
+            OR o.total_tokens <> 0 OR other.id IS NULL OR other.counted_in <> ''
+            OR other.cost_source = 'no_usage')"""
     ),
     "facts: a trace names the model of its usage": (
         """
@@ -302,6 +316,7 @@ def _received() -> Iterator[Finding]:
     billed than used something.
     """
     found, calls_found = [], []
+    elsewhere = _counted_elsewhere()
     columns = (
         "trace_id",
         "trace__langfuse_trace_id",
@@ -330,7 +345,7 @@ def _received() -> Iterator[Finding]:
             or not received.deleted.keys() <= received.observations.keys()
         ):
             found.append((key, trace_id))
-        if sum(calls) != _calls(received):
+        if sum(calls) + elsewhere[key] != _calls(received):
             calls_found.append((key, trace_id, *calls, _calls(received)))
     if found:
         yield Finding("facts: a trace is what Langfuse says of its steps", found[:EVIDENCE_ROWS])
@@ -339,6 +354,12 @@ def _received() -> Iterator[Finding]:
             "facts: every call is priced, partly priced, unpriced or unmetered",
             calls_found[:EVIDENCE_ROWS],
         )
+
+
+def _counted_elsewhere() -> Counter[UUID]:
+    """By trace, how many of its steps are counted in another one, by an index of these alone."""
+    found = Observation.objects.exclude(finding="").exclude(counted_in="")
+    return Counter(found.order_by().values_list("trace", flat=True).iterator())
 
 
 COUNTED = ("observations", "deleted_observations", "start_time", "last_step_hour")

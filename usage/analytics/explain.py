@@ -84,6 +84,22 @@ class ObservationExplained:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedElsewhere:
+    """A step that carries what others used: it costs nothing, since these are counted. Of them the
+    first is ``counted_in``; ``other_cost_usd`` is what it would cost, null where that is unknown.
+    """
+
+    langfuse_observation_id: str
+    name: str
+    type: str
+    model: str
+    start_time: datetime
+    counted_in: str
+    counted_in_name: str
+    other_cost_usd: Usd | None
+
+
+@dataclass(frozen=True, slots=True)
 class RateExplained:
     """The tier's rate that held."""
 
@@ -112,7 +128,8 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """From units to credits. ``observations`` are billed, ``steps`` are all steps.
+    """From units to credits. ``observations`` are billed, ``counted_elsewhere`` say what is billed
+    in others, ``steps`` are all steps.
 
     ``credits_before_limits`` and ``billed_cost_exact`` are not rounded; ``limit`` says which limit
     applied.
@@ -120,6 +137,7 @@ class Explanation:
 
     trace: Trace
     observations: list[ObservationExplained]
+    counted_elsewhere: list[CountedElsewhere]
     steps: list[RunStep]
     rate: RateExplained | None
     billed_cost_exact: BilledExactly | None
@@ -132,7 +150,7 @@ class Explanation:
 
     @property
     def unbilled_observations(self) -> int:
-        """Steps without usage."""
+        """Steps without usage of their own."""
         return self.trace.observations - len(self.observations)
 
 
@@ -143,8 +161,8 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     Nine queries at most, however many observations it has.
     """
     billed_rows = list(trace.billed_observations.all())
+    billed_rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
     rows = [row for row in billed_rows if row.cost_source != CostSource.NO_USAGE.value]
-    rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
     repricing = _repricing(trace)
     known_at = trace.priced_as_of if repricing is None else repricing.as_of
     prices = _Prices(viewer, rows, trace.connection_id, known_at)
@@ -159,6 +177,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     return Explanation(
         trace=trace,
         observations=[prices.explain(row) for row in rows],
+        counted_elsewhere=_counted_elsewhere(billed_rows),
         steps=steps_of(trace, billed_rows),
         rate=None if rate_row is None else _rate(rate_row, viewer),
         billed_cost_exact=billed,
@@ -169,6 +188,24 @@ def explain(trace: Trace, viewer: User) -> Explanation:
         ledger=_ledger(trace) if sees_ledger else [],
         posted_for_hour=_posted_for_hour(trace) if sees_ledger else None,
     )
+
+
+def _counted_elsewhere(rows: Sequence[Observation]) -> list[CountedElsewhere]:
+    names = {row.langfuse_observation_id: row.name for row in rows}
+    return [
+        CountedElsewhere(
+            row.langfuse_observation_id,
+            row.name,
+            row.type,
+            row.model,
+            row.start_time,
+            row.counted_in,
+            names[row.counted_in],
+            row.other_cost_usd,
+        )
+        for row in rows
+        if row.counted_in
+    ]
 
 
 SHIPPED = (CostSource.PRICE_BOOK, CostSource.LANGFUSE_AND_BOOK)

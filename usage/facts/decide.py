@@ -22,7 +22,14 @@ from pricing.units import NO_TOKENS, TokenCounts, counted
 from usage.environments import BilledEnvironments
 from usage.facts.decided import AssembledTrace, BilledStep, TraceFact
 from usage.facts.doubts import Doubts
-from usage.facts.findings import NO_RULINGS, Finding, Rulings, Takes, sums_of_children
+from usage.facts.findings import (
+    NO_RULINGS,
+    Finding,
+    Rulings,
+    Takes,
+    counted_in,
+    sums_of_children,
+)
 from usage.facts.owner import Directory, Settlement, owner_of
 from usage.facts.received import in_precedence, packed
 from usage.facts.unmetered import unmetered_calls
@@ -98,7 +105,7 @@ def assemble(
         )
     )
     billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
-    doubts.mark(billed, doubted, sums)
+    doubtful_count = doubts.mark(billed, doubted, sums)
     billed += doubts.counted_elsewhere(steps, repeated)
     of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
     partly, unpriced_count, unmetered_count = _not_priced(of_calls)
@@ -123,6 +130,7 @@ def assemble(
         partly,
         unpriced_count,
         unmetered_count,
+        doubtful_count,
         _sum_tokens(of_calls),
         priced.cost_picousd,
         charge.billed_picousd,
@@ -143,15 +151,16 @@ def assemble(
 def _repeated(
     sums: Mapping[str, str], using: Sequence[StepVersion], rulings: Rulings, key: str
 ) -> Mapping[str, str]:
-    """Those of the sums whose usage is counted in another step's, and in which."""
+    """Those of the sums whose usage is counted in other steps, and the first of these."""
     if not sums:
         return sums
     models = {step.observation_id: step.model for step in using}
-    return {
+    repeated = {
         step_id: other
         for step_id, other in sums.items()
         if rulings.takes(Finding.SUM, models[step_id], (key, step_id)) is not Takes.BOTH
     }
+    return {step_id: counted_in(other, repeated) for step_id, other in repeated.items()}
 
 
 def _decided(ordered: Sequence[ReceivedObservation]) -> SaidOfTrace:

@@ -35,6 +35,13 @@ class BilledStep(msgspec.Struct, gc=False):
     takes: Takes = Takes.AS_USUAL
     counted_in: str = ""
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether something doesn't add up that nobody has ruled on; a sum is counted once."""
+        if self.takes is not Takes.AS_USUAL:
+            return False
+        return self.doubt is not Doubt.NONE or self.finding in (Finding.COST, Finding.FREE)
+
 
 class TraceFact(msgspec.Struct, gc=False):
     """A trace as decided from its steps, and what they say of it. ``id`` is its key as 32 hex
@@ -59,6 +66,7 @@ class TraceFact(msgspec.Struct, gc=False):
     partly_priced_observations: int
     unpriced_observations: int
     unmetered_observations: int
+    doubtful_observations: int
     tokens: TokenCounts
     cost_picousd: int | None
     billed_cost_picousd: int | None

@@ -74,14 +74,17 @@ class Doubts:
 
     def mark(
         self, billed: Sequence[BilledStep], doubted: Mapping[int, Doubted], sums: Mapping[str, str]
-    ) -> None:
-        """Say on the billed steps what is in doubt and what was ruled."""
+    ) -> int:
+        """Say on the billed steps what is in doubt and what was ruled; returns of how many nothing
+        was.
+        """
         for at, one in doubted.items():
             step = billed[at]
             is_ours = one.takes is Takes.PRICE_BOOK
             if is_ours or step.cost_source is CostSource.LANGFUSE:
                 step.finding, step.takes = one.finding, one.takes
                 step.other_cost_picousd = one.langfuse_picousd if is_ours else one.ours_picousd
+        undecided = 0
         for step in billed:
             if step.version.observation_id in sums:
                 step.finding, step.takes, step.other_cost_picousd = Finding.SUM, Takes.BOTH, 0
@@ -90,6 +93,8 @@ class Doubts:
                 step.takes = self.rulings.takes(
                     Finding.UNITS, version.model, (self.key, version.observation_id)
                 )
+            undecided += step.is_undecided
+        return undecided
 
     def counted_elsewhere(
         self, steps: Sequence[StepVersion], repeated: Mapping[str, str]

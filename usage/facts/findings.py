@@ -114,7 +114,7 @@ def sums_of_children(
     steps: Sequence[StepVersion], using: Sequence[StepVersion]
 ) -> Mapping[str, str]:
     """The steps (by id) that carry what the steps inside them used, or what these cost: of each the
-    first of those that it repeats.
+    first of those that it repeats and that says anything.
 
     Inside of a step are those below it that use something themselves, whatever is between. Both
     input and output have to be the same, in the canonical form, and the costs where all of them
@@ -123,22 +123,45 @@ def sums_of_children(
     """
     if len(using) < 2 or not {step.parent_id for step in steps} - {""}:
         return NO_IDS
-    inside = _inside(steps, using)
+    parent_of = {step.observation_id: step.parent_id for step in steps}
+    inside = _inside(parent_of, using)
     found = {}
     for step in using:
         children = inside.get(step.observation_id)
-        if children and _is_sum(step, children):
+        if children and _is_sum(step, children) and not _is_inside_itself(step, parent_of):
             found[step.observation_id] = min(
-                children, key=lambda one: (one.start_time, one.observation_id)
+                filter(_says_anything, children),
+                key=lambda one: (one.start_time, one.observation_id),
             ).observation_id
     return found
 
 
+def counted_in(at: str, repeated: Mapping[str, str]) -> str:
+    """The step that is counted in the end for the one with this id: those that it repeats may carry
+    what yet others used.
+    """
+    while at in repeated:
+        at = repeated[at]
+    return at
+
+
+def _says_anything(step: StepVersion) -> bool:
+    return step.cost_usd is not None or any(step.usage_details.values())
+
+
+def _is_inside_itself(step: StepVersion, parent_of: Mapping[str, str]) -> bool:
+    """A client's mistake: in a circle of parents nothing is inside of anything."""
+    at, seen = step.parent_id, {step.observation_id}
+    while at and at not in seen:
+        seen.add(at)
+        at = parent_of.get(at, "")
+    return at == step.observation_id
+
+
 def _inside(
-    steps: Sequence[StepVersion], using: Sequence[StepVersion]
+    parent_of: Mapping[str, str], using: Sequence[StepVersion]
 ) -> Mapping[str, list[StepVersion]]:
     """The nearest steps that use something inside of each that does."""
-    parent_of = {step.observation_id: step.parent_id for step in steps}
     uses = {step.observation_id for step in using}
     inside: dict[str, list[StepVersion]] = {}
     for step in using:

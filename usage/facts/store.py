@@ -83,6 +83,7 @@ DECIDED = (
         "partly_priced_observations",
         "unpriced_observations",
         "unmetered_observations",
+        "doubtful_observations",
         "rate_id",
     ),
 )
@@ -159,6 +160,7 @@ def trace_row(trace: TraceFact) -> Row:
             trace.partly_priced_observations,
             trace.unpriced_observations,
             trace.unmetered_observations,
+            trace.doubtful_observations,
             trace.rate_id,
         ),
         *trace.said,

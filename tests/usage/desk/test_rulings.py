@@ -165,6 +165,7 @@ def test_a_sum_is_counted_once_in_whatever_order_it_comes(
     carrier = Observation.objects.get(langfuse_observation_id="agent")
     assert (carrier.counted_in, carrier.finding, carrier.other_cost_usd) == ("a", "sum", D("0.4"))
     assert carrier.cost_usd is None
+    assert verify_books() == []
     ruling = rule(bare_connection, Finding.SUM, Takes.BOTH)
     assert costs() == {"run": D("0.8")}
     carrier = Observation.objects.get(langfuse_observation_id="agent")
