@@ -21,14 +21,16 @@ from pricing.book import load_aliases, load_shipped_books, price_of
 from pricing.engine import CostSource, Uncharged
 from pricing.model_names import ModelName
 from pricing.models import ModelPrice, TierRate
+from pricing.own_total import by_own_total
 from pricing.price_book import PriceBook
 from pricing.prices import PriceLine, RateCard
 from pricing.shipped_book import ShippedPrices
 from pricing.units import units_left_out, units_of
 from usage.analytics.names import name_of_person
 from usage.analytics.steps import RunStep, steps_of
+from usage.facts.findings import Takes
 from usage.facts.owner import Outcome
-from usage.models import Observation, Repricing, Trace
+from usage.models import Observation, Repricing, Trace, UsageRuling
 
 Limit = Literal["", "minimum", "maximum"]
 BilledExactly = Annotated[Decimal, Written(USD_PLACES + CREDIT_PLACES, is_rounded=False)]
@@ -213,6 +215,8 @@ COMPLETED = (CostSource.LANGFUSE_AND_PRICE, CostSource.LANGFUSE_AND_BOOK)
 
 
 def _lines(card: RateCard, row: Observation, usage: dict[str, int]) -> list[PriceLine]:
+    if row.takes == Takes.TOTAL:
+        usage = by_own_total(usage)
     units = units_of(usage)
     if row.cost_source not in COMPLETED:
         return card.lines(units)
@@ -429,5 +433,6 @@ def _ledger(trace: Trace) -> list[LedgerEntry]:
 
 
 def _doubt(row: Observation) -> str:
-    found = (row.get_usage_doubt_display(), row.get_finding_display())
+    ruled = f"Ruled: “{UsageRuling.Choice(row.takes).label}”" if row.takes else ""
+    found = (row.get_usage_doubt_display(), row.get_finding_display(), ruled)
     return ". ".join(str(one) for one in found if one)

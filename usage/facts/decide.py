@@ -2,11 +2,10 @@
 counted). Pure.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from kluisz_analytics.scales import USD_PLACES, to_scaled
 from pricing.engine import (
     PARTLY_PRICED,
     UNMETERED,
@@ -18,10 +17,10 @@ from pricing.engine import (
     TraceUsage,
     Uncharged,
 )
-from pricing.units import NO_TOKENS, TokenCounts, counted
+from pricing.units import NO_TOKENS, TokenCounts, count_tokens, counted
 from usage.environments import BilledEnvironments
 from usage.facts.decided import AssembledTrace, BilledStep, TraceFact
-from usage.facts.doubts import Doubts
+from usage.facts.doubts import Doubts, usage_of
 from usage.facts.findings import (
     NO_RULINGS,
     Finding,
@@ -88,8 +87,10 @@ def assemble(
     repeated = _repeated(sums, using, rulings, key)
     if repeated:
         using = [step for step in using if step.observation_id not in repeated]
-    usages = [_usage(step, unmetered) for step in using]
-    doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key)
+    usages = [
+        usage_of(step, bool(unmetered) and step.observation_id in unmetered) for step in using
+    ]
+    doubts = Doubts(engine, connection_id, tenant_id, start_time, priced_as_of, rulings, key)
     usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), said.environment in billed_in
     priced = engine.price(
@@ -105,7 +106,7 @@ def assemble(
         )
     )
     billed = _billed(using, usages, priced) if using else _minimum(steps[0], priced)
-    doubtful_count = doubts.mark(billed, doubted, sums)
+    doubtful_count = doubts.mark(billed, usages, doubted, sums)
     billed += doubts.counted_elsewhere(steps, repeated)
     of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
     partly, unpriced_count, unmetered_count = _not_priced(of_calls)
@@ -187,18 +188,6 @@ def _is_found(stored: TraceFact, tenant_id: UUID | None, user_id: UUID | None) -
     return stored.tenant_id is None or user_id is not None
 
 
-def _usage(step: StepVersion, unmetered: Set[str]) -> ObservationUsage:
-    langfuse_picousd = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
-    return ObservationUsage(
-        step.model,
-        step.usage_details,
-        langfuse_picousd,
-        step.start_time,
-        step.uncosted,
-        bool(unmetered) and step.observation_id in unmetered,
-    )
-
-
 def _billed(
     using: Sequence[StepVersion], usages: Sequence[ObservationUsage], priced: PricedTrace
 ) -> list[BilledStep]:
@@ -216,6 +205,8 @@ def _billed_step(step: StepVersion, usage: ObservationUsage, cost: Cost) -> Bill
     if cost.source is WITHOUT_USAGE:
         return BilledStep(step, NO_TOKENS, usage.langfuse_picousd, None, WITHOUT_USAGE)
     tokens, doubt = counted(step.usage_details)
+    if usage.usage_details is not step.usage_details:
+        tokens = count_tokens(usage.usage_details)
     return BilledStep(
         step,
         tokens,

@@ -31,13 +31,14 @@ class Takes(StrEnum):
     LANGFUSE = "langfuse"
     PRICE_BOOK = "price_book"
     AS_COUNTED = "as_counted"
+    TOTAL = "total"
 
 
 CHOICES: Mapping[Finding, tuple[Takes, ...]] = {
     Finding.SUM: (Takes.CHILDREN, Takes.BOTH),
     Finding.COST: (Takes.LANGFUSE, Takes.PRICE_BOOK),
     Finding.FREE: (Takes.LANGFUSE, Takes.PRICE_BOOK),
-    Finding.UNITS: (Takes.AS_COUNTED,),
+    Finding.UNITS: (Takes.AS_COUNTED, Takes.TOTAL),
 }
 """What can be ruled; the first of each is counted without a ruling."""
 TOKENS_NOT_FREE = 1_000
@@ -73,6 +74,7 @@ class Rulings:
     ) -> None:
         self.all = sorted(rulings)
         self.ratio_percent = ratio_percent
+        self.take_totals = any(one.takes == Takes.TOTAL for one in self.all)
         self._takes = {(one.finding, one.model, one.step): Takes(one.takes) for one in self.all}
 
     def takes(self, finding: Finding, model: str, step: tuple[str, str]) -> Takes:

@@ -434,7 +434,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('finding', models.CharField(choices=[('sum', 'A step that carries what the steps inside it used'), ('cost', "Langfuse's cost far from the price lists'"), ('free', 'A cost of 0'), ('units', "Units that don't add up")], max_length=5)),
-                ('takes', models.CharField(choices=[('children', 'Only the steps inside it count'), ('both', 'It counts as well'), ('langfuse', "Langfuse's cost counts"), ('price_book', 'The price lists count'), ('as_counted', 'It is right as it is counted')], max_length=10)),
+                ('takes', models.CharField(choices=[('children', 'Only the steps inside it count'), ('both', 'It counts as well'), ('langfuse', "Langfuse's cost counts"), ('price_book', 'The price lists count'), ('as_counted', 'It is right as it is counted'), ('total', 'Its own total counts, by the price lists')], max_length=10)),
                 ('model', models.CharField(blank=True, help_text='Empty: whatever the model.', max_length=200, null=True)),
                 ('trace_key', models.UUIDField(blank=True, help_text='Empty: all traces.', null=True)),
                 ('langfuse_observation_id', models.CharField(blank=True, help_text='Empty: all observations.', max_length=200)),

@@ -76,6 +76,39 @@ def test_a_runs_page_says_what_does_not_add_up(people: People, run: str, words: 
     )
 
 
+def test_of_units_the_cost_by_their_own_total_is_at_stake_where_there_is_a_price(
+    people: People, doubts: LangfuseConnection, api: Callable[..., Any]
+) -> None:
+    call = {"model": "gpt-5", "usage_details": UNITS}
+    store(doubts, people.acme_user, "priced", ("call", call))
+    rows = {
+        row["langfuse_trace_id"]: row
+        for row in api(people.platform_admin, "doubtful").json()["observations"]
+    }
+    row = rows["priced"]
+    assert (row["counted_tokens"], row["said_tokens"]) == (4100, 2000)
+    assert (row["cost_usd"], row["other_cost_usd"], row["at_stake_usd"]) == (
+        "0.006000000000",
+        "0.003375000000",
+        "0.002625000000",
+    )
+    assert rows["units"]["other_cost_usd"] is None
+    client = Client()
+    client.force_login(people.platform_admin)
+    page = client.get(reverse("admin:usage_doubtful")).content.decode()
+    asked = f"finding=units&amp;takes=total&amp;connection={doubts.pk}&amp;trace="
+    assert f"{asked}{row['trace_id']}" in page
+    assert f"{asked}{rows['units']['trace_id']}" not in page, "no list has a price"
+    asks = {"finding": "units", "takes": "total", "trace": row["trace_id"], "observation": "call"}
+    client.post(
+        reverse("admin:usage_usageruling_add"), ask(connection=doubts.pk, **asks), follow=True
+    )
+    assert costs()["priced"] == D("0.003375")
+    explained = client.get(reverse("trace", args=[row["trace_id"]])).content.decode()
+    assert "1,900" in explained
+    assert "Ruled: “Its own total counts" in explained
+
+
 @pytest.mark.usefixtures("doubts")
 def test_a_step_counted_in_another_one_says_in_which(
     people: People, api: Callable[..., Any]
