@@ -18,14 +18,14 @@ from django.db import connection as database
 from kluisz_analytics.bulk import among, insert_rows, stamps, update_rows
 from kluisz_analytics.identifiers import parse_uuid
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, to_scaled
-from kluisz_analytics.tenants.directory import directory_version, stays_of
-from kluisz_analytics.tenants.models import Tenant, User, UserAlias
+from kluisz_analytics.tenants.directory import directory_version, names_in_use, stays_of
+from kluisz_analytics.tenants.models import Tenant, User
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.environments import BilledEnvironments, billed_environments
 from usage.facts.decided import BilledStep, TraceFact
 from usage.facts.findings import Ruling, Rulings
-from usage.facts.owner import Directory, KnownUser, Outcome, Settlement, as_called
+from usage.facts.owner import Directory, KnownUser, Outcome, Settlement
 from usage.facts.received import Received, unpacked
 from usage.langfuse.wire import RejectedRow, SaidOfTrace
 from usage.models import (
@@ -284,18 +284,10 @@ def load_directory() -> Directory:
 
 
 def load_names(users: Mapping[str, KnownUser]) -> dict[str, dict[UUID, KnownUser | None]]:
-    """What users are called beside their ids: by their aliases, and where the tenant says so by
-    their user names and e-mail addresses; the latter also in the tenants that they have left.
-    """
-    called = [*UserAlias.objects.order_by().values_list("name", "tenant", "user")]
-    for column in ("username", "email"):
-        said_by = f"finds_users_by_{column}"
-        for where in ("tenant", "memberships__tenant"):
-            found = User.objects.filter(**{f"{where}__{said_by}": True}).exclude(**{column: ""})
-            called += found.order_by().values_list(column, where, "pk")
+    """What users are called beside their ids, and where."""
     names: dict[str, dict[UUID, KnownUser | None]] = defaultdict(dict)
-    for name, tenant_id, user_id in called:
-        user, of_name = users.get(str(user_id)), names[as_called(name)]
+    for name, tenant_id, user_id in names_in_use():
+        user, of_name = users.get(str(user_id)), names[name]
         # One who came since the users were read is found the next time.
         if user is not None and of_name.setdefault(tenant_id, user) != user:
             of_name[tenant_id] = None
