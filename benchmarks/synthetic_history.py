@@ -61,6 +61,7 @@ INSERT INTO usage_trace (id, connection_id, langfuse_trace_id, name, start_time,
         tenant_reference, user_reference, project_id, flow_id, environment, model,
         set_aside, uncharged, observations, deleted_observations, priced_observations,
             unpriced_observations, partly_priced_observations, unmetered_observations,
+        doubtful_observations,
         cost_usd, billed_cost_usd, credits, priced_as_of, is_voided,
         input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens,
             reasoning_tokens, audio_tokens)
@@ -69,7 +70,7 @@ INSERT INTO usage_trace (id, connection_id, langfuse_trace_id, name, start_time,
         CASE WHEN NOT lost THEN md5('u' || member)::uuid END, '', '',
             md5('p' || tenant)::uuid::text, md5('f' || flow)::uuid::text, 'production',
         CASE WHEN used THEN 'model-' || model ELSE '' END,
-        '', '', 5, 0, used::int, 0, 0, 0, used::int * cost, used::int * cost, CASE
+        '', '', 5, 0, used::int, 0, 0, 0, 0, used::int * cost, used::int * cost, CASE
             WHEN NOT lost THEN used::int * cost / 10000 END, now(), false,
         used::int * input, used::int * output, used::int * (input + output), 0, 0, 0, 0
     FROM (SELECT *, (input * 2500000 + output * 10000000) * (1 + model) AS cost FROM made) priced
@@ -101,7 +102,7 @@ INSERT INTO user_usage_stats (granularity, period_start, period_end, tenant_id, 
         tenant_id, user_id,
         SUM(input_tokens), SUM(output_tokens), SUM(total_tokens), 0, 0, 0, 0, COUNT(*),
             SUM(is_failed::int), COUNT(latency_ms),
-        SUM(latency_ms), SUM(priced_observations), 0, 0, 0, COUNT(credits), SUM(cost_usd),
+        SUM(latency_ms), SUM(priced_observations), 0, 0, 0, 0, COUNT(credits), SUM(cost_usd),
             SUM(billed_cost_usd), SUM(credits)
     FROM usage_trace CROSS JOIN (VALUES ('hour'), ('day'), ('week'), ('month')) g(name)
     WHERE user_id IS NOT NULL GROUP BY 1, 2, 3, 4, 5 ORDER BY 2, 1

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -58,6 +59,14 @@ class Used:
 
     credits: Decimal = ZERO
     cost_usd: Decimal = ZERO
+
+
+class BudgetNow(NamedTuple):
+    """A budget with what is used and held of it in the period that is running."""
+
+    budget: TenantBudget
+    period_start: datetime
+    period_end: datetime
 
 
 UsedOf = Callable[[Sequence[UsageQuery]], Sequence[Used]]
@@ -137,6 +146,12 @@ def _standing(budget: TenantBudget, needs: Decimal) -> BudgetStanding:
         budget.held,
         message,
     )
+
+
+def as_they_stand(budgets: Sequence[TenantBudget], now: datetime) -> list[BudgetNow]:
+    """How each stands at ``now``; what is not up to date is reckoned, and nothing is stored."""
+    _load(budgets, now)
+    return [BudgetNow(one, *period_of_budget(one, now)) for one in budgets]
 
 
 def reckon(budgets: QuerySet[TenantBudget], now: datetime) -> list[TenantBudget]:

@@ -24,6 +24,11 @@ def parse_uuid(text: str) -> UUID | None:
         return None
 
 
+def as_called(name: str) -> str:
+    """Names that differ only in case, or in space around them, are the same."""
+    return name.strip().casefold()
+
+
 def as_trace_id(run_id: UUID | str) -> str:
     """The 32 hex digits that name a run's trace: a UUID's own, and of any other id a digest, the
     one that Langfuse's SDK makes of it (``create_trace_id(seed=…)``). A trace id names itself.

@@ -328,18 +328,15 @@ class PricingEngine:
         """
         return self._cost(self._lists(tenant_id, connection_id), usage, known_at)
 
-    def own_picousd(
+    def own_cost(
         self,
         tenant_id: UUID | None,
         usage: ObservationUsage,
         known_at: datetime = LATEST,
         connection_id: int | None = None,
-    ) -> int | None:
-        """What one observation with usage costs by our own lists, whatever Langfuse says; None
-        where they have no price.
-        """
-        lists = self._lists(tenant_id, connection_id)
-        return self._cost_by_lists(lists, usage, known_at).picousd
+    ) -> Cost:
+        """What one observation with usage costs by our own lists, whatever Langfuse says."""
+        return self._cost_by_lists(self._lists(tenant_id, connection_id), usage, known_at)
 
     def named(
         self, model: str, moment: datetime, known_at: datetime, connection_id: int | None = None

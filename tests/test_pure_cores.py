@@ -14,7 +14,8 @@ CORES = """
 kluisz_analytics.identifiers kluisz_analytics.periods kluisz_analytics.scales
 kluisz_analytics.tenants.attributed kluisz_analytics.tenants.membership
 pricing.bounds pricing.engine pricing.model_names pricing.price_book pricing.prices pricing.quotes
-pricing.readings pricing.scenario pricing.shipped_book pricing.units pricing.vocabulary
+pricing.own_total pricing.readings pricing.scenario pricing.shipped_book pricing.units
+pricing.vocabulary
 credits.burn credits.forecast credits.recurrence
 usage.analytics.calendar usage.analytics.comparison usage.analytics.question
 usage.analytics.segments usage.environments usage.facts.contributions usage.facts.decide

@@ -4,6 +4,7 @@
 The ledger by itself is checked by ``credits.books``.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,7 @@ from usage.facts.ties import OF_MANY
 from usage.facts.twins import response_ids
 from usage.facts.unmetered import unmetered_calls
 from usage.langfuse.wire import TraceAttributes
-from usage.measures import SUM_NAMES
+from usage.measures import SUM_NAMES, UNDECIDED_STEP
 from usage.models import Observation, ReceivedTrace, ResponseTraces, Trace
 from usage.periods import Granularity, hour_of, period_of
 from usage.rollups.build import hours_of
@@ -51,24 +52,36 @@ CHARGE_CHECKS = {
 }
 FACT_CHECKS = {
     "facts: a trace is the sum of its billed observations": (
-        """
+        f"""
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
             SELECT trace_id, SUM(total_tokens) AS tokens, SUM(cost_usd) AS cost,
                 SUM(credits) AS credits,
                 SUM(CASE WHEN cost_source = 'partly_priced' THEN 1 ELSE 0 END) AS partly,
                 SUM(CASE WHEN cost_source = 'unpriced' THEN 1 ELSE 0 END) AS unpriced,
                 SUM(CASE WHEN cost_source = 'unmetered' THEN 1 ELSE 0 END) AS unmetered,
+                SUM({UNDECIDED_STEP.in_sql("u")}) AS doubtful,
                 SUM(CASE WHEN cost_source
                     IN ('partly_priced', 'unpriced', 'unmetered', 'no_usage')
                     THEN 0 ELSE 1 END) AS priced
-            FROM usage_observation GROUP BY trace_id) o ON o.trace_id = t.id
+            FROM usage_observation u GROUP BY trace_id) o ON o.trace_id = t.id
         WHERE COALESCE(o.tokens, 0) <> t.total_tokens
             OR COALESCE(o.cost, 0) <> COALESCE(t.cost_usd, 0)
             OR COALESCE(o.credits, 0) <> COALESCE(t.credits, 0)
             OR COALESCE(o.priced, 0) <> t.priced_observations
             OR COALESCE(o.partly, 0) <> t.partly_priced_observations
             OR COALESCE(o.unpriced, 0) <> t.unpriced_observations
-            OR COALESCE(o.unmetered, 0) <> t.unmetered_observations"""
+            OR COALESCE(o.unmetered, 0) <> t.unmetered_observations
+            OR COALESCE(o.doubtful, 0) <> t.doubtful_observations"""
+    ),
+    "facts: a step that is counted in another one costs nothing, and that one is counted": (
+        """
+        SELECT o.trace_id, o.langfuse_observation_id, o.counted_in FROM usage_observation o
+        LEFT JOIN usage_observation other ON other.trace_id = o.trace_id
+            AND other.langfuse_observation_id = o.counted_in
+        WHERE o.counted_in <> '' AND (o.finding <> 'sum' OR o.cost_source <> 'no_usage'
+            OR o.cost_usd IS NOT NULL OR o.billed_cost_usd IS NOT NULL OR o.credits IS NOT NULL
+            OR o.total_tokens <> 0 OR other.id IS NULL OR other.counted_in <> ''
+            OR other.cost_source = 'no_usage')"""
     ),
     "facts: a trace names the model of its usage": (
         """
@@ -316,6 +329,7 @@ def _received() -> Iterator[Finding]:
     """
     found, calls_found = [], []
     responses = Responses()
+    elsewhere = _counted_elsewhere()
     columns = (
         "trace_id",
         "trace__langfuse_trace_id",
@@ -323,14 +337,6 @@ def _received() -> Iterator[Finding]:
         "deleted",
         "trace__connection",
         *(f"trace__{name}" for name in (*TraceAttributes._fields, *COUNTED, *CALLS)),
-    )
-    elsewhere = Subquery(
-        Observation.objects.filter(trace=OuterRef("trace"))
-        .exclude(counted_in="")
-        .order_by()
-        .values("trace")
-        .annotate(count=Count("pk"))
-        .values("count")
     )
     billed = Subquery(
         Observation.objects.filter(trace=OuterRef("trace"))
@@ -341,13 +347,11 @@ def _received() -> Iterator[Finding]:
         .values("count")
     )
     for key, trace_id, steps, deleted, connection_id, *decided in (
-        ReceivedTrace.objects.order_by()
-        .values_list(*columns, elsewhere, billed)
-        .iterator(RECEIVED_A_FETCH)
+        ReceivedTrace.objects.order_by().values_list(*columns, billed).iterator(RECEIVED_A_FETCH)
     ):
         width = len(TraceAttributes._fields)
         attributes, counted = TraceAttributes(*decided[:width]), decided[width:]
-        calls = [count or 0 for count in counted[len(COUNTED) : -1]]
+        calls = [*counted[len(COUNTED) : -1], elsewhere[key]]
         del counted[len(COUNTED) : -1]
         received = unpacked(trace_id, attributes, steps, deleted)
         responses.add(key, connection_id, received)
@@ -389,6 +393,12 @@ class Responses:
         for key, traces in rows.values_list("pk", "traces").iterator(RECEIVED_A_FETCH):
             self._sum -= sum(hash((key.hex, trace)) for trace in traces.split())
         return not self._sum
+
+
+def _counted_elsewhere() -> Counter[UUID]:
+    """By trace, how many of its steps are counted in another one, by an index of these alone."""
+    found = Observation.objects.exclude(finding="").exclude(counted_in="")
+    return Counter(found.order_by().values_list("trace", flat=True).iterator())
 
 
 COUNTED = ("observations", "deleted_observations", "start_time", "last_step_hour")

@@ -42,15 +42,16 @@ PLACES = {Unit.USD: USD_PLACES, Unit.CREDITS: CREDIT_PLACES}
 class Reading(NamedTuple):
     """How a sum is read off one row: of a trace, or of one of its billed steps.
 
-    In SQL and in Python alike, with ``{}`` for the column's value as it is stored.
+    In SQL, and of a trace in Python alike, with ``{}`` for the column's value as it is stored, and
+    in SQL ``{row}`` for the row.
     """
 
     column: str
     sql: str
-    python: str
+    python: str = ""
 
     def in_sql(self, table: str) -> str:
-        return self.sql.replace("{}", f"{table}.{self.column}")
+        return self.sql.replace("{}", f"{table}.{self.column}").replace("{row}", table)
 
 
 def amount(column: str) -> Reading:
@@ -86,6 +87,14 @@ def none_of(column: str, texts: Collection[str]) -> Reading:
 def each(column: str) -> Reading:
     """1 for every row; ``column`` may be any that it has."""
     return Reading(column, "1", "1")
+
+
+UNDECIDED_STEP = Reading(
+    "takes",
+    "CASE WHEN {} = '' AND ({row}.usage_doubt <> '' OR {row}.finding IN ('cost', 'free'))"
+    " THEN 1 ELSE 0 END",
+)
+"""1 of a step of which something doesn't add up that nobody has ruled on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +153,13 @@ SUMS = (
             ("unpriced", "Calls without a price."),
             ("unmetered", "Calls that say neither what they used nor what it cost."),
         )
+    ),
+    Sum(
+        "doubtful_observations",
+        Unit.COUNT,
+        amount("doubtful_observations"),
+        UNDECIDED_STEP,
+        help_text="Calls of which something doesn't add up, and nobody has ruled on it.",
     ),
     Sum(
         "rated_traces",
@@ -268,6 +284,7 @@ class Numbers:
     unpriced_observations: int = _sum("Unpriced calls", "unpriced_observations")
     partly_priced_observations: int = _sum("Partly priced calls", "partly_priced_observations")
     unmetered_observations: int = _sum("Unmetered calls", "unmetered_observations")
+    doubtful_observations: int = _sum("Calls that don't add up", "doubtful_observations")
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in DECLARED_NUMBERS}

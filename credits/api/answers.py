@@ -8,7 +8,7 @@ from rest_framework import serializers
 from credits.budgets import BudgetStanding
 from credits.enforcement import Checked
 from credits.estimate import Estimate
-from credits.models import Grant, Hold, Transaction
+from credits.models import Grant, Hold, TenantBudget, Transaction
 from credits.status import CreditStatus
 from kluisz_analytics.answers import Answer, CreditsField
 from kluisz_analytics.period_parameters import PeriodParameters
@@ -148,6 +148,32 @@ class HoldRowAnswer(HoldAnswer):
     username = serializers.CharField(source="account.user.username")
 
 
+class BudgetRowAnswer(serializers.Serializer[Any]):
+    """A budget, and what of it is used and held in its running period. Amounts are of its unit;
+    ``left`` is what runs may still need. Of a user who has left the tenant there is no name.
+    """
+
+    id = serializers.IntegerField(source="budget.pk")
+    kind = serializers.ChoiceField(
+        source="budget.kind", choices=["tenant", "user", "flow", "model"]
+    )
+    tenant_id = serializers.UUIDField(source="budget.tenant_id")
+    tenant = serializers.CharField(source="budget.tenant.name")
+    user_id = serializers.UUIDField(source="user.pk", default=None, allow_null=True)
+    username = serializers.CharField(source="user.username", default="")
+    flow_id = serializers.CharField(source="budget.flow_id")
+    model = serializers.CharField(source="budget.model")
+    period = serializers.ChoiceField(source="budget.period", choices=TenantBudget.Period.choices)
+    unit = serializers.ChoiceField(source="budget.unit", choices=TenantBudget.Unit.choices)
+    is_hard = serializers.BooleanField(source="budget.is_hard")
+    amount = CreditsField(source="budget.amount")
+    used = CreditsField(source="budget.used")
+    held = CreditsField(source="budget.held")
+    left = CreditsField(source="budget.left", help_text="Below 0 where it is passed.")
+    period_start = serializers.DateTimeField()
+    period_end = serializers.DateTimeField()
+
+
 class TransactionAnswer(serializers.ModelSerializer[Transaction]):
     user_id = serializers.UUIDField(source="account_id")
     username = serializers.CharField(source="account.user.username")
@@ -209,6 +235,22 @@ class HoldParameters(ListParameters):
     trace_id = serializers.CharField(
         max_length=200, required=False, help_text="The run's id, in any form."
     )
+
+
+class BudgetParameters(serializers.Serializer[Any]):
+    """Which budgets; repeat a parameter for “any of”. ``user_id``: those of these users."""
+
+    tenant_id = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=100)
+    user_id = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=100)
+    period = serializers.ListField(
+        child=serializers.ChoiceField(choices=TenantBudget.Period.choices),
+        required=False,
+        max_length=3,
+    )
+    # What is left out of an address is False to a field that takes no null.
+    is_hard = serializers.BooleanField(required=False, allow_null=True, default=None)
+    limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
+    cursor = serializers.CharField(required=False)
 
 
 class GiveRequest(serializers.Serializer[Any]):

@@ -1,6 +1,7 @@
 """Rows of accounts over HTTP: in the caller's scope, page by page or as a download."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -11,7 +12,6 @@ from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
-from credits.api.answers import ListParameters
 from credits.api.views import CreditsView
 from kluisz_analytics.downloads import CSVRenderer, JSONLinesRenderer, RowsRenderer, streamed
 from kluisz_analytics.pages import Pages
@@ -19,6 +19,7 @@ from kluisz_analytics.period_parameters import ends_of
 from kluisz_analytics.tenants.access import users_seen_by, visible_user
 
 M = TypeVar("M", bound=Model)
+ROWS_AT_ONCE = 2000
 FORMAT = OpenApiParameter("format", str, enum=["json", "csv", "jsonl"])
 
 
@@ -53,7 +54,7 @@ class AccountListView(CreditsView):
     newest_first: Sequence[str]
     row: type[serializers.Serializer[Any]]
 
-    def parameters(self, serializer_class: type[ListParameters]) -> dict[str, Any]:
+    def parameters(self, serializer_class: type[serializers.Serializer[Any]]) -> dict[str, Any]:
         """The checked parameters. Raises ValidationError naming the parameter and what it takes."""
         serializer = serializer_class(data=self.request.query_params)
         serializer.is_valid(raise_exception=True)
@@ -79,9 +80,20 @@ class AccountListView(CreditsView):
         """A page of the rows, or all of them as they come."""
         renderer = self.request.accepted_renderer
         if isinstance(renderer, RowsRenderer):
-            found = rows.order_by(*self.newest_first).iterator(chunk_size=2000)
+            found = rows.order_by(*self.newest_first).iterator(chunk_size=ROWS_AT_ONCE)
+            shown = chain.from_iterable(map(self.shown, _chunks(found)))
             # One serializer for all: making its fields anew takes longer than a row.
-            return streamed(map(self.row().to_representation, found), renderer, self.file_name)
+            return streamed(map(self.row().to_representation, shown), renderer, self.file_name)
         pages = AccountPages(self.newest_first)
         page = pages.paginate_queryset(rows, self.request, self) or []
-        return pages.get_paginated_response(self.row(page, many=True).data)
+        return pages.get_paginated_response(self.row([*self.shown(page)], many=True).data)
+
+    def shown(self, rows: Sequence[Any]) -> Iterable[Any]:
+        """The rows as they are answered, some at once."""
+        return rows
+
+
+def _chunks(rows: Iterable[M]) -> Iterator[list[M]]:
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, ROWS_AT_ONCE)):
+        yield chunk

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from credits.api import holds, views
+from credits.api import budgets, holds, views
 from credits.api.transactions import Transactions
 
 urlpatterns = [
@@ -14,6 +14,7 @@ urlpatterns = [
     path("holds/<uuid:hold_id>", holds.HoldDetail.as_view(), name="credit-hold"),
     path("holds/<uuid:hold_id>/settle", holds.SettleHold.as_view(), name="settle-hold"),
     path("holds/<uuid:hold_id>/release", holds.ReleaseHold.as_view(), name="release-hold"),
+    path("budgets", budgets.Budgets.as_view(), name="credit-budgets"),
     path("transactions", Transactions.as_view(), name="transactions"),
     path("grants", views.Grants.as_view(), name="credit-grants"),
     path("refunds", views.Refunds.as_view(), name="credit-refunds"),

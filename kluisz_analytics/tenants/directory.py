@@ -1,12 +1,16 @@
-"""Changes of the directory that move usage: who moves to another tenant, and who loses a name.
+"""Changes of the directory that move usage: who moves to another tenant, and whose names come to
+mean somebody else, or nobody.
 
 Each is written down (DirectoryChange). Whoever stores usage decides it by the newest directory
 (:func:`keep_directory`), and the next sync decides anew what was decided by an older one.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 from uuid import UUID
 
@@ -14,6 +18,7 @@ from django.db import connection, transaction
 from django.db.models import Max, Q
 from django.utils import timezone
 
+from kluisz_analytics.identifiers import as_called
 from kluisz_analytics.tenants.membership import Stay, moved
 from kluisz_analytics.tenants.models import (
     DirectoryChange,
@@ -121,6 +126,50 @@ def record_moves(moves: Collection[Move]) -> None:
         for stay in stays
     )
     DirectoryChange.objects.bulk_create(changes)
+
+
+class Called(NamedTuple):
+    """That a user is called so in a tenant beside its id; ``name`` as names are compared."""
+
+    name: str
+    tenant_id: UUID
+    user_id: UUID
+
+
+def names_in_use(names: Collection[str] | None = None) -> set[Called]:
+    """Who is called what: by aliases, and where the tenant says so by user names and e-mail
+    addresses; the latter also in the tenants that users have left. Of all names, or of these.
+    """
+    aliases = UserAlias.objects.filter(_is_one_of("name", names)).order_by()
+    found = [*aliases.values_list("name", "tenant", "user")]
+    for column in ("username", "email"):
+        for where in ("tenant", "memberships__tenant"):
+            says_so = {f"{where}__finds_users_by_{column}": True}
+            users = User.objects.filter(_is_one_of(column, names), **says_so)
+            found += users.exclude(**{column: ""}).order_by().values_list(column, where, "pk")
+    return {Called(as_called(name), tenant_id, user_id) for name, tenant_id, user_id in found}
+
+
+def _is_one_of(column: str, names: Collection[str] | None) -> Q:
+    if names is None:
+        return Q()
+    # Without a name it is nobody's.
+    wanted = (Q(**{f"{column}__iexact": name.strip()}) for name in names if name.strip())
+    return reduce(or_, wanted, Q(pk__in=[]))
+
+
+@contextmanager
+def names_change(names: Collection[str] | None = None) -> Iterator[None]:
+    """What is done in the block may change who is called what (of all names, or of these): whoever
+    was found by a name that means others now has its usage decided anew. So it depends on what the
+    directory says in the end, and not on the order in which that and the usage came.
+    """
+    with transaction.atomic():
+        before = names_in_use(names)
+        yield
+        changed = {one.name for one in before ^ names_in_use(names)}
+        if lost := {one.user_id for one in before if one.name in changed}:
+            record_lost_names(lost)
 
 
 @transaction.atomic

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import models
 from django.db.models.functions import Lower
 from django.db.models.signals import post_delete
 from django.dispatch import receiver
@@ -18,6 +18,9 @@ from kluisz_analytics.zones import unknown_zone
 def validate_timezone(name: str) -> None:
     if problem := unknown_zone(name):
         raise ValidationError(problem, code="unknown_timezone")
+
+
+FINDS_USERS_BY = ("finds_users_by_email", "finds_users_by_username")
 
 
 class Tenant(models.Model):
@@ -54,6 +57,20 @@ class Tenant(models.Model):
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """One that finds its users otherwise than before has what it found decided anew."""
+        from kluisz_analytics.tenants.directory import names_change  # noqa: PLC0415
+
+        if self._state.adding or not self._finds_otherwise():
+            super().save(*args, **kwargs)
+            return
+        with names_change():
+            super().save(*args, **kwargs)
+
+    def _finds_otherwise(self) -> bool:
+        stored = Tenant.objects.filter(pk=self.pk).values_list(*FINDS_USERS_BY).first()
+        return stored != tuple(getattr(self, name) for name in FINDS_USERS_BY)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         if self.is_default:
@@ -141,19 +158,26 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """One who moves to another tenant leaves its past where it was (Membership), and is found
-        by what it was called before (UserAlias).
+        by what it was called before (UserAlias). Who is called as others are has what these were
+        found by decided anew.
         """
-        from kluisz_analytics.tenants.directory import Known, record_changes  # noqa: PLC0415
+        from kluisz_analytics.tenants.directory import (  # noqa: PLC0415
+            Known,
+            names_change,
+            record_changes,
+        )
 
         written = kwargs.get("update_fields")
-        if self._state.adding or (written is not None and not {*Known._fields} & {*written}):
+        if written is not None and not {*Known._fields} & {*written}:
             super().save(*args, **kwargs)
             return
-        with transaction.atomic():
-            before = User.objects.filter(pk=self.pk).values_list(*Known._fields).first()
+        stored = User.objects.filter(pk=self.pk).values_list(*Known._fields).first()
+        before = None if stored is None else Known(*stored)
+        names = {self.username, self.email}
+        with names_change(names if before is None else {*names, before.username, before.email}):
             super().save(*args, **kwargs)
             if before is not None:
-                record_changes({self.pk: Known(*before)})
+                record_changes({self.pk: before})
 
 
 class Membership(models.Model):
@@ -217,6 +241,13 @@ class UserAlias(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Whom the name meant before has what it was found by decided anew."""
+        from kluisz_analytics.tenants.directory import names_change  # noqa: PLC0415
+
+        with names_change([self.name]):
+            super().save(*args, **kwargs)
 
     def clean(self) -> None:
         self.name = self.name.strip()

@@ -168,6 +168,84 @@ def test_a_pool_is_never_made_smaller_than_what_is_given(
 BUDGET = {"period": "month", "unit": "credits", "amount": "100"}
 
 
+KINDS: list[tuple[dict[str, str], str, str]] = [
+    ({"user": "acme_user"}, "user", "ann"),
+    ({"flow_id": "0F8F2B0C1E5A3D4C779B1E0D7A4E6F9C"}, "flow", "Acme's flow 0f8f2b0c-1e5a"),
+    ({"model": "gpt-5"}, "model", "Acme's model gpt-5"),
+    ({}, "tenant", "Acme"),
+]
+
+
+def of_people(people: People, fields: dict[str, str]) -> dict[str, str]:
+    return {
+        name: str(getattr(people, value).pk) if name in ("user", "tenant") else value
+        for name, value in fields.items()
+    }
+
+
+@pytest.mark.parametrize(("fields", "kind", "subject"), KINDS)
+def test_a_budget_of_each_kind_is_entered_changed_and_taken_away(
+    client: Client, people: People, fields: dict[str, str], kind: str, subject: str
+) -> None:
+    form = {**BUDGET, **of_people(people, {"tenant": "acme", **fields})}
+    answer = client.post(reverse("admin:credits_tenantbudget_add"), {**form, "is_hard": "on"})
+    assert answer.status_code == 302, answer.context["adminform"].form.errors
+    made = TenantBudget.objects.get()
+    assert (made.kind, made.is_hard, made.amount) == (kind, True, 100)
+    assert made.subject.startswith(subject)
+    page = client.get(reverse("admin:credits_tenantbudget_changelist")).content.decode()
+    assert subject.replace("'", "&#x27;") in page
+    change = reverse("admin:credits_tenantbudget_change", args=[made.pk])
+    assert client.get(change).status_code == 200
+    changed = {**form, "period": "week", "unit": "usd", "amount": "2.5"}
+    assert client.post(change, changed).status_code == 302
+    made.refresh_from_db()
+    assert (made.period, made.unit, made.amount, made.is_hard) == ("week", "usd", D("2.5"), False)
+    again = client.post(reverse("admin:credits_tenantbudget_add"), changed)
+    assert "Such a budget already exists." in again.content.decode()
+    delete = reverse("admin:credits_tenantbudget_delete", args=[made.pk])
+    assert client.post(delete, {"post": "yes"}).status_code == 302
+    assert not TenantBudget.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"user": "globex_user"}, "gus is not a user of Acme."),
+        ({"user": "acme_user", "flow_id": "f"}, "name only one of them"),
+        ({"user": "acme_user", "model": "m"}, "name only one of them"),
+        ({"flow_id": "f", "model": "m"}, "name only one of them"),
+        ({"flow_id": "f" * 201}, "at most 200 characters"),
+        ({"model": "m" * 201}, "at most 200 characters"),
+        ({"user": "acme_user", "amount": "0"}, "write a number above 0"),
+        ({"flow_id": "f", "amount": "-1"}, "write a number above 0"),
+        ({"model": "m", "amount": "1000000001"}, "1,000,000,000"),
+        ({"model": "m", "amount": "0.0000001"}, "decimal places"),
+        ({"model": "m", "amount": "much"}, "Enter a number."),
+        ({"user": "acme_user", "period": "year"}, "year is not one of the available choices"),
+        ({"flow_id": "f", "unit": "eur"}, "eur is not one of the available choices"),
+    ],
+)
+def test_an_impossible_budget_is_refused_by_name(
+    client: Client, people: People, fields: dict[str, str], message: str
+) -> None:
+    form = {**BUDGET, **of_people(people, {"tenant": "acme", **fields})}
+    answer = client.post(reverse("admin:credits_tenantbudget_add"), form)
+    assert answer.status_code == 200
+    errors = answer.context["adminform"].form.errors
+    assert message in " ".join(text for texts in errors.values() for text in texts)
+    assert not TenantBudget.objects.exists()
+
+
+@pytest.mark.parametrize("who", ["acme_admin", "acme_user", "service"])
+def test_only_a_platform_admin_enters_budgets(people: People, who: str) -> None:
+    client = Client()
+    client.force_login(getattr(people, who))
+    form = {**BUDGET, "tenant": str(people.acme.pk), "model": "gpt-5"}
+    client.post(reverse("admin:credits_tenantbudget_add"), form)
+    assert not TenantBudget.objects.exists()
+
+
 @pytest.mark.parametrize("tenant", ["", "no-tenant", "00000000-0000-0000-0000-000000000001"])
 def test_a_users_budget_without_its_tenant_is_refused_by_name(
     client: Client, people: People, tenant: str

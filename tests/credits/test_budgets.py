@@ -24,6 +24,10 @@ from credits.models import Alert, Grant, Hold, TenantBudget
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing.models import PricingTier
 from tests.conftest import People
+from usage.books import verify_books
+from usage.facts.disputes import settle, undo
+from usage.facts.owner import Outcome
+from usage.models import Trace
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -99,6 +103,83 @@ def test_ten_holds_of_forty_do_not_pass_a_budget_of_150(rich: People, gate: Gate
 
 def test_too_few_credits_name_no_budget(rich: People, gate: Gate) -> None:
     assert gate(rich.acme_user, 10**7).json()["budget"] is None
+
+
+def test_budgets_are_listed_with_what_is_used_and_held_now(
+    rich: People, gate: Gate, use: Use
+) -> None:
+    ann, bob = rich.acme_user, rich.acme_colleague
+    of_tenant = budget(rich.acme, 150, is_hard=False)
+    of_ann = budget(rich.acme, 90, user=ann, period="day")
+    of_bob = budget(rich.acme, 1, user=bob, unit="usd")
+    of_flow = budget(rich.acme, 100, flow_id="F1", period="week")
+    of_globex = budget(rich.globex, 70, model="gpt-5")
+    use(ann, "0.06", NOW)
+    gate(ann, 40, flow_id="F1")
+    gate(bob, 19)
+
+    def listed(user: User, **query: Any) -> dict[int, dict[str, Any]]:
+        client = APIClient()
+        client.force_authenticate(user)
+        answer = client.get("/api/v2/credits/budgets", query)
+        assert answer.status_code == 200, answer.content
+        return {row["id"]: row for row in answer.json()["results"]}
+
+    everything = listed(rich.platform_admin)
+    assert [*everything] == [of_globex.pk, of_flow.pk, of_bob.pk, of_ann.pk, of_tenant.pk]
+    amounts = ("kind", "username", "used", "held", "left")
+    assert {pk: tuple(row[name] for name in amounts) for pk, row in everything.items()} == {
+        of_tenant.pk: ("tenant", "", "11.400000", "59.000000", "79.600000"),
+        of_ann.pk: ("user", "ann", "11.400000", "40.000000", "38.600000"),
+        of_bob.pk: ("user", "bob", "0.000000", "0.100000", "0.900000"),
+        of_flow.pk: ("flow", "", "0.000000", "40.000000", "60.000000"),
+        of_globex.pk: ("model", "", "0.000000", "0.000000", "70.000000"),
+    }
+    day = everything[of_ann.pk]
+    assert (day["period"], day["period_start"], day["period_end"]) == (
+        "day",
+        "2037-06-09T22:00:00Z",
+        "2037-06-10T22:00:00Z",
+    )
+    assert listed(rich.acme_admin).keys() == everything.keys() - {of_globex.pk}
+    assert listed(ann).keys() == {of_ann.pk}
+    assert listed(rich.globex_user) == {}
+    for query, found in (
+        ({"tenant_id": str(rich.globex.pk)}, {of_globex.pk}),
+        ({"user_id": [str(ann.pk), str(bob.pk)]}, {of_ann.pk, of_bob.pk}),
+        ({"period": ["day", "week"]}, {of_ann.pk, of_flow.pk}),
+        ({"is_hard": "false"}, {of_tenant.pk}),
+    ):
+        assert listed(rich.platform_admin, **query).keys() == found
+    assert not TenantBudget.objects.exclude(used=0).exists(), "asking stores nothing"
+
+
+def test_the_list_of_budgets_goes_on_page_by_page_and_downloads(rich: People) -> None:
+    for amount in (1, 2, 3):
+        budget(rich.acme, amount, model=f"m{amount}")
+    client = APIClient()
+    client.force_authenticate(rich.acme_admin)
+    first = client.get("/api/v2/credits/budgets", {"limit": 2}).json()
+    rest = client.get(first["next"]).json()
+    assert [row["model"] for row in (*first["results"], *rest["results"])] == ["m3", "m2", "m1"]
+    answer = client.get("/api/v2/credits/budgets", {"format": "csv"})
+    header, *lines = answer.getvalue().decode().splitlines()
+    assert header.startswith("id,kind,tenant_id,tenant,user_id,username,flow_id,model,period,unit")
+    assert len(lines) == 3
+    for wrong in ({"period": "year"}, {"user_id": "nobody"}, {"is_hard": "perhaps"}):
+        assert client.get("/api/v2/credits/budgets", wrong).status_code == 400
+
+
+def test_of_a_user_who_has_left_there_is_no_name(rich: People) -> None:
+    budget(rich.acme, 5, user=rich.acme_colleague)
+    User.objects.filter(pk=rich.acme_colleague.pk).update(tenant=rich.globex)
+    for who, seen in (("acme_admin", ""), ("platform_admin", "bob"), ("acme_colleague", None)):
+        client = APIClient()
+        client.force_authenticate(User.objects.get(pk=getattr(rich, who).pk))
+        rows = client.get("/api/v2/credits/budgets").json()["results"]
+        assert [(row["username"], row["user_id"] is None) for row in rows] == (
+            [] if seen is None else [(seen, not seen)]
+        )
 
 
 SCOPES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
@@ -233,6 +314,66 @@ def test_a_user_who_moves_leaves_the_month_where_it_was(rich: People, gate: Gate
     limit.refresh_from_db()
     assert limit.used == 38
     assert gate(rich.acme_colleague, 63).status_code == 402
+
+
+def test_what_has_no_user_is_known_to_the_gate_as_soon_as_it_is_stored(
+    rich: People, gate: Gate, use: Use
+) -> None:
+    """A webhook's run: of a tenant, and of nobody."""
+    budget(rich.acme, 1, unit="usd")
+    assert gate(rich.acme_user, 1).status_code == 201
+    use(None, "1", NOW - HOUR, tenant_reference=str(rich.acme.pk))
+    assert gate(rich.acme_user, 1).status_code == 402
+
+
+SETTLED: list[tuple[Outcome | None, tuple[int, ...], tuple[int, ...]]] = [
+    # What counts then against budgets of Acme (all, its flow, its model), and of Globex (all, its
+    # user).
+    (None, (0, 0, 0), (0, 0)),
+    (Outcome.LEFT_OUT, (0, 0, 0), (0, 0)),
+    (Outcome.NAMED_TENANT, (1, 1, 1), (0, 0)),
+    (Outcome.USERS_TENANT, (0, 0, 0), (1, 1)),
+]
+
+
+@pytest.mark.parametrize(("outcome", "of_acme", "of_globex"), SETTLED)
+def test_a_disputed_run_uses_nobodys_budget_until_it_is_settled(
+    rich: People, gate: Gate, use: Use, outcome: Outcome | None, of_acme: Any, of_globex: Any
+) -> None:
+    """Any writer of traces can name a tenant with a user who is not of it."""
+    acme = [
+        budget(rich.acme, 1, unit="usd", **more)
+        for more in ({}, {"flow_id": "f1"}, {"model": "gpt-4o"})
+    ]
+    globex = [
+        budget(rich.globex, 1, unit="usd", **more) for more in ({}, {"user": rich.globex_user})
+    ]
+    for number in range(5):
+        foreign = User(pk=rich.globex_user.pk, tenant=rich.acme)
+        use(foreign, "0.2", NOW - HOUR, flow="f1", trace_id=f"foreign{number}")
+    traces = [pk.hex for pk in Trace.objects.values_list("pk", flat=True)]
+    if outcome is not None:
+        settle(traces, outcome, rich.platform_admin)
+    evaluate_all(NOW)
+    for budgets, counts in ((acme, of_acme), (globex, of_globex)):
+        for one, count in zip(budgets, counts, strict=True):
+            one.refresh_from_db()
+            assert one.used == count, one
+    status = 402 if any(of_acme) else 201
+    assert gate(rich.acme_user, 1, flow_id="f1", model="gpt-4o").status_code == status
+    assert gate(rich.globex_user, 1).status_code == (402 if any(of_globex) else 201)
+    client = APIClient()
+    days = {"start_date": "2037-06-01", "end_date": "2037-06-30"}
+    for admin, counts in ((rich.acme_admin, of_acme), (rich.globex_admin, of_globex)):
+        client.force_authenticate(admin)
+        stats = client.get(f"/api/v2/analytics/tenant/{admin.tenant_id}/stats", days).json()
+        assert stats["total_traces"] == 5 * counts[0], admin
+        assert D(stats["total_cost_usd"]) == counts[0]
+    if outcome is not None:
+        undo(traces, rich.platform_admin)
+        assert gate(rich.acme_user, 1).status_code == 201
+        evaluate_all(NOW)
+    assert verify_books() == []
 
 
 def test_alerts_tell_of_each_budget_by_itself(rich: People, use: Use) -> None:

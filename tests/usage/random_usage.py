@@ -80,6 +80,7 @@ def draw_usage(
                     {},
                     {"input": 7, "output": 2, "total": 9},
                     {"input": 7, "input_cache_read": 5, "output": 2, "total": 14},
+                    {"input": 7, "output": 2, "total": 5},
                 ]
             )
         )

@@ -21,6 +21,7 @@ from pricing.book import load_aliases, load_shipped_books, price_of
 from pricing.engine import CostSource, Uncharged
 from pricing.model_names import ModelName
 from pricing.models import ModelPrice, TierRate
+from pricing.own_total import by_own_total
 from pricing.price_book import PriceBook
 from pricing.prices import LineItem, RateCard
 from pricing.shipped_book import ShippedPrices
@@ -28,9 +29,10 @@ from pricing.units import units_left_out, units_of
 from usage.analytics.attribution import why_owned
 from usage.analytics.names import name_of_person
 from usage.analytics.steps import RunStep, steps_of
+from usage.facts.findings import Takes
 from usage.facts.owner import Dispute, Outcome
 from usage.facts.rules import unpacked_given
-from usage.models import Observation, Repricing, Trace
+from usage.models import Observation, Repricing, Trace, UsageRuling
 
 Limit = Literal["", "minimum", "maximum"]
 BilledExactly = Annotated[Decimal, Written(USD_PLACES + CREDIT_PLACES, is_rounded=False)]
@@ -89,6 +91,22 @@ class ObservationExplained:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedElsewhere:
+    """A step that carries what others used: it costs nothing, since these are counted. Of them the
+    first is ``counted_in``; ``other_cost_usd`` is what it would cost, null where that is unknown.
+    """
+
+    langfuse_observation_id: str
+    name: str
+    type: str
+    model: str
+    start_time: datetime
+    counted_in: str
+    counted_in_name: str
+    other_cost_usd: Usd | None
+
+
+@dataclass(frozen=True, slots=True)
 class RateExplained:
     """The tier's rate that held."""
 
@@ -117,7 +135,8 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """From units to credits. ``observations`` are billed, ``steps`` are all steps.
+    """From units to credits. ``observations`` are billed, ``counted_elsewhere`` say what is billed
+    in others, ``steps`` are all steps.
 
     ``credits_before_limits`` and ``billed_cost_exact`` are not rounded; ``limit`` says which limit
     applied.
@@ -125,6 +144,7 @@ class Explanation:
 
     trace: Trace
     observations: list[ObservationExplained]
+    counted_elsewhere: list[CountedElsewhere]
     steps: list[RunStep]
     rate: RateExplained | None
     billed_cost_exact: BilledExactly | None
@@ -139,7 +159,7 @@ class Explanation:
 
     @property
     def unbilled_observations(self) -> int:
-        """Steps without usage."""
+        """Steps without usage of their own."""
         return self.trace.observations - len(self.observations)
 
 
@@ -150,8 +170,8 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     Ten queries at most, however many observations it has.
     """
     billed_rows = list(trace.billed_observations.all())
+    billed_rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
     rows = [row for row in billed_rows if row.cost_source != CostSource.NO_USAGE.value]
-    rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
     repricing = _repricing(trace)
     known_at = trace.priced_as_of if repricing is None else repricing.as_of
     prices = _Prices(viewer, rows, trace.connection_id, known_at)
@@ -166,6 +186,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     return Explanation(
         trace=trace,
         observations=[prices.explain(row) for row in rows],
+        counted_elsewhere=_counted_elsewhere(billed_rows),
         steps=steps_of(trace, billed_rows),
         rate=None if rate_row is None else _rate(rate_row, viewer),
         billed_cost_exact=billed,
@@ -179,11 +200,31 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     )
 
 
+def _counted_elsewhere(rows: Sequence[Observation]) -> list[CountedElsewhere]:
+    names = {row.langfuse_observation_id: row.name for row in rows}
+    return [
+        CountedElsewhere(
+            row.langfuse_observation_id,
+            row.name,
+            row.type,
+            row.model,
+            row.start_time,
+            row.counted_in,
+            names[row.counted_in],
+            row.other_cost_usd,
+        )
+        for row in rows
+        if row.counted_in
+    ]
+
+
 SHIPPED = (CostSource.PRICE_BOOK, CostSource.LANGFUSE_AND_BOOK)
 COMPLETED = (CostSource.LANGFUSE_AND_PRICE, CostSource.LANGFUSE_AND_BOOK)
 
 
 def _line_items(card: RateCard, row: Observation, usage: dict[str, int]) -> list[LineItem]:
+    if row.takes == Takes.TOTAL:
+        usage = by_own_total(usage)
     units = units_of(usage)
     if row.cost_source not in COMPLETED:
         return card.line_items(units)
@@ -405,5 +446,6 @@ def _ledger(trace: Trace) -> list[LedgerEntry]:
 
 
 def _doubt(row: Observation) -> str:
-    found = (row.get_usage_doubt_display(), row.get_finding_display())
+    ruled = f"Ruled: “{UsageRuling.Choice(row.takes).label}”" if row.takes else ""
+    found = (row.get_usage_doubt_display(), row.get_finding_display(), ruled)
     return ". ".join(str(one) for one in found if one)

@@ -14,7 +14,8 @@ from usage.periods import milliseconds
 class RunStep(NamedTuple):
     """A step as it is shown.
 
-    Tokens are 0 and the cost None where it used nothing; ``deleted_since``: deleted in Langfuse.
+    Tokens are 0 and the cost None where it used nothing, and where what it used is counted in the
+    step ``counted_in``; ``deleted_since``: deleted in Langfuse.
     """
 
     langfuse_observation_id: str
@@ -31,6 +32,7 @@ class RunStep(NamedTuple):
     cost_usd: Usd | None = None
     cost_source: CostSource = CostSource.NO_USAGE
     credits: Credits | None = None
+    counted_in: str = ""
     deleted_since: datetime | None = None
 
     @property
@@ -70,4 +72,4 @@ def steps_of(trace: Trace, billed: Iterable[Observation]) -> list[RunStep]:
     return sorted(steps, key=lambda step: (step.start_time, step.langfuse_observation_id))
 
 
-COSTS = ("input_tokens", "output_tokens", "total_tokens", "cost_usd", "credits")
+COSTS = ("input_tokens", "output_tokens", "total_tokens", "cost_usd", "credits", "counted_in")

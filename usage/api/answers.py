@@ -10,6 +10,7 @@ from pricing.prices import LineItem
 from usage.analytics.anomalies import Anomaly
 from usage.analytics.disputes import DisputedRun
 from usage.analytics.explain import (
+    CountedElsewhere,
     Explanation,
     LedgerEntry,
     ObservationExplained,
@@ -83,9 +84,6 @@ class PlatformAnswer(SummaryAnswer):
 
     shows = PlatformTotals
     active_tenants = serializers.IntegerField()
-    doubtful_observations = serializers.IntegerField(
-        help_text="Observations that don't add up and that nobody has ruled on, of all time."
-    )
     unattributed = NumbersAnswer()
     lagging_connections = LaggingAnswer(many=True)
 
@@ -168,6 +166,10 @@ class RepricingAnswer(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     as_of = serializers.DateTimeField()
     reason = serializers.CharField()
+
+
+class CountedElsewhereAnswer(Answer):
+    shows = CountedElsewhere
 
 
 class ExplanationAnswer(Answer):
@@ -285,7 +287,9 @@ class TracesAnswer(PeriodAnswer):
 
 
 class StepAnswer(Answer):
-    """A step of the run. Its tokens are 0 and its cost is null where it used nothing."""
+    """A step of the run. Its tokens are 0 and its cost is null where it used nothing, and where
+    what it used is counted in the step ``counted_in``.
+    """
 
     shows = RunStep
     leaves_out = ["deleted_since"]

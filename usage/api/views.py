@@ -37,7 +37,6 @@ from usage.analytics.queries import Ranked, Summary
 from usage.analytics.unmetered import unmetered_calls
 from usage.analytics.unpriced import unpriced_models
 from usage.api import answers, parameters
-from usage.desk.doubtful import undecided
 from usage.measures import PLACES, Dimension, Metric
 from usage.periods import Granularity
 from usage.scope import Scope
@@ -99,7 +98,6 @@ class PlatformStats(AnalyticsView):
             **summary_body(summary, freshness.complete_through),
             **asdict(queries.platform_totals()),
             "active_tenants": active_tenants,
-            "doubtful_observations": undecided().count(),
             "unattributed": unattributed,
             "lagging_connections": freshness.lagging,
         }

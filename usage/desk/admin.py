@@ -16,7 +16,12 @@ from kluisz_analytics.admin_pages import admin_user, amount_column
 from usage.admin.rework import ReworkAdmin
 from usage.desk import rulings
 from usage.desk.alike import ROWS, alike_sources, likely_twins
-from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
+from usage.desk.doubtful import (
+    DoubtfulObservation,
+    doubtful_models,
+    doubtful_observations,
+    undecided,
+)
 from usage.desk.hidden import hidden_calls
 from usage.desk.views import expected_view, platform_admins_only
 from usage.facts.findings import CHOICES, Finding, Takes
@@ -204,7 +209,7 @@ def doubtful_view(request: HttpRequest) -> HttpResponse:
         "title": "What doesn't add up",
         "models": [(one, kinds[one.finding], ways[one.finding]) for one in doubtful_models()],
         "observations": [
-            (one, _what(one.finding, one.usage_doubt, kinds), ways[one.finding])
+            (one, _what(one.finding, one.usage_doubt, kinds), _ways(one, ways[one.finding]))
             for one in doubtful_observations()
         ],
         "alike": alike_sources(twins),
@@ -215,6 +220,13 @@ def doubtful_view(request: HttpRequest) -> HttpResponse:
         "choices": dict(UsageRuling.Choice.choices),
     }
     return render(request, "admin/usage/doubtful.html", context)
+
+
+def _ways(one: DoubtfulObservation, ways: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The choices that there are for it: its own total is one where that is another figure."""
+    if one.finding == Finding.UNITS and one.other_cost_usd is None:
+        return [way for way in ways if way[0] != Takes.TOTAL]
+    return ways
 
 
 def _what(finding: str, usage_doubt: str, kinds: dict[str, str]) -> str:

@@ -26,6 +26,7 @@ from django.db.models import (
 from django.db.models.functions import Abs, Coalesce
 
 from kluisz_analytics.scales import USD_PLACES, Usd, from_scaled
+from pricing.own_total import CONTRADICTED
 from usage.facts.findings import Finding
 from usage.models import LangfuseConnection, Observation
 
@@ -57,8 +58,9 @@ class DoubtfulModel:
 @dataclass(frozen=True, slots=True)
 class DoubtfulObservation:
     """An observation that doesn't add up. ``other_cost_usd`` is null where no list has a price, and
-    of units; of these, ``said_tokens`` is the producer's own total. ``counted_in``: the step that
-    its usage is counted in, of its own trace unless ``counted_in_trace`` names another.
+    of units that no other figure contradicts; of those that their own total does, it is the cost by
+    that, which ``said_tokens`` is. ``counted_in``: the step that its usage is counted in, of its
+    own trace unless ``counted_in_trace`` names another.
     """
 
     finding: str
@@ -149,7 +151,8 @@ def doubtful_observations(limit: int = ROWS) -> list[DoubtfulObservation]:
     """Those with the most at stake, of these the latest first; two queries."""
     columns = (
         *("what", "usage_doubt", "trace", "trace__langfuse_trace_id", "langfuse_observation_id"),
-        *("name", "trace__connection", "model", "start_time", "total_tokens", "usage_details"),
+        *("name", "trace__connection", "model", "start_time", "usage_details"),
+        *("input_tokens", "output_tokens", "total_tokens"),
         *("cost_usd", "other_cost_usd", "at_stake", "takes", "counted_in"),
         "counted_in_trace",
     )
@@ -164,7 +167,6 @@ def doubtful_observations(limit: int = ROWS) -> list[DoubtfulObservation]:
 
 def _observation(row: dict[str, Any], connections: dict[int, str]) -> DoubtfulObservation:
     connection_id = row["trace__connection"]
-    details = decode(row["usage_details"]) if row["usage_details"] else {}
     return DoubtfulObservation(
         row["what"],
         row["usage_doubt"],
@@ -176,8 +178,8 @@ def _observation(row: dict[str, Any], connections: dict[int, str]) -> DoubtfulOb
         connections[connection_id],
         row["model"],
         row["start_time"],
-        row["total_tokens"],
-        details.get("total"),
+        row["input_tokens"] + row["output_tokens"],
+        _said_tokens(row),
         row["cost_usd"],
         row["other_cost_usd"],
         _usd(row["at_stake"]),
@@ -185,6 +187,12 @@ def _observation(row: dict[str, Any], connections: dict[int, str]) -> DoubtfulOb
         row["counted_in"],
         row["counted_in_trace"],
     )
+
+
+def _said_tokens(row: dict[str, Any]) -> int | None:
+    if row["usage_doubt"] in CONTRADICTED:
+        return int(row["total_tokens"])
+    return decode(row["usage_details"]).get("total") if row["usage_details"] else None
 
 
 def _usd(stored: Any) -> Decimal:

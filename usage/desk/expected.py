@@ -1,5 +1,5 @@
 """What should have come and has not (domain.md, Expected but not seen): the report, for platform
-admins. Three queries, whatever there is; :mod:`usage.desk.missing` has the rules.
+admins. A handful of queries, whatever there is; :mod:`usage.desk.missing` has the rules.
 """
 
 from collections import Counter, defaultdict
@@ -11,11 +11,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection as database
+from django.db.backends.utils import CursorWrapper
 from django.db.models import Count, Q
 from django.utils import timezone
 
 from credits.models import Hold
 from kluisz_analytics.bulk import stamp, uuid_of
+from kluisz_analytics.identifiers import as_trace_id
 from kluisz_analytics.periods import Period
 from kluisz_analytics.scales import CREDIT_PLACES, Credits, from_scaled
 from kluisz_analytics.tenants.models import Tenant, User
@@ -140,35 +142,57 @@ def expected_usage(period: Period) -> Expected:
 
 
 # A run's trace begins about when its hold does. Ids are compared as holds spell them.
-HOLDS = """
+SPELLED = "REPLACE(LOWER(langfuse_trace_id), '-', '')"
+HOLDS = f"""
     WITH t AS MATERIALIZED (
-        SELECT id, credits, REPLACE(LOWER(langfuse_trace_id), '-', '') AS run
+        SELECT id, credits, {SPELLED} AS run
         FROM usage_trace WHERE start_time >= %s AND start_time < %s AND NOT is_voided)
     SELECT h.id, h.trace_id, h.account_id, h.flow_id, h.created_at, h.state, h.expires_at,
         h.credits, h.settled_credits, t.id, t.credits
     FROM credit_hold h LEFT JOIN t ON t.run = h.trace_id
     WHERE h.created_at >= %s AND h.created_at < %s AND h.state <> 'released'
-        AND (t.id IS NULL AND h.state <> 'charged' OR t.id IS NOT NULL AND t.credits IS NULL
-            OR h.settled_credits <> t.credits)
+        AND (t.id IS NULL OR t.credits IS NULL OR h.settled_credits <> t.credits)
     ORDER BY h.created_at DESC, h.id"""
+# Of an id that is none of Langfuse's own, a hold has a digest that no database makes.
+OTHER_IDS = f"""
+    SELECT id, credits, langfuse_trace_id FROM usage_trace
+    WHERE start_time >= %s AND start_time < %s AND NOT is_voided
+        AND (LENGTH({SPELLED}) <> 32 OR TRIM({SPELLED}, '0123456789abcdef') <> '')"""
 
 
 def _holds(period: Period) -> list[HoldNotSeen]:
     now = timezone.now()
+    traced_in = [
+        stamp(period.start - TRACE_BEFORE_ITS_HOLD),
+        stamp(period.end + TRACE_AFTER_ITS_HOLD),
+    ]
     with database.cursor() as cursor:
-        cursor.execute(
-            HOLDS,
-            [
-                stamp(period.start - TRACE_BEFORE_ITS_HOLD),
-                stamp(period.end + TRACE_AFTER_ITS_HOLD),
-                stamp(period.start),
-                stamp(period.end),
-            ],
-        )
-        rows = cursor.fetchall()
+        cursor.execute(HOLDS, [*traced_in, stamp(period.start), stamp(period.end)])
+        rows = _with_other_ids(cursor, cursor.fetchall(), traced_in)
     found = [(row, fault) for row in rows if (fault := _fault(row, now))]
     users = names.users_by_id({uuid_of(row[2]) for row, _ in found}, Scope())
     return [_hold(row, fault, users) for row, fault in found]
+
+
+def _with_other_ids(
+    cursor: CursorWrapper, rows: Sequence[Sequence[Any]], traced_in: Sequence[Any]
+) -> list[Sequence[Any]]:
+    """The holds, those whose traces have ids of another form with these; what was charged and has
+    no trace near it is no fault.
+    """
+    wanted = {row[1] for row in rows if row[9] is None}
+    if not wanted:
+        return list(rows)
+    cursor.execute(OTHER_IDS, traced_in)
+    traces = {
+        run: (key, credits)
+        for key, credits, trace_id in cursor
+        if (run := as_trace_id(trace_id)) in wanted
+    }
+    found = [
+        row if row[9] is not None else (*row[:9], *traces.get(row[1], (None, None))) for row in rows
+    ]
+    return [row for row in found if row[9] is not None or row[5] != Hold.State.CHARGED]
 
 
 def _fault(row: Sequence[Any], now: datetime) -> HoldFault | None:

@@ -7,12 +7,12 @@ from typing import TypeVar
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.db.models import F
 
 from credits.top_up import welcome
 from kluisz_analytics.bulk import among
-from kluisz_analytics.tenants.directory import Known, record_changes
+from kluisz_analytics.tenants.directory import Known, names_change, record_changes
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User, UserAlias
 from pricing import lists
 from pricing.models import IN_LIST, PricingTier, TierAssignment, TierRate
@@ -52,7 +52,7 @@ def load_directory(document: DirectoryDocument) -> Loaded:
     changed then.
     """
     try:
-        with transaction.atomic():
+        with names_change():
             _load(document)
     except ValidationError as error:
         raise DirectoryError(f"{' '.join(error.messages)} Nothing was changed.") from error

@@ -8,10 +8,11 @@ from uuid import UUID
 from django.db import connection as database
 from django.db.models import Q, QuerySet
 
+from kluisz_analytics.identifiers import as_called
 from kluisz_analytics.tenants.models import DirectoryChange, Tenant, TenantAlias, User
 from usage.facts import store
 from usage.facts.apply import Applied, Assembler, committed, load_assembler, reassemble
-from usage.facts.owner import Directory, as_called
+from usage.facts.owner import Directory
 from usage.facts.rules import unpacked_given
 from usage.models import LangfuseConnection, Trace
 from usage.models.facts import NOT_OWNED

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from operator import add, neg
 from typing import NamedTuple
+from uuid import UUID
 
 from kluisz_analytics.tenants.attributed import known_owner
 from usage.facts.decided import TraceFact
@@ -39,6 +40,7 @@ class Change:
         self._sums: dict[tuple[datetime, int, int], Numbers] = {}
         self._hours: Counter[datetime] = Counter()
         self._touched: set[tuple[datetime, int, int]] = set()
+        self._without_user: set[UUID] = set()
 
     def add(self, trace: TraceFact) -> None:
         """Count a trace that is stored now as it was not before."""
@@ -59,6 +61,8 @@ class Change:
         self._hours[trace.hour] += 1
         owner = _charged_owner(trace)
         if owner is None:
+            if trace.tenant_id is not None:
+                self._without_user.add(trace.tenant_id)
             return
         key = trace.hour, *owner
         numbers = numbers_of(trace) if sign > 0 else tuple(map(neg, numbers_of(trace)))
@@ -74,6 +78,11 @@ class Change:
         count at another moment of the hour, or for another flow or model.
         """
         return [_user_hour(key) for key in self._touched]
+
+    def tenants(self) -> set[UUID]:
+        """Whose traces changed in any way, those without a known user included."""
+        keys = [*self._sums, *self._touched]
+        return {UUID(int=tenant) for tenant in {key[1] for key in keys}} | self._without_user
 
     def hours(self) -> Collection[datetime]:
         """The hours whose traces changed in any way."""

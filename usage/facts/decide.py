@@ -2,12 +2,11 @@
 counted). Pure.
 """
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
-from kluisz_analytics.scales import USD_PLACES, to_scaled
 from kluisz_analytics.tenants.attributed import is_attributed, is_owned
 from pricing.engine import (
     PARTLY_PRICED,
@@ -20,10 +19,10 @@ from pricing.engine import (
     TraceUsage,
     Uncharged,
 )
-from pricing.units import NO_TOKENS, TokenCounts, counted
+from pricing.units import NO_TOKENS, TokenCounts, count_tokens, counted
 from usage.environments import BilledEnvironments
 from usage.facts.decided import AssembledTrace, Before, BilledStep, TraceFact
-from usage.facts.doubts import CountedIn, Doubts
+from usage.facts.doubts import CountedIn, Doubts, usage_of
 from usage.facts.findings import NO_RULINGS, Finding, Rulings
 from usage.facts.likely import signs_of
 from usage.facts.owner import Directory, Owner, Settlement, owner_of
@@ -114,7 +113,9 @@ def assemble(
             for step in using
             if step.observation_id not in repeated
         ]
-    usages = [_usage(step, unmetered) for step in using]
+    usages = [
+        usage_of(step, bool(unmetered) and step.observation_id in unmetered) for step in using
+    ]
     usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), attributes.environment in billed_in
     is_all_elsewhere = not using and bool(repeated)
@@ -133,7 +134,7 @@ def assemble(
     billed = _billed(using, usages, priced) if using else []
     if not using and not repeated:
         billed = _minimum(steps[0], priced)
-    doubts.mark(billed, doubted, as_well)
+    doubtful_count = doubts.mark(billed, usages, doubted, as_well)
     billed += doubts.counted_elsewhere(steps, repeated)
     of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
     partly, unpriced_count, unmetered_count = _not_priced(of_calls)
@@ -158,6 +159,7 @@ def assemble(
         partly,
         unpriced_count,
         unmetered_count,
+        doubtful_count,
         _sum_tokens(of_calls),
         priced.cost_picousd,
         charge.billed_picousd,
@@ -277,18 +279,6 @@ def _is_found(stored: Before, tenant_id: UUID | None, user_id: UUID | None) -> b
     return stored.tenant_id is None or user_id is not None
 
 
-def _usage(step: StepVersion, unmetered: Set[str]) -> ObservationUsage:
-    langfuse_picousd = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
-    return ObservationUsage(
-        step.model,
-        step.usage_details,
-        langfuse_picousd,
-        step.start_time,
-        step.uncosted,
-        bool(unmetered) and step.observation_id in unmetered,
-    )
-
-
 def _billed(
     using: Sequence[StepVersion], usages: Sequence[ObservationUsage], priced: PricedTrace
 ) -> list[BilledStep]:
@@ -306,6 +296,8 @@ def _billed_step(step: StepVersion, usage: ObservationUsage, cost: Cost) -> Bill
     if cost.source is WITHOUT_USAGE:
         return BilledStep(step, NO_TOKENS, usage.langfuse_picousd, None, WITHOUT_USAGE)
     tokens, doubt = counted(step.usage_details)
+    if usage.usage_details is not step.usage_details:
+        tokens = count_tokens(usage.usage_details)
     return BilledStep(
         step,
         tokens,

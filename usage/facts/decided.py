@@ -36,6 +36,13 @@ class BilledStep(msgspec.Struct, gc=False):
     counted_in: str = ""
     counted_in_trace: str | None = None
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether something doesn't add up that nobody has ruled on; a sum is counted once."""
+        if self.takes is not Takes.AS_USUAL:
+            return False
+        return self.doubt is not Doubt.NONE or self.finding in (Finding.COST, Finding.FREE)
+
 
 class Before(Protocol):
     """What a trace is decided by beside what its steps say: how it was decided before."""
@@ -77,6 +84,7 @@ class TraceFact(msgspec.Struct, gc=False):
     partly_priced_observations: int
     unpriced_observations: int
     unmetered_observations: int
+    doubtful_observations: int
     tokens: TokenCounts
     cost_picousd: int | None
     billed_cost_picousd: int | None

@@ -10,12 +10,16 @@ from uuid import UUID
 import msgspec
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
-from pricing.engine import WITHOUT_USAGE, CostSource, ObservationUsage, PricingEngine
+from pricing.engine import WITHOUT_USAGE, Cost, CostSource, ObservationUsage, PricingEngine
 from pricing.model_names import ModelName
-from pricing.units import NO_TOKENS, count_tokens
+from pricing.own_total import CONTRADICTED, by_own_total
+from pricing.units import NO_TOKENS, count_tokens, counted
 from usage.facts.decided import BilledStep
 from usage.facts.findings import Finding, Rulings, Takes, are_close, finding_of
 from usage.langfuse.wire import StepVersion
+
+IN_PLACE_OF_LANGFUSES = (CostSource.TENANT_PRICE, CostSource.PLATFORM_PRICE)
+"""Where one of these applies, Langfuse's cost counts nowhere, and nobody asks how far it is off."""
 
 
 class CountedIn(NamedTuple):
@@ -69,29 +73,46 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
             langfuse_picousd = usage.langfuse_picousd
             if langfuse_picousd is None or usage.uncosted or not usage.usage_details:
                 continue
-            ours = self.engine.own_picousd(
-                self.tenant_id, usage, self._known_at, self.connection_id
-            )
-            if ours is not None and langfuse_picousd and are_close(langfuse_picousd, ours):
+            ours = self._by_lists(usage)
+            picousd = ours.picousd
+            if picousd is not None and langfuse_picousd and are_close(langfuse_picousd, picousd):
                 continue  # As nearly always: nothing more has to be asked.
             one = self._doubted(using[at], usage, langfuse_picousd, ours)
             if one is not None:
                 doubted[at] = one
                 if one.takes is Takes.PRICE_BOOK:
                     usages[at] = without_langfuse(usage)
+        if self.rulings.take_totals:
+            for at, usage in enumerate(usages):
+                if at not in doubted:
+                    usages[at] = self._by_own_total(using[at], usage)
         return usages, doubted
 
     def _doubted(
-        self, step: StepVersion, usage: ObservationUsage, langfuse_picousd: int, ours: int | None
+        self, step: StepVersion, usage: ObservationUsage, langfuse_picousd: int, ours: Cost
     ) -> Doubted | None:
+        if ours.source in IN_PLACE_OF_LANGFUSES:
+            return None
         tokens = 0 if langfuse_picousd else count_tokens(usage.usage_details).total
-        finding = finding_of(langfuse_picousd, ours, tokens, self.rulings.ratio_percent)
+        finding = finding_of(langfuse_picousd, ours.picousd, tokens, self.rulings.ratio_percent)
         if finding is Finding.NONE:
             return None
-        takes = self.rulings.takes(finding, step.model, (self.key, step.observation_id))
-        if takes is Takes.PRICE_BOOK and ours is None:
+        takes = self._takes(finding, step)
+        if takes is Takes.PRICE_BOOK and ours.picousd is None:
             takes = Takes.AS_USUAL
-        return Doubted(finding, takes, ours, langfuse_picousd)
+        return Doubted(finding, takes, ours.picousd, langfuse_picousd)
+
+    def _by_own_total(self, step: StepVersion, usage: ObservationUsage) -> ObservationUsage:
+        """Where that was ruled, and a list has a price."""
+        _, doubt = counted(usage.usage_details)
+        if doubt not in CONTRADICTED or self._takes(Finding.UNITS, step) is not Takes.TOTAL:
+            return usage
+        by_total = counted_by_own_total(usage)
+        return usage if self._by_lists(by_total).picousd is None else by_total
+
+    def _by_lists(self, usage: ObservationUsage) -> Cost:
+        """By our own lists, whatever Langfuse says."""
+        return self.engine.own_cost(self.tenant_id, usage, self._known_at, self.connection_id)
 
     @property
     def _known_at(self) -> datetime:
@@ -133,11 +154,12 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
     def mark(
         self,
         billed: Sequence[BilledStep],
+        usages: Sequence[ObservationUsage],
         doubted: Mapping[int, Doubted],
         counting_as_well: Mapping[str, CountedIn],
-    ) -> None:
+    ) -> int:
         """Say on the billed steps what is in doubt and what was ruled: which are counted though
-        others are of the same usage.
+        others are of the same usage. Returns of how many nothing was ruled.
         """
         for at, one in doubted.items():
             step = billed[at]
@@ -145,16 +167,31 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
             if is_ours or step.cost_source is CostSource.LANGFUSE:
                 step.finding, step.takes = one.finding, one.takes
                 step.other_cost_picousd = one.langfuse_picousd if is_ours else one.ours_picousd
-        for step in billed:
+        undecided = 0
+        for at, step in enumerate(billed):
             if counting_as_well:
                 of_others = counting_as_well.get(step.version.observation_id)
                 if of_others is not None:
                     step.finding, step.takes, step.other_cost_picousd = of_others[0], Takes.BOTH, 0
             if step.doubt and not step.finding:
-                version = step.version
-                step.takes = self.rulings.takes(
-                    Finding.UNITS, version.model, (self.key, version.observation_id)
-                )
+                self._mark_units(step, usages[at])
+            if step.doubt or step.finding:
+                undecided += step.is_undecided
+        return undecided
+
+    def _mark_units(self, step: BilledStep, usage: ObservationUsage) -> None:
+        """Of units that contradict their total, what they cost by the count that isn't billed."""
+        step.takes, as_said = self._takes(Finding.UNITS, step.version), usage_of(step.version)
+        is_by_total = usage.usage_details is not as_said.usage_details
+        if step.takes is Takes.TOTAL and not is_by_total:
+            step.takes = Takes.AS_USUAL
+        if step.doubt in CONTRADICTED:
+            other = as_said if is_by_total else counted_by_own_total(as_said)
+            step.other_cost_picousd = self._cost(other).picousd
+
+    def _cost(self, usage: ObservationUsage) -> Cost:
+        """As it is priced."""
+        return self.engine.cost_of(self.tenant_id, usage, self._known_at, self.connection_id)
 
     def counted_elsewhere(
         self, steps: Sequence[StepVersion], repeated: Mapping[str, CountedIn]
@@ -169,23 +206,38 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
         ]
 
     def _counted_elsewhere(self, step: StepVersion, other: CountedIn) -> BilledStep:
-        langfuse = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
-        usage = ObservationUsage(
-            step.model, step.usage_details, langfuse, step.start_time, step.uncosted
-        )
-        cost = self.engine.cost_of(self.tenant_id, usage, self._known_at, self.connection_id)
+        usage = usage_of(step)
         return BilledStep(
             step,
             NO_TOKENS,
-            langfuse,
+            usage.langfuse_picousd,
             None,
             WITHOUT_USAGE,
             finding=other.finding,
-            other_cost_picousd=cost.picousd,
+            other_cost_picousd=self._cost(usage).picousd,
             takes=self._takes(other.finding, step),
             counted_in=other.step_id,
             counted_in_trace=other.trace,
         )
+
+
+def usage_of(step: StepVersion, is_call: bool = False) -> ObservationUsage:
+    """What the step used, as it says; ``is_call``: of an unmetered call."""
+    langfuse_picousd = None if step.cost_usd is None else to_scaled(step.cost_usd, USD_PLACES)
+    return ObservationUsage(
+        step.model,
+        step.usage_details,
+        langfuse_picousd,
+        step.start_time,
+        step.uncosted,
+        is_call,
+    )
+
+
+def counted_by_own_total(usage: ObservationUsage) -> ObservationUsage:
+    """Of what Langfuse's cost is not."""
+    details = by_own_total(usage.usage_details)
+    return msgspec.structs.replace(without_langfuse(usage), usage_details=details)
 
 
 def without_langfuse(usage: ObservationUsage) -> ObservationUsage:

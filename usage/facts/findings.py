@@ -35,6 +35,7 @@ class Takes(StrEnum):
     LANGFUSE = "langfuse"
     PRICE_BOOK = "price_book"
     AS_COUNTED = "as_counted"
+    TOTAL = "total"
 
 
 CHOICES: Mapping[Finding, tuple[Takes, ...]] = {
@@ -43,7 +44,7 @@ CHOICES: Mapping[Finding, tuple[Takes, ...]] = {
     Finding.ALIKE: (Takes.BOTH, Takes.OTHERS),
     Finding.COST: (Takes.LANGFUSE, Takes.PRICE_BOOK),
     Finding.FREE: (Takes.LANGFUSE, Takes.PRICE_BOOK),
-    Finding.UNITS: (Takes.AS_COUNTED,),
+    Finding.UNITS: (Takes.AS_COUNTED, Takes.TOTAL),
 }
 """What can be ruled; the first of each is counted without a ruling."""
 TOKENS_NOT_FREE = 1_000
@@ -103,6 +104,7 @@ class Rulings:
             for one in self.all
             if one.source is None
         }
+        self.take_totals = any(one.takes == Takes.TOTAL for one in self.all)
 
     def takes(self, finding: Finding, model: str, step: tuple[str, str]) -> Takes:
         """AS_USUAL where nothing was ruled."""
@@ -148,7 +150,7 @@ def sums_of_children(
     steps: Sequence[StepVersion], using: Sequence[StepVersion]
 ) -> Mapping[str, str]:
     """The steps (by id) that carry what the steps inside them used, or what these cost: of each the
-    first of those that it repeats.
+    first of those that it repeats and that says anything.
 
     Inside of a step are those below it that use something themselves, whatever is between. Both
     input and output have to be the same, in the canonical form, and the costs where all of them
@@ -157,31 +159,36 @@ def sums_of_children(
     """
     if len(using) < 2 or not {step.parent_id for step in steps} - {""}:
         return NO_IDS
-    inside = _inside(steps, using)
+    parent_of = {step.observation_id: step.parent_id for step in steps}
+    inside = _inside(parent_of, using)
     found = {}
     for step in using:
         children = inside.get(step.observation_id)
-        if children and _is_sum(step, children):
+        if children and _is_sum(step, children) and not _is_inside_itself(step, parent_of):
             found[step.observation_id] = min(
-                children, key=lambda one: (one.start_time, one.observation_id)
+                filter(_says_anything, children),
+                key=lambda one: (one.start_time, one.observation_id),
             ).observation_id
-    return {step_id: one for step_id, one in found.items() if not _comes_back(step_id, found)}
+    return found
 
 
-def _comes_back(step_id: str, found: Mapping[str, str]) -> bool:
-    """Whether it is inside of itself, by a client's mistake: then it is nobody's sum."""
-    seen, at = {step_id}, found[step_id]
-    while at in found and at not in seen:
+def _says_anything(step: StepVersion) -> bool:
+    return step.cost_usd is not None or any(step.usage_details.values())
+
+
+def _is_inside_itself(step: StepVersion, parent_of: Mapping[str, str]) -> bool:
+    """A client's mistake: in a circle of parents nothing is inside of anything."""
+    at, seen = step.parent_id, {step.observation_id}
+    while at and at not in seen:
         seen.add(at)
-        at = found[at]
-    return at == step_id
+        at = parent_of.get(at, "")
+    return at == step.observation_id
 
 
 def _inside(
-    steps: Sequence[StepVersion], using: Sequence[StepVersion]
+    parent_of: Mapping[str, str], using: Sequence[StepVersion]
 ) -> Mapping[str, list[StepVersion]]:
     """The nearest steps that use something inside of each that does."""
-    parent_of = {step.observation_id: step.parent_id for step in steps}
     uses = {step.observation_id for step in using}
     inside: dict[str, list[StepVersion]] = {}
     for step in using:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
+from kluisz_analytics.identifiers import as_called
 from kluisz_analytics.tenants.membership import Stay, tenant_at
 
 
@@ -83,11 +84,6 @@ def one_called(
         return called.get(tenant_id)
     users = set(called.values())
     return users.pop() if len(users) == 1 else None
-
-
-def as_called(name: str) -> str:
-    """Names that differ only in case, or in space around them, are the same."""
-    return name.strip().casefold()
 
 
 class Owner(NamedTuple):

@@ -9,7 +9,6 @@ never deadlock; amounts are integers, so that the sums are exact whatever the or
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from uuid import UUID
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
@@ -47,6 +46,7 @@ def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
     with connection.cursor() as cursor:
         if not (sums or touched):
             execute_all(cursor, *marks)
+            usage_changed(change.tenants())
             return ledger.Posted(0, Decimal(0))
         _stage(cursor, marks, sums, touched)
         is_taken_away = any(numbers[TOTAL_TRACES] < 0 for _, numbers in sums)
@@ -66,7 +66,7 @@ def apply_change(change: Change, adjustment: str = "") -> ledger.Posted:
             before=add,
             comes_to=ledger.of_usage(WHOLE_HOURS),
         )
-    usage_changed({UUID(key.tenant_id) for key in (*(key for key, _ in sums), *touched)})
+    usage_changed(change.tenants())
     return posted
 
 

@@ -17,16 +17,16 @@ from django.conf import settings
 from django.db import connection as database
 
 from kluisz_analytics.bulk import among, insert_rows, stamps, update_rows
-from kluisz_analytics.identifiers import parse_uuid
+from kluisz_analytics.identifiers import as_called, parse_uuid
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, to_scaled
-from kluisz_analytics.tenants.directory import directory_version, stays_of
-from kluisz_analytics.tenants.models import Flow, Project, Tenant, TenantAlias, User, UserAlias
+from kluisz_analytics.tenants.directory import directory_version, names_in_use, stays_of
+from kluisz_analytics.tenants.models import Flow, Project, Tenant, TenantAlias, User
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.environments import BilledEnvironments, billed_environments
 from usage.facts.decided import BilledStep, TraceFact
 from usage.facts.findings import Finding, Ruling, Rulings
-from usage.facts.owner import Directory, KnownUser, Outcome, Settlement, as_called
+from usage.facts.owner import Directory, KnownUser, Outcome, Settlement
 from usage.facts.received import Received, unpacked
 from usage.facts.rules import Entries, FindsBy, Rule
 from usage.langfuse.wire import RejectedRow, TraceAttributes
@@ -89,6 +89,7 @@ DECIDED = (
         "partly_priced_observations",
         "unpriced_observations",
         "unmetered_observations",
+        "doubtful_observations",
         "rate_id",
     ),
 )
@@ -280,23 +281,16 @@ def load_directory() -> Directory:
 
 
 def load_names(users: Mapping[str, KnownUser]) -> dict[str, dict[UUID, KnownUser | None]]:
-    """What users are called beside their ids: by their aliases, and where the tenant says so by
-    their user names and e-mail addresses; the latter also in the tenants that they have left.
-    """
-    called = [*UserAlias.objects.order_by().values_list("name", "tenant", "user")]
-    for column in ("username", "email"):
-        called += _called(column, **{f"finds_users_by_{column}": True})
-    return _by_name(called, users)
+    """What users are called beside their ids, and where."""
+    return _by_name(names_in_use(), users)
 
 
-def _called(column: str, **of_tenant: Any) -> list[tuple[str, UUID, UUID]]:
+def _called(column: str) -> Iterator[tuple[str, UUID, UUID]]:
     """What users are called in their tenants, also in those that they have left."""
-    called: list[tuple[str, UUID, UUID]] = []
     for where in ("tenant", "memberships__tenant"):
-        asked = {f"{where}__{name}": value for name, value in of_tenant.items()}
-        found = User.objects.filter(**asked, **{f"{where}__isnull": False}).exclude(**{column: ""})
-        called += found.order_by().values_list(column, where, "pk")
-    return called
+        found = User.objects.filter(**{f"{where}__isnull": False}).exclude(**{column: ""})
+        for name, tenant_id, user_id in found.order_by().values_list(column, where, "pk"):
+            yield as_called(name), tenant_id, user_id
 
 
 def _by_name(
@@ -304,7 +298,7 @@ def _by_name(
 ) -> dict[str, dict[UUID, KnownUser | None]]:
     names: dict[str, dict[UUID, KnownUser | None]] = defaultdict(dict)
     for name, tenant_id, user_id in called:
-        user, of_name = users.get(str(user_id)), names[as_called(name)]
+        user, of_name = users.get(str(user_id)), names[name]
         # One who came since the users were read is found the next time.
         if user is not None and of_name.setdefault(tenant_id, user) != user:
             of_name[tenant_id] = None

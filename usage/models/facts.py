@@ -124,6 +124,7 @@ class Trace(TokenColumns, DimensionColumns):
     partly_priced_observations = models.IntegerField(default=0)
     unpriced_observations = models.IntegerField()
     unmetered_observations = models.IntegerField(default=0)
+    doubtful_observations = models.IntegerField(default=0)
     cost_usd = UsdField(null=True, help_text="Unknown when nothing of its usage has a price.")
     billed_cost_usd = UsdField(null=True)
     credits = CreditsField(null=True)

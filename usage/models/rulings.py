@@ -30,6 +30,7 @@ class UsageRuling(Rework):
         LANGFUSE = Takes.LANGFUSE.value, "Langfuse's cost counts"
         PRICE_BOOK = Takes.PRICE_BOOK.value, "The price lists count"
         AS_COUNTED = Takes.AS_COUNTED.value, "It is right as it is counted"
+        TOTAL = Takes.TOTAL.value, "Its own total counts, by the price lists"
 
     finding = models.CharField(max_length=5, choices=Kind)
     takes = models.CharField(max_length=10, choices=Choice)

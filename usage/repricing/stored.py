@@ -12,6 +12,7 @@ from django.db.models import BigIntegerField, ExpressionWrapper, F, Q, QuerySet
 
 from kluisz_analytics.bulk import among
 from pricing.engine import CostSource, ObservationUsage, TraceUsage, Uncharged
+from usage.facts.doubts import counted_by_own_total, without_langfuse
 from usage.facts.findings import Takes
 from usage.models import Observation, Trace
 
@@ -112,13 +113,16 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
             # earliest, then by id.
             steps.sort(key=lambda step: (not step[1], step[2], step[3]))
         usages = [
-            ObservationUsage(
-                step[4],
-                decode(step[5]) if step[5] else {},
-                None if step[11] == Takes.PRICE_BOOK else step[8],
-                step[2],
-                units(step[6]) if step[6] and step[11] != Takes.PRICE_BOOK else (),
-                step[7] == CostSource.UNMETERED.value,
+            _as_ruled(
+                ObservationUsage(
+                    step[4],
+                    decode(step[5]) if step[5] else {},
+                    step[8],
+                    step[2],
+                    units(step[6]) if step[6] else (),
+                    step[7] == CostSource.UNMETERED.value,
+                ),
+                step[11],
             )
             for step in steps
         ]
@@ -139,3 +143,9 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
             billed_cost,
             credits,
         )
+
+
+def _as_ruled(usage: ObservationUsage, takes: str) -> ObservationUsage:
+    if takes == Takes.PRICE_BOOK:
+        return without_langfuse(usage)
+    return counted_by_own_total(usage) if takes == Takes.TOTAL else usage

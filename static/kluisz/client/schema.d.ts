@@ -411,6 +411,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v2/credits/budgets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * @description Budgets, with what is used and held of each in its running day, week or month: those of
+         *     oneself, all of a tenant admin's tenant, a platform admin's all.
+         */
+        get: operations["budgets"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v2/credits/check": {
         parameters: {
             query?: never;
@@ -697,6 +717,56 @@ export interface components {
             used: string;
         };
         /**
+         * @description A budget, and what of it is used and held in its running period. Amounts are of its unit;
+         *     ``left`` is what runs may still need. Of a user who has left the tenant there is no name.
+         */
+        BudgetRowAnswer: {
+            /** Format: decimal */
+            amount: string;
+            flow_id: string;
+            /** Format: decimal */
+            held: string;
+            id: number;
+            is_hard: boolean;
+            kind: components["schemas"]["BudgetRowAnswerKindEnum"];
+            /**
+             * Format: decimal
+             * @description Below 0 where it is passed.
+             */
+            left: string;
+            model: string;
+            period: components["schemas"]["PeriodEnum"];
+            /** Format: date-time */
+            period_end: string;
+            /** Format: date-time */
+            period_start: string;
+            tenant: string;
+            /** Format: uuid */
+            tenant_id: string;
+            unit: components["schemas"]["UnitEnum"];
+            /** Format: decimal */
+            used: string;
+            /** Format: uuid */
+            user_id?: string | null;
+            /** @default  */
+            username: string;
+        };
+        /**
+         * @description * `tenant` - tenant
+         *     * `user` - user
+         *     * `flow` - flow
+         *     * `model` - model
+         * @enum {string}
+         */
+        BudgetRowAnswerKindEnum: "tenant" | "user" | "flow" | "model";
+        BudgetsAnswer: {
+            /** Format: uri */
+            next: string | null;
+            /** Format: uri */
+            previous: string | null;
+            results: components["schemas"]["BudgetRowAnswer"][];
+        };
+        /**
          * @description How each number changed since the same stretch of the time before, as a ratio; null where
          *     that is 0 or unknown.
          */
@@ -715,6 +785,8 @@ export interface components {
             cached_tokens: number | null;
             /** Format: double */
             credits_exact: number | null;
+            /** Format: double */
+            doubtful_observations: number | null;
             /** Format: double */
             failed_traces: number | null;
             /** Format: double */
@@ -788,6 +860,22 @@ export interface components {
          * @enum {string}
          */
         CostSourceEnum: "tenant_price" | "platform_price" | "langfuse" | "langfuse_and_price" | "langfuse_and_book" | "fallback_price" | "price_book" | "partly_priced" | "unpriced" | "unmetered" | "no_usage";
+        /**
+         * @description A step that carries what others used: it costs nothing, since these are counted. Of them the
+         *     first is ``counted_in``; ``other_cost_usd`` is what it would cost, null where that is unknown.
+         */
+        CountedElsewhereAnswer: {
+            counted_in: string;
+            counted_in_name: string;
+            langfuse_observation_id: string;
+            model: string;
+            name: string;
+            /** Format: decimal */
+            other_cost_usd: string | null;
+            /** Format: date-time */
+            start_time: string;
+            type: string;
+        };
         /**
          * @description Credits of one user; amounts are exact, and ``usage_percent`` is of what is allocated,
          *     unknown where nothing is.
@@ -1003,6 +1091,7 @@ export interface components {
             billed_cost_usd: string | null;
             /** Format: decimal */
             cost_usd: string | null;
+            counted_elsewhere: components["schemas"]["CountedElsewhereAnswer"][];
             /** Format: decimal */
             credits: string | null;
             /** Format: decimal */
@@ -1316,6 +1405,7 @@ export interface components {
             cached_tokens: number;
             /** Format: decimal */
             credits_exact: string | null;
+            doubtful_observations: number;
             failed_traces: number;
             input_tokens: number;
             metered_calls: number;
@@ -1364,6 +1454,13 @@ export interface components {
          */
         OutcomeEnum: "named_tenant" | "users_tenant" | "left_out";
         /**
+         * @description * `day` - A day
+         *     * `week` - A week
+         *     * `month` - A month
+         * @enum {string}
+         */
+        PeriodEnum: "day" | "week" | "month";
+        /**
          * @description The platform's summary, and how many tenants and users it has, whatever the period.
          *
          *     ``change`` compares the period up to ``compared_until`` with ``previous_period``.
@@ -1385,7 +1482,6 @@ export interface components {
             complete_through: string | null;
             /** Format: decimal */
             credits_exact: string | null;
-            /** @description Observations that don't add up and that nobody has ruled on, of all time. */
             doubtful_observations: number;
             failed_traces: number;
             input_tokens: number;
@@ -1427,6 +1523,7 @@ export interface components {
             cached_tokens: number;
             /** Format: decimal */
             credits_exact: string | null;
+            doubtful_observations: number;
             failed_traces: number;
             input_tokens: number;
             metered_calls: number;
@@ -1572,6 +1669,7 @@ export interface components {
             cached_tokens: number;
             /** Format: decimal */
             credits_exact: string | null;
+            doubtful_observations: number;
             failed_traces: number;
             input_tokens: number;
             metered_calls: number;
@@ -1617,6 +1715,7 @@ export interface components {
             cached_tokens: number;
             /** Format: decimal */
             credits_exact: string | null;
+            doubtful_observations: number;
             failed_traces: number;
             input_tokens: number;
             key: string | null;
@@ -1676,11 +1775,15 @@ export interface components {
          * @enum {string}
          */
         StateEnum: "open" | "settled" | "charged" | "released" | "expired" | "uncharged" | "presumed";
-        /** @description A step of the run. Its tokens are 0 and its cost is null where it used nothing. */
+        /**
+         * @description A step of the run. Its tokens are 0 and its cost is null where it used nothing, and where
+         *     what it used is counted in the step ``counted_in``.
+         */
         StepAnswer: {
             cost_source: components["schemas"]["CostSourceEnum"];
             /** Format: decimal */
             cost_usd: string | null;
+            counted_in: string;
             /** Format: decimal */
             credits: string | null;
             /** Format: date-time */
@@ -1748,6 +1851,7 @@ export interface components {
             complete_through: string | null;
             /** Format: decimal */
             credits_exact: string | null;
+            doubtful_observations: number;
             failed_traces: number;
             input_tokens: number;
             metered_calls: number;
@@ -1797,6 +1901,7 @@ export interface components {
             cached_tokens: number;
             /** Format: decimal */
             credits_exact: string | null;
+            doubtful_observations: number;
             failed_traces: number;
             flow_id: string;
             flow_name: string;
@@ -1841,6 +1946,7 @@ export interface components {
             credits_exact: string | null;
             /** Format: decimal */
             credits_remaining: string;
+            doubtful_observations: number;
             failed_traces: number;
             input_tokens: number;
             /** Format: date-time */
@@ -1886,6 +1992,7 @@ export interface components {
             cached_tokens: number;
             /** Format: decimal */
             credits_exact: string | null;
+            doubtful_observations: number;
             failed_traces: number;
             input_tokens: number;
             /** Format: date-time */
@@ -2040,6 +2147,12 @@ export interface components {
          * @enum {string}
          */
         TypeF57Enum: "client_error";
+        /**
+         * @description * `credits` - Credits
+         *     * `usd` - USD of provider cost
+         * @enum {string}
+         */
+        UnitEnum: "credits" | "usd";
         UnmeteredAnswer: {
             /** Format: date-time */
             complete_through: string | null;
@@ -2108,6 +2221,7 @@ export interface components {
             complete_through: string | null;
             /** Format: decimal */
             credits_exact: string | null;
+            doubtful_observations: number;
             failed_traces: number;
             input_tokens: number;
             metered_calls: number;
@@ -3656,6 +3770,75 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorResponse404"];
+                };
+            };
+        };
+    };
+    budgets: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                format?: "csv" | "json" | "jsonl";
+                is_hard?: boolean | null;
+                limit?: number;
+                period?: ("day" | "week" | "month")[];
+                tenant_id?: string[];
+                user_id?: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BudgetsAnswer"];
+                    "application/x-ndjson": components["schemas"]["BudgetsAnswer"];
+                    "text/csv": components["schemas"]["BudgetsAnswer"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ValidationErrorResponse"];
+                    "application/x-ndjson": components["schemas"]["ValidationErrorResponse"];
+                    "text/csv": components["schemas"]["ValidationErrorResponse"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorResponse401"];
+                    "application/x-ndjson": components["schemas"]["ErrorResponse401"];
+                    "text/csv": components["schemas"]["ErrorResponse401"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorResponse403"];
+                    "application/x-ndjson": components["schemas"]["ErrorResponse403"];
+                    "text/csv": components["schemas"]["ErrorResponse403"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorResponse404"];
+                    "application/x-ndjson": components["schemas"]["ErrorResponse404"];
+                    "text/csv": components["schemas"]["ErrorResponse404"];
                 };
             };
         };

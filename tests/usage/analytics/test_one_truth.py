@@ -55,7 +55,7 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
     numbers: dict[str, Any] = dict.fromkeys(
         [
             *("total_traces", "failed_traces", "total_tokens", "unpriced_observations"),
-            *("partly_priced_observations", "unmetered_observations"),
+            *("partly_priced_observations", "unmetered_observations", "doubtful_observations"),
         ],
         0,
     )
@@ -75,6 +75,7 @@ def plain(traces: Iterable[Trace], models: Collection[str] | None = None) -> dic
         numbers["total_tokens"] += sum(one.total_tokens for one in steps)
         for source in ("unpriced", "partly_priced", "unmetered"):
             numbers[f"{source}_observations"] += sum(one.cost_source == source for one in steps)
+        numbers["doubtful_observations"] += sum(map(is_doubtful, steps))
         priced += sum(one.cost_source not in ("unpriced", "unmetered", "no_usage") for one in steps)
         cost += sum((one.cost_usd or 0 for one in steps), Decimal(0))
         if trace.credits is not None:
@@ -107,6 +108,11 @@ def bucket_of(latency_ms: int) -> int:
     """The bucket of a latency, as ``bucket_sql`` has it."""
     shift = max(0, latency_ms.bit_length() - HALF.bit_length())
     return HALF * shift + (latency_ms >> shift)
+
+
+def is_doubtful(step: Observation) -> bool:
+    """Whether nobody has ruled on what doesn't add up in it."""
+    return not step.takes and (bool(step.usage_doubt) or step.finding in ("cost", "free"))
 
 
 def same(found: queries.Numbers, expected: dict[str, Any]) -> bool:

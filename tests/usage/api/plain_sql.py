@@ -24,7 +24,9 @@ STEPS = """
         CASE WHEN t.tenant_id IS NOT NULL AND t.user_id IS NOT NULL THEN t.user_id END AS member,
         o.id AS step, o.input_tokens, o.output_tokens, o.total_tokens, o.cached_tokens,
             o.cache_write_tokens, o.reasoning_tokens,
-        o.audio_tokens, o.cost_usd, o.cost_source, CASE WHEN o.id IS NULL THEN t.billed_cost_usd
+        o.audio_tokens, o.cost_usd, o.cost_source,
+        CASE WHEN o.takes = '' AND (o.usage_doubt <> '' OR o.finding IN ('cost', 'free')) THEN 1
+            ELSE 0 END AS is_doubtful, CASE WHEN o.id IS NULL THEN t.billed_cost_usd
             ELSE o.billed_cost_usd END AS billed,
         CASE WHEN o.id IS NULL THEN t.credits ELSE o.credits END AS credits
     FROM usage_trace t LEFT JOIN usage_observation o ON o.trace_id = t.id
@@ -37,7 +39,7 @@ SELECT key, COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),
         COALESCE(SUM(reasoning_tokens), 0),
     COALESCE(SUM(audio_tokens), 0), SUM(CASE WHEN cost_source = 'unpriced' THEN 1 ELSE 0 END),
         SUM(CASE WHEN cost_source = 'partly_priced' THEN 1 ELSE 0 END),
-        SUM(CASE WHEN cost_source = 'unmetered' THEN 1 ELSE 0 END),
+        SUM(CASE WHEN cost_source = 'unmetered' THEN 1 ELSE 0 END), SUM(is_doubtful),
         COUNT(cost_usd),
     SUM(cost_usd), SUM(billed), SUM(credits)
 FROM ({steps}) s GROUP BY key"""
@@ -103,11 +105,11 @@ def answers(
 
 def nothing() -> dict[str, Any]:
     """The numbers of no traces."""
-    return _numbers([*[0] * 11, None, None, None], [0, 0, 0, 0, 0, None, None], None)
+    return _numbers([*[0] * 12, None, None, None], [0, 0, 0, 0, 0, None, None], None)
 
 
 def _numbers(sums: Sequence[Any], counts: Sequence[Any], p95: int | None) -> dict[str, Any]:
-    *tokens, unpriced, partly, unmetered, known, cost, billed, credits = sums
+    *tokens, unpriced, partly, unmetered, doubtful, known, cost, billed, credits = sums
     traces, failed, rated, users, timed, latency, last = counts
     names = ("input", "output", "total", "cached", "cache_write", "reasoning", "audio")
     is_rated = rated or not traces
@@ -126,6 +128,7 @@ def _numbers(sums: Sequence[Any], counts: Sequence[Any], p95: int | None) -> dic
         "unpriced_observations": int(unpriced),
         "partly_priced_observations": int(partly),
         "unmetered_observations": int(unmetered),
+        "doubtful_observations": int(doubtful),
         "p95_exact": p95,
         "last_activity": last,
     }

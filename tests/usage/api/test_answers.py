@@ -42,9 +42,9 @@ def test_platform_stats(people: People, api: Callable[..., Any]) -> None:
         "unpriced_observations": 0,
         "partly_priced_observations": 0,
         "unmetered_observations": 0,
+        "doubtful_observations": 6,
         "total_tenants": 3,
         "active_tenants": 2,
-        "doubtful_observations": 6,
         "total_users": 7,
     }
     assert {name: body[name] for name in expected} == expected

@@ -67,6 +67,7 @@ TABLE = {
     ("credit-hold", "GET"): CREDITS_OF_ACME_USER,
     ("settle-hold", "POST"): GATE,
     ("release-hold", "POST"): GATE,
+    ("credit-budgets", "GET"): EVERYONE,
     ("transactions", "GET"): EVERYONE,
     ("credit-grants", "POST"): GIVING,
     ("credit-refunds", "POST"): GIVING,

@@ -36,6 +36,7 @@ ADDRESSES = {
     "/api/v2/credits/estimate": {},
     "/api/v2/credits/transactions": {},
     "/api/v2/credits/holds": {},
+    "/api/v2/credits/budgets": {},
 }
 POSTED = {
     f"/api/v2/credits/{name}"

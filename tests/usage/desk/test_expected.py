@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from credits.ledger import lock
 from credits.models import Hold
+from kluisz_analytics.identifiers import as_trace_id
 from kluisz_analytics.tenants.models import User
 from tests.conftest import NOON, People
 from usage.models import LangfuseConnection, SyncWindow
@@ -27,10 +28,12 @@ DAY = {"start_date": "2026-11-10", "end_date": "2026-11-10"}
 Use = Callable[..., None]
 
 
-def hold(user: User, state: str, settled: str | None = None, at: datetime = NOON) -> Hold:
+def hold(
+    user: User, state: str, settled: str | None = None, at: datetime = NOON, run: str = ""
+) -> Hold:
     return Hold.objects.create(
         account=lock([user.pk])[user.pk],
-        trace_id=uuid4().hex,
+        trace_id=as_trace_id(run or uuid4()),
         credits=Decimal(10),
         settled_credits=None if settled is None else Decimal(settled),
         state=state,
@@ -47,6 +50,31 @@ def report(people: People, api: Callable[..., Any]) -> Callable[..., Any]:
         return answer.json()
 
     return ask
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "order-4711",
+        "Z" * 32,
+        "abc",
+        "{0F8F2B0C-1E5A-3D4C-779B-1E0D7A4E6F9C}",
+        "É" + "a" * 31,
+        "a" * 33,
+    ],
+)
+def test_a_trace_is_found_by_an_id_of_any_form(
+    people: People, use: Use, report: Callable[..., Any], run: str
+) -> None:
+    ann = people.acme_user
+    use(ann, "0.06", trace_id=run)
+    one = hold(ann, "charged", "11.4", run=run)
+    assert report()["holds"] == [], "charged as it said"
+    Hold.objects.filter(pk=one.pk).update(settled_credits=2)
+    (row,) = report()["holds"]
+    assert (row["fault"], row["charged_credits"]) == ("other_amount", "11.400000")
+    Hold.objects.filter(pk=one.pk).update(trace_id=as_trace_id("another"), state="expired")
+    assert [row["fault"] for row in report()["holds"]] == ["never_traced"]
 
 
 def test_holds_without_a_trace_and_with_another_amount(

@@ -2,7 +2,8 @@
 place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from decimal import Decimal as D
 from typing import Any
 
@@ -11,14 +12,18 @@ from django.db import transaction
 
 from credits.models import Account
 from kluisz_analytics.tenants.models import User
-from tests.conftest import People
+from pricing import lists
+from pricing.models import ModelAlias, ModelPrice
+from tests.conftest import LONG_AGO, People
 from tests.usage.facts.test_decide import received
+from usage.analytics.explain import explain
 from usage.books import verify_books
 from usage.desk import rulings
 from usage.facts import rework
-from usage.facts.apply import apply_received
+from usage.facts.apply import Batch, apply_batch, apply_received, load_assembler
 from usage.facts.findings import Finding, Takes
 from usage.models import LangfuseConnection, Observation, Trace, UsageRuling
+from usage.repricing.preview import preview
 
 pytestmark = pytest.mark.django_db
 GPT5 = {"input": 117231, "cache_read_input_tokens": 115584, "output": 225, "total": 117456}
@@ -165,6 +170,7 @@ def test_a_sum_is_counted_once_in_whatever_order_it_comes(
     carrier = Observation.objects.get(langfuse_observation_id="agent")
     assert (carrier.counted_in, carrier.finding, carrier.other_cost_usd) == ("a", "sum", D("0.4"))
     assert carrier.cost_usd is None
+    assert verify_books() == []
     ruling = rule(bare_connection, Finding.SUM, Takes.BOTH)
     assert costs() == {"run": D("0.8")}
     carrier = Observation.objects.get(langfuse_observation_id="agent")
@@ -187,6 +193,118 @@ def test_a_cost_of_0_with_thousands_of_tokens(
     rule(bare_connection, Finding.FREE, Takes.LANGFUSE)
     assert costs() == {"run": 0}, "the later of two alike holds"
     assert verify_books() == []
+
+
+def test_a_worker_that_loaded_the_rulings_before_stores_by_those_of_now(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
+    ann = people.acme_user
+    doubled(bare_connection, ann, "before")
+    owner = {"user_reference": str(ann.pk), "tenant_reference": str(ann.tenant_id)}
+    call = {"model": "gpt-5", "usage_details": GPT5, "cost_usd": LANGFUSES, "type": "GENERATION"}
+
+    def stored_by_a_stale_worker(trace_id: str, change: Callable[[], object]) -> None:
+        stale = load_assembler(bare_connection)
+        batch = Batch(bare_connection.pk, [received("call", trace_id, **owner, **call)])
+        batch.prepare(stale)
+        change()
+        with transaction.atomic():
+            apply_batch(bare_connection, batch, stale)
+
+    made: list[UsageRuling] = []
+
+    def begin() -> None:
+        made.append(rule(bare_connection, Finding.COST, Takes.PRICE_BOOK))
+
+    def undo() -> None:
+        rulings.undo(made[0])
+        rulings.advance(made[0])
+
+    stored_by_a_stale_worker("while it began", begin)
+    assert set(costs().values()) == {OURS}
+    stored_by_a_stale_worker("while it was undone", undo)
+    assert set(costs().values()) == {LANGFUSES}
+    assert verify_books() == []
+
+
+UNITS = {"input": 4000, "output": 100, "total": 2000}
+OF_UNITS = {"model": "gpt-5", "usage_details": UNITS, "type": "GENERATION"}
+# Of gpt-5 a million of input are $1.25, of output $10.
+AS_COUNTED, BY_TOTAL = D("0.006"), D("0.003375")
+
+
+@pytest.mark.parametrize("cost", [None, D("0.005")])
+def test_of_units_their_own_total_is_the_other_figure(
+    people: People, bare_connection: LangfuseConnection, cost: D | None
+) -> None:
+    ann, counted = people.acme_user, cost or AS_COUNTED
+    store(bare_connection, ann, "run", ("call", {**OF_UNITS, "cost_usd": cost}))
+    step = Observation.objects.get()
+    assert (step.usage_doubt, step.finding, step.cost_usd, step.other_cost_usd) == (
+        "more_than_total",
+        "",
+        counted,
+        BY_TOTAL,
+    )
+    before = everything(ann)
+    ruling = rule(bare_connection, Finding.UNITS, Takes.TOTAL, model="gpt-5")
+    step = Observation.objects.get()
+    assert (step.takes, step.cost_usd, step.other_cost_usd) == ("total", BY_TOTAL, counted)
+    assert (step.input_tokens, step.output_tokens, step.total_tokens) == (1900, 100, 2000)
+    assert Trace.objects.get().doubtful_observations == 0
+    (line, _) = explain(Trace.objects.get(), people.platform_admin).observations[0].lines
+    assert (line.units, line.amount_usd) == (1900, D("0.002375"))
+    compared = preview(step.start_time - timedelta(days=1), step.start_time + timedelta(days=1))
+    assert (compared.total.observations, compared.total.cost_usd) == (0, 0)
+    assert verify_books() == []
+    store(bare_connection, ann, "run", ("call", {**OF_UNITS, "cost_usd": cost}))
+    store(bare_connection, ann, "later", ("call", {**OF_UNITS, "cost_usd": cost}))
+    assert set(costs().values()) == {BY_TOTAL}
+    rulings.undo(ruling)
+    rulings.advance(ruling)
+    assert costs() == {"run": counted, "later": counted}
+    assert everything(ann)[1][0] == before[1][0]
+    assert verify_books() == []
+
+
+def test_of_units_without_another_figure_the_total_is_no_choice(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
+    ann = people.acme_user
+    alone = {"model": "gpt-5", "usage_details": {"total": 10}}
+    store(bare_connection, ann, "alone", ("call", alone))
+    store(bare_connection, ann, "unpriced", ("call", {**OF_UNITS, "model": "nobody-knows"}))
+    rule(bare_connection, Finding.UNITS, Takes.TOTAL)
+    for step in Observation.objects.all():
+        assert (step.takes, step.other_cost_usd) == ("", None), step.usage_doubt
+    assert [one.doubtful_observations for one in Trace.objects.all()] == [1, 1]
+    assert verify_books() == []
+
+
+def test_a_connections_own_names_of_models_have_their_prices(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
+    lists.enter_alias(
+        ModelAlias(
+            name="prod-chat", model="gpt-5", connection=bare_connection, valid_from=LONG_AGO
+        ),
+        people.platform_admin,
+    )
+    doubled(bare_connection, people.acme_user, "run", "prod-chat")
+    step = Observation.objects.get()
+    assert (step.finding, step.other_cost_usd) == ("cost", OURS)
+
+
+def test_nobody_asks_about_langfuses_cost_where_an_own_price_replaces_it(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
+    price = ModelPrice(
+        model="gpt-5", tenant=people.acme, valid_from=LONG_AGO, input=D(1), output=D(1)
+    )
+    lists.enter_price(price, people.platform_admin)
+    doubled(bare_connection, people.acme_user, "run")
+    step = Observation.objects.get()
+    assert (step.cost_source, step.finding) == ("tenant_price", "")
 
 
 def test_it_is_stopped_and_goes_on_where_it_was(

@@ -7,18 +7,27 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from django.test import Client
 from django.utils import timezone
 
 from credits.models import Account
 from kluisz_analytics.tenants.directory import Move, record_moves
-from kluisz_analytics.tenants.models import DirectoryChange, Membership, User, UserAlias
+from kluisz_analytics.tenants.models import (
+    DirectoryChange,
+    Membership,
+    Tenant,
+    User,
+    UserAlias,
+)
 from pricing.models import PricingTier, TierAssignment
 from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.facts.test_decide import received
 from usage.analytics.explain import explain
 from usage.books import verify_books
+from usage.directory.document import DirectoryDocument
+from usage.directory.load import load_directory
 from usage.facts.apply import Batch, apply_batch, apply_received, load_assembler
 from usage.facts.attribution import attribute_all
 from usage.facts.disputes import NotDisputed, settle, undo
@@ -263,6 +272,105 @@ def test_a_name_of_two_finds_nobody(
     assert trace.user is None
     assert attribute_all().traces_changed == 0
     assert "“ann” is the name of 2 users" in explain(trace, people.acme_admin).why_no_credits
+
+
+def _found_by_username(people: People, is_on: bool) -> None:
+    acme = Tenant.objects.get(pk=people.acme.pk)
+    acme.finds_users_by_username = is_on
+    acme.save()
+
+
+CHANGES: dict[str, Callable[[People], object]] = {
+    "on": lambda people: _found_by_username(people, True),
+    "off": lambda people: _found_by_username(people, False),
+    "alias": lambda people: UserAlias.objects.create(
+        tenant=people.acme, user=people.acme_colleague, name="ANN"
+    ),
+    "no alias": lambda people: UserAlias.objects.get().delete(),
+    "elsewhere": lambda people: UserAlias.objects.create(
+        tenant=people.globex, user=people.globex_user, name="ann"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("actions", "named", "unnamed"),
+    [
+        # What names users in the end, whenever the runs came and whatever was before.
+        (["on", "run"], "ann", "ann"),
+        (["run", "on"], "ann", "ann"),
+        (["run", "off", "on"], "ann", "ann"),
+        (["run"], None, None),
+        (["on", "run", "off"], None, None),
+        (["run", "on", "off"], None, None),
+        (["alias", "run"], "bob", "bob"),
+        (["run", "alias"], "bob", "bob"),
+        (["on", "run", "off", "alias"], "bob", "bob"),
+        # A name of two is nobody's.
+        (["on", "alias", "run"], None, None),
+        (["on", "run", "alias"], None, None),
+        (["alias", "run", "on"], None, None),
+        (["on", "alias", "run", "no alias"], "ann", "ann"),
+        (["alias", "run", "on", "off"], "bob", "bob"),
+        # Where no tenant is named, of two anywhere.
+        (["on", "elsewhere", "run"], "ann", None),
+        (["on", "run", "elsewhere"], "ann", None),
+        (["elsewhere", "run", "on"], "ann", None),
+        (["elsewhere", "run", "on", "off"], None, "gus"),
+    ],
+    ids=lambda one: ", ".join(one) if isinstance(one, list) else str(one),
+)
+def test_whom_a_name_means_depends_on_the_directory_and_not_on_the_order(
+    people: People,
+    use: Callable[..., None],
+    actions: list[str],
+    named: str | None,
+    unnamed: str | None,
+) -> None:
+    def run(**later: Any) -> None:
+        acme = str(people.acme.pk)
+        use(None, trace_id="named", user_reference="Ann", tenant_reference=acme, **later)
+        use(None, trace_id="unnamed", user_reference="Ann", **later)
+
+    def owners() -> dict[str, str | None]:
+        return dict(Trace.objects.values_list("langfuse_trace_id", "user__username"))
+
+    for action in actions:
+        if action == "run":
+            run()
+        else:
+            CHANGES[action](people)
+        attribute_all()
+    assert owners() == {"named": named, "unnamed": unnamed}
+    charged = Account.objects.order_by("pk").values_list("pk", "used")
+    before = list(charged.all())
+    run(received_at=NOON + timedelta(days=1))
+    assert owners() == {"named": named, "unnamed": unnamed}, "read again"
+    assert list(charged.all()) == before
+    assert books() == []
+
+
+def test_another_user_of_the_same_address_makes_it_nobodys(
+    people: People, use: Callable[..., None]
+) -> None:
+    people.acme.finds_users_by_email = True
+    people.acme.save()
+    ann = people.acme_user
+    ann.email = "ann@acme.test"
+    ann.save()
+    use(None, user_reference="ann@acme.test", tenant_reference=str(people.acme.pk))
+    assert Trace.objects.get().user == ann
+    other = User.objects.create_user("other", "Ann@acme.test", tenant=people.acme)
+    attribute_all()
+    assert Trace.objects.get().user is None
+    other.delete()
+    attribute_all()
+    assert Trace.objects.get().user == ann
+    document = {"tenants": [{"id": str(people.acme.pk), "name": "Acme", "slug": "acme"}]}
+    load_directory(msgspec.convert(document, DirectoryDocument))
+    assert Trace.objects.get().user is None, "the file says that it finds nobody by addresses"
+    assert used(ann) == 0
+    assert books() == []
 
 
 def test_the_desk_says_why_and_is_named_on_the_platforms_page(

@@ -121,6 +121,11 @@ CALLS = [step("a", "agent", "10 5"), step("b", "agent", "20 7")]
         ([step("a", "b", "1 1"), step("b", "a", "1 1")], {}),
         ([step("a", "b", "1 1"), step("b", "c", "1 1"), step("c", "a", "1 1")], {}),
         ([step("a", "b", "1 1"), step("b", "c"), step("c", "b"), step("d", "c", "1 1")], {}),
+        # What says nothing is none of those that it repeats.
+        (
+            [step("agent", "", "10 5"), step("a", "agent", "0 0"), step("b", "agent", "10 5")],
+            {"agent": "b"},
+        ),
     ],
 )
 def test_of_steps_inside_one_another(steps: list[StepVersion], found: dict[str, str]) -> None:
@@ -157,6 +162,20 @@ def test_a_call_is_counted_once_whatever_carries_it() -> None:
     )
     without = trace_of(agent, calls[0])[0]
     assert without.cost_picousd == 500_000_000_000, "10 and 5 are not the sum"
+
+
+def test_what_carries_a_sum_of_a_sum_is_counted_in_what_is_counted_itself() -> None:
+    steps = [
+        received(name, parent_id=parent, is_root=not parent, usage_details={"input": 9})
+        for name, parent in (("agent", ""), ("inner", "agent"), ("call", "inner"))
+    ]
+    trace, billed = trace_of(*steps)
+    assert trace.tokens.input == 9
+    assert {one.version.observation_id: one.counted_in for one in billed} == {
+        "call": "",
+        "inner": "call",
+        "agent": "call",
+    }
 
 
 @pytest.mark.parametrize(
