@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.test import Client
 
 from credits.models import Account
 from kluisz_analytics.tenants.models import TenantAlias, User, UserAlias
@@ -317,3 +318,34 @@ def test_the_preview_says_what_making_the_rules_changes(
     assert made.credits_difference == sum(one.credits for one in found.moved.values())
     assert sums["acme"] == D("11.4")
     assert sums["globex"] == D("-22.8")
+
+
+def test_runs_whose_steps_disagree_are_listed_and_cant_be_settled(
+    people: People, bare_connection: LangfuseConnection, client: Client
+) -> None:
+    store(bare_connection, *arrivals(people.acme_user)[4:])
+    make(bare_connection, by_team())
+    client.force_login(people.platform_admin)
+    (run,) = client.get("/api/v2/analytics/disputes").json()["results"]
+    assert (run["dispute"], run["tenant_name"], run["user_id"]) == ("steps_disagree", "Acme", None)
+    assert "its steps disagree" in client.get("/admin/usage/disputedtrace/").content.decode()
+    settle = f"/api/v2/analytics/disputes/{run['trace_id']}/settle"
+    answer = client.post(settle, {"outcome": "left_out"}, content_type="application/json")
+    assert answer.status_code == 400
+    assert "who wins" in answer.content.decode()
+    assert verify_books() == []
+
+
+def test_newer_versions_of_a_step_say_whose_the_run_is(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
+    """A step that said whose the run was, replaced by one that says nothing, and the contrary."""
+    make(bare_connection, by_team())
+    later = NOON + timedelta(minutes=1)
+    store(bare_connection, call("one", evidence={"team": "acme"}))
+    store(bare_connection, call("one", received_at=later))
+    assert owners() == {"one": ("", "")}
+    again = call("one", evidence={"team": "globex"}, received_at=later + timedelta(minutes=1))
+    store(bare_connection, again)
+    assert owners() == {"one": ("globex", "")}
+    assert verify_books() == []
