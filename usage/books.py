@@ -73,16 +73,6 @@ FACT_CHECKS = {
             OR COALESCE(o.unmetered, 0) <> t.unmetered_observations
             OR COALESCE(o.doubtful, 0) <> t.doubtful_observations"""
     ),
-    "facts: a step that is counted in another one costs nothing, and that one is counted": (
-        """
-        SELECT o.trace_id, o.langfuse_observation_id, o.counted_in FROM usage_observation o
-        LEFT JOIN usage_observation other ON other.trace_id = o.trace_id
-            AND other.langfuse_observation_id = o.counted_in
-        WHERE o.counted_in <> '' AND (o.finding <> 'sum' OR o.cost_source <> 'no_usage'
-            OR o.cost_usd IS NOT NULL OR o.billed_cost_usd IS NOT NULL OR o.credits IS NOT NULL
-            OR o.total_tokens <> 0 OR other.id IS NULL OR other.counted_in <> ''
-            OR other.cost_source = 'no_usage')"""
-    ),
     "facts: a trace names the model of its usage": (
         """
         SELECT t.id, t.langfuse_trace_id FROM usage_trace t LEFT JOIN (
@@ -143,13 +133,16 @@ FACT_CHECKS = {
                     OR t.user_id <> t.disputed_user_id
                 ELSE t.tenant_id IS NOT NULL OR t.user_id IS NOT NULL END"""
     ),
-    "facts: what is counted in another step costs nothing, and that one is counted": (
+    "facts: a step that is counted in another one costs nothing, and that one is counted": (
         """
-        SELECT o.trace_id, o.langfuse_observation_id FROM usage_observation o
-        WHERE o.finding <> '' AND o.counted_in <> '' AND (o.total_tokens <> 0
-            OR o.cost_usd IS NOT NULL OR NOT EXISTS (SELECT 1 FROM usage_observation c
+        SELECT o.trace_id, o.langfuse_observation_id, o.counted_in FROM usage_observation o
+        WHERE o.counted_in <> '' AND (o.finding NOT IN ('sum', 'twice', 'alike')
+            OR o.cost_source <> 'no_usage' OR o.total_tokens <> 0 OR o.cost_usd IS NOT NULL
+            OR o.billed_cost_usd IS NOT NULL OR o.credits IS NOT NULL
+            OR NOT EXISTS (SELECT 1 FROM usage_observation c
                 WHERE c.trace_id = COALESCE(o.counted_in_trace, o.trace_id)
-                    AND c.langfuse_observation_id = o.counted_in AND c.counted_in = ''))"""
+                    AND c.langfuse_observation_id = o.counted_in AND c.counted_in = ''
+                    AND c.cost_source <> 'no_usage'))"""
     ),
     "directory: a user is of the tenant that its history says": (
         """

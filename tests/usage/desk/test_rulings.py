@@ -252,7 +252,7 @@ def test_of_units_their_own_total_is_the_other_figure(
     assert (step.takes, step.cost_usd, step.other_cost_usd) == ("total", BY_TOTAL, counted)
     assert (step.input_tokens, step.output_tokens, step.total_tokens) == (1900, 100, 2000)
     assert Trace.objects.get().doubtful_observations == 0
-    (line, _) = explain(Trace.objects.get(), people.platform_admin).observations[0].lines
+    (line, _) = explain(Trace.objects.get(), people.platform_admin).observations[0].line_items
     assert (line.units, line.amount_usd) == (1900, D("0.002375"))
     compared = preview(step.start_time - timedelta(days=1), step.start_time + timedelta(days=1))
     assert (compared.total.observations, compared.total.cost_usd) == (0, 0)
