@@ -14,7 +14,7 @@ from tests.conftest import SECRET_KEY, RunningSandbox
 from usage.facts.received import is_newer
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.evidence import evidence_of
-from usage.langfuse.wire import ReceivedObservation, SaidOfTrace, StepVersion
+from usage.langfuse.wire import ReceivedObservation, StepVersion, TraceAttributes
 
 START = datetime(2026, 11, 10, 12, tzinfo=UTC)
 TEAM = "attributes.metadata.user_api_key_team_id"
@@ -94,7 +94,7 @@ def test_the_whole_is_newer_than_its_beginning_whichever_comes_first() -> None:
         told = msgspec.structs.replace(
             step, evidence=evidence_of({"attributes.metadata": text}, "s", ["t"])
         )
-        return ReceivedObservation("t", SaidOfTrace(), told)
+        return ReceivedObservation("t", TraceAttributes(), told)
 
     cut, whole = version(metadata("acme")[:200]), version(metadata("acme"))
     assert is_newer(whole, cut)
