@@ -101,6 +101,18 @@ def test_whichever_comes_first(connection: LangfuseConnection, people: People) -
                 transaction.set_rollback(True)
 
 
+def test_what_one_trace_records_twice_and_another_once_is_counted_once(
+    connection: LangfuseConnection, people: People
+) -> None:
+    inner = received("inner", "run", **{**CALL, "source": "framework", "parent_id": "sdk"})
+    for order in permutations([sdk(people.acme_user), inner, gateway()]):
+        with transaction.atomic():
+            store(connection, *([one] for one in order))
+            assert counted() == ONCE
+            assert Observation.objects.exclude(counted_in="").count() == 2
+            transaction.set_rollback(True)
+
+
 def test_once_it_says_another_id_it_is_another_call(
     connection: LangfuseConnection, people: People
 ) -> None:
