@@ -198,14 +198,15 @@ def test_every_model_has_its_admin_pages(
     from django.apps import apps
 
     from credits.models.accounts import HourCut
-    from usage.models import UserNumber
+    from usage.models import AttributionRule, ResponseTraces, UserNumber
 
     ours = {
         model
         for app in ("tenants", "pricing", "credits", "usage")
         for model in apps.get_app_config(app).get_models()
     }
-    assert ours - admin.site._registry.keys() == {HourCut, UserNumber}
+    shown_with_others = {HourCut, UserNumber, AttributionRule, ResponseTraces}
+    assert ours - admin.site._registry.keys() == shown_with_others
 
 
 def test_a_connections_secret_is_never_shown(
