@@ -54,11 +54,14 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture(autouse=True)
 def _no_day_ends_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stories begin at noon: what ran two minutes ago ran today, in the zone of every tenant,
-    and it stays the same day to the last click.
+    """The stories begin at the next noon: what ran two minutes ago ran today, in the zone of every
+    tenant, and it stays the same day to the last click. Not at one that is over: what is entered
+    now, by columns' own defaults, was then not known.
     """
     real = timezone.now
     until_noon = real().replace(hour=12, minute=0, second=0) - real()
+    if until_noon < timedelta(0):
+        until_noon += timedelta(days=1)
     monkeypatch.setattr(timezone, "now", lambda: real() + until_noon)
 
 
