@@ -1,6 +1,7 @@
 """The sandbox speaks as another tracer: recordings, sent as if they were made now."""
 
 import io
+import os
 import subprocess
 import sys
 import time
@@ -116,8 +117,15 @@ def test_the_command_sends_them_and_serves_what_became_of_them(tmp_path: Path) -
         *(sys.executable, "manage.py", "langfuse_sandbox", "--port", "0"),
         *("--database", str(tmp_path / "sandbox.sqlite3"), "--producer", "litellm", "smolagents"),
     ]
+    # As most environments are: what is not flushed stays in the process.
+    environment = {key: text for key, text in os.environ.items() if key != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
-        command, cwd=settings.BASE_DIR, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=settings.BASE_DIR,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         assert process.stdout is not None

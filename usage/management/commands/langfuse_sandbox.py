@@ -100,7 +100,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"Port {options['port']} is taken; choose another with --port."
             ) from error
-        self.stdout.write(
+        self._say(
             f"Langfuse sandbox at http://127.0.0.1:{server.port}, {store.count():,} observations"
         )
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -111,9 +111,14 @@ class Command(BaseCommand):
                 self._replay(options["replay"], host)
             for name in recordings:
                 self._send(name, host)
-            self.stdout.write(f"Replayed; {store.count():,} observations. Stop with Ctrl-C.")
+            self._say(f"Replayed; {store.count():,} observations. Stop with Ctrl-C.")
             signal.pause()
         server.serve_forever()
+
+    def _say(self, text: str) -> None:
+        """At once, also to a pipe: who reads it waits for it."""
+        self.stdout.write(text)
+        self.stdout.flush()
 
     def _replay(self, path: Path, host: str) -> None:
         runs = list(demo_runs(read_requests([path]), demo_directory(), datetime.now(UTC)))
