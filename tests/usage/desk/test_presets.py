@@ -14,7 +14,7 @@ from usage.langfuse.sandbox.producers import exports_as_if_at, producers
 from usage.models import AttributionRule, LangfuseConnection, Trace
 from usage.sync.runner import sync_connection
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 ANN = ("acme", "ann")
 NOBODY = ("", "")
 FOUND = {
