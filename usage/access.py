@@ -99,16 +99,32 @@ def visible_trace(viewer: User, trace_id: UUID) -> Trace:
     """
     scope = scope_of(viewer)
     trace = Trace.objects.select_related("tenant", "user", "connection").filter(pk=trace_id).first()
-    if trace is not None and (
-        scope.is_platform or (trace.is_owned and trace.user_id == scope.user_id)
-    ):
-        # A user's own run, also one of the tenant that it was of then: it is in its lists, too.
+    if trace is not None and _is_its_own(trace, scope):
         return trace
     if trace is None or trace.tenant_id != viewer.tenant_id:
         raise NotVisible(f"There is no trace {trace_id}.")
     if scope.user_id is not None:
         raise PermissionDenied("A user sees only its own runs.")
     return trace
+
+
+def visible_traces(viewer: User, trace_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the traces that the viewer may see (:func:`visible_trace`); one query at most."""
+    if not trace_ids:
+        return set()
+    scope = scope_of(viewer)
+    return {
+        trace.pk
+        for trace in Trace.objects.filter(pk__in=trace_ids).order_by()
+        if _is_its_own(trace, scope) or (scope.tenant_id and trace.tenant_id == scope.tenant_id)
+    }
+
+
+def _is_its_own(trace: Trace, scope: Scope) -> bool:
+    """Of the platform any; a user's own, also of the tenant that it was of then: it is in its
+    lists, too.
+    """
+    return scope.is_platform or (trace.is_owned and trace.user_id == scope.user_id)
 
 
 def was_of(tenant_id: UUID | None) -> Q:

@@ -144,6 +144,12 @@ FACT_CHECKS = {
                     AND c.langfuse_observation_id = o.counted_in AND c.counted_in = ''
                     AND c.cost_source <> 'no_usage'))"""
     ),
+    "facts: nothing is counted in another tenant's trace": (
+        """
+        SELECT o.trace_id, o.langfuse_observation_id, o.counted_in FROM usage_observation o
+        JOIN usage_trace t ON t.id = o.trace_id JOIN usage_trace c ON c.id = o.counted_in_trace
+        WHERE o.counted_in <> '' AND t.tenant_id <> c.tenant_id"""
+    ),
     "directory: a user is of the tenant that its history says": (
         """
         SELECT u.id, u.username FROM "user" u

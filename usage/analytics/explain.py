@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
+from uuid import UUID
 
 import msgspec
 from django.db.models import Q, Subquery, Value
@@ -26,6 +27,7 @@ from pricing.price_book import PriceBook
 from pricing.prices import LineItem, RateCard
 from pricing.shipped_book import ShippedPrices
 from pricing.units import units_left_out, units_of
+from usage.access import visible_traces
 from usage.analytics.attribution import why_owned
 from usage.analytics.names import name_of_person
 from usage.analytics.steps import RunStep, steps_of
@@ -92,8 +94,10 @@ class ObservationExplained:
 
 @dataclass(frozen=True, slots=True)
 class CountedElsewhere:
-    """A step that carries what others used: it costs nothing, since these are counted. Of them the
-    first is ``counted_in``; ``other_cost_usd`` is what it would cost, null where that is unknown.
+    """A step that costs nothing, since what it used is counted in others: as the sum of these, or
+    as it is recorded twice (``finding``). Of them the first is ``counted_in``, of this run unless
+    ``counted_in_trace`` names another; both are empty where the viewer may not see that one.
+    ``other_cost_usd`` is what it would cost, null where that is unknown.
     """
 
     langfuse_observation_id: str
@@ -101,8 +105,11 @@ class CountedElsewhere:
     type: str
     model: str
     start_time: datetime
+    finding: str
     counted_in: str
     counted_in_name: str
+    is_in_another_run: bool
+    counted_in_trace: UUID | None
     other_cost_usd: Usd | None
 
 
@@ -167,7 +174,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     """All that led to the trace's cost and credits, and the ledger entries that it went into if the
     viewer may see them.
 
-    Ten queries at most, however many observations it has.
+    Eleven queries at most, however many observations it has.
     """
     billed_rows = list(trace.billed_observations.all())
     billed_rows.sort(key=lambda row: (not row.is_root, row.start_time, row.langfuse_observation_id))
@@ -186,7 +193,7 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     return Explanation(
         trace=trace,
         observations=[prices.explain(row) for row in rows],
-        counted_elsewhere=_counted_elsewhere(billed_rows),
+        counted_elsewhere=_counted_elsewhere(billed_rows, viewer),
         steps=steps_of(trace, billed_rows),
         rate=None if rate_row is None else _rate(rate_row, viewer),
         billed_cost_exact=billed,
@@ -200,8 +207,10 @@ def explain(trace: Trace, viewer: User) -> Explanation:
     )
 
 
-def _counted_elsewhere(rows: Sequence[Observation]) -> list[CountedElsewhere]:
+def _counted_elsewhere(rows: Sequence[Observation], viewer: User) -> list[CountedElsewhere]:
     names = {row.langfuse_observation_id: row.name for row in rows}
+    of_others = {row.counted_in_trace for row in rows if row.counted_in_trace is not None}
+    seen = {None, *visible_traces(viewer, of_others)}
     return [
         CountedElsewhere(
             row.langfuse_observation_id,
@@ -209,8 +218,11 @@ def _counted_elsewhere(rows: Sequence[Observation]) -> list[CountedElsewhere]:
             row.type,
             row.model,
             row.start_time,
-            row.counted_in,
-            names[row.counted_in],
+            row.finding,
+            row.counted_in if row.counted_in_trace in seen else "",
+            "" if row.counted_in_trace else names[row.counted_in],
+            row.counted_in_trace is not None,
+            row.counted_in_trace if row.counted_in_trace in seen else None,
             row.other_cost_usd,
         )
         for row in rows

@@ -15,7 +15,7 @@ class RunStep(NamedTuple):
     """A step as it is shown.
 
     Tokens are 0 and the cost None where it used nothing, and where what it used is counted in the
-    step ``counted_in``; ``deleted_since``: deleted in Langfuse.
+    step ``counted_in``, or in another run; ``deleted_since``: deleted in Langfuse.
     """
 
     langfuse_observation_id: str
@@ -33,6 +33,7 @@ class RunStep(NamedTuple):
     cost_source: CostSource = CostSource.NO_USAGE
     credits: Credits | None = None
     counted_in: str = ""
+    is_counted_in_another_run: bool = False
     deleted_since: datetime | None = None
 
     @property
@@ -64,12 +65,15 @@ def steps_of(trace: Trace, billed: Iterable[Observation]) -> list[RunStep]:
             version.model,
         )
         if costs is not None:
+            is_in_another_run = costs.counted_in_trace is not None
             step = step._replace(
                 cost_source=CostSource(costs.cost_source),
+                counted_in="" if is_in_another_run else costs.counted_in,
+                is_counted_in_another_run=is_in_another_run,
                 **{name: getattr(costs, name) for name in COSTS},
             )
         steps.append(step._replace(deleted_since=received.deleted.get(step_id)))
     return sorted(steps, key=lambda step: (step.start_time, step.langfuse_observation_id))
 
 
-COSTS = ("input_tokens", "output_tokens", "total_tokens", "cost_usd", "credits", "counted_in")
+COSTS = ("input_tokens", "output_tokens", "total_tokens", "cost_usd", "credits")

@@ -288,7 +288,7 @@ class TracesAnswer(PeriodAnswer):
 
 class StepAnswer(Answer):
     """A step of the run. Its tokens are 0 and its cost is null where it used nothing, and where
-    what it used is counted in the step ``counted_in``.
+    what it used is counted in the step ``counted_in``, or in another run.
     """
 
     shows = RunStep

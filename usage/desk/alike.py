@@ -20,7 +20,7 @@ from pricing.engine import CostSource, PricingEngine
 from usage.facts.findings import Finding, Rulings, Takes
 from usage.facts.pairing import Records, clash
 from usage.facts.store import load_received, load_rulings
-from usage.facts.twins import ids_of_calls
+from usage.facts.twins import ids_of_calls, may_be_of_one_tenant
 from usage.langfuse.wire import StepVersion
 from usage.models import LangfuseConnection, Observation
 
@@ -137,7 +137,9 @@ def _of_connection(
     steps = [_step(key, row) for key, row in rows.items()]
 
     def may_be_one(one: StepVersion, other: StepVersion) -> bool:
-        return rows[one.observation_id].trace_id != rows[other.observation_id].trace_id
+        first, second = rows[one.observation_id].trace, rows[other.observation_id].trace
+        is_of_one = may_be_of_one_tenant(first.tenant_id, second.tenant_id)
+        return first.pk != second.pk and is_of_one
 
     now = timezone.now()
     pairing = Records(

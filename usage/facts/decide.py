@@ -212,7 +212,8 @@ def calls_of(
             continue
         rank = rank_of(fact, is_gone=fact.is_voided or step_id in deleted)
         whole = once.instead.get(step_id, step)
-        calls.append(Call(fact.id, whole, ids, rank, doubts.named(whole), step_id in kept, signs))
+        named, is_kept = doubts.named(whole), step_id in kept
+        calls.append(Call(fact.id, fact.tenant_id, whole, ids, rank, named, is_kept, signs))
     return calls
 
 

@@ -16,7 +16,14 @@ import msgspec
 from pricing.units import count_tokens
 from usage.facts.findings import Rulings
 from usage.facts.pairing import Records, T, clash
-from usage.facts.twins import Beyond, Call, Where, across, completed
+from usage.facts.twins import (
+    Beyond,
+    Call,
+    Where,
+    across,
+    completed,
+    may_be_of_one_tenant,
+)
 from usage.facts.unmetered import is_metered
 from usage.langfuse.wire import StepVersion
 
@@ -102,7 +109,9 @@ def recorded_by_others(
     def may_be_one(one: StepVersion, other: StepVersion) -> bool:
         first, second = by_id[one.observation_id], by_id[other.observation_id]
         is_near = first.trace != second.trace and bool(first.signs & second.signs)
-        return is_near and not clash(first.ids, second.ids)
+        if not is_near or not may_be_of_one_tenant(first.tenant_id, second.tenant_id):
+            return False
+        return not clash(first.ids, second.ids)
 
     pairing = Records(records, records, lambda one: by_id[one.observation_id].name, {}, may_be_one)
     found = {}

@@ -9,9 +9,10 @@ looked for among what did happen, so with twins counted once.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -51,11 +52,12 @@ NOTHING_TWICE = Once()
 class Call(NamedTuple):
     """A call as one trace has it: what is counted of it there, and its response ids.
 
-    ``rank``: the lowest of all records is counted, before all that they say of it; ``is_kept``:
-    ruled to count whatever else records it.
+    ``tenant_id``: whose the trace is, None of nobody's; ``rank``: the lowest of all records is
+    counted, before all that they say of it; ``is_kept``: ruled to count whatever else records it.
     """
 
     trace: str
+    tenant_id: UUID | None
     step: StepVersion
     ids: frozenset[str]
     rank: int
@@ -173,11 +175,10 @@ def across(calls: Sequence[Call], shared: Set[str]) -> Across:
     ids = _telling(
         {one.where: one.ids & shared for one in calls}, {one.where: one.step for one in calls}
     )
-    ordered = sorted(calls, key=lambda one: one.where)
-    for group in connected([[one] for one in ordered], lambda one: ids.get(one.where, NO_IDS)):
+    for group in _of_one_tenant(sorted(calls, key=lambda one: one.where), ids):
         if len(group) < 2:
             continue
-        first = min(group, key=lambda one: (one.rank, *_says_most(one.step, one.name), one.where))
+        first = min(group, key=_precedence)
         others = [one for one in group if one is not first]
         counted_in |= {one.where: first.where for one in others}
         given = [(one.step, one.name) for one in others if not one.is_kept]
@@ -185,6 +186,39 @@ def across(calls: Sequence[Call], shared: Set[str]) -> Across:
         if whole is not first.step:
             instead[first.where] = whole
     return Across(counted_in, instead)
+
+
+def _of_one_tenant(
+    calls: Sequence[Call], ids: Mapping[Where, frozenset[str]]
+) -> Iterator[Sequence[Call]]:
+    """The records of each call. Those of two tenants' runs are never of one: whoever writes traces
+    could write a foreign response's id. What is nobody's goes with what is counted before all.
+    """
+    for group in _connected(calls, ids):
+        known = [one for one in group if one.tenant_id is not None]
+        if len(tenants := {one.tenant_id for one in known}) < 2:
+            yield group
+            continue
+        before_all = min(known, key=_precedence).tenant_id
+        for tenant_id in tenants:
+            theirs = {tenant_id, None} if tenant_id == before_all else {tenant_id}
+            yield from _connected([one for one in group if one.tenant_id in theirs], ids)
+
+
+def _connected(
+    calls: Sequence[Call], ids: Mapping[Where, frozenset[str]]
+) -> Iterable[Sequence[Call]]:
+    return connected([[one] for one in calls], lambda one: ids.get(one.where, NO_IDS))
+
+
+def _precedence(one: Call) -> tuple[Any, ...]:
+    """Least for the record that is counted."""
+    return one.rank, *_says_most(one.step, one.name), one.where
+
+
+def may_be_of_one_tenant(some: UUID | None, other: UUID | None) -> bool:
+    """Whether two records can be of one call, by whose their traces are."""
+    return some is None or other is None or some == other
 
 
 def ids_of_calls(

@@ -223,8 +223,8 @@ def test_across_traces_an_owners_record_is_counted_with_what_the_other_says() ->
     sdk = call("sdk", "langchain", response_id="r1")
     gateway = call("gw", "litellm", "500-600", "10 4 5", response_id="r1", cost_usd=D("0.5"))
     calls = [
-        Call("t1", sdk, frozenset({"r1"}), 0, understand("gpt-4o")),
-        Call("t2", gateway, frozenset({"r1"}), 2, understand("gpt-4o")),
+        Call("t1", None, sdk, frozenset({"r1"}), 0, understand("gpt-4o")),
+        Call("t2", None, gateway, frozenset({"r1"}), 2, understand("gpt-4o")),
     ]
     for order in permutations(calls):
         found = across(order, frozenset({"r1"}))
