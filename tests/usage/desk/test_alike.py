@@ -117,6 +117,29 @@ def test_it_is_ruled_on_from_the_page_and_undone(
     assert len(likely_twins()) == 2 - len(given_way)
 
 
+def test_runs_of_two_tenants_are_not_alike(
+    twins: LangfuseConnection, people: People, client: Client
+) -> None:
+    start = Trace.objects.get(langfuse_trace_id="litellm-1").start_time
+    foreign = received(
+        "root",
+        "litellm-1",
+        is_root=True,
+        start_time=start,
+        user_reference=str(people.globex_user.pk),
+    )
+    with transaction.atomic():
+        apply_received(twins, [foreign])
+    (left,) = likely_twins()
+    assert {one.langfuse_trace_id for one in left.records} == set(RECORDS[1])
+    client.force_login(people.platform_admin)
+    asked = {"finding": "alike", "takes": "others", "connection": twins.pk, "of_source": "on"}
+    url = reverse("admin:usage_usageruling_add")
+    client.post(url, {**asked, "source": "litellm", "reason": "a proxy"})
+    assert {name for name, used in tokens().items() if not used} == {RECORDS[1][1]}
+    assert verify_books() == []
+
+
 def test_what_is_ruled_to_be_two_calls_is_listed_no_more(
     twins: LangfuseConnection, people: People, client: Client
 ) -> None:
