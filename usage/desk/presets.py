@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from usage.models import AttributionRule
-
 
 class Preset(NamedTuple):
     """Rules for a source, each as the fields of an AttributionRule."""
@@ -150,8 +148,3 @@ PRESETS: Mapping[str, Preset] = {
         ),
     ),
 }
-
-
-def rules_of(name: str) -> list[AttributionRule]:
-    """The rules of a preset, not stored."""
-    return [AttributionRule(**fields) for fields in PRESETS[name].rules]
