@@ -213,6 +213,8 @@ class PricedTrace(msgspec.Struct, frozen=True, gc=False):
         billed, credits = self.charge.billed_picousd, self.charge.microcredits
         if billed is None or credits is None:
             return []
+        if len(self.costs) == 1:
+            return [(0, billed, credits)]
         sharing = [
             at
             for at, one in enumerate(self.costs)

@@ -3,6 +3,7 @@ integration writes them (docs/sources.md, Counted once). Pure.
 """
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -59,12 +60,17 @@ def recorded_by(recorder: Recorder, name: str, observation_id: str) -> tuple[str
     """
     scope = recorder.scope
     if scope == OWN_SCOPE:
-        # Of its own spans Langfuse hands on no attributes.
-        if recorder.langchain is not None:
-            return LANGCHAIN, ""
-        return (OPENAI if name.startswith(OPENAI_NAMES) else ""), ""
+        return _by_own_sdk(name, is_of_langchain=recorder.langchain is not None)
     source = scope[:LONGEST] if isinstance(scope, str) else ""
     return source, _response_id(recorder, observation_id)
+
+
+@lru_cache(maxsize=4096)
+def _by_own_sdk(name: str, *, is_of_langchain: bool) -> tuple[str, str]:
+    """Of its own spans Langfuse hands on no attributes."""
+    if is_of_langchain:
+        return LANGCHAIN, ""
+    return (OPENAI if name.startswith(OPENAI_NAMES) else ""), ""
 
 
 def _response_id(recorder: Recorder, observation_id: str) -> str:

@@ -243,7 +243,7 @@ def decode_page(body: bytes) -> Page:
         return _decode_row_by_row(body)
     if any(row.costDetails and _broken_cost(row.costDetails) for row in wire.data):
         return _decode_row_by_row(body)
-    if all(_is_ours(row.metadata) for row in wire.data):
+    if all(map(_is_ours, [row.metadata for row in wire.data])):
         return Page([_observation(row) for row in wire.data], [], wire.meta.cursor)
     # Decoded once more, so that pages of our tracer's take no longer than they need.
     try:
@@ -363,7 +363,7 @@ def _observation(row: WireRow, told: ToldRow | None = None) -> ReceivedObservati
         attributes = _trace_attributes(*map(_rememberable, texts))
     # In the order of the fields: by name takes three times as long, and there are millions.
     return ReceivedObservation(
-        _cut(row.traceId or ""),
+        _text(row.traceId),
         attributes,
         StepVersion(
             _cut(row.id),
@@ -380,7 +380,7 @@ def _observation(row: WireRow, told: ToldRow | None = None) -> ReceivedObservati
             _uncosted(row.usageDetails, row.costDetails)
             if row.usageDetails and row.costDetails
             else (),
-            _cut(row.parentObservationId) if row.parentObservationId else "",
+            _text(row.parentObservationId),
             *recorded_by(metadata, row.name or "", row.id),
             NO_EVIDENCE if told is None or _is_ours(row.metadata) else told.evidence(),
         ),
@@ -447,7 +447,9 @@ def _cut(value: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def _text(value: str | None) -> str:
-    """A text that comes again and again: a name, an owner, a model. "" for an absent one."""
+    """A text that comes again and again: a name, an owner, a model, a trace's id. "" for an absent
+    one.
+    """
     return _cut(value) if value else ""
 
 
