@@ -92,6 +92,7 @@ class Readings:
             if at == len(self._made):
                 self._made.append(self._reading(self._others[at - 1]))
             yield self._made[at]
+        yield self._all_separate
 
     @property
     def likeliest(self) -> Reading:
@@ -102,6 +103,10 @@ class Readings:
         """Seldom asked for: nearly all usage is as its producer's usually is."""
         return _others(self._keys, self._terms, self._options)
 
+    @cached_property
+    def _all_separate(self) -> Reading:
+        return _reading(self._keys, self._terms, [Place.SEPARATE] * len(self._keys))
+
     def _reading(self, chosen: Sequence[int]) -> Reading:
         places = [places[one] for places, one in zip(self._options, chosen, strict=True)]
         return _reading(self._keys, self._terms, places)
@@ -109,8 +114,9 @@ class Readings:
 
 @lru_cache(maxsize=2048)
 def readings_of(keys: tuple[str, ...], all_keys: tuple[str, ...]) -> Readings:
-    """The readings of usage with ``keys``, those of ``all_keys`` that are not 0. The last ones have
-    all keys separate from one another, so one holds for any counts.
+    """The readings of usage with ``keys``, those of ``all_keys`` that are not 0. The last one has
+    all keys separate from one another, whatever their places usually are: it holds for any counts,
+    and counts no key twice.
     """
     return Readings(keys, all_keys)
 
@@ -123,9 +129,6 @@ def _others(
     # that the order of keys says nothing.
     several = [at for at, places in enumerate(options) if len(places) > 1]
     open_to_doubt = sorted(several, key=keys.__getitem__)[:MOST_DETAILS]
-    separate = tuple(
-        places.index(Place.SEPARATE) if Place.SEPARATE in places else 0 for places in options
-    )
     costs = [_costs(term, places) for term, places in zip(terms, options, strict=True)]
     found = []
     for chosen in product(*[range(len(options[at])) for at in open_to_doubt]):
@@ -138,7 +141,7 @@ def _others(
         for at, one in zip(open_to_doubt, chosen, strict=True):
             places[at] = one
         readings.append(tuple(places))
-    return [*readings, separate]
+    return readings
 
 
 def _costs(term: Term, places: tuple[Place, ...]) -> list[int]:

@@ -908,6 +908,18 @@ maps = st.dictionaries(
 @example({"input_cache_creation_1h": 2, "prompt_cache_hit_tokens": 1})
 @example({"input": 1, "input_cache_creation_1h": 3, "prompt_cache_hit_tokens": 2})
 @example({"input": 0, "input_cache_creation_1h": 3, "prompt_cache_hit_tokens": 2})
+@example(
+    {
+        "audio_cache_tokens": 5,
+        "audio_candidates_tokens": 1,
+        "audio_prompt_tokens": 2,
+        "audio_tokens": 9,
+        "cache_audio_read_tokens": 1,
+        "cache_creation.input_tokens": 1,
+        "cache_creation_ephemeral_1h_input_tokens": 1,
+        "prompt_tokens_details_cached_tokens": 3,
+    }
+)
 def test_never_more_tokens_than_the_producers_total_without_a_mark(usage: dict[str, int]) -> None:
     tokens, doubt = counted(usage)
     units = units_of(usage)
