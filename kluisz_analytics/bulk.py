@@ -60,20 +60,19 @@ def insert_rows(
     cursor.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({places})', rows)  # type: ignore[arg-type]
 
 
-def among(column: str, keys: Iterable[str]) -> RawSQL:
-    """A filter: ``column`` (as SQL names it) is one of these UUIDs (32 hex digits each). One
-    parameter, however many there are.
+def among(column: str, keys: Iterable[str] | Iterable[int], kind: str = "uuid") -> RawSQL:
+    """A filter: ``column`` (as SQL names it) is one of these UUIDs (32 hex digits each), or, of
+    ``kind`` "bigint", of these integers. One parameter, however many there are.
 
     PostgreSQL is given an array and not a subquery: it then knows how many there are, and looks
     each up in the column's index.
     """
     if _is_postgresql():
-        condition, listed = f"{column} = ANY(%s::uuid[])", "{" + ",".join(keys) + "}"
+        condition = f"{column} = ANY(%s::{kind}[])"
+        listed = "{" + ",".join(map(str, keys)) + "}"
     else:
-        condition, listed = (
-            f"{column} IN (SELECT value FROM json_each(%s))",
-            '["' + '","'.join(keys) + '"]',
-        )
+        condition = f"{column} IN (SELECT value FROM json_each(%s))"
+        listed = msgspec.json.encode([*keys]).decode()
     # the column is named by us, the keys are a parameter
     return RawSQL(condition, [listed], models.BooleanField())  # noqa: S611
 

@@ -7,11 +7,11 @@ these are counted as they stand. Where something does not add up, or can't be kn
 stored, the count carries a *doubt*.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from itertools import compress
-from operator import mul
+from operator import itemgetter, mul
 from typing import NamedTuple
 
 from pricing.readings import PLAIN, PLAIN_OF, Reading, Readings, readings_of
@@ -109,14 +109,15 @@ Langfuse, or it would have taken it apart.
 class Shape(NamedTuple):
     """What the keys of a usage map say by themselves.
 
-    ``kinds``: the kind of each key, where all are separate; ``counted_at``: where in
-    TokenCounts which key counts then; ``is_plain``: that they do wherever they sum to the map's
-    ``total``; ``has_total``: whether there is such a key; ``has_parts``: whether there is anything
-    that could be inside; ``may_be_below_0``: plain counts that Langfuse takes parts out of.
+    ``kinds``: the kind of each key, where all are separate; ``tokens_at``: what the counts of the
+    keys, with a 0 after them, come to then in the fields of TokenCounts but the total;
+    ``is_plain``: that they do wherever they sum to the map's ``total``; ``has_total``: whether
+    there is such a key; ``has_parts``: whether there is anything that could be inside;
+    ``may_be_below_0``: plain counts that Langfuse takes parts out of.
     """
 
     kinds: tuple[UnitKind | None, ...]
-    counted_at: tuple[tuple[int, int], ...]
+    tokens_at: Callable[[Sequence[int]], Sequence[int]]
     is_plain: bool
     has_total: bool
     has_parts: bool
@@ -141,11 +142,7 @@ def shape_of(usage_keys: tuple[str, ...]) -> Shape:
     parts = [term for term in terms if term.role not in (Role.WHOLE, Role.TOTAL)]
     return Shape(
         kinds,
-        tuple(
-            (place, at)
-            for at, kind in enumerate(kinds)
-            for place in (COUNTED_AT.get(kind, ()) if kind else ())
-        ),
+        _tokens_at(kinds),
         is_plain,
         "total" in usage_keys,
         bool(parts),
@@ -153,6 +150,19 @@ def shape_of(usage_keys: tuple[str, ...]) -> Shape:
             name for name in ("input", "output") if name in usage_keys and _has_parts(name, parts)
         ),
     )
+
+
+def _tokens_at(
+    kinds: Sequence[UnitKind | None],
+) -> Callable[[Sequence[int]], Sequence[int]]:
+    fields: list[list[int]] = [[] for _ in TokenCounts._fields]
+    for at, kind in enumerate(kinds):
+        for place in COUNTED_AT.get(kind, ()) if kind else ():
+            fields[place].append(at)
+    if all(len(keys) <= 1 for keys in fields):
+        # As of nearly all: the one key that counts in a field, or the 0 at the end.
+        return itemgetter(*[keys[0] if keys else -1 for keys in fields])
+    return lambda counts: [sum(counts[at] for at in keys) for keys in fields]
 
 
 def _has_parts(name: str, parts: list[Term]) -> bool:
@@ -354,7 +364,9 @@ def count_tokens(usage_details: Mapping[str, int]) -> TokenCounts:
     return counted(usage_details)[0]
 
 
-UNDOUBTED = NO_TOKENS, Doubt.NONE
+# A member of an enumeration is looked up slowly through its class.
+NO_DOUBT = Doubt.NONE
+UNDOUBTED = NO_TOKENS, NO_DOUBT
 
 
 def counted(usage_details: Mapping[str, int]) -> tuple[TokenCounts, Doubt]:
@@ -365,11 +377,8 @@ def counted(usage_details: Mapping[str, int]) -> tuple[TokenCounts, Doubt]:
     if not stands_as_it_is(shape, usage_details):
         found = resolved(usage_details)
         return found.tokens, found.doubt
-    counts, values = [0, 0, 0, 0, 0, 0, 0], tuple(usage_details.values())
-    for place, at in shape.counted_at:
-        counts[place] += values[at]
-    counts[TOTAL_AT] = counts[0] + counts[1]
-    return TokenCounts._make(counts), UNDOUBTED[1]
+    into, out, _, *parts = shape.tokens_at((*usage_details.values(), 0))
+    return TokenCounts(into, out, into + out, *parts), NO_DOUBT
 
 
 def units_left_out(

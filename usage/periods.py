@@ -23,7 +23,8 @@ DAY = timedelta(days=1)
 def hour_of(moment: datetime) -> datetime:
     """The start of the hour that ``moment`` is in, in UTC."""
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    return datetime(utc.year, utc.month, utc.day, utc.hour, tzinfo=UTC)
+    # By place: by name it takes twice as long, and there are millions.
+    return datetime(utc.year, utc.month, utc.day, utc.hour, 0, 0, 0, UTC)
 
 
 def milliseconds(duration: timedelta) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
+from operator import attrgetter
 from typing import TypeVar
 from uuid import UUID
 
@@ -50,6 +51,7 @@ FAILURES = 5
 # One thing after the other for so many traces: what is asked for again is then still in the
 # processor's cache, which saves an eighth.
 TOGETHER = 250
+_response_of = attrgetter("step.response_id")
 ByTrace = Mapping[str, Sequence[ReceivedObservation]]
 
 
@@ -250,9 +252,7 @@ class NewTraces:
             )
         looks_for_likely = assembler.rulings.looks_for_likely
         new.saying = {
-            key: steps
-            for key, steps in traces
-            if looks_for_likely or any(one.step.response_id for one in steps)
+            key: steps for key, steps in traces if looks_for_likely or any(map(_response_of, steps))
         }
         return new
 
@@ -478,10 +478,7 @@ def _change_traces(
     store.write_steps(
         chain(step_rows, *new.step_rows.values()), instead_of=[trace.id for trace in decided]
     )
-    store.remember_tenants(
-        assembler.connection_id,
-        {one.tenant_id for one in (*new.facts.values(), *decided) if one.tenant_id is not None},
-    )
+    store.remember_tenants(assembler.connection_id, change.tenants())
     posted = apply_change(change, adjustment)
     holds.charged(
         [

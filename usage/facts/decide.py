@@ -92,14 +92,11 @@ def assemble(
     if stored is not None:
         is_by_rule = attributed is not None and attributed.is_by_rule
         priced_as_of, unowned_as_of = lists_as_of(stored, owner, priced_as_of, is_by_rule)
+    using = [step for step in steps if step.usage_details or step.cost_usd is not None]
     unmetered = unmetered_calls(steps)
-    using = [
-        step
-        for step in steps
-        if step.usage_details
-        or step.cost_usd is not None
-        or (unmetered and step.observation_id in unmetered)
-    ]
+    if unmetered:
+        found = {step.observation_id for step in using} | unmetered
+        using = [step for step in steps if step.observation_id in found]
     doubts = Doubts(engine, tenant_id, start_time, priced_as_of, rulings, key, connection_id)
     once = NOTHING_TWICE
     if len(using) > 1:
@@ -113,9 +110,11 @@ def assemble(
             for step in using
             if step.observation_id not in repeated
         ]
-    usages = [
-        usage_of(step, bool(unmetered) and step.observation_id in unmetered) for step in using
-    ]
+    usages = (
+        [usage_of(step, step.observation_id in unmetered) for step in using]
+        if unmetered
+        else [usage_of(step) for step in using]
+    )
     usages, doubted = doubts.settled(using, usages)
     is_failed, is_billed = _is_failed(steps), attributes.environment in billed_in
     is_all_elsewhere = not using and bool(repeated)
@@ -135,7 +134,8 @@ def assemble(
     if not using and not repeated:
         billed = _minimum(steps[0], priced)
     doubtful_count = doubts.mark(billed, usages, doubted, as_well)
-    billed += doubts.counted_elsewhere(steps, repeated)
+    if repeated:
+        billed += doubts.counted_elsewhere(steps, repeated)
     of_calls = [step for step in billed if step.cost_source is not WITHOUT_USAGE]
     partly, unpriced_count, unmetered_count = _not_priced(of_calls)
     charge = priced.charge

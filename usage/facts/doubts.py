@@ -4,6 +4,7 @@ ruled. Pure.
 
 from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -20,6 +21,9 @@ from usage.langfuse.wire import StepVersion
 
 IN_PLACE_OF_LANGFUSES = (CostSource.TENANT_PRICE, CostSource.PLATFORM_PRICE)
 """Where one of these applies, Langfuse's cost counts nowhere, and nobody asks how far it is off."""
+
+
+_doubt_of = attrgetter("doubt")
 
 
 class CountedIn(NamedTuple):
@@ -69,11 +73,12 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
     ) -> tuple[list[ObservationUsage], Mapping[int, Doubted]]:
         """The usages as they are to be priced, and those in doubt by their place."""
         doubted: dict[int, Doubted] = {}
+        own_cost, known_at = self.engine.own_cost, self._known_at
         for at, usage in enumerate(usages):
             langfuse_picousd = usage.langfuse_picousd
             if langfuse_picousd is None or usage.uncosted or not usage.usage_details:
                 continue
-            ours = self._by_lists(usage)
+            ours = own_cost(self.tenant_id, usage, known_at, self.connection_id)
             picousd = ours.picousd
             if picousd is not None and langfuse_picousd and are_close(langfuse_picousd, picousd):
                 continue  # As nearly always: nothing more has to be asked.
@@ -168,6 +173,8 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
                 step.finding, step.takes = one.finding, one.takes
                 step.other_cost_picousd = one.langfuse_picousd if is_ours else one.ours_picousd
         undecided = 0
+        if not doubted and not counting_as_well and not any(map(_doubt_of, billed)):
+            return 0
         for at, step in enumerate(billed):
             if counting_as_well:
                 of_others = counting_as_well.get(step.version.observation_id)
@@ -197,8 +204,6 @@ class Doubts(msgspec.Struct, frozen=True, gc=False):
         self, steps: Sequence[StepVersion], repeated: Mapping[str, CountedIn]
     ) -> list[BilledStep]:
         """The steps whose usage is counted in another one: they cost nothing here."""
-        if not repeated:
-            return []
         return [
             self._counted_elsewhere(step, repeated[step.observation_id])
             for step in steps

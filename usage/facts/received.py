@@ -30,14 +30,15 @@ class Received:
 
 
 _when_it_began = attrgetter("step.start_time", "step.observation_id")
+_is_root = attrgetter("step.is_root")
 
 
 def in_precedence(observations: Sequence[ReceivedObservation]) -> list[ReceivedObservation]:
     """Roots before others, then the earliest; the id decides between equals."""
     ordered = sorted(observations, key=_when_it_began)
-    roots = [one for one in ordered if one.step.is_root]
-    if roots and roots[-1] is not ordered[len(roots) - 1]:
-        ordered = roots + [one for one in ordered if not one.step.is_root]
+    are_roots = [*map(_is_root, ordered)]
+    if False in are_roots[: are_roots.count(True)]:
+        ordered.sort(key=_is_root, reverse=True)
     return ordered
 
 

@@ -148,7 +148,7 @@ def step_row(step: BilledStep, trace: TraceFact) -> Row:
 def trace_row(trace: TraceFact) -> Row:
     """The trace as it is stored, in the order of TRACE_COLUMNS."""
     *plain, attributes, tokens = _of_trace(trace)
-    owner = trace.tenant_id, trace.user_id
+    tenant_id, user_id = trace.tenant_id, trace.user_id
     dispute = NO_DISPUTE
     if trace.dispute:
         disputed = trace.disputed_tenant_id, trace.disputed_user_id
@@ -158,7 +158,8 @@ def trace_row(trace: TraceFact) -> Row:
         *attributes,
         *tokens,
         *stamps(_times_of_trace(trace)),
-        *map(_hex, owner),
+        None if tenant_id is None else f"{tenant_id.int:032x}",
+        None if user_id is None else f"{user_id.int:032x}",
         *dispute,
     )
 

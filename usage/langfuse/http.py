@@ -44,7 +44,7 @@ CONNECTIONS = 32
 LONGEST_WAIT_SECONDS = 15 * 60
 # No plan's limit lasts longer.
 LONGEST_PAUSE_SECONDS = 24 * 60 * 60
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 17
 TOO_MANY = 429
 TROUBLE = frozenset({500, 502, 503, 504, 524})
 # Nobody stands behind the host's address, as while it is restarted.

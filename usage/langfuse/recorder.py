@@ -52,25 +52,25 @@ class Recorder(msgspec.Struct, gc=False, rename=NAMES):
     vertex_ai: Any = None
 
 
-def recorded_by(recorder: Recorder, name: str, observation_id: str) -> tuple[str, str]:
-    """Which integration recorded a step of this name and id, and the id of its response.
+def recorded_by(recorder: Recorder, observation_id: str) -> tuple[str, str]:
+    """Which integration recorded a step, and the id of its response; of one that Langfuse's own SDK
+    recorded :func:`by_own_sdk` says it.
 
-    "" is Langfuse's own SDK by itself, as our tracer uses it, and what doesn't say; and no id, or
-    one that doesn't tell responses apart.
+    "" is what doesn't say; and no id, or one that doesn't tell responses apart.
     """
     scope = recorder.scope
-    if scope == OWN_SCOPE:
-        return _by_own_sdk(name, is_of_langchain=recorder.langchain is not None)
     source = scope[:LONGEST] if isinstance(scope, str) else ""
     return source, _response_id(recorder, observation_id)
 
 
 @lru_cache(maxsize=4096)
-def _by_own_sdk(name: str, *, is_of_langchain: bool) -> tuple[str, str]:
-    """Of its own spans Langfuse hands on no attributes."""
+def by_own_sdk(name: str | None, is_of_langchain: bool) -> tuple[str, str]:
+    """The same of a step of this name that Langfuse's own SDK recorded: "" is the SDK by itself, as
+    our tracer uses it. Of its own spans Langfuse hands on no attributes, so no id.
+    """
     if is_of_langchain:
         return LANGCHAIN, ""
-    return (OPENAI if name.startswith(OPENAI_NAMES) else ""), ""
+    return (OPENAI if name and name.startswith(OPENAI_NAMES) else ""), ""
 
 
 def _response_id(recorder: Recorder, observation_id: str) -> str:

@@ -9,6 +9,7 @@ where it says what its beginning said.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from operator import attrgetter
 
 import msgspec
 
@@ -18,11 +19,13 @@ from usage.langfuse.wire import Page, ReceivedObservation
 LONG_KEYS = ("attributes.metadata",)
 Which = tuple[str, str, object]
 decode = msgspec.json.Decoder(list[str]).decode
+_evidence_of = attrgetter("step.evidence")
 
 
 def cut_off(page: Page) -> list[str]:
     """Which of the long keys some step of the page has, cut off."""
-    found = {key for one in page.observations for key in _cut(one) if key in LONG_KEYS}
+    told = filter(_evidence_of, page.observations)
+    found = {key for one in told for key in _cut(one) if key in LONG_KEYS}
     return sorted(found)
 
 

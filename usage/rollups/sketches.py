@@ -83,7 +83,7 @@ class Sketch:
     def add(self, users: Iterable[int], buckets: Iterable[int]) -> None:
         """Add users by their numbers, and latencies by their buckets."""
         self.users.update(users)
-        self.add_latencies(Counter(buckets).items())
+        self._add_distinct(Counter(buckets).items())
 
     def add_latencies(self, counts: Iterable[tuple[int, int]]) -> None:
         """Add so many latencies to each of these buckets; a negative number is taken away."""
@@ -94,4 +94,11 @@ class Sketch:
     def merge(self, users: bytes | memoryview, latencies: bytes | memoryview) -> None:
         """Add a rollup's, as it is stored."""
         self.users |= unpack_users(users)
-        self.add_latencies(unpack_latencies(latencies))
+        self._add_distinct(unpack_latencies(latencies))
+
+    def _add_distinct(self, counts: Iterable[tuple[int, int]]) -> None:
+        """Add latencies of buckets that are all different."""
+        if self.latencies:
+            self.add_latencies(counts)
+        else:
+            self.latencies.update(counts)
