@@ -120,6 +120,31 @@ def test_a_user_id_is_read_json_encoded_or_raw(user: str | None, reference: str)
     assert row.trace_attributes.user_reference == reference
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"), [("i" * 250, "i" * 200), ("a\x00b", "ab"), ("i" * 200, "i" * 200)]
+)
+@pytest.mark.parametrize("of_ours", [{"tenant_id": "t", "kluisz_flow_id": "f"}, {}, None])
+def test_ids_are_cut_and_have_no_nul(said: str, kept: str, of_ours: Any) -> None:
+    row = {**GOOD, "id": said, "traceId": said, "parentObservationId": said, "metadata": of_ours}
+    other = {**GOOD, "id": "o2", "metadata": of_ours}
+    page = page_of(row, other)
+    one, good = page.observations
+    assert (page.rejected, good.step.observation_id) == ([], "o2")
+    assert (one.step.observation_id, one.trace_id, one.step.parent_id) == (kept, kept, kept)
+
+
+@pytest.mark.parametrize(
+    "broken", [float("-1"), "NaN", "sNaN", "Infinity", "-Infinity", 10_000.01, "1e30"]
+)
+def test_a_cost_that_none_can_be_breaks_its_row_alone(broken: Any) -> None:
+    row = {**GOOD, "costDetails": {"input": broken, "output": None, "total": 0.1}}
+    page = page_of(
+        row, {**GOOD, "id": "o2", "costDetails": {"input": broken}}, {**GOOD, "id": "o3"}
+    )
+    assert [one.step.observation_id for one in page.observations] == ["o3"]
+    assert all("The cost of “input” is" in one.reason for one in page.rejected)
+
+
 def test_the_model_may_have_its_older_name() -> None:
     (row,) = page_of({**GOOD, "providedModelName": "gpt-4o"}).observations
     assert row.step.model == "gpt-4o"
