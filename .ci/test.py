@@ -1,5 +1,6 @@
 """Runs the suite on SQLite, and beside it on PostgreSQL with Redis where they answer; elsewhere it
-says that the second half is skipped. What became of each test is kept in var/.
+says that the second half is skipped. Tests that use neither are in the first half only
+(tests/pure.py). What became of each test is kept in var/.
 """
 
 import os
@@ -22,7 +23,7 @@ def answers(address: tuple[str, int]) -> bool:
         return probe.connect_ex(address) == 0
 
 
-def started(name: str, settings: dict[str, str]) -> "subprocess.Popen[bytes]":
+def started(name: str, settings: dict[str, str], *options: str) -> "subprocess.Popen[bytes]":
     """The suite on a database, in a process of its own; what it prints is kept in var/, too."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_TESTS)
@@ -30,7 +31,7 @@ def started(name: str, settings: dict[str, str]) -> "subprocess.Popen[bytes]":
     kept = f"--junit-xml={KEPT}/tests-{name}.xml"
     with (KEPT / f"tests-{name}.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", kept, *sys.argv[1:]],
+            [sys.executable, "-m", "pytest", kept, *options, *sys.argv[1:]],
             env={**environment, **settings},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -55,7 +56,7 @@ def main() -> int:
             "REDIS_URL": "redis://127.0.0.1:6379/9",
             "KLUISZ_SECRET_KEY": "only for the tests",
         }
-        suites["postgresql"] = started("postgresql", settings)
+        suites["postgresql"] = started("postgresql", settings, "--without-pure")
     else:
         sys.stdout.write(
             "=== Skipped: the suite on PostgreSQL with Redis (nothing answers at 127.0.0.1:5432 and"

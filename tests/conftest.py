@@ -1,5 +1,6 @@
 """Fixtures that every test may use: a directory of people and tiers, and a running sandbox."""
 
+import gc
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from django.db import connection as database
 from django.test import TransactionTestCase
 from hypothesis import HealthCheck
 from hypothesis import settings as examples
+from whitenoise.middleware import WhiteNoiseMiddleware
+from whitenoise.responders import StaticFile
 
 from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from pricing.models import PricingTier, TierAssignment, TierRate
@@ -23,6 +26,8 @@ from usage.langfuse.sandbox.server import Sandbox, make_sandbox_server
 from usage.langfuse.sandbox.store import SandboxStore
 from usage.langfuse.tracing_client import TracingClient
 from usage.models import LangfuseConnection
+
+pytest_plugins = ["tests.pure"]
 
 # How long an example takes, and how large a random one turns out, says something of the machine and
 # of chance, and nothing of the product; and what fails can be run again by what is printed.
@@ -50,9 +55,36 @@ def pytest_configure() -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays to the end, and needn't be looked through for garbage over and
+    over.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 def recorded(name: str) -> dict[str, Any]:
     """A real answer of Langfuse 4.16.0: request, status, headers, body."""
     return json.loads((RECORDED / f"{name}.json").read_text())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _static_files_are_looked_up_once() -> None:
+    """Each test client makes the middlewares anew, and WhiteNoise would go through all static files
+    for each: that would be most of the time of a short request.
+    """
+    look_up = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[str, StaticFile] = {}
+
+    def known(self: WhiteNoiseMiddleware) -> None:
+        if not found:
+            look_up(self)
+            found.update(self.files)
+        self.files.update(found)
+
+    WhiteNoiseMiddleware.add_files_from_finders = known
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -76,6 +76,7 @@ def test_all_that_is_run_goes_in() -> None:
     assert kept_out == []
 
 
+@pytest.mark.both_databases
 def test_building_needs_no_secret_and_leaves_none(tmp_path: Path) -> None:
     def left_out(folder: str, names: list[str]) -> list[str]:
         here = Path(folder).relative_to(TREE)

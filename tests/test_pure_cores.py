@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
 from django.conf import settings
 
 CONTRACT = "The pure cores know no database"
@@ -34,6 +35,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.both_databases
 def test_the_pure_cores_load_neither_django_nor_celery() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", LOADS, *CORES],

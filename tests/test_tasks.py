@@ -64,6 +64,7 @@ serving.join()
 """
 
 
+@pytest.mark.both_databases
 def test_what_a_thread_of_the_web_server_sends_goes_to_the_projects_broker() -> None:
     sent = subprocess.run(
         [sys.executable, "-c", SENDER],
@@ -103,6 +104,7 @@ def work() -> Iterator[Work]:
     cache.clear()
 
 
+@pytest.mark.both_databases
 def test_a_message_is_passed_over_when_a_later_run_has_done_it(work: Work) -> None:
     sent_at = time.time() - 60
     work.message(sent_at, "a")
@@ -112,6 +114,7 @@ def test_a_message_is_passed_over_when_a_later_run_has_done_it(work: Work) -> No
     assert work.runs == ["a", "a"], "one sent since asks for what has come up since"
 
 
+@pytest.mark.both_databases
 def test_a_run_for_something_else_stands_for_no_other(work: Work) -> None:
     sent_at = time.time() - 60
     work.message(sent_at, "a")
@@ -119,6 +122,7 @@ def test_a_run_for_something_else_stands_for_no_other(work: Work) -> None:
     assert work.runs == ["a", "b"]
 
 
+@pytest.mark.both_databases
 def test_a_run_that_failed_stands_for_no_other(work: Work) -> None:
     sent_at = time.time() - 60
     with pytest.raises(ValueError, match="a"):
@@ -127,6 +131,7 @@ def test_a_run_that_failed_stands_for_no_other(work: Work) -> None:
     assert work.runs == ["a", "a"]
 
 
+@pytest.mark.both_databases
 def test_a_worker_never_sees_half_a_message(tmp_path: Path) -> None:
     """Many writers and a reader at once: as it comes, each message is whole."""
     options = {

@@ -76,6 +76,7 @@ def test_ten_thousand_reservations_on_postgresql_overspend_nothing() -> None:
     nobody_gets_through({**os.environ, "DATABASE_URL": url}, processes=4, reservations=10_000)
 
 
+@pytest.mark.both_databases
 @pytest.mark.skipif(database.vendor != "sqlite", reason="the same on SQLite, smaller")
 def test_several_processes_on_sqlite_overspend_nothing(tmp_path: Path) -> None:
     nobody_gets_through(

@@ -22,7 +22,18 @@ from kluisz_analytics.queues import QUEUES
 
 BOUND_SECONDS = 300
 """All that is waited for takes a fraction of it, on a machine with nothing else to do."""
+POLL_SECONDS = 0.1
 RESULT = "the result: "
+# Reads code, a line of JSON each, and prints what it leaves as ``result``.
+CONSOLE = f"""
+import json, sys
+from django.db import close_old_connections
+for line in sys.stdin:
+    close_old_connections()
+    names = {{}}
+    exec(json.loads(line), names)
+    print({RESULT!r} + json.dumps(names["result"], default=str), flush=True)
+"""
 
 
 class Installation:
@@ -30,6 +41,7 @@ class Installation:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder, self.environment = folder, environment
+        self._console: subprocess.Popen[str] | None = None
 
     def manage(self, *command: str) -> str:
         done = subprocess.run(
@@ -44,10 +56,37 @@ class Installation:
         return done.stdout
 
     def python(self, code: str) -> Any:
-        """What the code leaves as ``result``."""
-        code += f"\nimport json; print({RESULT!r} + json.dumps(result, default=str))"
-        printed = self.manage("shell", "--no-imports", "-c", code)
-        return json.loads(printed.rsplit(RESULT, 1)[1])
+        """What the code leaves as ``result``. One process runs all of it: to start one takes longer
+        than all that it is asked.
+        """
+        if self._console is None:
+            self._console = self._started_console()
+        console = self._console
+        assert console.stdin is not None
+        assert console.stdout is not None
+        console.stdin.write(json.dumps(code) + "\n")
+        console.stdin.flush()
+        for line in console.stdout:
+            if line.startswith(RESULT):
+                return json.loads(line.removeprefix(RESULT))
+        raise AssertionError((self.folder / "console.log").read_text())
+
+    def _started_console(self) -> "subprocess.Popen[str]":
+        with (self.folder / "console.log").open("wb") as errors:
+            return subprocess.Popen(
+                [sys.executable, "manage.py", "shell", "--no-imports", "-c", CONSOLE],
+                cwd=settings.BASE_DIR,
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def close(self) -> None:
+        if self._console is not None:
+            self._console.kill()
+            self._console.communicate()
 
     def send(self, *tasks: tuple[Any, ...]) -> None:
         """Messages, as (task, argument, …)."""
@@ -86,6 +125,7 @@ class Installation:
         deadline = time.monotonic() + BOUND_SECONDS
         while (result := self.python(code)) != wanted:
             assert time.monotonic() < deadline, (result, wanted)
+            time.sleep(POLL_SECONDS)
 
 
 class Installations:
@@ -106,8 +146,12 @@ class Installations:
         name = f"workers_{uuid.uuid4().hex}"
         self._create(name, self._schema)
         self._empty_broker()
-        yield self._at(folder, name, **more)
-        self._drop(name)
+        installation = self._at(folder, name, **more)
+        try:
+            yield installation
+        finally:
+            installation.close()
+            self._drop(name)
 
     def close(self) -> None:
         self._empty_broker()

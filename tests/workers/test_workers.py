@@ -15,7 +15,7 @@ from tests.workers.servers import hangs, listening, trickles
 
 __all__ = ["receiver"]
 # They share a broker.
-pytestmark = pytest.mark.xdist_group("workers")
+pytestmark = [pytest.mark.both_databases, pytest.mark.xdist_group("workers")]
 
 SOMEBODY = """
 from datetime import timedelta

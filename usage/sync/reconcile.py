@@ -77,11 +77,7 @@ def reconcile_connection(
         changed = [_with_figures(window, figures) for window, figures in drifted]
         of_days = _windows_of(connection, span, {one.day for one in changed_days}, changed)
         with transaction.atomic():
-            SyncWindow.objects.bulk_update(
-                [*changed, *of_days],
-                ["state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd"],
-                batch_size=500,
-            )
+            windows.make_due([*changed, *of_days])
             tenant_days.keep(connection, found, days, now)
             if days and _moment(days[-1]) + DAY > now - DAY:
                 tenant_days.remember(connection, found.keys(), now)

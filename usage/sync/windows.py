@@ -244,6 +244,23 @@ def complete(
         update_rows(cursor, SyncWindow._meta.db_table, columns, rows)
 
 
+def make_due(windows: Sequence[SyncWindow]) -> None:
+    """Store these as due, each with what Langfuse's metrics say of it now."""
+    columns = ("id", "state", "langfuse_count", "langfuse_tokens", "langfuse_cost_usd")
+    rows = [
+        (
+            window.pk,
+            SyncWindow.State.PENDING.value,
+            window.langfuse_count,
+            window.langfuse_tokens,
+            window.langfuse_cost_usd,
+        )
+        for window in windows
+    ]
+    with database.cursor() as cursor:
+        update_rows(cursor, SyncWindow._meta.db_table, columns, rows)
+
+
 def keep_complete_through(connection: LangfuseConnection) -> None:
     """Remember how far it is read, before older hours are opened: what was read once stays complete
     up to there.

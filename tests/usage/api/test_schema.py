@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from jsonschema import Draft202012Validator
@@ -114,6 +115,12 @@ def test_every_refusal_validates(
         Draft202012Validator({**body, "components": schema["components"]}).validate(answer.json())
 
 
-def test_the_docs_page_and_the_schema_are_served(api: Callable[..., Any], people: People) -> None:
-    assert api(people.acme_user, "/api/v2/schema/").status_code == 200
+def test_the_docs_page_and_the_schema_are_served(
+    api: Callable[..., Any], people: People, schema: dict[str, Any]
+) -> None:
+    for user in (people.acme_user, people.platform_admin, None, None):
+        assert api(user, "/api/v2/schema/", format="json").json() == schema
+    as_text = api(people.acme_user, "/api/v2/schema/")
+    assert as_text["Content-Type"] == "application/vnd.oai.openapi; charset=utf-8"
+    assert yaml.safe_load(as_text.content) == schema
     assert b"swagger" in api(people.acme_user, "/api/v2/docs/").content

@@ -8,6 +8,8 @@ from django.core.cache import cache
 from usage.langfuse.budget import LIMITS_OF_PLAN, Kind, Limit, RequestBudget
 from usage.models import LangfuseConnection
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture(autouse=True)
 def _empty_cache() -> Iterator[None]:

@@ -25,6 +25,8 @@ from usage.langfuse.errors import (
 )
 from usage.langfuse.wire import iso
 
+# The budget of requests is in the cache.
+pytestmark = pytest.mark.both_databases
 START = datetime(2026, 11, 23, tzinfo=UTC)
 END = START + timedelta(days=1)
 

@@ -27,6 +27,7 @@ from usage.models import LangfuseConnection, SyncRun
 from usage.sync.runner import SignOfLife, sync_connection
 from usage.sync.status import sync_status
 
+pytestmark = pytest.mark.both_databases
 SCALED = Patience(away=30, read=0.2, request=0.6, silent=1.5)
 """A hundred times faster, but for a process that has to start."""
 

@@ -112,6 +112,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path: Path) -> Non
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.both_databases
 def test_the_command_sends_them_and_serves_what_became_of_them(tmp_path: Path) -> None:
     command = [
         *(sys.executable, "manage.py", "langfuse_sandbox", "--port", "0"),

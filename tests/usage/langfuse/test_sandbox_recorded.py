@@ -168,6 +168,7 @@ def test_a_limit_of_zero_gives_an_empty_last_page(sandbox: RunningSandbox) -> No
     assert refused.status_code == 400
 
 
+@pytest.mark.both_databases
 def test_metrics_include_their_end(sandbox: RunningSandbox) -> None:
     """In queryBuilder.ts the bound is <=; empty hours are filled in up to the end, without it."""
     row = recorded("observations_all_fields")["body"]["data"][0]

@@ -4,6 +4,7 @@ import gzip
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import pytest
 from langfuse import Langfuse, propagate_attributes
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -122,6 +123,7 @@ def test_the_typed_client_of_the_sdk_can_read_it(
     assert observations.meta.cursor
 
 
+@pytest.mark.both_databases
 def test_our_client_reads_what_the_sdk_sent(
     sandbox: RunningSandbox, tracing: TracingClient
 ) -> None:

@@ -190,6 +190,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.both_databases
 def test_a_langfuse_that_is_down_never_breaks_or_delays_a_run_and_no_key_is_logged() -> None:
     command = [sys.executable, "-c", DOWN]
     done = subprocess.run(

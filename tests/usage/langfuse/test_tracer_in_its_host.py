@@ -148,6 +148,7 @@ def run_host(sandbox: RunningSandbox, script: str, environment: dict[str, str]) 
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("host", ENVIRONMENTS)
 def test_no_setting_of_the_host_touches_a_run(sandbox: RunningSandbox, host: str) -> None:
     run_host(sandbox, HOST, ENVIRONMENTS[host])
@@ -168,6 +169,7 @@ def test_no_setting_of_the_host_touches_a_run(sandbox: RunningSandbox, host: str
     assert calls == [{"input": 10, "output": 5, "total": 15}] * RUNS
 
 
+@pytest.mark.both_databases
 def test_an_environment_of_langfuse_is_on_every_step(sandbox: RunningSandbox) -> None:
     """The one setting of Langfuse's that says what runs are, and not how they are sent."""
     run_host(sandbox, HOST, {"LANGFUSE_TRACING_ENVIRONMENT": "staging"})
@@ -208,6 +210,7 @@ configured_tracing_client().flush()
 """
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("order", [FIRST, SECOND], ids=["before ours", "after ours"])
 def test_a_host_that_uses_langfuse_too_and_the_tracer_leave_each_other_alone(
     sandbox: RunningSandbox, order: str

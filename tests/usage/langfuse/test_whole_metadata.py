@@ -50,6 +50,7 @@ def read(sandbox: RunningSandbox) -> list[StepVersion]:
     return [one.step for one in client.observations(START - hour, START + hour)]
 
 
+@pytest.mark.both_databases
 def test_the_text_is_read_wholly(sandbox: RunningSandbox) -> None:
     send(sandbox, metadata("acme"))
     (step,) = read(sandbox)
@@ -57,6 +58,7 @@ def test_the_text_is_read_wholly(sandbox: RunningSandbox) -> None:
     assert "@cut" not in step.evidence
 
 
+@pytest.mark.both_databases
 def test_of_a_step_that_was_sent_again_no_version_has_anothers_team(
     sandbox: RunningSandbox,
 ) -> None:
@@ -74,6 +76,7 @@ def test_of_a_step_that_was_sent_again_no_version_has_anothers_team(
     assert other.evidence[TEAM] == "globex"
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("text", ["{}", '{"user_api_key_team_id": "acme"}', "no json" * 60])
 def test_nothing_more_is_asked_where_nothing_was_cut_off(
     sandbox: RunningSandbox, text: str, monkeypatch: Any

@@ -191,8 +191,14 @@ def test_with_more_users_than_a_request_can_name_its_time_is_halved(
 
 
 def test_it_keeps_within_the_plans_budget_and_asks_for_the_others_next_time(
-    connection: LangfuseConnection, sandbox: RunningSandbox, people: People
+    connection: LangfuseConnection,
+    sandbox: RunningSandbox,
+    people: People,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The other limits of this plan would be waited for, for minutes.
+    of_metrics = {Kind.METRICS: LIMITS_OF_PLAN["hobby"][Kind.METRICS]}
+    monkeypatch.setitem(LIMITS_OF_PLAN, "hobby", of_metrics)
     # A name of its own: in Redis a budget outlives the test.
     connection.plan, connection.organization = "hobby", str(uuid4())
     connection.save()
