@@ -161,7 +161,9 @@ class Terms:
         """What the trace would cost and be charged as its owner's: picousd and microcredits."""
         assembler, engine = self.assembler, self.assembler.engine
         if self._costs_the_same(stored):
-            known_at, _ = lists_as_of(stored, owner, engine.book.loaded_at, is_by_rule)
+            known_at, _ = lists_as_of(
+                stored, owner, engine.book.loaded_at, is_by_rule, assembler.directory.seen
+            )
             usage = TraceUsage(
                 owner.tenant_id,
                 owner.user_id,
