@@ -93,11 +93,13 @@ def _name_of(rules: Mapping[int, AttributionRules], number: int | None) -> str:
 def uses_of(kind: str, ids: Iterable[UUID]) -> dict[UUID, Uses]:
     """What each of the tenants or users has used; one query."""
     rows = Trace.objects.filter(**{f"{kind}__in": list(ids)}, is_voided=False).order_by()
-    cost, credits = (
+    cost, spent = (
         Sum(ExpressionWrapper(F(name), output_field=BigIntegerField()))
         for name in ("cost_usd", "credits")
     )
-    summed = rows.values_list(kind).annotate(Count("pk"), cost, credits, Max("start_time"))
+    summed = rows.values_list(kind).annotate(
+        runs=Count("pk"), cost=cost, spent=spent, last=Max("start_time")
+    )
     return {
         pk: Uses(
             runs, from_scaled(cost or 0, USD_PLACES), from_scaled(spent or 0, CREDIT_PLACES), last

@@ -62,8 +62,7 @@ def _by_rules(connection: LangfuseConnection, found: set[UUID]) -> Applied:
     # Whose tenant is found only then has its user entered after it.
     for _ in range(2):
         assembler, waiting = load_assembler(connection), _waiting_texts(connection)
-        entered = enter_unknown(connection.pk, assembler.rules, assembler.directory, waiting)
-        if entered:
+        if enter_unknown(connection.pk, assembler.rules, assembler.directory, waiting):
             assembler = load_assembler(connection)
         found |= _found_by_rule(connection, assembler, waiting)
         applied += _decide(assembler, found)
@@ -71,6 +70,17 @@ def _by_rules(connection: LangfuseConnection, found: set[UUID]) -> Applied:
             break
         found = set()
     return applied
+
+
+def up_to_date_with_seen(assembler: Assembler) -> Assembler:
+    """A new assembler, after whom its rules enter has been entered of what is stored by now: so
+    that most of a long reading is decided once.
+    """
+    connection = LangfuseConnection.objects.get(pk=assembler.connection_id)
+    if assembler.rules.enters:
+        waiting = _waiting_texts(connection)
+        enter_unknown(connection.pk, assembler.rules, assembler.directory, waiting)
+    return load_assembler(connection)
 
 
 def attribute_seen(connection: LangfuseConnection) -> Applied:

@@ -145,6 +145,21 @@ def test_no_more_than_the_bound_are_entered_in_a_day_those_with_the_most_runs_fi
     assert verify_books() == []
 
 
+def test_where_runs_name_no_tenant_users_are_entered_in_the_connections(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
+    make(bare_connection, entering())
+    store(bare_connection, call("one", evidence={"who": "cy"}))
+    attribute_known(bare_connection)
+    assert owners() == {"one": ("", "")}
+    bare_connection.tenant = people.acme
+    bare_connection.save()
+    store(bare_connection, call("two", evidence={"who": "cy"}))
+    attribute_known(bare_connection)
+    assert owners()["two"] == ("acme", "cy")
+    assert verify_books() == []
+
+
 def directory_file(tmp_path: Path, **document: Any) -> None:
     path = tmp_path / "directory.json"
     path.write_text(json.dumps(document))
