@@ -1,20 +1,23 @@
 """People first seen in usage: entered by rules, within a bound, and merged with who they are."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal as D
+from itertools import islice, permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.db import transaction
 from django.db.models import F
 
 from credits.models import Account, Grant
 from kluisz_analytics.tenants.models import Tenant, TenantAlias, User, UserAlias
 from pricing.models import PricingTier
-from tests.conftest import People
+from tests.conftest import NOON, People
 from tests.usage.desk.test_attribution import call, everything, make, rule, store, unmake
 from usage.books import verify_books
 from usage.desk.unknown import unknown_names
@@ -246,6 +249,57 @@ def test_who_is_known_no_more_is_seen_again(
     assert owners() == {"one": ("Team 7", "annie"), "two": ("acme", "annie")}
     assert everything("priced_as_of") == before
     assert verify_books() == []
+
+
+def test_in_whatever_order_usage_names_and_syncs_come_the_books_are_the_same(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
+    make(bare_connection, entering(tier=PricingTier.objects.get(name="Starter")))
+    later = NOON + timedelta(minutes=1)
+
+    def stores(*steps: ReceivedObservation) -> Callable[[], None]:
+        return lambda: store(bare_connection, *steps)
+
+    def alias() -> None:
+        UserAlias.objects.create(tenant=people.acme, user=people.acme_user, name="x-1")
+
+    def tenant_alias() -> None:
+        TenantAlias.objects.create(tenant=people.acme, name="Team 7")
+
+    events = [
+        stores(run("a", who="x-1"), run("b", "acme", "x-1")),
+        stores(run("a", who="x-1"), run("c", "acme", "X-1"), run("d", who="x-2")),
+        stores(run("e", "other", "x-2")),
+        stores(run("e", "acme", "x-2", received_at=later), run("f", "other", "x-1")),
+        alias,
+        tenant_alias,
+        lambda: attribute_known(bare_connection),
+        lambda: attribute_known(bare_connection),
+    ]
+    found = []
+    for order in islice(permutations(events), 0, None, 4_000):
+        with transaction.atomic():
+            for event in order:
+                event()
+            # As the sync says in the end, one after the other.
+            for _ in range(3):
+                attribute_known(bare_connection)
+            assert verify_books() == []
+            traces = Trace.objects.order_by("pk")
+            found.append(
+                (
+                    owners(),
+                    list(traces.values_list("tenant", "user", "credits", "cost_usd")),
+                    {pk: name for name, pk in credits_of().items()},
+                )
+            )
+            transaction.set_rollback(True)
+    assert found[0][0] == {
+        **dict.fromkeys("abc", ("acme", "ann")),
+        **dict.fromkeys("de", ("acme", "x-2")),
+        "f": ("other", "x-1"),
+    }
+    assert all(one == found[0] for one in found)
 
 
 def test_a_name_that_a_lower_rule_knows_enters_nobody(
