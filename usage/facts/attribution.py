@@ -3,6 +3,8 @@ decided by (domain.md, What is counted).
 """
 
 from collections.abc import Collection, Iterable
+from functools import reduce
+from operator import or_
 from uuid import UUID
 
 from django.db import connection as database
@@ -14,10 +16,11 @@ from usage.facts import store
 from usage.facts.apply import Applied, Assembler, committed, load_assembler, reassemble
 from usage.facts.merged import follow_directory
 from usage.facts.owner import Directory
-from usage.facts.rules import unpacked_given
+from usage.facts.rules import Gives, unpacked_given
 from usage.facts.seen import WaitingTexts, enter_unknown, entering_rules
-from usage.models import LangfuseConnection, Trace
+from usage.models import FlowUsage, LangfuseConnection, Trace
 from usage.models.facts import NOT_OWNED
+from usage.periods import Granularity
 
 TRACES_A_BATCH = 5_000
 REFERENCES_A_QUERY = 5_000
@@ -64,7 +67,7 @@ def _by_rules(connection: LangfuseConnection, found: set[UUID]) -> Applied:
         assembler, waiting = load_assembler(connection), _waiting_texts(connection)
         if enter_unknown(connection.pk, assembler.rules, assembler.directory, waiting):
             assembler = load_assembler(connection)
-        found |= _found_by_rule(connection, assembler, waiting)
+        found |= _found_by_rule(connection, assembler, waiting) | _named_now(connection, assembler)
         applied += _decide(assembler, found)
         if not found or not assembler.rules.enters:
             break
@@ -182,6 +185,35 @@ def _found_by_rule(
         of_tenant = traces.filter(tenant=of)
         for some in store.chunks(sorted(texts), REFERENCES_A_QUERY):
             found.update(of_tenant.filter(attribution__in=some).values_list("pk", flat=True))
+    return found
+
+
+def _named_now(connection: LangfuseConnection, assembler: Assembler) -> set[UUID]:
+    """Traces whose project or flow is counted by what it is called, and is the directory's of that
+    name by now.
+
+    The rollup of days says which there are, without reading traces.
+    """
+    rules, found = assembler.rules, set[UUID]()
+    if not rules.find_by_name:
+        return found
+    counted = FlowUsage.objects.filter(granularity=Granularity.DAY).order_by()
+    for gives, column in ((Gives.PROJECT, "project_id"), (Gives.FLOW, "flow_id")):
+        rows = counted.exclude(**{column: ""}).values_list("tenant_key", column).distinct()
+        known: dict[UUID, list[str]] = {}
+        for tenant_id, text in rows:
+            if rules.named(gives, text, tenant_id) not in ("", text):
+                known.setdefault(tenant_id, []).append(text)
+        of_names = (Q(tenant=pk, **{f"{column}__in": texts}) for pk, texts in known.items())
+        of_connection = Trace.objects.filter(connection=connection).exclude(attribution="")
+        traces = of_connection.filter(reduce(or_, of_names, Q(pk__in=[])), is_voided=False)
+        named = traces.values_list(
+            "pk", "attribution", "tenant", "project_id", "flow_id"
+        ).order_by()
+        for pk, text, tenant_id, project_id, flow_id in named.iterator(TRACES_A_BATCH):
+            ids = {Gives.PROJECT: project_id, Gives.FLOW: flow_id}
+            if rules.names_now(unpacked_given(text), tenant_id, ids):
+                found.add(pk)
     return found
 
 

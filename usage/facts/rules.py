@@ -333,6 +333,30 @@ class AttributionRules:
         named = self._entering(texts, Gives.TENANT if tenant_id is None else Gives.USER)
         return bool(named) and all(as_called(one.name) in seen for one in named)
 
+    @property
+    def find_by_name(self) -> bool:
+        """Whether one of them finds projects or flows by their names."""
+        of_things = (*self._that_give[Gives.PROJECT], *self._that_give[Gives.FLOW])
+        return any(FindsBy.NAME in one.finds_by for one in of_things)
+
+    def named(self, gives: Gives, text: str, tenant_id: UUID) -> str:
+        """The id of the project or flow that the directory has by the name in the tenant, or ""."""
+        names = self.entries.projects if gives is Gives.PROJECT else self.entries.flows
+        return names.get(as_called(text), {}).get(tenant_id) or ""
+
+    def names_now(self, given: Iterable[Given], tenant_id: UUID, ids: Mapping[Gives, str]) -> bool:
+        """Whether a text of a project or flow names another one by now than the run has
+        (``ids``).
+        """
+        for one in given:
+            rule = self._by_number.get(one.number)
+            if rule is None or rule.gives not in ids or FindsBy.NAME not in rule.finds_by:
+                continue
+            found = self.named(rule.gives, one.text, tenant_id)
+            if found and found != ids[rule.gives]:
+                return True
+        return False
+
     def unknown(
         self, given: Iterable[Given], tenant_id: UUID | None
     ) -> tuple[list[Unknown], list[Unknown]]:
@@ -482,7 +506,6 @@ class AttributionRules:
         """The project or flow of the first rule that gives one: the directory's of that name in the
         tenant, else what it is called is its id.
         """
-        names = self.entries.projects if gives is Gives.PROJECT else self.entries.flows
         for rule in self._of(gives, run):
             texts = run.texts(rule, gives)
             if not texts:
@@ -490,8 +513,8 @@ class AttributionRules:
             text = run.winner(rule.wins, texts)
             given.append(_given(gives, rule, text, is_found=True))
             if FindsBy.NAME in rule.finds_by and tenant_id is not None:
-                found = names.get(as_called(text), {}).get(tenant_id)
-                if found is not None:
+                found = self.named(gives, text, tenant_id)
+                if found:
                     return found
             return canonical_id(text)
         return ""

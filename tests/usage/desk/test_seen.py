@@ -24,6 +24,7 @@ from usage.desk.unknown import unknown_names
 from usage.facts.attribution import attribute_known
 from usage.langfuse.wire import ReceivedObservation
 from usage.models import AttributionRule, LangfuseConnection, Trace
+from usage.rollups.build import build_rollups
 
 pytestmark = pytest.mark.django_db
 
@@ -362,3 +363,22 @@ def test_what_cant_enter_anybody_is_refused(
             bare_connection,
             [rule(**{"gives": "tenant", "source": "metadata", "path": "t", **fields})],
         )
+
+
+def test_a_flow_counted_by_what_it_is_called_is_the_directorys_once_it_has_one(
+    people: People, bare_connection: LangfuseConnection, tmp_path: Path
+) -> None:
+    by_agent = rule("flow", "metadata", "agent", finds_by="name,id")
+    make(bare_connection, [rule("tenant", "metadata", "team"), by_agent])
+    told = {"team": "acme", "agent": "Support bot"}
+    store(bare_connection, call("one", evidence=told), call("other", evidence={"team": "acme"}))
+    store(bare_connection, call("two", evidence={**told, "agent": "support BOT"}))
+    build_rollups()
+    assert attribute_known(bare_connection).traces_changed == 0
+    flow = {"id": ANN, "name": "support bot", "project": str(people.project.pk)}
+    directory_file(tmp_path, flows=[flow])
+    flows = dict(Trace.objects.values_list("langfuse_trace_id", "flow_id"))
+    assert flows == {"one": ANN, "two": ANN, "other": ""}
+    assert attribute_known(bare_connection).traces_changed == 0
+    build_rollups()
+    assert verify_books() == []
