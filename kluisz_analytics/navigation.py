@@ -77,6 +77,7 @@ GROUPS: Sequence[dict[str, Any]] = [
             item("Disputes", "gavel", "admin:usage_disputedtrace_changelist"),
             item("Attribution rules", "rule", "admin:usage_attributionrules_changelist"),
             item("Named and not known", "person_off", "admin:usage_unknownowners"),
+            item("Seen in usage", "person_search", "admin:usage_seeninusage"),
             item("Billed observations", "data_object", "admin:usage_observation_changelist"),
             item("Voided traces", "block", "admin:usage_tracevoid_changelist"),
             item("Tenant statistics", "bar_chart", "admin:usage_tenantusagestats_changelist"),

@@ -8,7 +8,7 @@ explained.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -202,24 +202,40 @@ def _users_of(assignment: TierAssignment) -> QuerySet[User]:
     return User.objects.all()
 
 
-def assign_tiers_to_users(
-    wanted: Sequence[tuple[UUID, PricingTier, datetime]], by: User | None = None
-) -> int:
+Wanted = Sequence[tuple[UUID, PricingTier, datetime]]
+
+
+def assign_tiers_to_users(wanted: Wanted, by: User | None = None) -> int:
     """Make each (user, tier, valid from) so, in a handful of statements however many there are.
 
     Returns how many were news.
     """
+    news = _assign_each("user", wanted, by)
+    given = among('"user".id', (user_id.hex for user_id in news))
+    tiers_assigned.send(TierAssignment, users=User.objects.filter(given), by=by)
+    return len(news)
+
+
+def assign_tiers_to_tenants(wanted: Wanted, by: User | None = None) -> int:
+    """The same of tenants: what their users have by default."""
+    news = _assign_each("tenant", wanted, by)
+    tiers_assigned.send(TierAssignment, users=User.objects.filter(tenant__in=news), by=by)
+    return len(news)
+
+
+def _assign_each(of: Literal["user", "tenant"], wanted: Wanted, by: User | None) -> list[UUID]:
+    """Whose assignments are news."""
     now = timezone.now()
     listed = {
-        (user_id, valid_from): (pk, tier_id)
-        for pk, user_id, valid_from, tier_id in TierAssignment.objects.filter(
-            IN_LIST, user__isnull=False
-        ).values_list("pk", "user_id", "valid_from", "tier_id")
+        (owner_id, valid_from): (pk, tier_id)
+        for pk, owner_id, valid_from, tier_id in TierAssignment.objects.filter(
+            IN_LIST, **{f"{of}__isnull": False}
+        ).values_list("pk", of, "valid_from", "tier_id")
     }
     news = {
-        (user_id, valid_from): tier
-        for user_id, tier, valid_from in wanted
-        if listed.get((user_id, valid_from), (0, 0))[1] != tier.pk
+        (owner_id, valid_from): tier
+        for owner_id, tier, valid_from in wanted
+        if listed.get((owner_id, valid_from), (0, 0))[1] != tier.pk
     }
     for tier in {tier for tier in news.values() if tier.retired_at is not None}:
         raise ValidationError(
@@ -231,15 +247,17 @@ def assign_tiers_to_users(
     TierAssignment.objects.bulk_create(
         [
             TierAssignment(
-                user_id=user_id, tier=tier, valid_from=valid_from, recorded_at=now, recorded_by=by
+                tier=tier,
+                valid_from=valid_from,
+                recorded_at=now,
+                recorded_by=by,
+                **{f"{of}_id": owner_id},
             )
-            for (user_id, valid_from), tier in news.items()
+            for (owner_id, valid_from), tier in news.items()
         ],
         batch_size=2000,
     )
-    given = among('"user".id', (user_id.hex for user_id, _ in news))
-    tiers_assigned.send(TierAssignment, users=User.objects.filter(given), by=by)
-    return len(news)
+    return [owner_id for owner_id, _ in news]
 
 
 def withdraw(row: Recorded, by: User | None, at: datetime | None = None) -> None:

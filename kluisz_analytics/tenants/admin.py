@@ -1,5 +1,7 @@
 """Admin pages of the directory."""
 
+from typing import Any
+
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
@@ -22,16 +24,25 @@ from kluisz_analytics.tenants.models import (
 admin.site.unregister(Group)
 
 
+class SeenInUsageAdmin:
+    """Those seen in usage are looked at here, and entered or merged on their own page."""
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        may_change: bool = super().has_change_permission(request, obj)  # type: ignore[misc]
+        return may_change and not (obj and obj.seen)
+
+
 @admin.register(Tenant)
-class TenantAdmin(ModelAdmin):
+class TenantAdmin(SeenInUsageAdmin, ModelAdmin):
     list_display = [
         "name",
         "slug",
         "timezone",
         "is_active",
         state_column("is_default", "default", "default", "–"),
+        "seen",
     ]
-    list_filter = ["is_active"]
+    list_filter = ["is_active", "seen"]
     search_fields = ["name", "slug", "id"]
     prepopulated_fields = {"slug": ["name"]}
 
@@ -40,12 +51,15 @@ class TenantAdmin(ModelAdmin):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):
+class UserAdmin(SeenInUsageAdmin, DjangoUserAdmin, ModelAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
-    list_display = ["username", "email", "tenant", "role", "is_active"]
-    list_filter = ["is_active", "is_tenant_admin", "is_superuser", "is_service_account", "tenant"]
+    list_display = ["username", "email", "tenant", "role", "is_active", "seen"]
+    list_filter = [
+        *("is_active", "seen", "is_tenant_admin", "is_superuser", "is_service_account"),
+        "tenant",
+    ]
     list_select_related = ["tenant"]
     search_fields = ["username", "email", "id"]
     autocomplete_fields = ["tenant"]

@@ -23,6 +23,7 @@ from kluisz_analytics.tenants.membership import Stay, moved
 from kluisz_analytics.tenants.models import (
     DirectoryChange,
     Membership,
+    Standing,
     Tenant,
     User,
     UserAlias,
@@ -145,7 +146,7 @@ def names_in_use(names: Collection[str] | None = None) -> set[Called]:
     for column in ("username", "email"):
         for where in ("tenant", "memberships__tenant"):
             says_so = {f"{where}__finds_users_by_{column}": True}
-            users = User.objects.filter(_is_one_of(column, names), **says_so)
+            users = User.objects.filter(_is_one_of(column, names), seen=Standing.ENTERED, **says_so)
             found += users.exclude(**{column: ""}).order_by().values_list(column, where, "pk")
     return {Called(as_called(name), tenant_id, user_id) for name, tenant_id, user_id in found}
 
@@ -195,7 +196,8 @@ def users_called(name: str, tenant_id: UUID | None) -> int:
         of_tenant = {} if tenant_id is None else {where: tenant_id}
         for column in ("username", "email"):
             says_so = {f"{where}__finds_users_by_{column}": True}
-            called |= Q(**{f"{column}__iexact": name}, **says_so, **of_tenant)
+            is_so_called = {f"{column}__iexact": name, "seen": Standing.ENTERED}
+            called |= Q(**is_so_called, **says_so, **of_tenant)
     return User.objects.filter(called).order_by().values("pk").distinct().count()
 
 

@@ -23,7 +23,50 @@ def validate_timezone(name: str) -> None:
 FINDS_USERS_BY = ("finds_users_by_email", "finds_users_by_username")
 
 
-class Tenant(models.Model):
+class Standing(models.TextChoices):
+    """How an entry of the directory came about, and what has become of one seen in usage."""
+
+    ENTERED = "", "Entered"
+    SEEN = "seen", "Seen in usage"
+    KNOWN = "known", "Known by now"
+    MERGED = "merged", "Merged"
+
+
+class SeenInUsage(models.Model):
+    """What an attribution rule may enter of whom runs name and nobody knows (domain.md, Seen in
+    usage). Its columns are the sync's and the desk's.
+
+    ``seen_as`` is the name that it was entered for, and stays so. One that the directory has by
+    that name otherwise (*known*), or that an operator *merged*, has ``merged_into``: whose its
+    usage is then.
+    """
+
+    seen = models.CharField(
+        "seen in usage",
+        max_length=6,
+        blank=True,
+        default=Standing.ENTERED,
+        db_default=Standing.ENTERED.value,
+        choices=Standing,
+        editable=False,
+    )
+    seen_as = models.CharField(
+        max_length=200, blank=True, default="", db_default="", editable=False
+    )
+    seen_by = models.BigIntegerField(
+        null=True,
+        editable=False,
+        help_text="The number of the attribution rules in whose daily bound it was entered.",
+    )
+    merged_into = models.ForeignKey(
+        "self", null=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
+
+    class Meta:
+        abstract = True
+
+
+class Tenant(SeenInUsage):
     """A customer organisation. One of them is the default one; it always exists."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
@@ -104,7 +147,8 @@ class TenantAlias(models.Model):
 
     def clean(self) -> None:
         self.name = self.name.strip()
-        others = Tenant.objects.exclude(pk=self.tenant_id)
+        # One seen in usage is called so by attribution rules only, until it is entered.
+        others = Tenant.objects.filter(seen=Standing.ENTERED).exclude(pk=self.tenant_id)
         is_so_called = models.Q(slug__iexact=self.name) | models.Q(name__iexact=self.name)
         if self.tenant_id and (other := others.filter(is_so_called).first()):
             raise ValidationError(
@@ -127,7 +171,7 @@ class TenantUserManager(UserManager["User"]):
 
 
 # Knox names the reverse of its abstract model itself
-class User(AbstractUser):  # type: ignore[django-manager-missing]
+class User(SeenInUsage, AbstractUser):  # type: ignore[django-manager-missing]
     """A user of one tenant.
 
     Roles: platform admin (``is_superuser``), tenant admin, service account, user.
@@ -135,6 +179,14 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="users")
+    seen_in = models.ForeignKey(
+        Tenant,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        editable=False,
+        help_text="The tenant in which an attribution rule entered it for its name.",
+    )
     is_tenant_admin = models.BooleanField(default=False, help_text="Sees and manages its tenant.")
     is_service_account = models.BooleanField(
         default=False,
@@ -255,7 +307,8 @@ class UserAlias(models.Model):
             raise ValidationError(
                 {"user": f"{self.user} is not of {self.tenant}, and was not: choose its tenant."}
             )
-        others = User.objects.filter(tenant=self.tenant_id).exclude(pk=self.user_id)
+        of_tenant = User.objects.filter(tenant=self.tenant_id, seen=Standing.ENTERED)
+        others = of_tenant.exclude(pk=self.user_id)
         is_so_called = models.Q(username__iexact=self.name) | models.Q(email__iexact=self.name)
         if self.tenant_id and (other := others.filter(is_so_called).first()):
             raise ValidationError(

@@ -206,11 +206,13 @@ class TopUsers(ListView):
     def get(self, request: Request) -> Response:
         """The users with the most usage."""
         period, rows = top_rows(self, request, Dimension.USER)
+        # One who has moved is of the tenant that the usage is of, to whoever sees only that.
+        of_scope = scope_of(self.viewer).tenant_id
         results = [
             {
                 "user_id": row.key,
                 "username": row.label,
-                "tenant_id": row.row.tenant_id if isinstance(row.row, User) else None,
+                "tenant_id": (of_scope or row.row.tenant_id) if isinstance(row.row, User) else None,
                 "last_activity": row.last_activity,
                 **row.numbers.as_dict(),
             }

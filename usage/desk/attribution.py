@@ -10,8 +10,10 @@ from django.utils import timezone
 from kluisz_analytics.tenants.models import User
 from usage.facts import rework
 from usage.facts.apply import load_assembler, reassemble
+from usage.facts.attribution import attribute_seen
 from usage.facts.store import change_repricings
 from usage.models import AttributionRule, AttributionRules, LangfuseConnection, Trace
+from usage.models.attribution import ENTERED_A_DAY
 from usage.repricing.stored import after
 
 MOST_RULES = 40
@@ -28,6 +30,7 @@ def begin(
     since: datetime | None = None,
     until: datetime | None = None,
     position: int = 0,
+    enters_a_day: int = ENTERED_A_DAY,
 ) -> AttributionRules:
     """Rules of the connection, in their order, for runs that begin in [since, until);
     :func:`advance` does the work.
@@ -38,6 +41,7 @@ def begin(
         connection=connection,
         name=name.strip(),
         position=position,
+        enters_a_day=enters_a_day,
         since=since,
         until=until,
         reason=reason,
@@ -91,8 +95,12 @@ def advance(
     seconds: float | None = None,
     report: Callable[[AttributionRules], None] | None = None,
 ) -> None:
-    """Do the work that is left (:func:`usage.facts.rework.advance`)."""
+    """Do the work that is left (:func:`usage.facts.rework.advance`), and enter whom the rules
+    enter.
+    """
     rework.advance(together, _attribute_next, seconds, report)
+    if together.state == together.State.APPLIED:
+        attribute_seen(together.connection)
 
 
 def _attribute_next(together: AttributionRules) -> rework.Batch:

@@ -16,6 +16,7 @@ from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
 )
 
 from kluisz_analytics.admin_pages import admin_user, amount_column
@@ -26,13 +27,17 @@ from usage.analytics.attribution import in_words
 from usage.desk import attribution
 from usage.desk.attribution_preview import Preview, preview
 from usage.desk.presets import PRESETS
+from usage.desk.seen import seen_view
 from usage.desk.unknown import unknown_view
 from usage.desk.views import platform_admins_only
+from usage.facts.rules import ENTERED
 from usage.models import AttributionRule, AttributionRules, LangfuseConnection
+from usage.models.attribution import ENTERED_A_DAY
 
 ROWS_SHOWN = 200
 SPARE_ROWS = 3
 RULE_FIELDS = ("gives", "source", "path", "pattern", "value", "finds_by", "table", "wins")
+OF_ENTERED = ("enters", "tier")
 
 
 class PresetForm(forms.Form):
@@ -40,6 +45,11 @@ class PresetForm(forms.Form):
         label="Start from",
         choices=[(name, one.label) for name, one in PRESETS.items()],
         widget=UnfoldAdminSelectWidget,
+    )
+    enters = forms.BooleanField(
+        required=False,
+        label="Enter whom nobody knows",
+        widget=UnfoldBooleanSwitchWidget,
     )
 
 
@@ -63,6 +73,15 @@ class RulesForm(forms.Form):
         widget=UnfoldAdminIntegerFieldWidget,
         help_text="Of several, the lowest is asked first.",
     )
+    enters_a_day = forms.IntegerField(
+        initial=ENTERED_A_DAY,
+        required=False,
+        min_value=0,
+        max_value=1_000_000,
+        label="Enter at most, a day",
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="Tenants and users whom nobody knows, of rules that enter them.",
+    )
     reason = forms.CharField(
         max_length=400,
         required=False,
@@ -75,6 +94,10 @@ class RulesForm(forms.Form):
             data = data.copy()
             data["since"] = timezone.now().strftime("%Y-%m-%d %H:%M:%S")
         super().__init__(data, **kwargs)
+
+    def clean_enters_a_day(self) -> int:
+        bound: int | None = self.cleaned_data["enters_a_day"]
+        return ENTERED_A_DAY if bound is None else bound
 
     @property
     def together(self) -> AttributionRules:
@@ -89,10 +112,11 @@ class RulesForm(forms.Form):
 class RuleForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = AttributionRule
-        fields = RULE_FIELDS
+        fields = (*RULE_FIELDS, *OF_ENTERED)
         widgets = {
             **dict.fromkeys(RULE_FIELDS, UnfoldAdminTextInputWidget),
-            **dict.fromkeys(("gives", "source", "wins"), UnfoldAdminSelectWidget),
+            **dict.fromkeys(("gives", "source", "wins", "tier"), UnfoldAdminSelectWidget),
+            "enters": UnfoldBooleanSwitchWidget,
         }
 
 
@@ -116,6 +140,7 @@ class AttributionRulesAdmin(ReworkAdmin):
         "position",
         "since",
         "until",
+        "enters_a_day",
         "reason",
         "traces_done",
         "traces_changed",
@@ -139,6 +164,7 @@ class AttributionRulesAdmin(ReworkAdmin):
         view = self.admin_site.admin_view
         return [
             path("unknown/", view(platform_admins_only(unknown_view)), name="usage_unknownowners"),
+            path("seen/", view(platform_admins_only(seen_view)), name="usage_seeninusage"),
             *super().get_urls(),
         ]
 
@@ -177,7 +203,7 @@ class AttributionRulesAdmin(ReworkAdmin):
             "title": "Attribution rules",
             "form": form,
             "rows": rows,
-            "presets": PresetForm(),
+            "presets": PresetForm(request.GET or None),
             "preview": found,
             "moved": _labelled(found) if found else [],
             "samples": _samples(found) if found else [],
@@ -198,6 +224,7 @@ class AttributionRulesAdmin(ReworkAdmin):
             by=admin_user(request),
             since=data["since"],
             position=data["position"],
+            enters_a_day=data["enters_a_day"],
         )
         self.log_addition(request, together, "Begun.")
         self.go_on(request, together)
@@ -211,7 +238,10 @@ def _of_preset(asked: Any) -> tuple[RulesForm, Any]:
     initial = {"name": preset.label} if preset else {}
     if str(asked.get("connection", "")).isdigit():
         initial["connection"] = asked["connection"]
-    rules = [dict(one) for one in preset.rules] if preset else []
+    rules: list[dict[str, Any]] = [dict(one) for one in preset.rules] if preset else []
+    if asked.get("enters"):
+        for one in rules:
+            one["enters"] = one["gives"] in ENTERED
     spare = [{"finds_by": "id,alias"} for _ in range(SPARE_ROWS)]
     return RulesForm(initial=initial), RuleForms(prefix="rules", initial=[*rules, *spare])
 

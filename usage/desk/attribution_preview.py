@@ -25,6 +25,7 @@ from usage.facts.owner import Owner, Settlement
 from usage.facts.received import Received, in_precedence, unpacked
 from usage.facts.rules import AttributionRules as RulesThatHold
 from usage.facts.rules import Given
+from usage.facts.seen import NewEntry, new_entries
 from usage.langfuse.wire import TraceAttributes
 from usage.models import AttributionRule, AttributionRules
 
@@ -83,6 +84,17 @@ class Preview:
     named_otherwise: int = 0
     moved: dict[tuple[UUID | None, UUID | None], Moved] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    entered: set[NewEntry] = field(default_factory=set)
+    """Whom the rules would enter, in as many days as their bound takes."""
+    looked_at: set[tuple[UUID | None, Sequence[Given]]] = field(default_factory=set)
+
+    @property
+    def tenants_entered(self) -> int:
+        return len({one.id for one in self.entered if one.tenant_id is None})
+
+    @property
+    def users_entered(self) -> int:
+        return len({one.id for one in self.entered if one.tenant_id is not None})
 
     @property
     def traces_changed(self) -> int:
@@ -161,7 +173,9 @@ class Terms:
         """What the trace would cost and be charged as its owner's: picousd and microcredits."""
         assembler, engine = self.assembler, self.assembler.engine
         if self._costs_the_same(stored):
-            known_at, _ = lists_as_of(stored, owner, engine.book.loaded_at, is_by_rule)
+            known_at, _ = lists_as_of(
+                stored, owner, engine.book.loaded_at, is_by_rule, assembler.directory.seen
+            )
             usage = TraceUsage(
                 owner.tenant_id,
                 owner.user_id,
@@ -247,6 +261,7 @@ def _look_at(found: Preview, stored: Stored, terms: Terms, settlement: Settlemen
     if owner.dispute and not owner.settled_as and not stored.dispute:
         found.disputed += 1
     after = owner.tenant_id, owner.user_id
+    _look_for_unknown(found, assembler, after, owner.dispute, attributed.given)
     if after == stored.owner:
         found.named_otherwise += attributed.attributes[2:4] != stored.attributes[2:4]
         return
@@ -280,6 +295,22 @@ def _look_at(found: Preview, stored: Stored, terms: Terms, settlement: Settlemen
                 attributed.given,
             )
         )
+
+
+def _look_for_unknown(
+    found: Preview,
+    assembler: Assembler,
+    owner: tuple[UUID | None, UUID | None],
+    dispute: str,
+    given: tuple[Given, ...],
+) -> None:
+    """Count whom the rules would enter, of a run that they find no owner of."""
+    tenant_id, user_id = owner
+    if not assembler.rules.enters or user_id is not None or dispute:
+        return
+    if (tenant_id, given) not in found.looked_at:
+        found.looked_at.add((tenant_id, given))
+        found.entered.update(new_entries(assembler.rules, assembler.directory, given, tenant_id))
 
 
 def _known(owner: tuple[UUID | None, UUID | None]) -> int:

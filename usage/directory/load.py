@@ -23,6 +23,8 @@ from usage.facts.attribution import attribute_all
 K = TypeVar("K")
 V = TypeVar("V")
 FOUND_BY = ("email", "username")
+# Of one seen in usage that the file has by its id: it is an entry as others are by then.
+ENTERED = ("seen", "merged_into")
 RATE_TERMS = (
     "credits_per_usd",
     "pricing_multiplier",
@@ -135,7 +137,10 @@ def _load_tenants(document: DirectoryDocument, tiers: dict[str, PricingTier]) ->
         rows,
         update_conflicts=True,
         unique_fields=["id"],
-        update_fields=["name", "slug", "timezone", *(f"finds_users_by_{one}" for one in FOUND_BY)],
+        update_fields=[
+            *("name", "slug", "timezone", *ENTERED),
+            *(f"finds_users_by_{one}" for one in FOUND_BY),
+        ],
     )
     for entry in document.tenants:
         if entry.default_tier is None:
@@ -182,6 +187,7 @@ def _load_users(
             "is_superuser",
             "is_staff",
             "is_active",
+            *ENTERED,
         ],
     )
     record_changes(

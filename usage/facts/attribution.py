@@ -3,19 +3,24 @@ decided by (domain.md, What is counted).
 """
 
 from collections.abc import Collection, Iterable
+from functools import reduce
+from operator import or_
 from uuid import UUID
 
 from django.db import connection as database
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from kluisz_analytics.identifiers import as_called
 from kluisz_analytics.tenants.models import DirectoryChange, Tenant, TenantAlias, User
 from usage.facts import store
 from usage.facts.apply import Applied, Assembler, committed, load_assembler, reassemble
+from usage.facts.merged import follow_directory
 from usage.facts.owner import Directory
-from usage.facts.rules import unpacked_given
-from usage.models import LangfuseConnection, Trace
+from usage.facts.rules import Gives, unpacked_given
+from usage.facts.seen import WaitingTexts, enter_unknown, entering_rules
+from usage.models import FlowUsage, LangfuseConnection, Trace
 from usage.models.facts import NOT_OWNED
+from usage.periods import Granularity
 
 TRACES_A_BATCH = 5_000
 REFERENCES_A_QUERY = 5_000
@@ -41,17 +46,51 @@ CHANGED = """
 
 def attribute_known(connection: LangfuseConnection) -> Applied:
     """Attribute, price and charge every trace of the connection whose missing tenant or user is
-    known by now, and, of whatever connection, what the directory says otherwise than it did.
+    known by now, or may be entered by a rule, and, of whatever connection, what the directory says
+    otherwise than it did.
     """
+    follow_directory()
     applied = decide_changed()
     found = _attributable(connection)
     if store.load_attribution_rules(connection.pk):
-        assembler = load_assembler(connection)
-        found |= _found_by_rule(connection, assembler)
-        applied += _decide(assembler, found)
-    elif found:
+        applied += _by_rules(connection, found)
+        return applied
+    if found:
         applied += _decide(load_assembler(connection), found)
     return applied
+
+
+def _by_rules(connection: LangfuseConnection, found: set[UUID]) -> Applied:
+    applied = Applied()
+    # Whose tenant is found only then has its user entered after it.
+    for _ in range(2):
+        assembler, waiting = load_assembler(connection), _waiting_texts(connection)
+        if enter_unknown(connection.pk, assembler.rules, assembler.directory, waiting):
+            assembler = load_assembler(connection)
+        found |= _found_by_rule(connection, assembler, waiting) | _named_now(connection, assembler)
+        applied += _decide(assembler, found)
+        if not found or not assembler.rules.enters:
+            break
+        found = set()
+    return applied
+
+
+def up_to_date_with_seen(assembler: Assembler) -> Assembler:
+    """A new assembler, after whom its rules enter has been entered of what is stored by now: so
+    that most of a long reading is decided once.
+    """
+    connection = LangfuseConnection.objects.get(pk=assembler.connection_id)
+    if assembler.rules.enters:
+        waiting = _waiting_texts(connection)
+        enter_unknown(connection.pk, assembler.rules, assembler.directory, waiting)
+    return load_assembler(connection)
+
+
+def attribute_seen(connection: LangfuseConnection) -> Applied:
+    """The same after what was read has been stored, where rules enter whom nobody knows: so that
+    they have their usage on the first day.
+    """
+    return attribute_known(connection) if entering_rules(connection.pk) else Applied()
 
 
 def attribute_all() -> Applied:
@@ -125,21 +164,56 @@ def _aliases(references: Collection[str]) -> list[str]:
     return [text for text in references if as_called(text) in aliases]
 
 
-def _found_by_rule(connection: LangfuseConnection, assembler: Assembler) -> set[UUID]:
-    """Those to whom attribution rules gave a text that somebody is known by now.
-
-    Reads distinct texts, not traces, to find out.
-    """
+def _waiting_texts(connection: LangfuseConnection) -> list[WaitingTexts]:
+    """Distinct texts, not traces."""
     waiting = _waiting(connection).exclude(attribution="")
+    rows = waiting.values_list("attribution", "tenant").annotate(runs=Count("pk"))
+    return [WaitingTexts(*row) for row in rows]
+
+
+def _found_by_rule(
+    connection: LangfuseConnection, assembler: Assembler, waiting: Iterable[WaitingTexts]
+) -> set[UUID]:
+    """Those to whom attribution rules gave a text that somebody is known by now."""
+    traces = _waiting(connection).exclude(attribution="")
     found: set[UUID] = set()
     by_tenant: dict[UUID | None, list[str]] = {}
-    for text, tenant_id in waiting.values_list("attribution", "tenant").distinct():
+    for text, tenant_id, _ in waiting:
         if assembler.rules.finds_now(unpacked_given(text), tenant_id, assembler.directory):
             by_tenant.setdefault(tenant_id, []).append(text)
     for of, texts in by_tenant.items():
-        of_tenant = waiting.filter(tenant=of)
+        of_tenant = traces.filter(tenant=of)
         for some in store.chunks(sorted(texts), REFERENCES_A_QUERY):
             found.update(of_tenant.filter(attribution__in=some).values_list("pk", flat=True))
+    return found
+
+
+def _named_now(connection: LangfuseConnection, assembler: Assembler) -> set[UUID]:
+    """Traces whose project or flow is counted by what it is called, and is the directory's of that
+    name by now.
+
+    The rollup of days says which there are, without reading traces.
+    """
+    rules, found = assembler.rules, set[UUID]()
+    if not rules.find_by_name:
+        return found
+    counted = FlowUsage.objects.filter(granularity=Granularity.DAY).order_by()
+    for gives, column in ((Gives.PROJECT, "project_id"), (Gives.FLOW, "flow_id")):
+        rows = counted.exclude(**{column: ""}).values_list("tenant_key", column).distinct()
+        known: dict[UUID, list[str]] = {}
+        for tenant_id, text in rows:
+            if rules.named(gives, text, tenant_id) not in ("", text):
+                known.setdefault(tenant_id, []).append(text)
+        of_names = (Q(tenant=pk, **{f"{column}__in": texts}) for pk, texts in known.items())
+        of_connection = Trace.objects.filter(connection=connection).exclude(attribution="")
+        traces = of_connection.filter(reduce(or_, of_names, Q(pk__in=[])), is_voided=False)
+        named = traces.values_list(
+            "pk", "attribution", "tenant", "project_id", "flow_id"
+        ).order_by()
+        for pk, text, tenant_id, project_id, flow_id in named.iterator(TRACES_A_BATCH):
+            ids = {Gives.PROJECT: project_id, Gives.FLOW: flow_id}
+            if rules.names_now(unpacked_given(text), tenant_id, ids):
+                found.add(pk)
     return found
 
 

@@ -91,7 +91,9 @@ def assemble(
     priced_as_of, unowned_as_of = engine.book.loaded_at, None
     if stored is not None:
         is_by_rule = attributed is not None and attributed.is_by_rule
-        priced_as_of, unowned_as_of = lists_as_of(stored, owner, priced_as_of, is_by_rule)
+        priced_as_of, unowned_as_of = lists_as_of(
+            stored, owner, priced_as_of, is_by_rule, directory.seen
+        )
     using = [step for step in steps if step.usage_details or step.cost_usd is not None]
     unmetered = unmetered_calls(steps)
     if unmetered:
@@ -257,12 +259,13 @@ def _decided(steps: Sequence[StepVersion], of_each: Sequence[TraceAttributes]) -
 
 
 def lists_as_of(
-    stored: Before, owner: Owner, now: datetime, is_by_rule: bool
+    stored: Before, owner: Owner, now: datetime, is_by_rule: bool, seen: Collection[UUID]
 ) -> tuple[datetime, datetime | None]:
     """Of when the lists are that a stored trace is priced by, and, where a rule has found its
-    owner, of when they were before: undone, all is as it was.
+    owner, of when they were before: undone, all is as it was. ``seen``: tenants and users that are
+    seen in usage only.
     """
-    if _is_found(stored, owner.tenant_id, owner.user_id):
+    if _is_found(stored, owner.tenant_id, owner.user_id, seen):
         return now, (stored.unowned_as_of or stored.priced_as_of) if is_by_rule else None
     if stored.unowned_as_of is not None and not is_by_rule:
         return stored.unowned_as_of, None
@@ -270,12 +273,21 @@ def lists_as_of(
     return stored.priced_as_of, stored.unowned_as_of
 
 
-def _is_found(stored: Before, tenant_id: UUID | None, user_id: UUID | None) -> bool:
-    """Whether a tenant or a user has become known, which then has its tier by the lists of now.
+def _is_found(
+    stored: Before, tenant_id: UUID | None, user_id: UUID | None, seen: Collection[UUID]
+) -> bool:
+    """Whether a tenant or a user has become known, which then has its tier by the lists of now:
+    also in place of one who was seen in usage only.
 
     Those of a dispute were known when it began.
     """
-    if is_owned(stored.tenant_id, stored.user_id) or stored.dispute or tenant_id is None:
+    if stored.dispute or tenant_id is None:
+        return False
+    if tenant_id != stored.tenant_id and stored.tenant_id in seen:
+        return True
+    if user_id != stored.user_id and stored.user_id in seen:
+        return user_id is not None
+    if is_owned(stored.tenant_id, stored.user_id):
         return False
     return stored.tenant_id is None or user_id is not None
 

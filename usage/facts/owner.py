@@ -47,7 +47,8 @@ class Directory:
     """The tenants and users that are known, by id as text; and both by what else they are called,
     in lower case, users by the tenant where they are. A name of several there is None's.
 
-    ``version`` tells states of it apart (``kluisz_analytics.tenants.directory``).
+    ``version`` tells states of it apart (``kluisz_analytics.tenants.directory``); ``seen``: those
+    who are, or were, seen in usage only.
     """
 
     tenants: Mapping[str, UUID] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class Directory:
     names: Mapping[str, Mapping[UUID, KnownUser | None]] = field(default_factory=dict)
     version: int = 0
     tenant_names: Mapping[str, UUID] = field(default_factory=dict)
+    seen: frozenset[UUID] = frozenset()
 
     def tenant_called(self, reference: str) -> UUID | None:
         """The tenant, by its id or by an alias of it."""

@@ -3,7 +3,9 @@
 
 Each rule gives one thing: the tenant, the user, the project or the flow. It says where its text is
 and how the directory finds somebody by it. Of the rules for a thing, in their order, the first that
-finds somebody counts; after all of them what our tracer's keys say, as without rules.
+finds somebody counts; after all of them what our tracer's keys say, as without rules. Where all of
+that finds nobody, the first rule that gives a text and enters whom nobody knows: it means those who
+were entered so (*seen in usage*), and nobody until all that it names are.
 """
 
 import json
@@ -80,6 +82,8 @@ FINDS: Mapping[str, tuple[FindsBy, ...]] = {
     Gives.FLOW: (FindsBy.ID, FindsBy.NAME),
 }
 """What each can be found by."""
+ENTERED = (Gives.TENANT, Gives.USER)
+"""What a rule may enter."""
 MOST_REMEMBERED = 20_000
 # Kept of a trace's attribution: more is of a mistake.
 MOST_GIVEN = 12
@@ -106,6 +110,7 @@ class Rule(NamedTuple):
     wins: Wins = Wins.NOBODY
     since: datetime | None = None
     until: datetime | None = None
+    enters: bool = False
 
     def holds(self, moment: datetime) -> bool:
         is_after = self.since is None or self.since <= moment
@@ -132,13 +137,16 @@ IdsByName = Mapping[str, Mapping[UUID, str | None]]
 @dataclass(frozen=True, slots=True)
 class Entries:
     """What else than by ids and aliases (``Directory``) rules find somebody by, in lower case; all
-    but tenants by their tenant, too. A name of several is None's.
+    but tenants by their tenant, too. A name of several is None's. ``seen_…``: who was entered by a
+    rule, by the name that it was entered for; users by their tenant first.
     """
 
     tenants: Mapping[FindsBy, Mapping[str, UUID | None]] = field(default_factory=dict)
     users: Mapping[FindsBy, UsersByName] = field(default_factory=dict)
     projects: IdsByName = field(default_factory=dict)
     flows: IdsByName = field(default_factory=dict)
+    seen_tenants: Mapping[str, UUID] = field(default_factory=dict)
+    seen_users: Mapping[UUID, Mapping[str, KnownUser]] = field(default_factory=dict)
 
 
 class Given(NamedTuple):
@@ -150,6 +158,13 @@ class Given(NamedTuple):
     number: int
     text: str
     is_found: bool
+
+
+class Unknown(NamedTuple):
+    """Whom a rule enters: the number of the rule, and the name that it gives."""
+
+    number: int
+    name: str
 
 
 class Attributed(NamedTuple):
@@ -191,6 +206,7 @@ class AttributionRules:
         self._paths = sorted({path for one in self.all for path in _paths_of(one)})
         # Rules that were made together hold at the same times.
         self._times = list({(one.since, one.until): one for one in self.all}.values())
+        self.enters = any(one.enters for one in self.all)
         self._asks_when = any(one.wins is Wins.FIRST for one in self.all)
         # Most runs of a user say the same.
         self._remembered: dict[Hashable, Attributed] = {}
@@ -240,14 +256,19 @@ class AttributionRules:
         tenant_id, rivals = fixed_tenant_id, 0
         if tenant_id is None:
             tenant_id, rivals = self._tenant_of(run, given, directory)
+            if tenant_id is None:
+                tenant_id, rivals = self._seen(Gives.TENANT, run, given, self.entries.seen_tenants)
         tenant_text = _first_text(given, attributes.tenant_reference)
         if rivals > 1:
             attributes = attributes._replace(tenant_reference=tenant_text)
-            return Attributed(attributes, tenant_id, None, _kept(given), is_disputed=True)
+            return Attributed(attributes, tenant_id, None, self._kept(given), is_disputed=True)
         # Of a tenant that is named and not known, users are known by their ids only.
         is_unknown = tenant_id is None and bool(tenant_text)
         of_user: list[Given] = []
         user, rivals = self._user_of(run, of_user, tenant_id, directory, is_unknown)
+        if user is None and tenant_id is not None:
+            seen = self.entries.seen_users.get(tenant_id, {})
+            user, rivals = self._seen(Gives.USER, run, of_user, seen)
         user_text = _first_text(of_user, attributes.user_reference)
         given += of_user
         of_tenant = tenant_id
@@ -261,14 +282,21 @@ class AttributionRules:
             attributes.environment,
             attributes.name,
         )
-        return Attributed(named, tenant_id, user, _kept(given), is_disputed=rivals > 1)
+        return Attributed(named, tenant_id, user, self._kept(given), is_disputed=rivals > 1)
 
     def finds_now(
         self, given: Iterable[Given], tenant_id: UUID | None, directory: Directory
     ) -> bool:
-        """Whether one of the texts that found nobody finds somebody by now, of a run whose tenant
-        is this.
+        """Whether those texts that found nobody find somebody by now, of a run whose tenant is
+        this.
         """
+        texts = list(given)
+        return self.finds_known(texts, tenant_id, directory) or self._finds_seen(texts, tenant_id)
+
+    def finds_known(
+        self, given: Iterable[Given], tenant_id: UUID | None, directory: Directory
+    ) -> bool:
+        """Whether one of them finds somebody who was not entered by a rule."""
         texts = [one for one in given if one.text and not one.is_found]
         is_unknown = tenant_id is None and any(one.gives == Gives.TENANT for one in texts)
         for one in texts:
@@ -283,6 +311,109 @@ class AttributionRules:
             if found:
                 return True
         return False
+
+    def tenant_known_as(self, name: str, directory: Directory) -> UUID | None:
+        """The tenant that one of the rules finds by the name."""
+        found = (self._tenant(rule, name, directory) for rule in self._that_give[Gives.TENANT])
+        return next((one for one in found if one is not None), None)
+
+    def user_known_as(self, name: str, tenant_id: UUID, directory: Directory) -> KnownUser | None:
+        """The user whom one of the rules finds by the name in the tenant."""
+        found = (
+            self._user(rule, name, tenant_id, directory, False)
+            for rule in self._that_give[Gives.USER]
+        )
+        return next((one for one in found if one is not None), None)
+
+    def _finds_seen(self, texts: Sequence[Given], tenant_id: UUID | None) -> bool:
+        """Whether all are entered by now whom the first rule names that enters whom it names."""
+        seen: Mapping[str, object] = self.entries.seen_tenants
+        if tenant_id is not None:
+            seen = self.entries.seen_users.get(tenant_id, {})
+        named = self._entering(texts, Gives.TENANT if tenant_id is None else Gives.USER)
+        return bool(named) and all(as_called(one.name) in seen for one in named)
+
+    @property
+    def find_by_name(self) -> bool:
+        """Whether one of them finds projects or flows by their names."""
+        of_things = (*self._that_give[Gives.PROJECT], *self._that_give[Gives.FLOW])
+        return any(FindsBy.NAME in one.finds_by for one in of_things)
+
+    def named(self, gives: Gives, text: str, tenant_id: UUID) -> str:
+        """The id of the project or flow that the directory has by the name in the tenant, or ""."""
+        names = self.entries.projects if gives is Gives.PROJECT else self.entries.flows
+        return names.get(as_called(text), {}).get(tenant_id) or ""
+
+    def names_now(self, given: Iterable[Given], tenant_id: UUID, ids: Mapping[Gives, str]) -> bool:
+        """Whether a text of a project or flow names another one by now than the run has
+        (``ids``).
+        """
+        for one in given:
+            rule = self._by_number.get(one.number)
+            if rule is None or rule.gives not in ids or FindsBy.NAME not in rule.finds_by:
+                continue
+            found = self.named(rule.gives, one.text, tenant_id)
+            if found and found != ids[rule.gives]:
+                return True
+        return False
+
+    def unknown(
+        self, given: Iterable[Given], tenant_id: UUID | None
+    ) -> tuple[list[Unknown], list[Unknown]]:
+        """The tenants and the users whom the rules would enter, of a run whose tenant is this, to
+        which they gave these texts. Users are only where the tenant is known or one alone is named.
+        """
+        texts = list(given)
+        tenants = self._entering(texts, Gives.TENANT) if tenant_id is None else []
+        if tenant_id is None and len(tenants) != 1:
+            return tenants, []
+        return tenants, self._entering(texts, Gives.USER)
+
+    def _entering(self, texts: Iterable[Given], gives: Gives) -> list[Unknown]:
+        """Whom the first of the rules names that enters whom it names, of those that gave a text or
+        could have; nobody where somebody was found.
+        """
+        of_gives = [one for one in texts if one.gives == gives]
+        if any(one.is_found for one in of_gives):
+            return []
+        for one in of_gives:
+            rule = self._by_number.get(one.number)
+            if rule is not None and rule.enters:
+                named = [other for other in of_gives if other.number == one.number]
+                # Of what came cut off nobody knows the text.
+                is_whole = all(other.text for other in named)
+                return [Unknown(one.number, other.text) for other in named] if is_whole else []
+        return []
+
+    def _seen(
+        self, gives: Gives, run: "_Run", given: list[Given], seen: Mapping[str, "T"]
+    ) -> tuple["T | None", int]:
+        """Who was entered for what the first rule names that enters whom it names."""
+        named = self._entering(given, gives)
+        if not named or any(as_called(one.name) not in seen for one in named):
+            return None, 0
+        rule = self._by_number[named[0].number]
+        texts = run.texts(rule, gives)
+        found: dict[T, list[int]] = {}
+        for text, places in texts.items():
+            found.setdefault(seen[as_called(text)], []).extend(places)
+        is_of_rule = (gives.value, rule.number)
+        given[:] = [one._replace(is_found=True) if one[:2] == is_of_rule else one for one in given]
+        return _winner(rule, run, found)
+
+    def _kept(self, given: Sequence[Given]) -> tuple[Given, ...]:
+        """What is told of it: nothing where no rule gave anything; whom rules enter before others
+        that nobody knows.
+        """
+        if not any(one.number for one in given):
+            return ()
+        return tuple(sorted(given, key=self._told_after)[:MOST_GIVEN])
+
+    def _told_after(self, one: Given) -> int:
+        if one.is_found:
+            return 0
+        rule = self._by_number.get(one.number)
+        return 1 if rule is not None and rule.enters else 2
 
     def _tenant_of(
         self, run: "_Run", given: list[Given], directory: Directory
@@ -375,7 +506,6 @@ class AttributionRules:
         """The project or flow of the first rule that gives one: the directory's of that name in the
         tenant, else what it is called is its id.
         """
-        names = self.entries.projects if gives is Gives.PROJECT else self.entries.flows
         for rule in self._of(gives, run):
             texts = run.texts(rule, gives)
             if not texts:
@@ -383,8 +513,8 @@ class AttributionRules:
             text = run.winner(rule.wins, texts)
             given.append(_given(gives, rule, text, is_found=True))
             if FindsBy.NAME in rule.finds_by and tenant_id is not None:
-                found = names.get(as_called(text), {}).get(tenant_id)
-                if found is not None:
+                found = self.named(gives, text, tenant_id)
+                if found:
                     return found
             return canonical_id(text)
         return ""
@@ -504,14 +634,6 @@ def _first_text(given: Iterable[Given], ours: str) -> str:
             return one.text
         first = first or one.text
     return first or ours
-
-
-def _kept(given: Sequence[Given]) -> tuple[Given, ...]:
-    """What is told of it: nothing where no rule gave anything."""
-    if not any(one.number for one in given):
-        return ()
-    found = [one for one in given if one.is_found]
-    return (*found, *[one for one in given if not one.is_found])[:MOST_GIVEN]
 
 
 def packed_given(given: Sequence[Given]) -> str:

@@ -20,7 +20,7 @@ from kluisz_analytics.bulk import among, insert_rows, stamps, update_rows
 from kluisz_analytics.identifiers import as_called, parse_uuid
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, to_scaled
 from kluisz_analytics.tenants.directory import directory_version, names_in_use, stays_of
-from kluisz_analytics.tenants.models import Flow, Project, Tenant, TenantAlias, User
+from kluisz_analytics.tenants.models import Flow, Project, Standing, Tenant, TenantAlias, User
 from pricing.price_book import Repriced
 from pricing.units import TokenCounts
 from usage.environments import BilledEnvironments, billed_environments
@@ -267,18 +267,30 @@ def write_steps(rows: Iterable[Row], instead_of: Collection[str]) -> None:
 
 
 def load_directory() -> Directory:
-    """All tenants and users, by what runs name them with; a handful of queries."""
+    """All tenants and users, by what runs name them with; a handful of queries.
+
+    Who was merged into another one stands for it.
+    """
     # Before all else: what changes meanwhile makes it a state that is asked for again.
     version, stays = directory_version(), stays_of()
-    tenants = {str(pk): pk for pk in Tenant.objects.order_by().values_list("pk", flat=True)}
-    same = {pk: pk for pk in tenants.values()}
-    users = {
-        str(pk): KnownUser(pk, same.get(tenant_id, tenant_id), tuple(stays.get(pk, ())))
-        for pk, tenant_id in User.objects.order_by().values_list("pk", "tenant_id")
-    }
+    own = Tenant.objects.order_by().values_list("pk", "merged_into", "seen")
+    into, seen = {pk: other for pk, other, _ in own}, {pk for pk, _, standing in own if standing}
+    same = {pk: pk for pk in into}
+    tenants = {str(pk): same.get(other or pk, pk) for pk, other in into.items()}
+    rows = User.objects.order_by().values_list("pk", "tenant_id", "merged_into", "seen")
+    users, merged = {}, {}
+    for pk, tenant_id, other, standing in rows:
+        stays_of_user = tuple(stays.get(pk, ()))
+        users[str(pk)] = KnownUser(pk, same.get(tenant_id, tenant_id), stays_of_user)
+        if other is not None:
+            merged[str(pk)] = str(other)
+        if standing:
+            seen.add(pk)
+    users |= {pk: users[other] for pk, other in merged.items() if other in users}
     aliases = TenantAlias.objects.order_by().values_list("name", "tenant")
     tenant_names = {as_called(name): same[pk] for name, pk in aliases if pk in same}
-    return Directory(tenants, users, load_names(users), version, tenant_names)
+    names = load_names(users)
+    return Directory(tenants, users, names, version, tenant_names, frozenset(seen))
 
 
 def load_names(users: Mapping[str, KnownUser]) -> dict[str, dict[UUID, KnownUser | None]]:
@@ -289,7 +301,8 @@ def load_names(users: Mapping[str, KnownUser]) -> dict[str, dict[UUID, KnownUser
 def _called(column: str) -> Iterator[tuple[str, UUID, UUID]]:
     """What users are called in their tenants, also in those that they have left."""
     for where in ("tenant", "memberships__tenant"):
-        found = User.objects.filter(**{f"{where}__isnull": False}).exclude(**{column: ""})
+        found = User.objects.filter(**{f"{where}__isnull": False}, seen=Standing.ENTERED)
+        found = found.exclude(**{column: ""})
         for name, tenant_id, user_id in found.order_by().values_list(column, where, "pk"):
             yield as_called(name), tenant_id, user_id
 
@@ -393,10 +406,11 @@ def load_attribution_rules(connection_id: int, **of: Any) -> list[Rule]:
 
 
 def load_entries(directory: Directory) -> Entries:
-    """What else than by ids and aliases rules find somebody by; six queries."""
-    slugs = Tenant.objects.order_by().values_list("slug", "pk")
+    """What else than by ids and aliases rules find somebody by; nine queries."""
+    entered = Tenant.objects.filter(seen=Standing.ENTERED).order_by()
+    slugs = entered.values_list("slug", "pk")
     names: dict[str, UUID | None] = {}
-    for name, pk in Tenant.objects.order_by().values_list("name", "pk"):
+    for name, pk in entered.values_list("name", "pk"):
         if names.setdefault(as_called(name), pk) != pk:
             names[as_called(name)] = None
     return Entries(
@@ -407,7 +421,31 @@ def load_entries(directory: Directory) -> Entries:
         },
         _ids_by_name(Project.objects.order_by().values_list("name", "tenant", "pk")),
         _ids_by_name(Flow.objects.order_by().values_list("name", "project__tenant", "pk")),
+        _seen_tenants(directory),
+        _seen_users(directory),
     )
+
+
+def _seen_tenants(directory: Directory) -> dict[str, UUID]:
+    """Tenants by the names that rules entered them for."""
+    rows = Tenant.objects.exclude(seen_as="").order_by().values_list("seen_as", "pk")
+    # One that came since the directory was read is found the next time.
+    return {
+        as_called(name): directory.tenants[str(pk)]
+        for name, pk in rows
+        if str(pk) in directory.tenants
+    }
+
+
+def _seen_users(directory: Directory) -> dict[UUID, dict[str, KnownUser]]:
+    """Users by the tenants where rules entered them, and the names."""
+    seen: dict[UUID, dict[str, KnownUser]] = defaultdict(dict)
+    rows = User.objects.exclude(seen_as="").order_by()
+    for tenant_id, name, pk in rows.values_list("seen_in", "seen_as", "pk"):
+        user = directory.users.get(str(pk))
+        if user is not None:
+            seen[tenant_id][as_called(name)] = user
+    return seen
 
 
 def _ids_by_name(

@@ -969,6 +969,7 @@ class Migration(migrations.Migration):
                 ('position', models.IntegerField(default=0, help_text='Of several, the rules with the lowest position are asked first.')),
                 ('since', models.DateTimeField(blank=True, help_text='For runs that begin from then on. Empty: for all.', null=True)),
                 ('until', models.DateTimeField(blank=True, help_text='For runs that begin before. Empty: no end.', null=True)),
+                ('enters_a_day', models.PositiveIntegerField(default=100, help_text='How many tenants and users they enter in a day (UTC) at most.')),
                 ('reached_start', models.DateTimeField(editable=False, null=True)),
                 ('connection', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='usage.langfuseconnection')),
                 ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
@@ -994,6 +995,8 @@ class Migration(migrations.Migration):
                 ('finds_by', models.CharField(default='id,alias', help_text='In this order, apart by commas: id, slug, name, email, alias.', max_length=40)),
                 ('table', models.TextField(blank=True, help_text='JSON: text → what it stands for, which is looked for instead. Empty: none.')),
                 ('wins', models.CharField(blank=True, choices=[('root', 'What the root says'), ('first', 'What the earliest step says'), ('most', 'What most steps say')], help_text='Who counts where the steps of a run name several. Empty: the run is disputed.', max_length=5, verbose_name='where steps disagree')),
+                ('enters', models.BooleanField(default=False, help_text='Whom nobody knows, it enters as “seen in usage”: tenants and users.', verbose_name='enters unknown')),
+                ('tier', models.ForeignKey(blank=True, help_text="Of whom it enters. Empty: the tenant's, or the platform's.", null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='pricing.pricingtier')),
                 ('rules', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='rules', to='usage.attributionrules')),
             ],
             options={

@@ -7,12 +7,14 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 
+from pricing.models import PricingTier
 from usage.facts.patterns import BadPattern, bounded_pattern
-from usage.facts.rules import FINDS, FindsBy, Gives, Rule, Source, Wins
+from usage.facts.rules import ENTERED, FINDS, FindsBy, Gives, Rule, Source, Wins
 from usage.models.connections import LangfuseConnection
 from usage.models.rework import Rework
 
 LONGEST_TABLE = 20_000
+ENTERED_A_DAY = 100
 PATHED = (Source.METADATA, Source.ROOT_METADATA)
 
 
@@ -34,6 +36,10 @@ class AttributionRules(Rework):
     )
     until = models.DateTimeField(
         null=True, blank=True, help_text="For runs that begin before. Empty: no end."
+    )
+    enters_a_day = models.PositiveIntegerField(
+        default=ENTERED_A_DAY,
+        help_text="How many tenants and users they enter in a day (UTC) at most.",
     )
     # Traces go by their start, and those of one moment by their key.
     reached_start = models.DateTimeField(null=True, editable=False)
@@ -104,6 +110,19 @@ class AttributionRule(models.Model):
         choices=[(value, label) for value, label in WinsChoice.choices if value],
         help_text="Who counts where the steps of a run name several. Empty: the run is disputed.",
     )
+    enters = models.BooleanField(
+        "enters unknown",
+        default=False,
+        help_text="Whom nobody knows, it enters as “seen in usage”: tenants and users.",
+    )
+    tier = models.ForeignKey(
+        PricingTier,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Of whom it enters. Empty: the tenant's, or the platform's.",
+    )
 
     class Meta:
         db_table = "usage_attribution_rule"
@@ -131,6 +150,12 @@ class AttributionRule(models.Model):
                 bounded_pattern(self.pattern, self.gives)
             except BadPattern as error:
                 problems["pattern"] = str(error)
+        if self.enters and self.gives not in ENTERED:
+            problems["enters"] = "Only tenants and users are entered."
+        if self.enters and self.source == Source.CONSTANT:
+            problems["enters"] = "“Always this” is somebody: write who."
+        if self.tier_id and not self.enters:
+            problems["tier"] = "A tier is of those whom the rule enters."
         for check in (self._check_finds_by, self._check_table):
             try:
                 check()
@@ -176,4 +201,5 @@ class AttributionRule(models.Model):
             Wins(self.wins),
             self.rules.since,
             self.rules.until,
+            self.enters,
         )

@@ -15,7 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from usage.connections import claim_project, client_for, remember_server
-from usage.facts.attribution import attribute_known
+from usage.facts.attribution import attribute_known, attribute_seen
 from usage.facts.environments import charge_as_set
 from usage.facts.unpriced import price_unpriced_since
 from usage.langfuse.client import LangfuseClientService
@@ -199,7 +199,8 @@ def read_due(
     on_read: HoursRead = lambda hours: None,
 ) -> None:
     """Read the windows, newest first, after charging what other environments are billed of,
-    attributing what has found its owner and pricing what has found a price. Adds to ``result``.
+    attributing what has found its owner and pricing what has found a price; then enter whom rules
+    enter. Adds to ``result``.
     """
     result.add(charge_as_set(connection))
     result.add(attribute_known(connection))
@@ -212,3 +213,4 @@ def read_due(
         progress(result.windows, len(due), result.observations_read)
 
     walk.read(report)
+    result.add(attribute_seen(connection))

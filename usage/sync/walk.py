@@ -35,6 +35,7 @@ from usage.facts.apply import (
     newest_of,
     reassemble,
 )
+from usage.facts.attribution import up_to_date_with_seen
 from usage.facts.deletions import Seen
 from usage.langfuse.client import LangfuseClientService
 from usage.langfuse.wire import Page, ReceivedObservation, RejectedRow
@@ -174,7 +175,8 @@ class Walk:
             with transaction.atomic():
                 self._lease_while_hungry(reader)
         if time.monotonic() - self._assembled_at > ASSEMBLER_SECONDS:
-            self._assembler, self._assembled_at = load_assembler(self._connection), time.monotonic()
+            self._assembler = up_to_date_with_seen(self._assembler)
+            self._assembled_at = time.monotonic()
         return bool(reader.unread())
 
     def _is_to_lease(self, reader: Reader[CountedPage]) -> bool:

@@ -46,6 +46,9 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
                 ('is_tenant_admin', models.BooleanField(default=False, help_text='Sees and manages its tenant.')),
                 ('is_service_account', models.BooleanField(default=False, help_text='The flow engine: may check, reserve and settle credits for any user, and read nothing else.')),
+                ('seen', models.CharField(blank=True, choices=[('', 'Entered'), ('seen', 'Seen in usage'), ('known', 'Known by now'), ('merged', 'Merged')], db_default='', default='', editable=False, max_length=6, verbose_name='seen in usage')),
+                ('seen_as', models.CharField(blank=True, db_default='', default='', editable=False, max_length=200)),
+                ('seen_by', models.BigIntegerField(editable=False, help_text='The number of the attribution rules in whose daily bound it was entered.', null=True)),
                 ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
                 ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),
             ],
@@ -95,6 +98,9 @@ class Migration(migrations.Migration):
                 ('is_default', models.BooleanField(default=False)),
                 ('timezone', models.CharField(default='UTC', max_length=64, validators=[kluisz_analytics.tenants.models.validate_timezone])),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('seen', models.CharField(blank=True, choices=[('', 'Entered'), ('seen', 'Seen in usage'), ('known', 'Known by now'), ('merged', 'Merged')], db_default='', default='', editable=False, max_length=6, verbose_name='seen in usage')),
+                ('seen_as', models.CharField(blank=True, db_default='', default='', editable=False, max_length=200)),
+                ('seen_by', models.BigIntegerField(editable=False, help_text='The number of the attribution rules in whose daily bound it was entered.', null=True)),
             ],
             options={
                 'db_table': 'tenant',
@@ -111,6 +117,21 @@ class Migration(migrations.Migration):
             model_name='user',
             name='tenant',
             field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='users', to='tenants.tenant'),
+        ),
+        migrations.AddField(
+            model_name='user',
+            name='seen_in',
+            field=models.ForeignKey(editable=False, help_text='The tenant in which an attribution rule entered it for its name.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='tenants.tenant'),
+        ),
+        migrations.AddField(
+            model_name='user',
+            name='merged_into',
+            field=models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL),
+        ),
+        migrations.AddField(
+            model_name='tenant',
+            name='merged_into',
+            field=models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='tenants.tenant'),
         ),
         migrations.AddField(
             model_name='tenant',
