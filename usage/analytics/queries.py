@@ -6,7 +6,7 @@ queries at once (:func:`execute_all`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from usage.analytics.answer import Answer, Answers, answer_all
 from usage.analytics.calendar import buckets
 from usage.analytics.comparison import Comparison, comparison_of
 from usage.analytics.names import Name, Named
-from usage.analytics.question import Filters, Question
+from usage.analytics.question import LAST_ACTIVITY, NAME, Filters, Question
 from usage.measures import (
     DECLARED_NUMBERS,
     NO_NUMBERS,
@@ -66,6 +66,26 @@ class Ranked:
     row: Named | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a list is ordered by: a sum's name, NAME or LAST_ACTIVITY."""
+
+    by: str
+    ascending: bool = False
+
+    def sorted(self, rows: Sequence[Ranked]) -> list[Ranked]:
+        """The rows in this order; between equals as they are."""
+        return sorted(rows, key=self._key, reverse=not self.ascending)
+
+    def _key(self, row: Ranked) -> Any:
+        if self.by == NAME:
+            return row.label.casefold()
+        if self.by == LAST_ACTIVITY:
+            return row.last_activity or BEFORE_ALL
+        return getattr(row.numbers, self.by) or 0
+
+
+BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 T = TypeVar("T")
 
 
@@ -204,7 +224,19 @@ def top(
     limit: int = 10,
     filters: Filters = NO_FILTERS,
 ) -> Query[list[Ranked]]:
-    """The greatest by a metric; unattributed usage, or usage without the dimension, is left out.
+    """The greatest by a metric (:func:`first`)."""
+    return first(dimension, scope, period, Order(metric.sum), limit, filters)
+
+
+def first(
+    dimension: Dimension,
+    scope: Scope,
+    period: Period,
+    order: Order,
+    limit: int,
+    filters: Filters = NO_FILTERS,
+) -> Query[list[Ranked]]:
+    """The first in an order; unattributed usage, or usage without the dimension, is left out.
 
     By user, what has no user is a row of its own.
     """
@@ -213,15 +245,15 @@ def top(
         [(period.start, period.end)],
         filters,
         by=dimension,
-        order_by=metric.sum,
+        order_by=order.by,
+        ascending=order.ascending,
         limit=limit,
         only_named=not dimension.declared.is_owner,
     )
     ownerless = [Ownership.WITHOUT_USER] if question.ownership is Ownership.OWNED else []
 
     def read(answers: Sequence[Answers]) -> list[Ranked]:
-        rows = _with_ownerless(ownerless, answers, metric.sum)
-        return _ranked(dimension, scope, rows[:limit])
+        return order.sorted(_ranked(dimension, scope, _labelled(ownerless, answers)))[:limit]
 
     return Query([question, *_ownerless(question, ownerless)], read)
 
@@ -238,15 +270,15 @@ def _ownerless(question: Question, ownerless: Sequence[Ownership]) -> list[Quest
     return [replace(whole, explicit_ownership=ownership) for ownership in ownerless]
 
 
-def _with_ownerless(
-    ownerless: Sequence[Ownership], answers: Sequence[Answers], order_by: str
+def _labelled(
+    ownerless: Sequence[Ownership], answers: Sequence[Answers]
 ) -> list[tuple[Answer, str]]:
-    """All rows, the greatest first, with the label of those without an owner."""
+    """All rows, with the label of those without an owner."""
     named, *others = answers
     rows = [(row, "") for row in named.rows]
     for ownership, other in zip(ownerless, others, strict=False):
         rows += [(row, OWNERLESS_LABELS[ownership]) for row in other.rows]
-    return sorted(rows, key=lambda row: -row[0].sums[order_by])
+    return rows
 
 
 def breakdown(
@@ -276,7 +308,9 @@ def breakdown(
         ownerless.append(Ownership.UNATTRIBUTED)
 
     def read(answers: Sequence[Answers]) -> list[Ranked]:
-        rows = _with_ownerless(ownerless, answers, "total_cost_usd")[:limit]
+        rows = sorted(
+            _labelled(ownerless, answers), key=lambda row: -row[0].sums["total_cost_usd"]
+        )[:limit]
         costs = [row.sums["total_cost_usd"] for row, _ in rows]
         rest = sum(one.total_cost for one in answers) - sum(costs)
         shares = _shares([*costs, rest])

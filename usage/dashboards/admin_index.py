@@ -7,6 +7,7 @@ from django.http import HttpRequest
 from rest_framework.exceptions import ValidationError
 
 from usage.dashboards import pages
+from usage.dashboards.ordering import orders_in
 from usage.dashboards.period_picker import PeriodPicker
 
 
@@ -22,6 +23,6 @@ def add_platform_view(request: HttpRequest, context: dict[str, Any]) -> dict[str
     return {
         **context,
         "title": "Platform",
-        "dashboard": pages.platform_dashboard(picker.period),
+        "dashboard": pages.platform_dashboard(picker.period, orders_in(request.GET)),
         "period_picker": picker,
     }

@@ -19,24 +19,29 @@ def than(period: Period, comparison: Comparison, now: datetime) -> str:
     )
     length = comparison.length
     if length.unit is Unit.TIME:
-        return f"than from {_moment(start)} to {_moment(until)}"
+        return f"than from {_moment(start, now)} to {_moment(until, now)}"
     first_day = start.date()
     if length.unit is Unit.DAYS and length.number == 1:
         day = _day(first_day, now.astimezone(period.zone).date())
         return f"than {day}" if is_whole else f"than {day} until {_clock(until)}"
-    name = f"the {length.number} {length.unit} before"
     if length.unit is Unit.MONTHS and length.number == 1:
-        name = formatted(first_day, "F Y")
-    return f"than in {name}" if is_whole else f"than in {name} until {_moment(until)}"
+        name = f"than in {formatted(first_day, 'F Y')}"
+        return name if is_whole else f"{name} until {formatted(until, 'j M, H:i')}"
+    name = f"than in the {length.number} {length.unit} before"
+    return name if is_whole else f"{name} until {_moment(until, now)}"
 
 
 def _day(day: date, today: date) -> str:
-    return "yesterday" if day == today - timedelta(days=1) else formatted(day, "j M")
+    if day == today - timedelta(days=1):
+        return "yesterday"
+    return formatted(day, "j M" if day.year == today.year else "j M Y")
 
 
 def _clock(moment: datetime) -> str:
     return formatted(moment, "H:i")
 
 
-def _moment(moment: datetime) -> str:
-    return formatted(moment, "j M, H:i")
+def _moment(moment: datetime, now: datetime) -> str:
+    """With its year where that isn't this one."""
+    is_this_year = moment.year == now.astimezone(moment.tzinfo).year
+    return formatted(moment, "j M, H:i" if is_this_year else "j M Y, H:i")

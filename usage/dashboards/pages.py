@@ -1,5 +1,6 @@
 """What each dashboard shows, gathered once for a scope and a period."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -20,13 +21,14 @@ from usage.analytics.queries import Ranked, Summary
 from usage.analytics.traces import Run, recent_traces
 from usage.dashboards import charts
 from usage.dashboards.compared_with import than
+from usage.dashboards.ordering import LIST_COLUMNS, MODEL_COLUMNS, Column, Orders, columns_of
 from usage.desk.doubtful import undecided
 from usage.facts.disputes import open_disputes
 from usage.measures import Dimension, Numbers
 from usage.models import Trace
 from usage.periods import Granularity
 from usage.scope import Scope
-from usage.sync.freshness import Lagging, freshness_of
+from usage.sync.freshness import Freshness, Lagging, freshness_of
 
 ROWS = 8
 HOURLY_UP_TO = timedelta(days=2, hours=1)
@@ -49,7 +51,7 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class TopList:
     title: str
-    name: str
+    columns: list[Column]
     rows: list[Row]
 
 
@@ -64,9 +66,10 @@ class Dashboard:
     over_time: dict[str, Any]
     by_model: dict[str, Any]
     models: list[Ranked]
+    model_columns: list[Column]
     lists: list[TopList]
     runs: list[Run]
-    complete_through: datetime | None
+    freshness: Freshness
     uses_sandbox: bool
     lagging: list[Lagging] = field(default_factory=list)
     unattributed: Numbers | None = None
@@ -95,8 +98,23 @@ class Dashboard:
 
     @property
     def compared_with(self) -> str:
-        """What the arrows compare with, in words."""
+        """What the arrows compare with, in words; "" where nothing is to be compared.
+
+        A first reading goes from the newest to the oldest, so what was before isn't known yet.
+        """
+        if self.freshness.is_first_reading or not self.has_changed:
+            return ""
         return than(self.period, self.summary.comparison, timezone.now())
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether there is anything before to compare with."""
+        return any(ratio is not None for ratio in self.summary.change.values())
+
+    @property
+    def change(self) -> Mapping[str, float | None]:
+        """How each number changed, for the arrows."""
+        return self.summary.change if self.compared_with else dict.fromkeys(self.summary.change)
 
     @property
     def success_ratio(self) -> float | None:
@@ -108,23 +126,28 @@ def _last_day_before(moment: datetime, period: Period) -> date:
     return (moment - timedelta(microseconds=1)).astimezone(period.zone).date()
 
 
-def platform_dashboard(period: Period) -> Dashboard:
+def platform_dashboard(period: Period, orders: Orders) -> Dashboard:
     """The whole platform."""
     scope = Scope()
     common, (tenants, users, flows, unattributed, active_tenants) = _answers(
         scope,
         period,
-        queries.top(Dimension.TENANT, scope, period, limit=ROWS),
-        queries.top(Dimension.USER, scope, period, limit=ROWS),
-        queries.top(Dimension.FLOW, scope, period, limit=ROWS),
+        orders,
+        queries.first(Dimension.TENANT, scope, period, orders["tenants"], ROWS),
+        queries.first(Dimension.USER, scope, period, orders["users"], ROWS),
+        queries.first(Dimension.FLOW, scope, period, orders["flows"], ROWS),
         queries.unattributed(period),
         queries.active_tenants(period),
     )
     disputes, doubtful = queries.counts_of([open_disputes(), undecided()])
     return Dashboard(
         title="Platform",
-        subtitle="All tenants",
-        lists=[_tenant_list(tenants), _user_list(users, scope), _flow_list(flows)],
+        subtitle=f"All tenants · times in {period.zone.key}",
+        lists=[
+            _tenant_list(tenants, orders),
+            _user_list(users, scope, orders),
+            _flow_list(flows, orders),
+        ],
         unattributed=unattributed if unattributed.total_traces else None,
         totals=queries.platform_totals(),
         active_tenants=active_tenants,
@@ -134,36 +157,44 @@ def platform_dashboard(period: Period) -> Dashboard:
     )
 
 
-def tenant_dashboard(scope: Scope, tenant: Tenant, period: Period, viewer: User) -> Dashboard:
+def tenant_dashboard(
+    scope: Scope, tenant: Tenant, period: Period, viewer: User, orders: Orders
+) -> Dashboard:
     """One tenant."""
     common, (users, flows) = _answers(
         scope,
         period,
-        queries.top(Dimension.USER, scope, period, limit=ROWS),
-        queries.top(Dimension.FLOW, scope, period, limit=ROWS),
+        orders,
+        queries.first(Dimension.USER, scope, period, orders["users"], ROWS),
+        queries.first(Dimension.FLOW, scope, period, orders["flows"], ROWS),
     )
     return Dashboard(
         title=tenant.name,
         subtitle=f"Tenant · times in {period.zone.key}",
-        lists=[_user_list(users, scope), _flow_list(flows)],
+        lists=[_user_list(users, scope, orders), _flow_list(flows, orders)],
         crumbs=[("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else [],
         **common,
     )
 
 
-def user_dashboard(scope: Scope, user: User, period: Period, viewer: User) -> Dashboard:
+def user_dashboard(
+    scope: Scope, user: User, period: Period, viewer: User, orders: Orders
+) -> Dashboard:
     """One user, with its credits."""
     now = timezone.now()
     crumbs = [("Platform", reverse("platform-dashboard"))] if viewer.is_superuser else []
     if viewer.is_superuser or viewer.is_tenant_admin:
         crumbs.append((user.tenant.name, reverse("tenant-dashboard", args=[user.tenant.slug])))
     common, (flows,) = _answers(
-        scope, period, queries.top(Dimension.FLOW, scope, period, limit=ROWS)
+        scope,
+        period,
+        orders,
+        queries.first(Dimension.FLOW, scope, period, orders["flows"], ROWS),
     )
     return Dashboard(
         title=user.get_full_name() or user.username,
         subtitle=f"User of {user.tenant.name} · times in {period.zone.key}",
-        lists=[_flow_list(flows)],
+        lists=[_flow_list(flows, orders)],
         credits=credit_status(user, now),
         projection=project_month(scope, period.zone, now),
         crumbs=crumbs,
@@ -183,11 +214,12 @@ def crumbs_of(trace: Trace, viewer: User) -> list[tuple[str, str]]:
 
 
 def _answers(
-    scope: Scope, period: Period, *own: queries.Query[Any]
+    scope: Scope, period: Period, orders: Orders, *own: queries.Query[Any]
 ) -> tuple[dict[str, Any], list[Any]]:
     """What every page shows, and the answers to the page's own queries; all asked at once."""
     granularity = Granularity.HOUR if period.end - period.start <= HOURLY_UP_TO else Granularity.DAY
-    freshness = freshness_of(scope, timezone.now())
+    now = timezone.now()
+    freshness = freshness_of(scope, now)
     summary, series, models, *answers = queries.execute_all(
         queries.summary(scope, period, freshness.complete_through),
         queries.time_series(scope, period, granularity),
@@ -197,22 +229,23 @@ def _answers(
     common = {
         "period": period,
         "summary": summary,
-        "over_time": charts.usage_over_time(series, period),
+        "over_time": charts.usage_over_time(series, period, now),
         "by_model": charts.cost_by_model(models),
-        "models": models,
+        "models": orders["models"].sorted(models),
+        "model_columns": columns_of("models", MODEL_COLUMNS, orders),
         "runs": recent_traces(scope, period, ROWS),
-        "complete_through": freshness.complete_through,
+        "freshness": freshness,
         "lagging": freshness.lagging if scope.is_platform else [],
         "uses_sandbox": settings.USES_SANDBOX,
     }
     return common, answers
 
 
-def _tenant_list(rows: list[Ranked]) -> TopList:
+def _tenant_list(rows: list[Ranked], orders: Orders) -> TopList:
     remaining = remaining_by_tenant([row.key for row in rows])
     return TopList(
         "Tenants",
-        "tenants",
+        columns_of("tenants", LIST_COLUMNS, orders),
         _rows(
             rows,
             urls={
@@ -225,13 +258,13 @@ def _tenant_list(rows: list[Ranked]) -> TopList:
     )
 
 
-def _user_list(rows: list[Ranked], scope: Scope) -> TopList:
+def _user_list(rows: list[Ranked], scope: Scope, orders: Orders) -> TopList:
     """Those who have left the tenant since have their numbers, and no page, there."""
     users = [row.row for row in rows if isinstance(row.row, User)]
     of_now = [user for user in users if scope.tenant_id in (None, user.tenant_id)]
     return TopList(
         "Users",
-        "users",
+        columns_of("users", LIST_COLUMNS, orders),
         _rows(
             rows,
             urls={user.pk: reverse("user-dashboard", args=[user.pk]) for user in of_now},
@@ -240,9 +273,10 @@ def _user_list(rows: list[Ranked], scope: Scope) -> TopList:
     )
 
 
-def _flow_list(rows: list[Ranked]) -> TopList:
+def _flow_list(rows: list[Ranked], orders: Orders) -> TopList:
     projects = {row.key: row.row.project.name for row in rows if isinstance(row.row, Flow)}
-    return TopList("Flows", "flows", _rows(rows, details=projects))
+    columns = columns_of("flows", LIST_COLUMNS, orders)
+    return TopList("Flows", columns, _rows(rows, details=projects))
 
 
 def _rows(

@@ -8,6 +8,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 
 from kluisz_analytics.tenants.access import NotVisible
@@ -22,7 +23,10 @@ from usage.access import (
 from usage.analytics.explain import explain
 from usage.analytics.traces import labelled
 from usage.dashboards import pages
+from usage.dashboards.ordering import orders_in
 from usage.dashboards.period_picker import PeriodPicker
+
+UTC = ZoneInfo("UTC")
 
 
 @login_required
@@ -41,8 +45,8 @@ def home(request: HttpRequest) -> HttpResponse:
 @login_required
 def platform_dashboard(request: HttpRequest) -> HttpResponse:
     platform_scope(request.user)  # type: ignore[arg-type]
-    picker = _picked(request, ZoneInfo("UTC"))
-    return _page(request, picker, pages.platform_dashboard(picker.period))
+    picker = _picked(request, UTC)
+    return _page(request, picker, pages.platform_dashboard(picker.period, orders_in(request.GET)))
 
 
 @login_required
@@ -54,7 +58,9 @@ def tenant_dashboard(request: HttpRequest, slug: str) -> HttpResponse:
     except NotVisible as error:
         raise Http404(f"There is no tenant “{slug}”.") from error
     picker = _picked(request, tenant.zone)
-    return _page(request, picker, pages.tenant_dashboard(scope, tenant, picker.period, viewer))
+    orders = orders_in(request.GET)
+    dashboard = pages.tenant_dashboard(scope, tenant, picker.period, viewer, orders)
+    return _page(request, picker, dashboard)
 
 
 @login_required
@@ -66,7 +72,9 @@ def user_dashboard(request: HttpRequest, user_id: UUID) -> HttpResponse:
         raise Http404(str(error)) from error
     user = User.objects.select_related("tenant").get(pk=user_id)
     picker = _picked(request, user.tenant.zone)
-    return _page(request, picker, pages.user_dashboard(scope, user, picker.period, viewer))
+    orders = orders_in(request.GET)
+    dashboard = pages.user_dashboard(scope, user, picker.period, viewer, orders)
+    return _page(request, picker, dashboard)
 
 
 @login_required
@@ -78,12 +86,15 @@ def trace_page(request: HttpRequest, trace_id: UUID) -> HttpResponse:
     except NotVisible as error:
         raise Http404(str(error)) from error
     (run,) = labelled([trace], scope_of(viewer))
+    zone = trace.tenant.zone if trace.tenant else UTC
     context = {
         "explanation": explain(trace, viewer),
         "title": run.label,
+        "zone": zone.key,
         "crumbs": pages.crumbs_of(trace, viewer),
     }
-    return render(request, "traces/trace.html", context)
+    with timezone.override(zone):
+        return render(request, "traces/trace.html", context)
 
 
 def _picked(request: HttpRequest, zone: ZoneInfo) -> PeriodPicker:
@@ -97,4 +108,5 @@ def _picked(request: HttpRequest, zone: ZoneInfo) -> PeriodPicker:
 
 def _page(request: HttpRequest, picker: PeriodPicker, dashboard: pages.Dashboard) -> HttpResponse:
     context: dict[str, Any] = {"dashboard": dashboard, "period_picker": picker}
-    return render(request, "dashboards/dashboard.html", context)
+    with timezone.override(picker.period.zone):
+        return render(request, "dashboards/dashboard.html", context)
