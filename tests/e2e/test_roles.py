@@ -166,7 +166,7 @@ def test_a_tenant_admin_sees_its_tenant_and_no_other(
     assert (card(browser, "Runs"), card(browser, "Credits used")) == ("1", "11.40")
     assert "Triage" in text(browser)
     for button, runs in (("7 days", "1"), ("Today", "1")):
-        follow(browser, By.XPATH, f"//button[text()='{button}']")
+        follow(browser, By.XPATH, f"//a[text()='{button}']")
         assert card(browser, "Runs") == runs
     follow(browser, By.LINK_TEXT, "ann")
     assert card(browser, "Runs") == "1"

@@ -20,7 +20,7 @@ from pricing.engine import split
 from usage.analytics import names
 from usage.analytics.answer import Answer, Answers, answer_all
 from usage.analytics.calendar import buckets
-from usage.analytics.comparison import Comparison, comparison_of
+from usage.analytics.comparison import Against, Comparison, comparison_of
 from usage.analytics.names import Name, Named
 from usage.analytics.question import LAST_ACTIVITY, NAME, Filters, Question
 from usage.measures import (
@@ -113,9 +113,10 @@ def summary(
     period: Period,
     complete_through: datetime | None,
     filters: Filters = NO_FILTERS,
+    against: Against = Against.BEFORE,
 ) -> Query[Summary]:
     """The period's summary, compared as far as it is known."""
-    comparison = comparison_of(period, timezone.now(), complete_through)
+    comparison = comparison_of(period, timezone.now(), complete_through, against)
     asked = [
         (period.start, period.end),
         (comparison.previous_start, comparison.previous_end),
@@ -129,6 +130,13 @@ def summary(
         return Summary(whole, previous, change, comparison)
 
     return Query([Question(scope, asked, filters)], read)
+
+
+def total(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Query[Numbers]:
+    """The period's numbers, compared with nothing."""
+    asked = [(period.start, period.end)]
+    question = Question(scope, asked, filters, wants_details=False)
+    return Query([question], lambda answers: _per_bucket(asked, answers)[0])
 
 
 def change_of(now: Numbers, before: Numbers) -> dict[str, float | None]:
@@ -157,11 +165,12 @@ def users_count(tenant_ids: Sequence[UUID]) -> dict[UUID, int]:
     return dict(users.values_list("tenant").annotate(count=Count("pk")))
 
 
-def active_tenants(period: Period) -> Query[int]:
+def active_tenants(period: Period, filters: Filters = NO_FILTERS) -> Query[int]:
     """How many tenants had usage."""
     question = Question(
         Scope(),
         [(period.start, period.end)],
+        filters,
         by=Dimension.TENANT,
         order_by=Metric.TRACES.sum,
         limit=1,

@@ -5,13 +5,15 @@ from datetime import date, datetime, timedelta
 from django.utils.dateformat import format as formatted
 
 from kluisz_analytics.periods import Period
-from usage.analytics.comparison import Comparison, Unit
+from usage.analytics.comparison import Against, Comparison, Unit
 
 
 def than(period: Period, comparison: Comparison, now: datetime) -> str:
     """The words after “more” or “less”; "" where nothing of the period is known yet."""
     if comparison.previous_start == comparison.previous_end:
         return ""
+    if comparison.against in EARLIER:
+        return _than_earlier(period, comparison, now)
     is_whole = comparison.previous_end == period.start
     start, until = (
         moment.astimezone(period.zone)
@@ -29,6 +31,18 @@ def than(period: Period, comparison: Comparison, now: datetime) -> str:
         return name if is_whole else f"{name} until {formatted(until, 'j M, H:i')}"
     name = f"than in the {length.number} {length.unit} before"
     return name if is_whole else f"{name} until {_moment(until, now)}"
+
+
+EARLIER = {Against.MONTH: "a month earlier", Against.YEAR: "a year earlier"}
+
+
+def _than_earlier(period: Period, comparison: Comparison, now: datetime) -> str:
+    start, end = (
+        moment.astimezone(period.zone)
+        for moment in (comparison.previous_start, comparison.previous_end)
+    )
+    earlier = EARLIER[comparison.against]
+    return f"than {earlier}, from {_moment(start, now)} to {_moment(end, now)}"
 
 
 def _day(day: date, today: date) -> str:

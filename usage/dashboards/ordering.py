@@ -27,13 +27,26 @@ MODEL_COLUMNS = {
     "total_traces": "Runs",
     LAST_ACTIVITY: "Last run",
 }
+RUN_COLUMNS = {
+    NAME: "",
+    "tenant__name": "Tenant",
+    "user__username": "User",
+    "is_failed": "Outcome",
+    "credits": "Credits",
+    "cost_usd": "Cost",
+    "total_tokens": "Tokens",
+    "latency_ms": "Took",
+    "start_time": "Started",
+}
+TEXTS = {NAME, "tenant__name", "user__username", "is_failed"}
 DEFAULTS = {
     "tenants": "-credits_exact",
     "users": "-credits_exact",
     "flows": "-credits_exact",
     "models": "-total_cost_usd",
+    "runs": "-start_time",
 }
-OTHER_COLUMNS = {"models": MODEL_COLUMNS}
+OTHER_COLUMNS = {"models": MODEL_COLUMNS, "runs": RUN_COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,8 @@ def columns_of(name: str, columns: Mapping[str, str], orders: Orders) -> list[Co
 
 def _column(name: str, key: str, label: str, order: Order) -> Column:
     is_ordered = key == order.by
-    would_ascend = not order.ascending if is_ordered else key == NAME
+    is_text = key in TEXTS
+    would_ascend = not order.ascending if is_ordered else is_text
     state = ("ascending" if order.ascending else "descending") if is_ordered else ""
     value = key if would_ascend else f"-{key}"
-    return Column(label or name.capitalize(), f"{name}_order", value, state, key != NAME)
+    return Column(label or name.capitalize(), f"{name}_order", value, state, not is_text)

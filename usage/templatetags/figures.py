@@ -58,6 +58,7 @@ def when(moment: datetime | None) -> str:
 def with_order(query: QueryDict, column: Column) -> str:
     """The address' query, ordered as the head of the column orders."""
     changed = query.copy()
+    changed.pop("page", None)
     changed[column.parameter] = column.value
     return changed.urlencode()
 
