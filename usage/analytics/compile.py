@@ -89,10 +89,13 @@ def _leaders(plan: Plan) -> Sql | None:
     if rows is None:
         return None
     called = _called(question)
+    number, groups = "number", "number, dimension"
+    if question.by_difference:
+        number, groups = "MIN(number)", "dimension"
     return Sql(
-        f"SELECT number, {_key(question)} AS key, {_totals(question)}"
+        f"SELECT {number} AS number, {_key(question)} AS key, {_totals(question)}"
         f" FROM ({rows.text}) s {called.text}"
-        f" GROUP BY number, dimension HAVING SUM(total_traces) <> 0 {_first(question)}",
+        f" GROUP BY {groups} HAVING SUM(total_traces) <> 0 {_first(question)}",
         [*rows.parameters, *called.parameters],
     )
 
@@ -185,6 +188,9 @@ def _first(question: Question) -> str:
 def _ordered_by(question: Question) -> str:
     if question.order_by == LAST_ACTIVITY:
         return "MAX(moment)"
+    if question.by_difference:
+        amount = question.order_by
+        return f"ABS(SUM(CASE WHEN number = 0 THEN {amount} ELSE -{amount} END))"
     if question.order_by != NAME:
         return f"SUM({question.order_by})"
     text = "CAST(dimension AS text)"

@@ -55,6 +55,8 @@ class Question:
     greatest, or where it is ``ascending`` of the least. What does not add up (distinct users,
     percentiles, the latest run) is left out without ``wants_details``; the cost and the number of
     all values, also of those beyond the limit, without ``wants_totals``.
+    ``by_difference``: the limit is of those whose sums differ most between the first bucket and the
+    second, up or down.
     """
 
     scope: Scope
@@ -63,6 +65,7 @@ class Question:
     by: Dimension | None = None
     order_by: str | None = None
     ascending: bool = False
+    by_difference: bool = False
     limit: int | None = None
     explicit_ownership: Ownership | None = None
     only_named: bool = False

@@ -72,6 +72,7 @@ class Dashboard:
     lists: list[TopList]
     runs: list[Run]
     all_runs: str
+    what_changed: str
     freshness: Freshness
     uses_sandbox: bool
     lagging: list[Lagging] = field(default_factory=list)
@@ -177,8 +178,8 @@ def user_dashboard(bar: FilterBar, user: User) -> Dashboard:
     )
 
 
-def crumbs_to_runs(bar: FilterBar) -> list[tuple[str, str]]:
-    """From the list of runs back to the page that it is the runs of."""
+def crumbs_to_overview(bar: FilterBar) -> list[tuple[str, str]]:
+    """From a list of all that the viewer may see back to the page of that."""
     viewer = bar.viewer
     if viewer.is_superuser:
         return _platform_crumb(bar)
@@ -235,7 +236,8 @@ def _answers(bar: FilterBar, *own: queries.Query[Any]) -> tuple[dict[str, Any], 
         "models": [_model_row(bar, row) for row in bar.orders["models"].sorted(models)],
         "model_columns": columns_of("models", MODEL_COLUMNS, bar.orders),
         "runs": recent_traces(scope, period, filters, ROWS, flows),
-        "all_runs": _all_runs(bar),
+        "all_runs": bar.link(reverse("runs"), **_own(bar)),
+        "what_changed": bar.link(reverse("what-changed"), **_own(bar)),
         "freshness": freshness,
         "lagging": freshness.lagging if scope.is_platform else [],
         "uses_sandbox": settings.USES_SANDBOX,
@@ -243,9 +245,9 @@ def _answers(bar: FilterBar, *own: queries.Query[Any]) -> tuple[dict[str, Any], 
     return common, answers
 
 
-def _all_runs(bar: FilterBar) -> str:
-    """The list of the runs that this page is of. Whoever sees one tenant or user alone needs not be
-    told which.
+def _own(bar: FilterBar) -> dict[str, Any]:
+    """The filters that the page stands for, on pages of all that the viewer may see. Whoever sees
+    one tenant or user alone needs not be told which.
     """
     viewer = bar.viewer
     own: dict[str, Any] = {}
@@ -253,7 +255,7 @@ def _all_runs(bar: FilterBar) -> str:
         own["tenant_id"] = bar.scope.tenant_id
     if bar.scope.user_id and (viewer.is_superuser or viewer.is_tenant_admin):
         own["user_id"] = bar.scope.user_id
-    return bar.link(reverse("runs"), **own)
+    return own
 
 
 def _tenant_list(bar: FilterBar, rows: list[Ranked]) -> TopList:

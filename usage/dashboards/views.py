@@ -27,7 +27,8 @@ from usage.dashboards.filter_bar import FilterBar, kept_in
 from usage.dashboards.look_up import look_up
 from usage.dashboards.runs import LAST_PAGE, run_list
 from usage.dashboards.waterfall import waterfall_of
-from usage.measures import Dimension
+from usage.dashboards.what_changed import what_changed
+from usage.measures import Dimension, Metric
 from usage.scope import Scope
 
 UTC = ZoneInfo("UTC")
@@ -93,10 +94,33 @@ def runs(request: HttpRequest) -> HttpResponse:
         "list": run_list(bar, search, page),
         "bar": bar,
         "kept": bar.kept,
-        "crumbs": pages.crumbs_to_runs(bar),
+        "crumbs": pages.crumbs_to_overview(bar),
     }
     with timezone.override(bar.period.zone):
         return render(request, "traces/runs.html", context)
+
+
+@login_required
+def what_changed_page(request: HttpRequest) -> HttpResponse:
+    """What grew or shrank most of all that the viewer may see: ``by`` a dimension, in a
+    ``measure``.
+    """
+    viewer: User = request.user  # type: ignore[assignment]
+    bar = _bar(request, scope_of(viewer), UTC if viewer.is_superuser else viewer.tenant.zone)
+    by_default = Dimension.TENANT if bar.scope.is_platform else Dimension.FLOW
+    try:
+        by = Dimension(request.GET.get("by") or by_default)
+        metric = Metric(request.GET.get("measure") or Metric.COST)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    context = {
+        "changed": what_changed(bar, by, metric),
+        "bar": bar,
+        "kept": bar.kept,
+        "crumbs": pages.crumbs_to_overview(bar),
+    }
+    with timezone.override(bar.period.zone):
+        return render(request, "dashboards/what_changed.html", context)
 
 
 @login_required

@@ -118,6 +118,15 @@ def percent(ratio: float | None) -> str:
     return f"{100 * ratio:.1f}%" if ratio < 0.9995 or ratio == 1 else "> 99.9%"
 
 
+@register.filter
+def signed_percent(ratio: float | None) -> str:
+    """0.1234 → +12.3%."""
+    if ratio is None:
+        return UNKNOWN
+    sign = "−" if ratio < 0 else "+" if ratio else ""
+    return f"{sign}{abs(100 * ratio):,.1f}%"
+
+
 @register.simple_tag
 def change(ratio: float | None, than: str, more_is: str = "neutral") -> SafeString | str:
     """How a number changed, as a badge; ``than`` says what it is compared with, ``more_is`` whether
