@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from django.conf import settings
 from django.http import QueryDict
 from django.utils import timezone
 from rest_framework import serializers
@@ -141,6 +142,11 @@ class FilterBar:
     def kept(self) -> str:
         """The query of links to pages of somebody else: whose usage it is isn't kept."""
         return self.link("", without=OWNERS)
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """Whether no Langfuse keys are set, so that the embedded sandbox is read."""
+        return bool(settings.USES_SANDBOX)
 
     @property
     def presets(self) -> Iterator[Choice]:

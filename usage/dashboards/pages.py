@@ -6,7 +6,6 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
 
@@ -74,7 +73,6 @@ class Dashboard:
     all_runs: str
     what_changed: str
     freshness: Freshness
-    uses_sandbox: bool
     lagging: list[Lagging] = field(default_factory=list)
     unattributed: Numbers | None = None
     totals: queries.PlatformTotals | None = None
@@ -240,7 +238,6 @@ def _answers(bar: FilterBar, *own: queries.Query[Any]) -> tuple[dict[str, Any], 
         "what_changed": bar.link(reverse("what-changed"), **_own(bar)),
         "freshness": freshness,
         "lagging": freshness.lagging if scope.is_platform else [],
-        "uses_sandbox": settings.USES_SANDBOX,
     }
     return common, answers
 

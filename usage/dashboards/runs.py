@@ -41,7 +41,6 @@ class RunList:
     downloads: list[tuple[str, str]]
     shows_tenants: bool
     shows_users: bool
-    uses_sandbox: bool = False
 
     @property
     def previous_page(self) -> int:

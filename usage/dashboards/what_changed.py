@@ -46,10 +46,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class WhatChanged:
-    """``than`` says what is compared; "" where nothing can be."""
+    """``than`` says what is compared; "" where nothing can be. ``in_words`` is the whole change:
+    “$8.75 less than yesterday”.
+    """
 
     lines: list[Line]
     totals: list[Line]
+    in_words: str
     than: str
     by: Dimension
     measure: str
@@ -72,6 +75,7 @@ def what_changed(bar: FilterBar, by: Dimension, metric: Metric) -> WhatChanged:
     return WhatChanged(
         lines=lines,
         totals=[others, whole],
+        in_words=_in_words(found.whole, whole.change, words),
         than=words,
         by=by,
         measure=MEASURES[metric],
@@ -105,6 +109,12 @@ def _lines(bar: FilterBar, by: Dimension, metric: Metric, rows: Sequence[Mover])
         )
         for row in rows
     ]
+
+
+def _in_words(whole: Mover, change: str, than: str) -> str:
+    if not whole.difference:
+        return f"no more and no less {than}"
+    return f"{change.lstrip('+−')} {'more' if whole.difference > 0 else 'less'} {than}"
 
 
 def _sign(amount: Decimal) -> str:

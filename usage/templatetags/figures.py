@@ -127,6 +127,12 @@ def signed_percent(ratio: float | None) -> str:
     return f"{sign}{abs(100 * ratio):,.1f}%"
 
 
+@register.filter
+def part(ratio: float | None) -> str:
+    """Of a change that may also go the other way: 0.348 → 34.8%, −0.5 → −50.0%."""
+    return signed_percent(ratio).lstrip("+")
+
+
 @register.simple_tag
 def change(ratio: float | None, than: str, more_is: str = "neutral") -> SafeString | str:
     """How a number changed, as a badge; ``than`` says what it is compared with, ``more_is`` whether

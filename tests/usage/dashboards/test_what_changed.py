@@ -74,7 +74,7 @@ def test_those_that_changed_most_come_first_and_say_how_much_they_explain(
         ("Globex", "$10.00", "$8.00", "−$2.00"),
     ]
     assert shares(answer) == [1.5, -0.5, 0, 1], "of +$4.00; all others, all"
-    assert "Cost: +$4.00 than yesterday until 14:20" in answer.content.decode()
+    assert "Cost: $4.00 more than yesterday until 14:20" in answer.content.decode()
     by_user = ask("/what-changed/?days=1&by=user&measure=credits")
     assert [row[0] for row in rows(by_user)] == ["bob", "gus", "ann"]
     assert rows(by_user)[0] == ("bob", "190", "1,520", "+1,330")
