@@ -29,5 +29,5 @@ def add_platform_view(request: HttpRequest, context: dict[str, Any]) -> dict[str
         "title": "Platform",
         "dashboard": pages.platform_dashboard(bar),
         "bar": bar,
-        "kept": bar.kept,
+        "kept_whole": bar.kept_whole,
     }

@@ -2,7 +2,7 @@
 links that keep it.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -118,10 +118,7 @@ class FilterBar:
 
     def link(self, path: str, without: Collection[str] = (), **values: Any) -> str:
         """The path with what links keep, but for some, and with other values for others."""
-        kept = _kept(self.query, {*without, *values})
-        for name, value in values.items():
-            kept[name] = str(value)
-        return f"{path}?{kept.urlencode()}" if kept else path
+        return f"{path}{_path(_kept(self.query, {*without, *values}), values)}"
 
     def here(self, without: Collection[str] = (), **values: Any) -> str:
         """The page's own address, changed so."""
@@ -131,6 +128,19 @@ class FilterBar:
         for name, value in values.items():
             changed[name] = str(value)
         return f"?{changed.urlencode()}"
+
+    @property
+    def kept_whole(self) -> str:
+        """The query of links to lists of all that the viewer may see: whose usage it is, too.
+        Whoever sees one tenant or user alone needs not be told which.
+        """
+        own, viewer = {}, self.viewer
+        if self.scope.tenant_id and viewer.is_superuser:
+            own["tenant_id"] = str(self.scope.tenant_id)
+        if self.scope.user_id and (viewer.is_superuser or viewer.is_tenant_admin):
+            own["user_id"] = str(self.scope.user_id)
+        without = [name for name in OWNERS if name in self.fixed]
+        return _path(_kept(self.query, [*without, *own]), own)
 
     def _first_page(self) -> QueryDict:
         """What is asked for otherwise begins with its first page."""
@@ -255,9 +265,15 @@ class FilterBar:
         return str(tenants[0]) if len(tenants) == 1 else ""
 
 
-def kept_in(query: QueryDict) -> str:
+def kept_in(query: QueryDict, without: Collection[str] = OWNERS) -> str:
     """What links of a page without a bar keep of its address."""
-    kept = _kept(query, OWNERS)
+    return _path(_kept(query, without), {})
+
+
+def _path(kept: QueryDict, values: Mapping[str, Any]) -> str:
+    """The query as the end of an address."""
+    for name, value in values.items():
+        kept[name] = str(value)
     return f"?{kept.urlencode()}" if kept else ""
 
 

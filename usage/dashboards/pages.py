@@ -234,25 +234,12 @@ def _answers(bar: FilterBar, *own: queries.Query[Any]) -> tuple[dict[str, Any], 
         "models": [_model_row(bar, row) for row in bar.orders["models"].sorted(models)],
         "model_columns": columns_of("models", MODEL_COLUMNS, bar.orders),
         "runs": recent_traces(scope, period, filters, ROWS, flows),
-        "all_runs": bar.link(reverse("runs"), **_own(bar)),
-        "what_changed": bar.link(reverse("what-changed"), **_own(bar)),
+        "all_runs": reverse("runs") + bar.kept_whole,
+        "what_changed": reverse("what-changed") + bar.kept_whole,
         "freshness": freshness,
         "lagging": freshness.lagging if scope.is_platform else [],
     }
     return common, answers
-
-
-def _own(bar: FilterBar) -> dict[str, Any]:
-    """The filters that the page stands for, on pages of all that the viewer may see. Whoever sees
-    one tenant or user alone needs not be told which.
-    """
-    viewer = bar.viewer
-    own: dict[str, Any] = {}
-    if bar.scope.tenant_id and viewer.is_superuser:
-        own["tenant_id"] = bar.scope.tenant_id
-    if bar.scope.user_id and (viewer.is_superuser or viewer.is_tenant_admin):
-        own["user_id"] = bar.scope.user_id
-    return own
 
 
 def _tenant_list(bar: FilterBar, rows: list[Ranked]) -> TopList:

@@ -13,6 +13,7 @@ from rest_framework.exceptions import ValidationError
 
 from kluisz_analytics.tenants.access import NotVisible, visible_user
 from kluisz_analytics.tenants.models import Tenant, User
+from kluisz_analytics.zones import unknown_zone
 from usage.access import (
     platform_scope,
     scope_of,
@@ -93,7 +94,7 @@ def runs(request: HttpRequest) -> HttpResponse:
     context = {
         "list": run_list(bar, search, page),
         "bar": bar,
-        "kept": bar.kept,
+        **_links(bar),
         "crumbs": pages.crumbs_to_overview(bar),
     }
     with timezone.override(bar.period.zone):
@@ -116,7 +117,7 @@ def what_changed_page(request: HttpRequest) -> HttpResponse:
     context = {
         "changed": what_changed(bar, by, metric),
         "bar": bar,
-        "kept": bar.kept,
+        **_links(bar),
         "crumbs": pages.crumbs_to_overview(bar),
     }
     with timezone.override(bar.period.zone):
@@ -132,7 +133,8 @@ def trace_page(request: HttpRequest, trace_id: UUID) -> HttpResponse:
     except NotVisible as error:
         raise Http404(str(error)) from error
     (run,) = labelled([trace], scope_of(viewer))
-    zone, kept = trace.tenant.zone if trace.tenant else UTC, kept_in(request.GET)
+    zone = _zone_in(request, trace.tenant.zone if trace.tenant else UTC)
+    kept = kept_in(request.GET)
     explanation = explain(trace, viewer)
     context = {
         "explanation": explanation,
@@ -142,6 +144,7 @@ def trace_page(request: HttpRequest, trace_id: UUID) -> HttpResponse:
         "zone": zone.key,
         "crumbs": pages.crumbs_of(trace, viewer, kept),
         "kept": kept,
+        "kept_whole": kept_in(request.GET, without=()),
     }
     with timezone.override(zone):
         return render(request, "traces/trace.html", context)
@@ -169,6 +172,12 @@ def names(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"results": [one._asdict() for one in found]})
 
 
+def _zone_in(request: HttpRequest, default: ZoneInfo) -> ZoneInfo:
+    """The zone that was chosen on the page before, if one was."""
+    name = request.GET.get("tz", "")
+    return ZoneInfo(name) if name and not unknown_zone(name) else default
+
+
 def _plain(text: str) -> str:
     """Raises ValueError for what no name has."""
     if "\x00" in text:
@@ -194,7 +203,12 @@ def _in_words(detail: object) -> str:
     return " ".join(map(_in_words, detail)) if isinstance(detail, list) else str(detail)
 
 
+def _links(bar: FilterBar) -> dict[str, str]:
+    """What the links to other pages keep."""
+    return {"kept": bar.kept, "kept_whole": bar.kept_whole}
+
+
 def _page(request: HttpRequest, bar: FilterBar, dashboard: pages.Dashboard) -> HttpResponse:
-    context = {"dashboard": dashboard, "bar": bar, "kept": bar.kept}
+    context = {"dashboard": dashboard, "bar": bar, **_links(bar)}
     with timezone.override(bar.period.zone):
         return render(request, "dashboards/dashboard.html", context)

@@ -39,7 +39,7 @@ def page(people: People) -> Callable[..., str]:
 
 def rows_of(page: str, title: str) -> list[list[str]]:
     """The cells of a list's rows, as text."""
-    _, _, after = page.partition(f"<h2>{title}</h2>")
+    _, _, after = page.partition(f"<h2>{title}")
     body, _, _ = after.partition("</table>")
     return [
         [
@@ -181,6 +181,9 @@ def test_a_page_has_one_zone_and_names_it_once(people: People, page: Callable[..
         text = re.sub(others, " ", page(path), flags=re.DOTALL)
         assert re.findall(zones, text) == [zone], path
     assert "24 Nov 2037, 09:20:00" in page(f"/traces/{run.pk}/"), "an hour ahead of UTC"
+    chosen = page(f"/traces/{run.pk}/?tz=Asia/Tokyo")
+    assert "24 Nov 2037, 17:20:00 · times in Asia/Tokyo" in chosen
+    assert "24 Nov 2037, 09:20:00" in page(f"/traces/{run.pk}/?tz=Mars")
     assert "24 Nov 2037, 08:20:00" in page(f"/admin/usage/trace/{run.pk}/change/")
 
 
