@@ -101,5 +101,5 @@ def _in_column(value: Decimal, places: int, sign: str = "") -> str:
     """With so many decimals; what would look like nothing is told to be less than the least."""
     least = Decimal(1).scaleb(-places)
     if value and abs(value) < least / 2:
-        return f"< {sign}{least:f}"
+        return f"> -{sign}{least:f}" if value < 0 else f"< {sign}{least:f}"
     return f"{'-' if value < 0 else ''}{sign}{abs(value):,.{places}f}"

@@ -75,7 +75,7 @@ def what_changed(bar: FilterBar, by: Dimension, metric: Metric) -> WhatChanged:
     return WhatChanged(
         lines=lines,
         totals=[others, whole],
-        in_words=_in_words(found.whole, whole.change, words),
+        in_words=_in_words(found.whole, metric, words),
         than=words,
         by=by,
         measure=MEASURES[metric],
@@ -103,7 +103,7 @@ def _lines(bar: FilterBar, by: Dimension, metric: Metric, rows: Sequence[Mover])
             _within(bar, by, row),
             write(row.before, before),
             write(row.now, now),
-            f"{_sign(row.difference)}{write(abs(row.difference), change)}",
+            _signed(row.difference, write(abs(row.difference), change)),
             row.ratio,
             row.share,
         )
@@ -111,14 +111,20 @@ def _lines(bar: FilterBar, by: Dimension, metric: Metric, rows: Sequence[Mover])
     ]
 
 
-def _in_words(whole: Mover, change: str, than: str) -> str:
+def _in_words(whole: Mover, metric: Metric, than: str) -> str:
     if not whole.difference:
         return f"no more and no less {than}"
-    return f"{change.lstrip('+−')} {'more' if whole.difference > 0 else 'less'} {than}"
+    write, places_of = FIGURES.get(metric, COUNTED)
+    amount = write(abs(whole.difference), places_of([whole.difference]))
+    return f"{amount} {'more' if whole.difference > 0 else 'less'} {than}"
 
 
-def _sign(amount: Decimal) -> str:
-    return "−" if amount < 0 else "+" if amount else ""
+def _signed(amount: Decimal, text: str) -> str:
+    """What is written without its sign, with it: +$6.00; “> −$0.01” for what is “< $0.01”."""
+    sign = "−" if amount < 0 else "+" if amount else ""
+    if text.startswith("< "):
+        return f"{'>' if amount < 0 else '<'} {sign}{text.removeprefix('< ')}"
+    return f"{sign}{text}"
 
 
 def _within(bar: FilterBar, by: Dimension, row: Mover) -> str:
