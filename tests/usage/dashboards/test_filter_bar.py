@@ -106,7 +106,7 @@ def test_links_keep_the_period_and_the_filters(ask: Callable[..., Any], people: 
     back = ask(unescape(run))
     assert links(back, "Acme") == [f"/tenants/acme/?{kept}"]
     whole = f"{kept}&tenant_id={people.acme.pk}"
-    assert links(back, "Runs") == links(answer, "Runs") == [f"/runs/?{whole}"]
+    assert links(back, "Runs")[0] == links(answer, "Runs")[0] == f"/runs/?{whole}"
     assert links(ask(f"/tenants/acme/?{kept}"), "What changed") == [f"/what-changed/?{whole}"]
     assert links(ask(f"/tenants/acme/?{kept}"), "Platform")[-1] == f"/platform/?{kept}"
 
