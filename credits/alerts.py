@@ -125,7 +125,7 @@ def _of_credits(
                 threshold=threshold,
                 period_start=start,
                 message=(
-                    f"{who} has used {used * 100 / allocated:,.0f}% of"
+                    f"{who} has used {figures.percent_of(used, allocated)} of"
                     f" {figures.credits(allocated)} credits."
                 ),
             )
@@ -147,7 +147,9 @@ def _of_credits(
 
 
 def _budgets(tenant: Tenant, now: datetime) -> Iterator[Alert]:
-    for budget in budgets.reckon(TenantBudget.objects.filter(tenant=tenant), now):
+    reckoned = list(budgets.reckon(TenantBudget.objects.filter(tenant=tenant), now))
+    budgets.name_flows(reckoned)
+    for budget in reckoned:
         start, _ = budgets.period_of_budget(budget, now)
         kind = Kind.BUDGET_CREDITS if budget.unit == TenantBudget.Unit.CREDITS else Kind.BUDGET_USD
         for threshold in THRESHOLDS:
@@ -163,8 +165,9 @@ def _budgets(tenant: Tenant, now: datetime) -> Iterator[Alert]:
                     threshold=threshold,
                     period_start=start,
                     message=(
-                        f"{budget.subject} has used {budget.used * 100 / budget.amount:,.0f}%"
-                        f" of {budget.period_text} {budget.amount_text}; {what}."
+                        f"{budget.subject} has used"
+                        f" {figures.percent_of(budget.used, budget.amount)} of"
+                        f" {budget.period_text} {budget.amount_text}; {what}."
                     ),
                 )
 

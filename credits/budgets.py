@@ -22,8 +22,9 @@ from django.utils.module_loading import import_string
 
 from credits.models import Hold, TenantBudget
 from credits.recurrence import Recurrence, period_of
+from kluisz_analytics.identifiers import parse_uuid
 from kluisz_analytics.scales import CREDIT_PLACES, Credits, from_scaled, round_half_up
-from kluisz_analytics.tenants.models import User
+from kluisz_analytics.tenants.models import Flow, User
 
 TABLE = TenantBudget._meta.db_table
 ATTEMPTS = 10
@@ -118,8 +119,22 @@ def refusing(
     _load(budgets, now)
     for budget in budgets:
         if budget.left < needs[budget.unit]:
+            name_flows([budget])
             return _standing(budget, needs[budget.unit])
     return None
+
+
+def name_flows(budgets: Sequence[TenantBudget]) -> None:
+    """Has those of a flow say its name, where the tenant has it in its directory; one query, or
+    none.
+    """
+    ids = {parsed for one in budgets if (parsed := parse_uuid(one.flow_id))}
+    if not ids:
+        return
+    flows = Flow.objects.filter(pk__in=ids, project__tenant__in={one.tenant_id for one in budgets})
+    names = {str(pk): name for pk, name in flows.values_list("pk", "name")}
+    for budget in budgets:
+        budget.flow_name = names.get(budget.flow_id, "")
 
 
 def _standing(budget: TenantBudget, needs: Decimal) -> BudgetStanding:

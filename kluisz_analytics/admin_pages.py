@@ -1,12 +1,13 @@
 """What admin pages of several apps have in common."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
@@ -83,6 +84,11 @@ class ModelAdmin(CarefulForms, unfold.ModelAdmin):
             # As Django answers a filter that makes no sense.
             return HttpResponseRedirect(f"{request.path}?e=1")
         return super().changelist_view(request, extra_context)
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        changelist: ChangeList = super().get_changelist_instance(request)
+        _align(changelist.result_list, changelist.list_display)
+        return changelist
 
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
         key = self.opts.pk
@@ -167,20 +173,33 @@ def admin_user(request: HttpRequest) -> User:
     return User.objects.get(username=request.user.get_username())
 
 
-def amount_column(name: str, label: str = "") -> Any:
-    """A column of a list with an amount as people read it: thousands apart, no zeros that say
-    nothing, a dash for unknown.
+def amount_column(name: str, label: str = "", ordering: Any = None) -> Any:
+    """A column of a list with an amount as people read it: thousands apart, as many decimals as the
+    page's longest has, a dash for unknown. ``name`` is a field, or a property with an ``ordering``.
     """
 
-    @admin.display(description=label or name.replace("_", " "), ordering=name)
+    @admin.display(description=label or name.replace("_", " "), ordering=ordering or name)
     def column(row: Any) -> str:
         value: Decimal | None = getattr(row, name)
-        if value is None:
-            return figures.UNKNOWN
-        text = f"{value:,f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
+        places = _places_of(row).get(name)
+        return figures.exact(value, figures.exact_places([value]) if places is None else places)
 
+    column.amount = name  # type: ignore[attr-defined]
     return column
+
+
+def _places_of(row: Any) -> dict[str, int]:
+    """How many decimals the page's columns of amounts have (:func:`_align`)."""
+    places: dict[str, int] = row.__dict__.setdefault("_column_places", {})
+    return places
+
+
+def _align(rows: Iterable[Any], columns: Iterable[Any]) -> None:
+    """Has each column of amounts one number of decimals on the page."""
+    for name in [column.amount for column in columns if hasattr(column, "amount")]:
+        places = figures.exact_places(getattr(row, name) for row in rows)
+        for row in rows:
+            _places_of(row)[name] = places
 
 
 def state_column(name: str, label: str, true: str, false: str, *, true_is: str = "info") -> Any:

@@ -365,7 +365,7 @@ SPECTACULAR_SETTINGS = {
 UNFOLD = {
     "SITE_TITLE": "Kluisz Analytics",
     "SITE_HEADER": "Kluisz Analytics",
-    "SITE_SUBHEADER": "Usage, pricing and credits",
+    "SITE_SUBHEADER": "Times in UTC",
     "SITE_SYMBOL": "monitoring",
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("kluisz/icon.svg")}

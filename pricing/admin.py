@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -78,6 +78,12 @@ class TierRateInline(TabularInline):
         return False
 
 
+CREDITS_PER_USD = Subquery(
+    TierRate.objects.filter(IN_LIST, tier=OuterRef("pk")).values("credits_per_usd")[:1]
+)
+"""Of a tier's rate in force."""
+
+
 @admin.register(PricingTier)
 class PricingTierAdmin(ModelAdmin):
     list_display = [
@@ -92,7 +98,7 @@ class PricingTierAdmin(ModelAdmin):
     inlines = [TierRateInline]
     actions = ["retire"]
 
-    @admin.display(description="Rate in force")
+    @admin.display(description="Rate in force", ordering=CREDITS_PER_USD)
     def rate(self, tier: PricingTier) -> str:
         rate = tier.rates.filter(IN_LIST).first()
         return (
@@ -240,7 +246,7 @@ class ModelPriceAdmin(ModelAdmin):
         "precedence",
         "valid_from",
         "valid_until",
-        *(f"{kind.value}_price" for kind in MAIN_KINDS),
+        *(amount_column(kind.value, f"{kind.value.replace('_', ' ')} $/M") for kind in MAIN_KINDS),
         *RECORDED,
     ]
     list_filter = [InListFilter, "precedence", "match", "tenant"]
@@ -273,18 +279,6 @@ class ModelPriceAdmin(ModelAdmin):
     @admin.display(description="for", ordering="tenant__name", empty_value="")
     def owner(self, price: ModelPrice) -> str:
         return price.tenant.name if price.tenant else "Platform"
-
-    @admin.display(description="input $/M", ordering="input")
-    def input_price(self, price: ModelPrice) -> str:
-        return price_text(price.input) or "–"
-
-    @admin.display(description="cached $/M", ordering="cached_input")
-    def cached_input_price(self, price: ModelPrice) -> str:
-        return price_text(price.cached_input) or "–"
-
-    @admin.display(description="output $/M", ordering="output")
-    def output_price(self, price: ModelPrice) -> str:
-        return price_text(price.output) or "–"
 
     def has_change_permission(self, request: HttpRequest, obj: ModelPrice | None = None) -> bool:
         return super().has_change_permission(request, obj) and (

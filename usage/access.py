@@ -63,8 +63,12 @@ def user_scope(viewer: User, user_id: UUID) -> Scope:
 
     Raises NotVisible for a user of another tenant, PermissionDenied for a colleague.
     """
-    scope = scope_of(viewer)
-    return Scope(user_id=visible_user(viewer, user_id).pk, tenant_id=scope.tenant_id)
+    return scope_of_user(viewer, visible_user(viewer, user_id))
+
+
+def scope_of_user(viewer: User, user: User) -> Scope:
+    """One user whom the viewer sees."""
+    return Scope(user_id=user.pk, tenant_id=scope_of(viewer).tenant_id)
 
 
 def check_filters(viewer: User, tenant_ids: Collection[UUID], user_ids: Collection[UUID]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminTextInputWidget
@@ -37,12 +37,6 @@ class GrantInline(TabularInline):
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-
-@admin.display(description="remaining")
-def remaining_column(account: Account) -> str:
-    """What is left for new runs; not a column of the table, so the list can't be ordered by it."""
-    return str(amount_column("remaining")(account))
 
 
 class Adjustment(forms.Form):
@@ -89,7 +83,7 @@ class AccountAdmin(ReadOnlyAdmin):
         "user",
         "tenant",
         *map(amount_column, ("allocated", "used", "held")),
-        remaining_column,
+        amount_column("remaining", ordering=F("allocated") - F("used") - F("held")),
         "updated_at",
     ]
     actions = ["adjust_accounts"]

@@ -2,6 +2,8 @@
 
 from django import forms
 from django.contrib import admin, messages
+from django.db.models import Value
+from django.db.models.functions import Coalesce, NullIf
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminPasswordWidget
 
@@ -26,7 +28,7 @@ class TenantBudgetAdmin(ModelAdmin):
     )
     list_display = [
         "tenant",
-        "subject",
+        "of_whom",
         "period",
         "unit",
         amount_column("amount"),
@@ -38,6 +40,15 @@ class TenantBudgetAdmin(ModelAdmin):
     list_select_related = ["tenant", "user"]
     autocomplete_fields = ["tenant", "user"]
     fields = ["tenant", "user", "flow_id", "model", "period", "unit", "amount", "is_hard"]
+
+    @admin.display(
+        description="subject",
+        ordering=Coalesce(
+            "user__username", NullIf("flow_id", Value("")), NullIf("model", Value("")), Value("")
+        ),
+    )
+    def of_whom(self, budget: TenantBudget) -> str:
+        return budget.subject
 
     def save_model(
         self, request: HttpRequest, obj: TenantBudget, form: forms.ModelForm, change: bool

@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminSelectWidget
@@ -51,7 +51,7 @@ class LicensePoolAdmin(ModelAdmin):
     search_fields = ["tenant__name", "tier__name"]
     fields = ["tenant", "tier", "total"]
 
-    @admin.display(description="Free")
+    @admin.display(description="Free", ordering=F("total") - F("assigned"))
     def free(self, pool: LicensePool) -> int:
         return pool.total - pool.assigned
 

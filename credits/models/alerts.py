@@ -76,6 +76,9 @@ class TenantBudget(models.Model):
     changes = models.BigIntegerField(default=0, editable=False)
     reckoned_changes = models.BigIntegerField(default=0, editable=False)
 
+    flow_name = ""
+    """What its flow is called, where somebody looked it up (``credits.budgets.name_flows``)."""
+
     class Meta:
         db_table = "credit_tenant_budget"
         ordering = ["tenant__name", "unit"]
@@ -122,7 +125,7 @@ class TenantBudget(models.Model):
         if self.user is not None:
             return str(self.user)
         if self.flow_id:
-            return f"{self.tenant}'s flow {self.flow_id}"
+            return f"{self.tenant}'s flow {self.flow_name or self.flow_id}"
         return f"{self.tenant}'s model {self.model}" if self.model else str(self.tenant)
 
     @property

@@ -1,6 +1,7 @@
 """Admin pages of the directory."""
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -154,12 +155,17 @@ class TenantAliasAdmin(ModelAdmin):
 class DirectoryChangeAdmin(ReadOnlyAdmin):
     list_display = [
         "made_at",
-        "user_id",
+        "of_user",
         "since",
         state_column("is_done", "usage", "decided anew", "waits for the next sync"),
     ]
     exclude = ["is_done"]
     list_filter = ["is_done"]
+
+    @admin.display(description="user ID", ordering="user_id")
+    def of_user(self, change: DirectoryChange) -> UUID | None:
+        """Whether or not there still is such a user."""
+        return change.user_id
 
 
 @admin.register(Project)

@@ -4,6 +4,7 @@ All of it is generated from the registry: what is registered anew is in it, and 
 takes is declared (declared.py).
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,13 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.options import ModelAdmin
+from django.contrib.admin.templatetags.admin_list import result_headers
 from django.db import transaction
 from django.db.models import Model
 from django.test import Client, RequestFactory
 from django.urls import reverse
 
+from kluisz_analytics import figures
 from kluisz_analytics.tenants.models import User
 from tests.admin.declared import (
     Filled,
@@ -99,6 +102,38 @@ def test_every_list_is_shown_searched_sorted_and_filtered(
     sorts = ["?o=" + ".".join(f"{sign}{at}" for at in columns) for sign in ("", "-")]
     for query in [*choices, *sorts, "?q=ann", "?all="]:
         assert root.get(f"{address_of_list}{query}").status_code == 200, query
+
+
+@every_admin
+def test_every_list_is_ordered_by_any_of_its_columns(
+    model_admin: ModelAdmin, root: Client, world: People
+) -> None:
+    changelist = root.get(address(model_admin.model, "changelist")).context["cl"]
+    heads = [one for one in result_headers(changelist) if "action-checkbox" not in str(one)]
+    assert [one["text"] for one in heads if not one["sortable"]] == []
+
+
+@every_admin
+def test_no_page_says_no_by_a_red_cross(
+    model_admin: ModelAdmin, root: Client, world: People
+) -> None:
+    """Of a run that is not failed, that would be the wrong way round."""
+    row = row_of(model_admin.model)
+    for page in (address(model_admin.model, "changelist"), address(row, "change", row.pk)):
+        shown = text_of(root.get(page))
+        assert not re.search(r"material-symbols-outlined[^>]*>\s*(close|check)_small\s*<", shown)
+        assert not re.search(r"icon-(no|yes)\.svg", shown)
+
+
+@every_admin
+def test_columns_of_amounts_have_one_number_of_decimals(
+    model_admin: ModelAdmin, root: Client, world: People
+) -> None:
+    changelist = root.get(address(model_admin.model, "changelist")).context["cl"]
+    for column in changelist.list_display:
+        if hasattr(column, "amount"):
+            shown = {column(row) for row in changelist.result_list} - {figures.UNKNOWN}
+            assert len({len(one.partition(".")[2]) for one in shown}) <= 1, (column.amount, shown)
 
 
 @every_admin

@@ -385,11 +385,29 @@ def test_alerts_tell_of_each_budget_by_itself(rich: People, use: Use) -> None:
     evaluate_all(NOW)
     told = Alert.objects.filter(budget__isnull=False, is_sent=True).order_by("threshold")
     assert [one.message for one in told] == [
-        "ann has used 81% of today's 47.00 credits; runs go on.",
+        "ann has used 80% of today's 47.00 credits; runs go on.",
         "Acme has used 95% of this month's 40.00 credits; runs go on.",
-        "Acme's model gpt-4o has used 127% of this week's 30.00 credits; new runs are refused.",
+        "Acme's model gpt-4o has used 126% of this week's 30.00 credits; new runs are refused.",
     ]
     assert evaluate_all(NOW) == 0
+
+
+def test_what_is_told_of_a_flow_names_it_and_rounds_nothing_up(
+    rich: People, use: Use, gate: Gate
+) -> None:
+    budget(rich.acme, D("38.1"), flow_id=str(rich.flow.pk))
+    budget(rich.acme, D("38.1"), flow_id="no-flow-of-the-directory", is_hard=False)
+    for flow in (str(rich.flow.pk), "no-flow-of-the-directory"):
+        use(rich.acme_user, "0.2", NOW - HOUR, flow=flow)
+    evaluate_all(NOW)
+    told = Alert.objects.filter(budget__isnull=False, is_sent=True).order_by("pk")
+    assert {one.message for one in told} == {
+        "Acme's flow Triage has used 99% of this month's 38.10 credits; runs go on.",
+        "Acme's flow no-flow-of-the-directory has used 99% of this month's 38.10 credits;"
+        " runs go on.",
+    }
+    refused = gate(rich.acme_user, 1, flow_id=str(rich.flow.pk)).json()["errors"][0]["detail"]
+    assert refused.startswith("Acme's flow Triage has 0.1 credits left")
 
 
 # --- Many at once ---------------------------------------------------------------------------------

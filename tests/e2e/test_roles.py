@@ -14,6 +14,7 @@ from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -158,6 +159,30 @@ def test_a_platform_admin_sees_everything_and_goes_down_to_a_user(
     assert errors(browser) == []
 
 
+def test_a_name_is_found_by_the_keyboard_and_kept_on_the_way_to_what_grew_and_to_a_run(
+    browser: webdriver.Chrome, site: str, people: People
+) -> None:
+    log_in(browser, site, "root")
+    found = browser.find_element(By.CSS_SELECTOR, "input[role=combobox]")
+    found.send_keys("glo")
+    WebDriverWait(browser, 10).until(
+        lambda one: "Globex" in one.find_element(By.ID, "kz-found").text
+    )
+    page = browser.find_element(By.TAG_NAME, "html")
+    found.send_keys(Keys.ARROW_DOWN, Keys.ENTER)
+    WebDriverWait(browser, 10, ignored_exceptions=[WebDriverException]).until(staleness_of(page))
+    assert card(browser, "Runs") == "2"
+    assert f"tenant_id={people.globex.pk}" in browser.current_url
+    assert "Globex" in browser.find_element(By.CLASS_NAME, "kz-chip").text
+    browser.get(f"{site}/what-changed/?days=7")
+    follow(browser, By.LINK_TEXT, "Globex")
+    follow(browser, By.LINK_TEXT, "Triage")
+    assert "gpt-4o" in text(browser)
+    follow(browser, By.LINK_TEXT, "Runs")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "tbody tr")) == 2
+    assert errors(browser) == []
+
+
 def test_a_tenant_admin_sees_its_tenant_and_no_other(
     browser: webdriver.Chrome, site: str, people: People
 ) -> None:
@@ -166,7 +191,7 @@ def test_a_tenant_admin_sees_its_tenant_and_no_other(
     assert (card(browser, "Runs"), card(browser, "Credits used")) == ("1", "11.40")
     assert "Triage" in text(browser)
     for button, runs in (("7 days", "1"), ("Today", "1")):
-        follow(browser, By.XPATH, f"//button[text()='{button}']")
+        follow(browser, By.XPATH, f"//a[text()='{button}']")
         assert card(browser, "Runs") == runs
     follow(browser, By.LINK_TEXT, "ann")
     assert card(browser, "Runs") == "1"

@@ -69,7 +69,7 @@ class DisputedTraceAdmin(ReadOnlyAdmin):
     def why(self, trace: DisputedTrace) -> str:
         return WHY[Dispute(trace.dispute)]
 
-    @admin.display(description="User's tenant now")
+    @admin.display(description="User's tenant now", ordering="disputed_user__tenant__name")
     def tenant_of_user(self, trace: DisputedTrace) -> str:
         return trace.disputed_user.tenant.name if trace.disputed_user else ""
 

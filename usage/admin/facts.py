@@ -207,11 +207,11 @@ class ReceivedTraceAdmin(ReadOnlyAdmin):
     search_fields = ["trace__langfuse_trace_id"]
     show_full_result_count = False
 
-    @admin.display(description="Start time")
+    @admin.display(description="Start time", ordering="trace__start_time")
     def started_at(self, row: ReceivedTrace) -> datetime:
         return row.trace.start_time
 
-    @admin.display(description="Observations")
+    @admin.display(description="Observations", ordering="trace__observations")
     def observations(self, row: ReceivedTrace) -> int:
         return row.trace.observations
 

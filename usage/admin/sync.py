@@ -264,7 +264,7 @@ class TenantComparisonAdmin(ReadOnlyAdmin):
 @admin.register(TenantDay)
 class TenantDayAdmin(ReadOnlyAdmin):
     shows = (
-        "Langfuse's figures of each tenant's days (UTC) and ours, as the daily reconciliation"
+        "Langfuse's figures of each tenant's days and ours, as the daily reconciliation"
         " last found them. A run counts here on the day of its first step, there each step on its"
         " own; “all” is the whole project."
     )

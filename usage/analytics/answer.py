@@ -117,9 +117,9 @@ def _answers(
     found = _put_together(details)
     rows = [_answer(question, row, found) for row in sums]
     rows.sort(key=lambda one: (one.bucket, str(one.key)))
-    if question.order_by is not None:
-        order_by = question.order_by
-        rows.sort(key=lambda one: -one.sums[order_by])
+    if question.order_by in SUM_NAMES:
+        order_by, sign = str(question.order_by), 1 if question.ascending else -1
+        rows.sort(key=lambda one: sign * one.sums[order_by])
     if question.limit is None:
         return Answers(rows, sum(one.sums["total_cost_usd"] for one in rows), len(rows))
     if leaders:

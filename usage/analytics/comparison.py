@@ -21,6 +21,17 @@ class Unit(StrEnum):
     TIME = "time"
 
 
+class Against(StrEnum):
+    """What a period is compared with: the stretch before it, the same one a month or a year
+    earlier, or nothing.
+    """
+
+    BEFORE = "before"
+    MONTH = "month"
+    YEAR = "year"
+    NOTHING = "nothing"
+
+
 class Length(NamedTuple):
     """How far back the period before begins: so many calendar months, or days, or just as long."""
 
@@ -32,21 +43,35 @@ class Length(NamedTuple):
 class Comparison:
     """The period up to ``until`` is compared with [previous_start, previous_end).
 
-    Where nothing of the period is known yet, both stretches are empty.
+    Where nothing of the period is known yet, both stretches are empty; compared with nothing, only
+    the second is.
     """
 
     until: datetime
     previous_start: datetime
     previous_end: datetime
     length: Length
+    against: Against = Against.BEFORE
+
+
+MONTHS_EARLIER = {Against.MONTH: 1, Against.YEAR: 12}
 
 
 def comparison_of(
-    period: Period, now: datetime, complete_through: datetime | None = None
+    period: Period,
+    now: datetime,
+    complete_through: datetime | None = None,
+    against: Against = Against.BEFORE,
 ) -> Comparison:
     """What the period is compared with, as of ``now``; all before ``complete_through`` is known."""
     until = min(period.end, known_through(now, complete_through))
     until = max(until, period.start)
+    if against is Against.NOTHING:
+        return Comparison(until, period.start, period.start, Length(Unit.TIME), against)
+    if against in MONTHS_EARLIER:
+        length = Length(Unit.MONTHS, MONTHS_EARLIER[against])
+        start, end = (_before(moment, period, length) for moment in (period.start, until))
+        return Comparison(until, start, end, length, against)
     length = _length(period, now)
     return Comparison(
         until,

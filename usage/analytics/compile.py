@@ -5,13 +5,15 @@ and which value of its dimension, as text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
 
 from django.db import connection
 
 from kluisz_analytics.sql import Sql, all_of, any_of, listed, ranges_table, stored, union
 from kluisz_analytics.tenants.attributed import Ownership
+from kluisz_analytics.tenants.models import Flow, Project, Tenant, User
 from usage.analytics.plan import Plan, whole
-from usage.analytics.question import Question, Status
+from usage.analytics.question import LAST_ACTIVITY, NAME, Question, Status
 from usage.analytics.segments import Segment, Segments
 from usage.measures import DIMENSIONS, SUM_NAMES, Dimension
 from usage.periods import Granularity, end_of
@@ -38,7 +40,7 @@ DETAILS = {
 
 
 def leaders(plans: Mapping[int, Plan]) -> Sql | None:
-    """The greatest values of the questions with a limit; with each the cost of all values, and how
+    """The first values of the questions with a limit; with each the cost of all values, and how
     many there are, where that is wanted.
     """
     return _together(_leaders, plans, lambda plan: plan.finds_leaders_first)
@@ -77,16 +79,24 @@ def _together(
 
 def _leaders(plan: Plan) -> Sql | None:
     question = plan.question
-    names = dict.fromkeys([str(question.order_by), "total_traces"])
+    names = dict.fromkeys(["total_traces"])
+    if question.order_by in SUM_NAMES:
+        names[str(question.order_by)] = None
     if question.wants_totals:
         names["total_cost_usd"] = None
-    rows = _amounts(plan, list(names))
+    is_by_activity = question.order_by == LAST_ACTIVITY
+    rows = (_amounts_with_activity if is_by_activity else _amounts)(plan, list(names))
     if rows is None:
         return None
+    called = _called(question)
+    number, groups = "number", "number, dimension"
+    if question.by_difference:
+        number, groups = "MIN(number)", "dimension"
     return Sql(
-        f"SELECT number, {_key(question)} AS key, {_totals(question)} FROM ({rows.text}) s"
-        f" GROUP BY number, dimension HAVING SUM(total_traces) <> 0 {_greatest(question)}",
-        rows.parameters,
+        f"SELECT {number} AS number, {_key(question)} AS key, {_totals(question)}"
+        f" FROM ({rows.text}) s {called.text}"
+        f" GROUP BY {groups} HAVING SUM(total_traces) <> 0 {_first(question)}",
+        [*rows.parameters, *called.parameters],
     )
 
 
@@ -114,11 +124,12 @@ def _fact_sums(plan: Plan) -> Sql | None:
     )
     if rows is None:
         return None
+    called = _called(question)
     return Sql(
         f"SELECT number, {_key(question)} AS key, {_summed()}, {_totals(question)},"
-        f" {listed(LATENCIES)} AS listed, MAX(moment) AS moment FROM ({rows.text}) s"
-        f" GROUP BY number, dimension {_greatest(question)}",
-        rows.parameters,
+        f" {listed(LATENCIES)} AS listed, MAX(moment) AS moment"
+        f" FROM ({rows.text}) s {called.text} GROUP BY number, dimension {_first(question)}",
+        [*rows.parameters, *called.parameters],
     )
 
 
@@ -136,6 +147,20 @@ def _amounts(plan: Plan, names: Sequence[str]) -> Sql | None:
     return union(parts)
 
 
+def _amounts_with_activity(plan: Plan, names: Sequence[str]) -> Sql | None:
+    """The same with the moment of the latest run, of which nothing can be taken away."""
+    built, facts = (", ".join(f"{table}.{name}" for name in names) for table in ("r", "s"))
+    # Users' stats don't keep it for their parts of an hour; the facts do.
+    keeps_it = plan.source is not None and plan.source.is_built
+    segments = plan.segments if keeps_it else whole(plan.question)
+    return union(
+        [
+            _built_rows(plan, segments.built, f"{built}, r.last_activity AS moment"),
+            _fact_rows(plan.question, segments.facts, f"{facts}, s.moment"),
+        ]
+    )
+
+
 def _summed() -> str:
     return ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in SUM_NAMES)
 
@@ -147,13 +172,67 @@ def _totals(question: Question) -> str:
     return "CAST(SUM(SUM(total_cost_usd)) OVER () AS bigint) AS total, COUNT(*) OVER () AS keys"
 
 
-def _greatest(question: Question) -> str:
-    """The question's limit. Between equals the value decides, in the order of its bytes."""
+def _first(question: Question) -> str:
+    """The question's order and limit. Between equals the value decides, in the order of its
+    bytes.
+    """
     if question.limit is None or question.by is None:
         return ""
-    is_text = question.by.declared.key is str and connection.vendor == "postgresql"
-    bytewise = 'dimension COLLATE "C"' if is_text else "dimension"
-    return f"ORDER BY SUM({question.order_by}) DESC, {bytewise} LIMIT {question.limit}"
+    direction = "ASC" if question.ascending else "DESC"
+    return (
+        f"ORDER BY {_ordered_by(question)} {direction}, {_bytewise(question.by)}"
+        f" LIMIT {question.limit}"
+    )
+
+
+def _ordered_by(question: Question) -> str:
+    if question.order_by == LAST_ACTIVITY:
+        return "MAX(moment)"
+    if question.by_difference:
+        amount = question.order_by
+        return f"ABS(SUM(CASE WHEN number = 0 THEN {amount} ELSE -{amount} END))"
+    if question.order_by != NAME:
+        return f"SUM({question.order_by})"
+    text = "CAST(dimension AS text)"
+    return f"LOWER(COALESCE(MIN(n.name), {text}))" if question.by in NAMES else f"LOWER({text})"
+
+
+def _bytewise(by: Dimension) -> str:
+    is_text = by.declared.key is str and connection.vendor == "postgresql"
+    return 'dimension COLLATE "C"' if is_text else "dimension"
+
+
+NAMES = {
+    Dimension.TENANT: (Tenant, "name", ""),
+    Dimension.USER: (User, "username", "tenant_id"),
+    Dimension.PROJECT: (Project, "name", "tenant_id"),
+    Dimension.FLOW: (Flow, "name", ""),
+}
+"""Where the names of a dimension's values are, and the column of whose they are."""
+
+
+def _called(question: Question) -> Sql:
+    """The names of the values as n, where a list is ordered by them: of another tenant's users and
+    projects none, within a tenant's scope.
+    """
+    if question.order_by != NAME or question.by not in NAMES:
+        return Sql("")
+    model, column, owner = NAMES[question.by]
+    key = "id" if question.by.declared.key is UUID else _as_text("id")
+    tenant_id = question.scope.tenant_id
+    where, parameters = (
+        (f"WHERE {owner} = %s", [stored(tenant_id)]) if owner and tenant_id else ("", [])
+    )
+    names = f'SELECT {key} AS value, {column} AS name FROM "{model._meta.db_table}" {where}'
+    return Sql(f"LEFT JOIN ({names}) n ON n.value = dimension", parameters)
+
+
+def _as_text(column: str) -> str:
+    """A UUID as Python writes it, which SQLite keeps without its hyphens."""
+    if connection.vendor == "postgresql":
+        return f"CAST({column} AS text)"
+    cuts = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
+    return " || '-' || ".join(f"SUBSTR({column}, {start}, {length})" for start, length in cuts)
 
 
 # --- What does not add up ------------------------------------------------------------------------

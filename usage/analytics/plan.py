@@ -46,9 +46,10 @@ class Plan:
     @property
     def finds_leaders_first(self) -> bool:
         """Whether the greatest are found by one sum alone before theirs are all summed; facts are
-        read once and not twice.
+        read once and not twice, but for what differs between two buckets.
         """
-        return self.question.limit is not None and self.source is not None
+        is_read_twice = self.source is not None or self.question.by_difference
+        return self.question.limit is not None and is_read_twice
 
     def narrowed(self, keys: Iterable[Any]) -> "Plan":
         """The same plan for these values of its dimension only, without a limit."""

@@ -6,7 +6,7 @@ queries at once (:func:`execute_all`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -20,9 +20,9 @@ from pricing.engine import split
 from usage.analytics import names
 from usage.analytics.answer import Answer, Answers, answer_all
 from usage.analytics.calendar import buckets
-from usage.analytics.comparison import Comparison, comparison_of
+from usage.analytics.comparison import Against, Comparison, comparison_of
 from usage.analytics.names import Name, Named
-from usage.analytics.question import Filters, Question
+from usage.analytics.question import LAST_ACTIVITY, NAME, Filters, Question
 from usage.measures import (
     DECLARED_NUMBERS,
     NO_NUMBERS,
@@ -66,6 +66,26 @@ class Ranked:
     row: Named | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a list is ordered by: a sum's name, NAME or LAST_ACTIVITY."""
+
+    by: str
+    ascending: bool = False
+
+    def sorted(self, rows: Sequence[Ranked]) -> list[Ranked]:
+        """The rows in this order; between equals as they are."""
+        return sorted(rows, key=self._key, reverse=not self.ascending)
+
+    def _key(self, row: Ranked) -> Any:
+        if self.by == NAME:
+            return row.label.casefold()
+        if self.by == LAST_ACTIVITY:
+            return row.last_activity or BEFORE_ALL
+        return getattr(row.numbers, self.by) or 0
+
+
+BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 T = TypeVar("T")
 
 
@@ -93,9 +113,10 @@ def summary(
     period: Period,
     complete_through: datetime | None,
     filters: Filters = NO_FILTERS,
+    against: Against = Against.BEFORE,
 ) -> Query[Summary]:
     """The period's summary, compared as far as it is known."""
-    comparison = comparison_of(period, timezone.now(), complete_through)
+    comparison = comparison_of(period, timezone.now(), complete_through, against)
     asked = [
         (period.start, period.end),
         (comparison.previous_start, comparison.previous_end),
@@ -109,6 +130,13 @@ def summary(
         return Summary(whole, previous, change, comparison)
 
     return Query([Question(scope, asked, filters)], read)
+
+
+def total(scope: Scope, period: Period, filters: Filters = NO_FILTERS) -> Query[Numbers]:
+    """The period's numbers, compared with nothing."""
+    asked = [(period.start, period.end)]
+    question = Question(scope, asked, filters, wants_details=False)
+    return Query([question], lambda answers: _per_bucket(asked, answers)[0])
 
 
 def change_of(now: Numbers, before: Numbers) -> dict[str, float | None]:
@@ -137,11 +165,12 @@ def users_count(tenant_ids: Sequence[UUID]) -> dict[UUID, int]:
     return dict(users.values_list("tenant").annotate(count=Count("pk")))
 
 
-def active_tenants(period: Period) -> Query[int]:
+def active_tenants(period: Period, filters: Filters = NO_FILTERS) -> Query[int]:
     """How many tenants had usage."""
     question = Question(
         Scope(),
         [(period.start, period.end)],
+        filters,
         by=Dimension.TENANT,
         order_by=Metric.TRACES.sum,
         limit=1,
@@ -205,7 +234,19 @@ def top(
     limit: int = 10,
     filters: Filters = NO_FILTERS,
 ) -> Query[list[Ranked]]:
-    """The greatest by a metric; unattributed usage, or usage without the dimension, is left out.
+    """The greatest by a metric (:func:`first`)."""
+    return first(dimension, scope, period, Order(metric.sum), limit, filters)
+
+
+def first(
+    dimension: Dimension,
+    scope: Scope,
+    period: Period,
+    order: Order,
+    limit: int,
+    filters: Filters = NO_FILTERS,
+) -> Query[list[Ranked]]:
+    """The first in an order; unattributed usage, or usage without the dimension, is left out.
 
     By user, what has no user is a row of its own.
     """
@@ -214,15 +255,15 @@ def top(
         [(period.start, period.end)],
         filters,
         by=dimension,
-        order_by=metric.sum,
+        order_by=order.by,
+        ascending=order.ascending,
         limit=limit,
         only_named=not dimension.declared.is_owner,
     )
     ownerless = [Ownership.WITHOUT_USER] if question.ownership is Ownership.OWNED else []
 
     def read(answers: Sequence[Answers]) -> list[Ranked]:
-        rows = _with_ownerless(ownerless, answers, metric.sum)
-        return _ranked(dimension, scope, rows[:limit])
+        return order.sorted(_ranked(dimension, scope, _labelled(ownerless, answers)))[:limit]
 
     return Query([question, *_ownerless(question, ownerless)], read)
 
@@ -239,15 +280,15 @@ def _ownerless(question: Question, ownerless: Sequence[Ownership]) -> list[Quest
     return [replace(whole, explicit_ownership=ownership) for ownership in ownerless]
 
 
-def _with_ownerless(
-    ownerless: Sequence[Ownership], answers: Sequence[Answers], order_by: str
+def _labelled(
+    ownerless: Sequence[Ownership], answers: Sequence[Answers]
 ) -> list[tuple[Answer, str]]:
-    """All rows, the greatest first, with the label of those without an owner."""
+    """All rows, with the label of those without an owner."""
     named, *others = answers
     rows = [(row, "") for row in named.rows]
     for ownership, other in zip(ownerless, others, strict=False):
         rows += [(row, OWNERLESS_LABELS[ownership]) for row in other.rows]
-    return sorted(rows, key=lambda row: -row[0].sums[order_by])
+    return rows
 
 
 def breakdown(
@@ -277,7 +318,9 @@ def breakdown(
         ownerless.append(Ownership.UNATTRIBUTED)
 
     def read(answers: Sequence[Answers]) -> list[Ranked]:
-        rows = _with_ownerless(ownerless, answers, "total_cost_usd")[:limit]
+        rows = sorted(
+            _labelled(ownerless, answers), key=lambda row: -row[0].sums["total_cost_usd"]
+        )[:limit]
         costs = [row.sums["total_cost_usd"] for row, _ in rows]
         rest = sum(one.total_cost for one in answers) - sum(costs)
         shares = _shares([*costs, rest])

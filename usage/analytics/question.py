@@ -40,16 +40,23 @@ class Filters:
         return any(dimension.declared.is_owner for dimension in self.dimensions)
 
 
+NAME, LAST_ACTIVITY = "name", "last_activity"
+"""What lists can be ordered by beside sums: what a value is called, and when it last ran."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """Sums for each bucket (a period) and each value of the dimension, if one is named.
 
     By tenant, unattributed usage is left out, by user also what has no user: its ``ownership``
     follows from the scope, the filters and the dimension, where it is not ``explicit_ownership``.
-    ``only_named`` leaves out usage without the dimension that it is asked by. A ``limit``,
-    which goes with ``order_by`` (a sum's name) and a single bucket, is of the greatest. What does
-    not add up (distinct users, percentiles, the latest run) is left out without ``wants_details``;
-    the cost and the number of all values, also of those beyond the limit, without ``wants_totals``.
+    ``only_named`` leaves out usage without the dimension that it is asked by. A ``limit``, which
+    goes with ``order_by`` (a sum's name, NAME or LAST_ACTIVITY) and a single bucket, is of the
+    greatest, or where it is ``ascending`` of the least. What does not add up (distinct users,
+    percentiles, the latest run) is left out without ``wants_details``; the cost and the number of
+    all values, also of those beyond the limit, without ``wants_totals``.
+    ``by_difference``: the limit is of those whose sums differ most between the first bucket and the
+    second, up or down.
     """
 
     scope: Scope
@@ -57,6 +64,8 @@ class Question:
     filters: Filters = Filters()
     by: Dimension | None = None
     order_by: str | None = None
+    ascending: bool = False
+    by_difference: bool = False
     limit: int | None = None
     explicit_ownership: Ownership | None = None
     only_named: bool = False

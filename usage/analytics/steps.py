@@ -15,7 +15,8 @@ class RunStep(NamedTuple):
     """A step as it is shown.
 
     Tokens are 0 and the cost None where it used nothing, and where what it used is counted in the
-    step ``counted_in``, or in another run; ``deleted_since``: deleted in Langfuse.
+    step ``counted_in``, or in another run; ``deleted_since``: deleted in Langfuse; ``parent_id``:
+    the step that it is inside of.
     """
 
     langfuse_observation_id: str
@@ -35,6 +36,7 @@ class RunStep(NamedTuple):
     counted_in: str = ""
     is_counted_in_another_run: bool = False
     deleted_since: datetime | None = None
+    parent_id: str = ""
 
     @property
     def latency_ms(self) -> int | None:
@@ -63,6 +65,7 @@ def steps_of(trace: Trace, billed: Iterable[Observation]) -> list[RunStep]:
             version.start_time,
             version.end_time,
             version.model,
+            parent_id=version.parent_id,
         )
         if costs is not None:
             is_in_another_run = costs.counted_in_trace is not None

@@ -1,19 +1,23 @@
 """Single runs: the latest of a scope, any that are asked for, and their steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
+from kluisz_analytics.identifiers import as_trace_id, canonical_id, parse_uuid
 from kluisz_analytics.periods import Period
 from kluisz_analytics.tenants.attributed import ATTRIBUTED_LOOKUPS, OWNED_LOOKUPS
+from kluisz_analytics.tenants.models import Flow
 from pricing.engine import CostSource
 from usage.analytics.names import Name, flows_by_id, owner_of
 from usage.analytics.question import Filters, Status
 from usage.measures import Dimension
 from usage.models import Observation, Trace
 from usage.scope import Scope
+
+NO_FLOWS: Mapping[str, Flow] = {}
 
 
 class Run(NamedTuple):
@@ -26,9 +30,12 @@ class Run(NamedTuple):
     user: Name
 
 
-def labelled(traces: Sequence[Trace], scope: Scope) -> list[Run]:
-    """The runs with their names; one query."""
-    flows = flows_by_id({trace.flow_id for trace in traces}, scope)
+def labelled(
+    traces: Sequence[Trace], scope: Scope, known: Mapping[str, Flow] = NO_FLOWS
+) -> list[Run]:
+    """The runs with their names; one query, or none where all their flows are ``known``."""
+    unknown = {trace.flow_id for trace in traces} - known.keys() - {""}
+    flows = {**known, **(flows_by_id(unknown, scope) if unknown else {})}
     return [
         Run(
             trace,
@@ -71,13 +78,40 @@ def traces_in(scope: Scope, period: Period, filters: Filters) -> QuerySet[Trace]
     return found.select_related("user", "tenant")
 
 
+def called(found: QuerySet[Trace], text: str, scope: Scope) -> QuerySet[Trace]:
+    """Those of the runs that the text means: by their id here or in Langfuse, by a part of their
+    name, or by a part of the name of their flow. One more query, of flows.
+    """
+    flows = Flow.objects.filter(name__icontains=text)
+    if scope.tenant_id is not None:
+        flows = flows.filter(project__tenant=scope.tenant_id)
+    elif scope.user_id is not None:
+        flows = flows.filter(project__tenant__users=scope.user_id)
+    ids = [str(pk) for pk in flows.values_list("pk", flat=True)[:MOST_FLOWS]]
+    meant = Q(langfuse_trace_id__in={text, text.lower(), as_trace_id(text)})
+    meant |= Q(name__icontains=text) | Q(flow_id__in=ids) | Q(flow_id=canonical_id(text))
+    if (key := parse_uuid(text)) is not None:
+        meant |= Q(pk=key)
+    return found.filter(meant)
+
+
+MOST_FLOWS = 200
+
+
 def langfuse_url(trace: Trace) -> str:
     """The run's page in Langfuse, which finds the project by itself."""
     return f"{trace.connection.host.rstrip('/')}/trace/{quote(trace.langfuse_trace_id, safe='')}"
 
 
-def recent_traces(scope: Scope, period: Period, limit: int) -> list[Run]:
-    """The latest runs of the period, voided ones left out."""
-    return labelled(
-        list(traces_in(scope, period, Filters()).order_by("-start_time", "-pk")[:limit]), scope
-    )
+def recent_traces(
+    scope: Scope,
+    period: Period,
+    filters: Filters,
+    limit: int,
+    known: Mapping[str, Flow] = NO_FLOWS,
+) -> list[Run]:
+    """The latest runs of the period, voided ones left out; ``known`` flows need not be looked
+    up.
+    """
+    latest = traces_in(scope, period, filters).order_by("-start_time", "-pk")[:limit]
+    return labelled(list(latest), scope, known)

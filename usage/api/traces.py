@@ -18,7 +18,7 @@ from kluisz_analytics.tenants.permissions import ReadsUsage
 from usage.access import scope_of, visible_trace
 from usage.analytics.focus import focus_rows
 from usage.analytics.steps import steps_of
-from usage.analytics.traces import langfuse_url, traces_in
+from usage.analytics.traces import called, langfuse_url, traces_in
 from usage.api import answers, parameters
 from usage.api.views import AnalyticsView, ListView
 
@@ -33,7 +33,11 @@ class TracePages(Pages):
 
 
 class TracesParameters(parameters.FilterParameters):
-    """The period, the filters, and where to go on."""
+    """The period, the filters, what to look for, and where to go on."""
+
+    search = parameters.TextField(
+        required=False, help_text="An id of a run, or a part of its name or its flow's."
+    )
 
     limit = serializers.IntegerField(min_value=1, max_value=parameters.LARGEST_LIMIT, default=100)
     cursor = serializers.CharField(required=False, help_text="From the answer's next or previous.")
@@ -52,6 +56,8 @@ class Traces(ListView):
         period, filters = self.period(asked), parameters.filters_of(asked, self.viewer)
         scope = scope_of(self.viewer)
         found = traces_in(scope, period, filters)
+        if "search" in asked:
+            found = called(found, asked["search"], scope)
         if isinstance(request.accepted_renderer, RowsRenderer):
             # One serializer for all: making its fields anew takes longer than a row.
             row_of, runs = (

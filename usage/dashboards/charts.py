@@ -1,7 +1,7 @@
 """The charts, as Plotly figures in JSON; the browser draws them (static/kluisz/charts.js)."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -30,20 +30,21 @@ SLICES = 7
 
 Series = Sequence[tuple[datetime, datetime, Numbers]]
 MEASURES = (
-    ("Credits", "credits_exact", "%{y:,.2f} credits"),
-    ("Cost", "total_cost_usd", "$%{y:,.4f}"),
-    ("Runs", "total_traces", "%{y:,} runs"),
-    ("Tokens", "total_tokens", "%{y:,} tokens"),
+    ("Credits", "credits_exact", "%{y:,.2f} credits", ""),
+    ("Cost", "total_cost_usd", "$%{y:,.4f}", "$"),
+    ("Runs", "total_traces", "%{y:,} runs", ""),
+    ("Tokens", "total_tokens", "%{y:,} tokens", ""),
 )
+"""Name, number, what a bar says, and what stands before the axis' figures."""
 
 
-def usage_over_time(series: Series, period: Period) -> dict[str, Any]:
+def usage_over_time(series: Series, period: Period, now: datetime) -> dict[str, Any]:
     """Bars for each period, with buttons that choose the measure. Drawn in the period's zone."""
     figure = go.Figure()
     starts = [
         start.astimezone(period.zone).replace(tzinfo=None).isoformat() for start, _, _ in series
     ]
-    for number, (name, field, hover) in enumerate(MEASURES):
+    for number, (name, field, hover, _) in enumerate(MEASURES):
         values = [_plain(getattr(numbers, field)) for _, _, numbers in series]
         figure.add_bar(
             x=starts,
@@ -57,9 +58,12 @@ def usage_over_time(series: Series, period: Period) -> dict[str, Any]:
         {
             "label": name,
             "method": "update",
-            "args": [{"visible": [place == number for place in range(len(MEASURES))]}],
+            "args": [
+                {"visible": [place == number for place in range(len(MEASURES))]},
+                {"yaxis.tickprefix": prefix},
+            ],
         }
-        for number, (name, _, _) in enumerate(MEASURES)
+        for number, (name, _, _, prefix) in enumerate(MEASURES)
     ]
     menu = {
         "type": "buttons",
@@ -80,7 +84,7 @@ def usage_over_time(series: Series, period: Period) -> dict[str, Any]:
     )
     figure.update_xaxes(
         showgrid=False,
-        tickformat="%-d %b",
+        tickformat=_tick_format(series, period, now),
         hoverformat="%a %-d %b %Y %H:%M" if _is_hourly(series) else "%a %-d %b %Y",
     )
     figure.update_yaxes(gridcolor=GRID, zeroline=False, rangemode="tozero", separatethousands=True)
@@ -135,6 +139,20 @@ def _as_dict(figure: go.Figure) -> dict[str, Any]:
 def _plain(value: Decimal | int | None) -> float | int | None:
     """A number for drawing; money leaves Decimal only here, where it becomes pixels."""
     return float(value) if isinstance(value, Decimal) else value
+
+
+def _tick_format(series: Series, period: Period, now: datetime) -> str:
+    """What the time axis says: the hour where bars are hours, the year where it isn't this one, or
+    isn't one. What stands in the second line is drawn where it changes.
+    """
+    first, last = (
+        moment.astimezone(period.zone).year
+        for moment in (period.start, period.end - timedelta(microseconds=1))
+    )
+    is_this_year = first == last == now.astimezone(period.zone).year
+    if _is_hourly(series):
+        return "%H:%M\n%-d %b" if is_this_year else "%H:%M\n%-d %b %Y"
+    return "%-d %b" if is_this_year else "%-d %b\n%Y"
 
 
 def _is_hourly(series: Series) -> bool:

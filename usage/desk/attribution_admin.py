@@ -64,7 +64,7 @@ class RulesForm(forms.Form):
         required=False,
         label="For runs that begin from",
         widget=UnfoldAdminTextInputWidget,
-        help_text="UTC, for example 2026-11-01 00:00; “now”: from now on. Empty: for all.",
+        help_text="For example 2026-11-01 00:00; “now”: from now on. Empty: for all.",
     )
     position = forms.IntegerField(
         initial=0,

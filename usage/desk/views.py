@@ -15,11 +15,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from unfold.widgets import BASE_INPUT_CLASSES
 
-from kluisz_analytics.period_parameters import PeriodParameters
+from kluisz_analytics.period_parameters import PeriodParameters, period_of
 from kluisz_analytics.tenants.permissions import ReadsPlatform
 from usage.api import parameters
 from usage.api.views import AnalyticsView
-from usage.dashboards.period_picker import PeriodPicker
 from usage.desk.alike import ROWS, alike_sources, likely_twins
 from usage.desk.answers import DoubtfulAnswer, ExpectedUsageAnswer
 from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
@@ -97,7 +96,11 @@ def platform_admins_only(
 def expected_view(request: HttpRequest) -> HttpResponse:
     """The same as a page of the admin."""
     try:
-        period = PeriodPicker.of(request.GET, ZoneInfo("UTC")).period
+        # A form sends a date that was emptied as empty text.
+        given = {name: value for name, value in request.GET.items() if value}
+        asked = PeriodParameters(data=given)
+        asked.is_valid(raise_exception=True)
+        period = period_of(asked.validated_data, ZoneInfo("UTC"))
     except ValidationError as error:
         raise BadRequest(str(error.detail)) from error
     context = {

@@ -533,7 +533,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('start', models.DateTimeField(help_text='The hour; of a day the first.')),
-                ('period', models.CharField(choices=[('hour', 'Hour'), ('day', 'Day (UTC)')], default='hour', max_length=4)),
+                ('period', models.CharField(choices=[('hour', 'Hour'), ('day', 'Day')], default='hour', max_length=4)),
                 ('count_before', models.BigIntegerField()),
                 ('count_now', models.BigIntegerField()),
                 ('tokens_before', models.BigIntegerField()),

@@ -349,7 +349,7 @@ class SyncDrift(models.Model):
 
     class Period(models.TextChoices):
         HOUR = "hour", "Hour"
-        DAY = "day", "Day (UTC)"
+        DAY = "day", "Day"
 
     run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="drifts")
     start = models.DateTimeField(help_text="The hour; of a day the first.")

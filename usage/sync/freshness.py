@@ -32,48 +32,60 @@ class Freshness:
     """Up to when everything of a scope is stored, and which connections are behind.
 
     None where nothing was ever read, or where something of it comes by a connection whose first
-    reading isn't done.
+    reading isn't done: then ``is_first_reading``, and ``others_through`` is how far its other
+    connections are read.
     """
 
     complete_through: datetime | None
     lagging: list[Lagging]
+    is_first_reading: bool = False
+    others_through: datetime | None = None
 
 
 def freshness_of(scope: Scope, now: datetime) -> Freshness:
     """Of the scope as of ``now``. A connection lags that is over an hour behind, or of which
     nothing is complete yet.
     """
-    enabled = [one for one in progress() if one.is_enabled]
+    connections = progress()
     lagging = [
         Lagging(one.name, one.moment)
-        for one in enabled
-        if one.moment is None or now - one.moment > LAGS_AFTER
+        for one in connections
+        if one.is_enabled and (one.moment is None or now - one.moment > LAGS_AFTER)
     ]
-    return Freshness(_complete_through(scope, enabled), lagging)
+    concerning = _concerning(scope, connections)
+    complete_through = _earliest_of_all(concerning)
+    return Freshness(
+        complete_through,
+        lagging,
+        complete_through is None and any(one.is_begun for one in concerning),
+        _earliest(concerning),
+    )
 
 
 def complete_through_of(scope: Scope) -> datetime | None:
     """The moment up to which everything of the scope is stored (:class:`Freshness`)."""
-    return _complete_through(scope, [one for one in progress() if one.is_enabled])
+    return _earliest_of_all(_concerning(scope, progress()))
 
 
-def _complete_through(scope: Scope, enabled: list[Progress]) -> datetime | None:
-    concerned = (
-        [one for one in enabled if one.moment is not None]
-        if scope.is_platform
-        else _concerning(scope, enabled)
-    )
-    moments = [one.moment for one in concerned]
-    known = [moment for moment in moments if moment is not None]
-    return min(known) if known and len(known) == len(moments) else None
+def _earliest_of_all(connections: list[Progress]) -> datetime | None:
+    """None where one of them isn't read through yet."""
+    return None if any(one.moment is None for one in connections) else _earliest(connections)
 
 
-def _concerning(scope: Scope, enabled: list[Progress]) -> list[Progress]:
-    """The connections that the scope's tenant has anything of; with none, those that it could have
-    something of.
+def _earliest(connections: list[Progress]) -> datetime | None:
+    return min((one.moment for one in connections if one.moment is not None), default=None)
+
+
+def _concerning(scope: Scope, connections: list[Progress]) -> list[Progress]:
+    """The connections that the scope has anything of, or could have: those that are read. Where
+    none is any more, those that were: what was read once stays complete up to there.
     """
-    if len(enabled) < 2:
-        return enabled
+    enabled = [one for one in connections if one.is_enabled]
+    retired = [one for one in connections if not one.is_enabled and one.moment is not None]
+    if scope.is_platform:
+        return [one for one in enabled if one.moment is not None] or retired or enabled
+    if not connections[1:] and all(one.tenant_id is None for one in connections):
+        return enabled or retired
     tenant_id = scope.tenant_id
     if tenant_id is None and scope.user_id is not None:
         tenant_id = User.objects.values_list("tenant_id", flat=True).get(pk=scope.user_id)
@@ -83,4 +95,5 @@ def _concerning(scope: Scope, enabled: list[Progress]) -> list[Progress]:
     has = [one for one in enabled if one.connection_id in own]
     read = [one for one in enabled if one.moment is not None]
     has += [one for one in read if one.tenant_id == tenant_id and one.connection_id not in own]
-    return has or [one for one in read if one.tenant_id is None]
+    had = [one for one in retired if one.connection_id in own or one.tenant_id == tenant_id]
+    return has or [one for one in read if one.tenant_id is None] or had

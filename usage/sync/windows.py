@@ -281,7 +281,8 @@ def complete_through(connection: LangfuseConnection) -> datetime | None:
 
 class Progress(NamedTuple):
     """How far a connection is read: to the first window that isn't wholly read, and never less than
-    it has been once. ``tenant_id``: all of it is that tenant's.
+    it has been once. ``tenant_id``: all of it is that tenant's; ``is_begun``: its hours are being
+    read, or were.
     """
 
     connection_id: int
@@ -289,6 +290,7 @@ class Progress(NamedTuple):
     tenant_id: UUID | None
     is_enabled: bool
     moment: datetime | None
+    is_begun: bool
 
 
 UNFINISHED = """FROM sync_window w WHERE w.connection_id = c.id
@@ -316,5 +318,6 @@ def progress() -> list[Progress]:
             known = [moment_of(moment) for moment in (kept, reached) if moment is not None]
             tenant_id = None if tenant is None else uuid_of(tenant)
             moment = max(known, default=None)
-            found.append(Progress(pk, name, tenant_id, bool(is_enabled), moment))
+            is_begun = unfinished is not None or last is not None
+            found.append(Progress(pk, name, tenant_id, bool(is_enabled), moment, is_begun))
     return found

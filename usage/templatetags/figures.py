@@ -1,21 +1,66 @@
-"""Numbers formatted for people. Unknown is a dash, never 0."""
+"""Numbers and moments formatted for people. Unknown is a dash, never 0.
 
+A column of a table has one number of decimals: ``{% decimals rows "numbers.total_cost_usd" "usd" as
+places %}``, then ``{{ row.numbers.total_cost_usd|usd:places }}``.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from django import template
+from django.http import QueryDict
 from django.utils import timezone
+from django.utils.dateformat import format as formatted
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from kluisz_analytics.figures import UNKNOWN, credits, exact, usd
+from kluisz_analytics.figures import (
+    UNKNOWN,
+    credit_places,
+    credits,
+    exact,
+    exact_places,
+    usd,
+    usd_places,
+)
+from usage.dashboards.ordering import Column
 
 register = template.Library()
 for figure in (usd, credits, exact):
     register.filter(figure)
 
+PLACES: Mapping[str, Callable[[Iterable[Decimal | None]], int]] = {
+    "usd": usd_places,
+    "credits": credit_places,
+    "exact": exact_places,
+}
 SCALES = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
+
+
+@register.simple_tag
+def decimals(rows: Iterable[Any], path: str, figure: str) -> int:
+    """How many decimals the column has that shows what is at the path of each row, as a figure."""
+    return PLACES[figure](map(template.Variable(path).resolve, rows))
+
+
+@register.filter
+def when(moment: datetime | None) -> str:
+    """A moment in the page's zone: 24 Nov, 14:20; with its year where that isn't this one."""
+    if moment is None:
+        return UNKNOWN
+    local, now = timezone.localtime(moment), timezone.localtime(timezone.now())
+    return formatted(local, "j M, H:i" if local.year == now.year else "j M Y, H:i")
+
+
+@register.filter(name="with")
+def with_order(query: QueryDict, column: Column) -> str:
+    """The address' query, ordered as the head of the column orders."""
+    changed = query.copy()
+    changed.pop("page", None)
+    changed[column.parameter] = column.value
+    return changed.urlencode()
 
 
 @register.filter
@@ -68,7 +113,24 @@ def percent(ratio: float | None) -> str:
     """0.1234 → 12.3%."""
     if ratio is None:
         return UNKNOWN
+    if 0 < ratio < 0.0005:
+        return "< 0.1%"
     return f"{100 * ratio:.1f}%" if ratio < 0.9995 or ratio == 1 else "> 99.9%"
+
+
+@register.filter
+def signed_percent(ratio: float | None) -> str:
+    """0.1234 → +12.3%."""
+    if ratio is None:
+        return UNKNOWN
+    sign = "−" if ratio < 0 else "+" if ratio else ""
+    return f"{sign}{abs(100 * ratio):,.1f}%"
+
+
+@register.filter
+def part(ratio: float | None) -> str:
+    """Of a change that may also go the other way: 0.348 → 34.8%, −0.5 → −50.0%."""
+    return signed_percent(ratio).lstrip("+")
 
 
 @register.simple_tag
@@ -109,15 +171,15 @@ def kind(value: str) -> str:
 
 
 @register.filter
-def signed_usd(value: Decimal) -> str:
+def signed_usd(value: Decimal, places: int | None = None) -> str:
     """A difference in dollars, its sign first."""
-    return f"{'−' if value < 0 else '+' if value else ''}{usd(abs(value))}"
+    return f"{'−' if value < 0 else '+' if value else ''}{usd(abs(value), places)}"
 
 
 @register.filter
-def signed_credits(value: Decimal) -> str:
+def signed_credits(value: Decimal, places: int | None = None) -> str:
     """A difference in credits, its sign first."""
-    return f"{'−' if value < 0 else '+' if value else ''}{credits(abs(value))}"
+    return f"{'−' if value < 0 else '+' if value else ''}{credits(abs(value), places)}"
 
 
 @register.simple_tag

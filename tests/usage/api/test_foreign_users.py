@@ -54,7 +54,14 @@ FOREIGN_TENANTS_ADMIN_DOORS = [
     "disputes",
 ]
 POSTED = {"disputes/{trace}/settle", "disputes/{trace}/undo"}
-PAGES = ["/tenants/acme/", "/tenants/acme/?days=90", "/traces/{trace}/"]
+PAGES = [
+    "/tenants/acme/",
+    "/tenants/acme/?days=90&users_order=name",
+    "/traces/{trace}/",
+    "/runs/?days=90&runs_order=user__username",
+    *(f"/what-changed/?days=90&by={one}" for one in ("user", "tenant", "flow")),
+    *(f"/names/?of={one}&q=" for one in ("tenant", "user", "project", "flow", "model")),
+]
 
 
 @pytest.fixture
@@ -249,6 +256,8 @@ def test_one_who_has_moved_is_named_where_it_was_and_nowhere_else(
 ASKED_FOR_BY_ID = [
     "/api/v2/analytics/user/{user}/stats",
     "/users/{user}/",
+    "/runs/?user_id={user}",
+    "/what-changed/?user_id={user}",
     *(
         f"/api/v2/analytics/{path}?user_id={{user}}"
         for path in ("time-series", "top-users", "top-flows", "cost-breakdown", "traces")

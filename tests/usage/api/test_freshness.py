@@ -170,9 +170,55 @@ def test_the_platforms_page_and_answers_name_the_connections_that_lag(
     client.force_login(people.platform_admin)
     page = client.get("/platform/").content.decode()
     assert "“unreachable” has not been read through yet" in page
-    assert "“bare” is behind: it is read through 10 Nov, 14:00 UTC" in page
+    assert "“bare” is behind: it is read through 10 Nov, 14:00.</b>" in page
     assert "Complete through" in page
     client.force_login(people.acme_admin)
     page = client.get("/tenants/acme/").content.decode()
     assert "unreachable" not in page
     assert "Complete through" in page
+
+
+def page_of(user: User, path: str = "/") -> str:
+    client = Client()
+    client.force_login(user)
+    return client.get(path, follow=True).content.decode()
+
+
+@pytest.mark.usefixtures("old")
+def test_what_was_read_stays_complete_when_its_connection_is_no_longer_read(
+    people: People, through: Callable[[User], str | None], bare_connection: LangfuseConnection
+) -> None:
+    LangfuseConnection.objects.update(is_enabled=False)
+    for user in (people.acme_admin, people.acme_user, people.platform_admin):
+        assert through(user) == "14:00"
+    fixed = another(tenant=people.globex)
+    read(fixed, NOON - 9 * HOUR, NOON - 8 * HOUR)
+    assert through(people.acme_admin) == "14:00", "it has nothing of Globex' connection"
+    assert through(people.globex_admin) == "04:00"
+    assert "Not synced yet" not in page_of(people.acme_admin)
+
+
+@pytest.mark.usefixtures("old")
+def test_a_page_says_what_is_complete_while_another_connection_is_read_for_the_first_time(
+    people: People,
+) -> None:
+    """And it compares nothing then: the newest comes first."""
+    new = another()
+    opened(new, NOON, NOON + HOUR)
+    read(new, NOON + HOUR, NOON + 2 * HOUR)
+    use_of(new, people.globex_user)
+    period = "?start_date=2026-11-10&end_date=2026-11-10"
+    shown = page_of(people.globex_admin, f"/tenants/globex/{period}")
+    assert "10 Nov, 19:30</time>, but for a connection that is being read for the first" in shown
+    assert "Arrows" not in shown
+    assert "for the first time" not in page_of(people.acme_admin, f"/tenants/acme/{period}")
+
+
+@pytest.mark.usefixtures("people")
+def test_a_page_says_that_all_is_read_for_the_first_time(
+    people: People, bare_connection: LangfuseConnection
+) -> None:
+    assert "Not synced yet" in page_of(people.platform_admin)
+    opened(bare_connection, NOON, NOON + 2 * HOUR)
+    read(bare_connection, NOON + HOUR, NOON + 2 * HOUR)
+    assert "Being read for the first time" in page_of(people.platform_admin)

@@ -47,6 +47,29 @@ def test_a_number_is_shown_as_people_write_it(
     assert show(value) == text
 
 
+@pytest.mark.parametrize(
+    ("figure", "values", "texts"),
+    [
+        ("usd", ["1234.5", "0.056", "0.0004", None], ["$1,234.50", "$0.06", "< $0.01", "–"]),
+        ("usd", ["0.0584", "0.0006", "0"], ["$0.0584", "$0.0006", "$0.0000"]),
+        ("usd", ["-2", "-0.001"], ["-$2.00", "> -$0.01"]),
+        ("credits", ["33214.507", "11.4", "0.114"], ["33,215", "11", "< 1"]),
+        ("credits", ["11.4", "0.114", "0"], ["11.40", "0.11", "0.00"]),
+        ("credits", ["0.459088", "0.01"], ["0.459", "0.010"]),
+        ("exact", ["0.00467", "1200", "11.400000"], ["0.00467", "1,200.00000", "11.40000"]),
+        ("exact", [], []),
+    ],
+)
+def test_a_column_has_one_number_of_decimals_and_nothing_looks_like_nothing(
+    figure: str, values: list[str | None], texts: list[str]
+) -> None:
+    amounts = [None if value is None else D(value) for value in values]
+    rows = [{"cost": {"usd": amount}} for amount in amounts]
+    places = figures.decimals(rows, "cost.usd", figure)
+    write = {"usd": figures.usd, "credits": figures.credits, "exact": figures.exact}[figure]
+    assert [write(amount, places) for amount in amounts] == texts
+
+
 def test_a_change_is_a_badge() -> None:
     assert figures.change(None, "than yesterday") == ""
     assert "kz-bad" in str(figures.change(0.25, "than yesterday", "bad"))
