@@ -10,6 +10,7 @@ urlpatterns = [
     path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("platform/", views.platform_dashboard, name="platform-dashboard"),
+    path("platform/sources/", views.sources, name="sources-page"),
     path("tenants/<slug:slug>/", views.tenant_dashboard, name="tenant-dashboard"),
     path("traces/<uuid:trace_id>/", views.trace_page, name="trace"),
     path("users/<uuid:user_id>/", views.user_dashboard, name="user-dashboard"),

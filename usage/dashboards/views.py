@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from django.contrib import admin
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
@@ -23,6 +24,7 @@ from usage.analytics.explain import explain
 from usage.analytics.traces import labelled
 from usage.dashboards import pages
 from usage.dashboards.period_picker import PeriodPicker
+from usage.dashboards.sources import sources_page
 
 
 @login_required
@@ -43,6 +45,25 @@ def platform_dashboard(request: HttpRequest) -> HttpResponse:
     platform_scope(request.user)  # type: ignore[arg-type]
     picker = _picked(request, ZoneInfo("UTC"))
     return _page(request, picker, pages.platform_dashboard(picker.period))
+
+
+@login_required
+def sources(request: HttpRequest) -> HttpResponse:
+    """What arrives by integration, for platform admins."""
+    platform_scope(request.user)  # type: ignore[arg-type]
+    return render(request, "dashboards/sources.html", _sources(request))
+
+
+def admin_sources(request: HttpRequest) -> HttpResponse:
+    """The same as a page of the admin."""
+    platform_scope(request.user)  # type: ignore[arg-type]
+    context = {**admin.site.each_context(request), "title": "Sources", **_sources(request)}
+    return render(request, "admin/usage/sources.html", context)
+
+
+def _sources(request: HttpRequest) -> dict[str, Any]:
+    picker = _picked(request, ZoneInfo("UTC"))
+    return {"page": sources_page(picker.period), "period_picker": picker}
 
 
 @login_required

@@ -14,7 +14,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from kluisz_analytics.admin_pages import admin_user, amount_column
 from usage.admin.rework import ReworkAdmin
-from usage.analytics.sources import LANGFUSE_SDK
+from usage.analytics.recorded import LANGFUSE_SDK
 from usage.desk import rulings
 from usage.desk.alike import ROWS, alike_sources, likely_twins
 from usage.desk.doubtful import (
