@@ -424,7 +424,10 @@ def _counted_elsewhere() -> Counter[UUID]:
     return Counter(found.order_by().values_list("trace", flat=True).iterator())
 
 
-COUNTED = ("observations", "deleted_observations", "start_time", "last_step_hour")
+COUNTED = (
+    *("observations", "deleted_observations", "start_time", "last_step_hour"),
+    *("source", "source_version"),
+)
 CALLS = tuple(f"{one}_observations" for one in ("priced", "partly_priced", "unpriced", "unmetered"))
 
 
@@ -443,11 +446,14 @@ def _counted(received: Received) -> list[Any]:
         hour_of(max(step.start_time for step in steps)),
     )
     using = sum(bool(step.usage_details) or step.cost_usd is not None for step in steps)
+    recorded = min(steps, key=lambda step: (not step.is_root, step.start_time, step.observation_id))
     return [
         len(steps),
         len(received.deleted),
         first,
         last_hour if last_hour > first else None,
+        recorded.source,
+        recorded.source_version,
         using,
     ]
 

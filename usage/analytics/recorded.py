@@ -9,10 +9,10 @@ from django.db import connection
 
 from kluisz_analytics.bulk import moment_of
 from kluisz_analytics.snapshot import one_snapshot
-from kluisz_analytics.sql import Sql, ranges_table, union
+from kluisz_analytics.sql import Range, Sql, ranges_table, union
 from usage.analytics.fetch import PLANNING
-from usage.analytics.segments import Bucket, cut
-from usage.periods import Granularity
+from usage.analytics.segments import Bucket
+from usage.periods import HOUR, Granularity, hour_of
 from usage.rollups.sources import (
     DIMENSIONS,
     SUM_NAMES,
@@ -69,10 +69,10 @@ def _recorded(
     buckets: Sequence[Bucket], stale: Collection[datetime]
 ) -> Mapping[int, Mapping[SourceKey, Recorded]]:
     """By bucket: what is built, and of the rest the facts."""
-    segments = cut(buckets, (Granularity.HOUR,), {Granularity.HOUR: stale})
+    whole_hours, of_facts = _cut(buckets, stale)
     parts = []
-    if segments.built:
-        listed = ranges_table([(one.bucket, one.start, one.end) for one in segments.built])
+    if whole_hours:
+        listed = ranges_table(whole_hours)
         columns = [
             *("b.number", "u.period_start"),
             *(f"u.{name}" for name in (*DIMENSIONS, *SUM_NAMES)),
@@ -81,12 +81,13 @@ def _recorded(
         parts.append(
             Sql(
                 f"SELECT {', '.join(columns)} FROM {listed.text} JOIN {TABLE} u"
-                " ON u.period_start >= b.range_start AND u.period_start < b.range_end",
+                f" ON u.period_start >= b.range_start AND u.period_start < b.range_end"
+                f" AND {NOT_STALE}",
                 listed.parameters,
             )
         )
-    if segments.facts:
-        parts.append(rows_of_facts([(one.bucket, one.start, one.end) for one in segments.facts]))
+    if of_facts:
+        parts.append(rows_of_facts(of_facts))
     rows, found = union(parts), defaultdict[int, dict[SourceKey, Recorded]](dict)
     if rows is None:
         return found
@@ -96,6 +97,28 @@ def _recorded(
             dict(zip(SUM_NAMES, sums, strict=True)), moment_of(first), moment_of(last)
         )
     return found
+
+
+def _cut(
+    buckets: Sequence[Bucket], stale: Collection[datetime]
+) -> tuple[Sequence[Range], Sequence[Range]]:
+    """The whole hours of the buckets, and what only the facts can answer: those of them that are
+    stale, and parts of hours. However long a bucket is, this takes no longer.
+    """
+    whole_hours: list[Range] = []
+    of_facts: list[Range] = []
+    for number, (start, end) in enumerate(buckets):
+        first, last = hour_of(start), hour_of(end)
+        if first < start:
+            first += HOUR
+        if first >= last:
+            of_facts += [(number, start, end)] if start < end else []
+            continue
+        edges = (start, first), (last, end)
+        of_facts += [(number, *edge) for edge in edges if edge[0] < edge[1]]
+        of_facts += ranges_of([hour for hour in sorted(stale) if first <= hour < last], number)
+        whole_hours.append((number, first, last))
+    return whole_hours, of_facts
 
 
 def _first_seen(stale: Collection[datetime]) -> Mapping[SourceKey, datetime]:

@@ -133,9 +133,8 @@ class Sources:
         return [one for integration in self.integrations for one in integration.sources]
 
     @property
-    def new(self) -> int:
-        """How many are new."""
-        return sum(one.is_new for one in self.rows)
+    def new(self) -> list[Source]:
+        return [one for one in self.rows if one.is_new]
 
 
 def sources_of(period: Period, now: datetime, complete_through: datetime | None) -> Sources:

@@ -204,6 +204,16 @@ def test_a_source_is_new_for_seven_days(
 
 
 @BUILT
+def test_a_period_may_be_of_any_length(
+    apply: Callable[..., None], ask: Callable[..., Any], built_at: datetime | None
+) -> None:
+    apply("a", "call", PROXY, "1")
+    build(built_at)
+    body, _ = ask(start_date="2000-01-01", end_date="9000-01-01")
+    assert body["totals"]["calls"] == 1
+
+
+@BUILT
 def test_its_share_is_compared_with_the_time_before(
     apply: Callable[..., None], ask: Callable[..., Any], built_at: datetime | None
 ) -> None:

@@ -28,6 +28,7 @@ def test_it_shows_what_arrives_and_what_is_new(
     text = " ".join(client.get(reverse(page)).content.decode().split())
     for shown in (
         "Langfuse&#x27;s own SDK",
+        "New since",
         "staging · 5.0.4",
         '<b>litellm</b> <span class="kz-tag">new</span>',
         "1 unpriced",
