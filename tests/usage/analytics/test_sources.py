@@ -209,7 +209,7 @@ def test_a_period_may_be_of_any_length(
 ) -> None:
     apply("a", "call", PROXY, "1")
     build(built_at)
-    body, _ = ask(start_date="2000-01-01", end_date="9000-01-01")
+    body, _ = ask(start_date="2000-01-01", end_date="2099-01-01")
     assert body["totals"]["calls"] == 1
 
 
