@@ -17,6 +17,7 @@ GROUPS: Sequence[dict[str, Any]] = [
         "items": [
             item("Platform", "dashboard", "admin:index"),
             item("Dashboards", "monitoring", "platform-dashboard"),
+            item("Sources", "hub", "admin:usage_sources"),
         ],
     },
     {
@@ -84,6 +85,7 @@ GROUPS: Sequence[dict[str, Any]] = [
             item("User statistics", "person_search", "admin:usage_userusagestats_changelist"),
             item("Flow rollup", "stacked_bar_chart", "admin:usage_flowusage_changelist"),
             item("Model rollup", "smart_toy", "admin:usage_modelusage_changelist"),
+            item("Source rollup", "input", "admin:usage_sourceusage_changelist"),
             item("Flow estimates", "speed", "admin:usage_flowestimate_changelist"),
         ],
     },

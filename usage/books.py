@@ -5,7 +5,7 @@ The ledger by itself is checked by ``credits.books``.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,7 @@ from usage.langfuse.wire import TraceAttributes
 from usage.measures import SUM_NAMES, UNDECIDED_STEP
 from usage.models import Observation, ReceivedTrace, ResponseTraces, Trace
 from usage.periods import Granularity, hour_of, period_of
+from usage.rollups import sources
 from usage.rollups.build import hours_of
 from usage.rollups.rules import BUILT, TENANTS, USERS, WITHOUT_USER, RollupRule
 from usage.rollups.sketches import Sketch
@@ -192,22 +193,29 @@ def _findings(cursor: CursorWrapper) -> Iterator[Finding]:
     yield from _received()
     _load_periods(cursor)
     for rule in (USERS, *BUILT):
-        stored, from_facts = _stored_rows(rule), _rows_from_facts(rule)
-        yield from finding(
-            cursor,
-            f"invariant 1: {rule.table} has what the facts do not say",
-            f"{stored[0]} EXCEPT {from_facts[0]}",
-            from_facts[1],
-        )
-        yield from finding(
-            cursor,
-            f"invariant 1: {rule.table} lacks what the facts say",
-            f"{from_facts[0]} EXCEPT {stored[0]}",
-            from_facts[1],
-        )
+        yield from _differing(cursor, rule.table, _stored_rows(rule), *_rows_from_facts(rule))
+    yield from _differing(cursor, sources.TABLE, _stored_sources(), *_sources_from_facts())
     yield from findings(cursor, {NO_USER_CHECK: _tenants_and_users()})
     for rule in BUILT:
         yield from _sketches(cursor, rule)
+
+
+def _differing(
+    cursor: CursorWrapper, table: str, stored: str, from_facts: str, parameters: Sequence[Any]
+) -> Iterator[Finding]:
+    """Where a rollup and the facts differ."""
+    yield from finding(
+        cursor,
+        f"invariant 1: {table} has what the facts do not say",
+        f"{stored} EXCEPT {from_facts}",
+        parameters,
+    )
+    yield from finding(
+        cursor,
+        f"invariant 1: {table} lacks what the facts say",
+        f"{from_facts} EXCEPT {stored}",
+        parameters,
+    )
 
 
 NO_USER_CHECK = "invariant 1: a tenant's numbers are its users' and those of no user"
@@ -285,7 +293,7 @@ def _is_reliable(rule: RollupRule, alias: str) -> str:
     return f"{is_its} AND NOT EXISTS (SELECT 1 FROM books_stale b WHERE {same})"
 
 
-def _stored_rows(rule: RollupRule) -> tuple[str, list[Any]]:
+def _stored_rows(rule: RollupRule) -> str:
     columns = [
         "granularity",
         "period_start",
@@ -294,7 +302,7 @@ def _stored_rows(rule: RollupRule) -> tuple[str, list[Any]]:
         *SUM_NAMES,
         *_more(rule),
     ]
-    return f"SELECT {', '.join(columns)} FROM {rule.table} r WHERE {_is_reliable(rule, 'r')}", []
+    return f"SELECT {', '.join(columns)} FROM {rule.table} r WHERE {_is_reliable(rule, 'r')}"
 
 
 def _rows_from_facts(rule: RollupRule) -> tuple[str, list[Any]]:
@@ -316,6 +324,22 @@ def _rows_from_facts(rule: RollupRule) -> tuple[str, list[Any]]:
         f" p.hour = s.hour WHERE {_is_reliable(rule, 'p')} GROUP BY {', '.join(keys)}"
     )
     return sql, facts.parameters
+
+
+def _stored_sources() -> str:
+    return f"SELECT {', '.join(sources.KEPT)} FROM {sources.TABLE} r WHERE {IS_BUILT_HOUR}"
+
+
+def _sources_from_facts() -> tuple[str, list[Any]]:
+    facts = sources.rows_of_facts([(0, *ALL_TIME)])
+    built = f"SELECT * FROM ({facts.text}) r WHERE {IS_BUILT_HOUR}"
+    return sources.summed(built, "period_start", *sources.DIMENSIONS), facts.parameters
+
+
+IS_BUILT_HOUR = (
+    "NOT EXISTS (SELECT 1 FROM books_stale b WHERE b.granularity = 'hour'"
+    " AND b.period_start = r.period_start)"
+)
 
 
 def _more(rule: RollupRule) -> list[str]:
@@ -400,7 +424,10 @@ def _counted_elsewhere() -> Counter[UUID]:
     return Counter(found.order_by().values_list("trace", flat=True).iterator())
 
 
-COUNTED = ("observations", "deleted_observations", "start_time", "last_step_hour")
+COUNTED = (
+    *("observations", "deleted_observations", "start_time", "last_step_hour"),
+    *("source", "source_version"),
+)
 CALLS = tuple(f"{one}_observations" for one in ("priced", "partly_priced", "unpriced", "unmetered"))
 
 
@@ -419,11 +446,14 @@ def _counted(received: Received) -> list[Any]:
         hour_of(max(step.start_time for step in steps)),
     )
     using = sum(bool(step.usage_details) or step.cost_usd is not None for step in steps)
+    recorded = min(steps, key=lambda step: (not step.is_root, step.start_time, step.observation_id))
     return [
         len(steps),
         len(received.deleted),
         first,
         last_hour if last_hour > first else None,
+        recorded.source,
+        recorded.source_version,
         using,
     ]
 

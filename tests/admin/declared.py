@@ -439,6 +439,7 @@ def addresses(world: People) -> dict[str, Address]:
         "usage_doubtful": Address(),
         "usage_unknownowners": Address(),
         "usage_seeninusage": Address(),
+        "usage_sources": Address(),
         "usage_attributionrules_stop": Address(changes=True, ready=lambda: rules_are("applying")),
         "usage_attributionrules_resume": Address(changes=True, ready=lambda: rules_are("stopped")),
         "usage_attributionrules_undo": Address(changes=True, ready=lambda: rules_are("applied")),

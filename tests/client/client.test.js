@@ -28,6 +28,8 @@ describe("the client", () => {
     expect((await asAdmin.topUsers({ ...period, metric: "cost", limit: 1 })).results.map((one) => one.username)).toEqual(["gus"]);
     expect((await asAdmin.topTenants(period)).results).toHaveLength(2);
     expect((await asAdmin.anomalies(period)).results).toEqual([]);
+    expect((await asAdmin.sources(period)).totals.calls).toBe(6);
+    expect((await asAdmin.unknownNames()).results).toEqual([]);
     const runs = await asUser.traces(period);
     expect(runs.results).toHaveLength(2);
     expect((await asUser.trace(runs.results[0].trace_id)).observations).toHaveLength(2);
@@ -67,6 +69,8 @@ describe("the hooks", () => {
     ["useTopTenants", () => hooks.useTopTenants(period), (data) => data.results[0].name, "Globex"],
     ["useCostBreakdown", () => hooks.useCostBreakdown({ ...period, group_by: "model" }), (data) => data.results.length, 2],
     ["useAnomalies", () => hooks.useAnomalies(period), (data) => data.group_by, "flow"],
+    ["useSources", () => hooks.useSources(period), (data) => data.results.length, 1],
+    ["useUnknownNames", () => hooks.useUnknownNames(), (data) => data.results.length, 0],
     ["useCreditStatus", () => hooks.useCreditStatus(), (data) => data.username, "root"],
   ])("%s", async (_, hook, read, expected) => {
     const { result } = render(hook);

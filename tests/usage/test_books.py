@@ -69,6 +69,8 @@ RECEIVED = "facts: a trace is what Langfuse says of its steps"
             RECEIVED,
         ),
         (lambda: Trace.objects.update(start_time=NOON + timedelta(seconds=1)), RECEIVED),
+        (lambda: Trace.objects.update(source="litellm"), RECEIVED),
+        (lambda: Trace.objects.update(source_version="1"), RECEIVED),
         (lambda: Observation.objects.update(usage_details="", langfuse_cost_usd=None), RECEIVED),
         (
             lambda: Observation.objects.update(cost_usd=7),

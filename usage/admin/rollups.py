@@ -2,9 +2,11 @@
 
 from django.contrib import admin
 from django.db.models import CharField, ForeignKey
+from django.urls import URLPattern, path
 
 from kluisz_analytics.admin_pages import ReadOnlyAdmin, amount_column
-from usage.models import FlowEstimate, StalePeriod
+from usage.dashboards.views import admin_sources
+from usage.models import FlowEstimate, SourceUsage, StalePeriod
 from usage.rollups.rules import BUILT, USERS, RollupRule
 
 NUMBERS = [
@@ -35,6 +37,22 @@ def _admin_of(rule: RollupRule) -> type[RollupAdmin]:
 
 for _rule in (*BUILT, USERS):
     admin.site.register(_rule.model, _admin_of(_rule))
+
+
+@admin.register(SourceUsage)
+class SourceUsageAdmin(ReadOnlyAdmin):
+    """The rows, and the page of what they come to."""
+
+    list_display = [
+        *("period_start", "source", "source_version", "environment", "total_traces"),
+        *("priced_observations", "repeated_observations", amount_column("total_cost_usd")),
+    ]
+    search_fields = ["source", "source_version", "environment"]
+    show_full_result_count = False
+
+    def get_urls(self) -> list[URLPattern]:
+        page = self.admin_site.admin_view(admin_sources)
+        return [path("sources/", page, name="usage_sources"), *super().get_urls()]
 
 
 @admin.register(StalePeriod)

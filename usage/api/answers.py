@@ -20,6 +20,7 @@ from usage.analytics.explain import (
 from usage.analytics.names import Name, owner_of
 from usage.analytics.projection import Projection
 from usage.analytics.queries import PlatformTotals
+from usage.analytics.sources import Source, SourceNumbers
 from usage.analytics.steps import RunStep
 from usage.analytics.unmetered import UnmeteredCalls
 from usage.analytics.unpriced import UnpricedModel
@@ -223,6 +224,27 @@ class SettleDisputeRequest(serializers.Serializer[Any]):
     """
 
     outcome = serializers.ChoiceField(choices=[one.value for one in Outcome])
+
+
+class SourceNumbersAnswer(Answer):
+    shows: ClassVar[type] = SourceNumbers
+
+
+class SourceAnswer(SourceNumbersAnswer):
+    shows = Source
+    leaves_out = ["numbers"]
+
+
+class SourcesAnswer(PeriodAnswer):
+    """What arrives by source. Shares are compared with the stretch from ``previous_start`` to
+    ``previous_end``; what was first seen since ``new_since`` is new.
+    """
+
+    previous_start = serializers.DateTimeField()
+    previous_end = serializers.DateTimeField()
+    new_since = serializers.DateTimeField()
+    totals = SourceNumbersAnswer()
+    results = SourceAnswer(many=True)
 
 
 class TopTenantAnswer(NumbersAnswer):

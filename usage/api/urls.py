@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from usage.api import disputes, traces, views
+from usage.api import disputes, sources, traces, views
 from usage.desk import views as desk
 
 urlpatterns = [
@@ -28,6 +28,8 @@ urlpatterns = [
     path("doubtful", desk.Doubtful.as_view(), name="doubtful"),
     path("expected-usage", desk.ExpectedUsage.as_view(), name="expected-usage"),
     path("unmetered", views.Unmetered.as_view(), name="unmetered"),
+    path("sources", sources.Sources.as_view(), name="sources"),
+    path("unknown-names", desk.UnknownNames.as_view(), name="unknown-names"),
     path("disputes", disputes.Disputes.as_view(), name="disputes"),
     path(
         "disputes/<uuid:trace_id>/settle", disputes.SettleDispute.as_view(), name="settle-dispute"

@@ -11,6 +11,7 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(), name="logout"),
     path("names/", views.names, name="names"),
     path("platform/", views.platform_dashboard, name="platform-dashboard"),
+    path("platform/sources/", views.sources, name="sources-page"),
     path("tenants/<slug:slug>/", views.tenant_dashboard, name="tenant-dashboard"),
     path("what-changed/", views.what_changed_page, name="what-changed"),
     path("runs/", views.runs, name="runs"),

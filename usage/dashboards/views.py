@@ -1,9 +1,11 @@
 """The pages: thin views over usage.dashboards.pages."""
 
 from collections.abc import Collection
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from django.contrib import admin
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -27,6 +29,7 @@ from usage.dashboards import pages
 from usage.dashboards.filter_bar import FilterBar, kept_in
 from usage.dashboards.look_up import look_up
 from usage.dashboards.runs import LAST_PAGE, run_list
+from usage.dashboards.sources import sources_page
 from usage.dashboards.waterfall import waterfall_of
 from usage.dashboards.what_changed import what_changed
 from usage.measures import Dimension, Metric
@@ -53,6 +56,25 @@ def platform_dashboard(request: HttpRequest) -> HttpResponse:
     scope = platform_scope(request.user)  # type: ignore[arg-type]
     bar = _bar(request, scope, UTC)
     return _page(request, bar, pages.platform_dashboard(bar))
+
+
+@login_required
+def sources(request: HttpRequest) -> HttpResponse:
+    """What arrives by integration, for platform admins."""
+    platform_scope(request.user)  # type: ignore[arg-type]
+    return render(request, "dashboards/sources.html", _sources(request))
+
+
+def admin_sources(request: HttpRequest) -> HttpResponse:
+    """The same as a page of the admin."""
+    platform_scope(request.user)  # type: ignore[arg-type]
+    context = {**admin.site.each_context(request), "title": "Sources", **_sources(request)}
+    return render(request, "admin/usage/sources.html", context)
+
+
+def _sources(request: HttpRequest) -> dict[str, Any]:
+    bar = _bar(request, Scope(), UTC)
+    return {"page": sources_page(bar.period), "bar": bar, **_links(bar)}
 
 
 @login_required

@@ -14,6 +14,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from kluisz_analytics.admin_pages import admin_user, amount_column
 from usage.admin.rework import ReworkAdmin
+from usage.analytics.recorded import LANGFUSE_SDK
 from usage.desk import rulings
 from usage.desk.alike import ROWS, alike_sources, likely_twins
 from usage.desk.doubtful import (
@@ -26,8 +27,6 @@ from usage.desk.hidden import hidden_calls
 from usage.desk.views import expected_view, platform_admins_only
 from usage.facts.findings import CHOICES, Finding, Takes
 from usage.models import LangfuseConnection, Observation, UsageRuling
-
-LANGFUSE_SDK = "Langfuse's own SDK"
 
 
 class RulingForm(forms.Form):

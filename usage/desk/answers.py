@@ -10,6 +10,7 @@ from usage.desk.alike import AlikeSources, LikelyTwins, RecordedCall
 from usage.desk.doubtful import DoubtfulModel, DoubtfulObservation
 from usage.desk.expected import HoldNotSeen, RunsWithoutCalls, TenantGap
 from usage.desk.hidden import HiddenCalls
+from usage.desk.unknown import UnknownName
 from usage.facts.hidden import Hidden
 
 
@@ -69,6 +70,15 @@ class AlikeSourcesAnswer(Answer):
 class HiddenCallsAnswer(Answer):
     shows = HiddenCalls
     kind = serializers.ChoiceField(choices=[one.value for one in Hidden])
+
+
+class UnknownNameAnswer(Answer):
+    shows = UnknownName
+
+
+class UnknownNamesAnswer(serializers.Serializer[Any]):
+    complete_through = serializers.DateTimeField(allow_null=True)
+    results = UnknownNameAnswer(many=True)
 
 
 class DoubtfulAnswer(serializers.Serializer[Any]):

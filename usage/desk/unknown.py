@@ -12,7 +12,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import BigIntegerField, Count, ExpressionWrapper, F, Max, Sum
+from django.db.models import BigIntegerField, Count, ExpressionWrapper, F, Max, Min, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
@@ -44,6 +44,7 @@ class UnknownName:
     tenant: str
     runs: int
     cost_usd: Usd
+    first_seen: datetime
     last_seen: datetime
 
 
@@ -67,7 +68,12 @@ def unknown_names(limit: int = ROWS) -> list[UnknownName]:
 
 def _by_text(kind: Kind, grouped: Any, limit: int) -> list[dict[str, Any]]:
     cost = ExpressionWrapper(F("cost_usd"), output_field=BigIntegerField())
-    rows = grouped.annotate(runs=Count("pk"), cost=Sum(cost), last_seen=Max("start_time"))
+    rows = grouped.annotate(
+        runs=Count("pk"),
+        cost=Sum(cost),
+        first_seen=Min("start_time"),
+        last_seen=Max("start_time"),
+    )
     return [{**row, "kind": kind} for row in rows.order_by("-cost", "-runs", "text")[:limit]]
 
 
@@ -82,6 +88,7 @@ def _row(row: dict[str, Any], connections: dict[int, str], names: dict[UUID, str
         names.get(tenant_id, "") if tenant_id else "",
         row["runs"],
         from_scaled(row["cost"] or 0, USD_PLACES),
+        row["first_seen"],
         row["last_seen"],
     )
 

@@ -10,6 +10,7 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,13 +19,14 @@ from unfold.widgets import BASE_INPUT_CLASSES
 from kluisz_analytics.period_parameters import PeriodParameters, period_of
 from kluisz_analytics.tenants.permissions import ReadsPlatform
 from usage.api import parameters
-from usage.api.views import AnalyticsView
+from usage.api.views import AnalyticsView, ListView
 from usage.desk.alike import ROWS, alike_sources, likely_twins
-from usage.desk.answers import DoubtfulAnswer, ExpectedUsageAnswer
+from usage.desk.answers import DoubtfulAnswer, ExpectedUsageAnswer, UnknownNamesAnswer
 from usage.desk.doubtful import doubtful_models, doubtful_observations, undecided
 from usage.desk.expected import Expected, expected_usage
 from usage.desk.hidden import hidden_calls
 from usage.desk.missing import HoldFault
+from usage.desk.unknown import unknown_names
 from usage.scope import Scope
 from usage.sync.freshness import complete_through_of
 
@@ -78,6 +80,31 @@ class ExpectedUsage(AnalyticsView):
         period = self.period(parameters.read_parameters(request, PeriodParameters))
         body = self.framed(period, expected_body(expected_usage(period)))
         return Response(ExpectedUsageAnswer(body).data)
+
+
+class UnknownNamesParameters(serializers.Serializer[Any]):
+    limit = serializers.IntegerField(min_value=1, max_value=parameters.LARGEST_LIMIT, default=100)
+
+
+class UnknownNames(ListView):
+    permission_classes = [ReadsPlatform]
+    file_name = "unknown-names"
+
+    @extend_schema(
+        parameters=[UnknownNamesParameters],
+        responses=UnknownNamesAnswer,
+        operation_id="unknown_names",
+    )
+    def get(self, request: Request) -> Response:
+        """What runs call a tenant, or a user, and nobody is known by, those with the highest cost
+        first: until it is said who is meant, they are charged to nobody. For platform admins.
+        """
+        asked = parameters.read_parameters(request, UnknownNamesParameters)
+        body = {
+            "complete_through": complete_through_of(Scope()),
+            "results": unknown_names(asked["limit"]),
+        }
+        return Response(UnknownNamesAnswer(body).data)
 
 
 def platform_admins_only(

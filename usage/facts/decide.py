@@ -179,6 +179,8 @@ def assemble(
         owner.settled_as,
         "" if attributed is None else packed_given(attributed.given),
         unowned_as_of,
+        steps[0].source,
+        steps[0].source_version,
     )
     return AssembledTrace(fact, billed, packed(steps, of_each, attributes))
 

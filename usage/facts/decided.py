@@ -100,6 +100,8 @@ class TraceFact(msgspec.Struct, gc=False):
     settled_as: str = ""
     attribution: str = ""
     unowned_as_of: datetime | None = None
+    source: str = ""
+    source_version: str = ""
 
     @property
     def is_owned(self) -> bool:

@@ -58,6 +58,7 @@ STEP_COLUMNS = (
         "is_root",
         "model",
         "source",
+        "source_version",
         "start_time",
         "end_time",
     ),
@@ -81,7 +82,7 @@ STEP_COLUMNS = (
 )
 DECIDED = (
     *("connection_id", "langfuse_trace_id", "latency_ms", "is_failed", "is_voided", "set_aside"),
-    *("uncharged", "model", "attribution"),
+    *("uncharged", "model", "attribution", "source", "source_version"),
     *(
         "observations",
         "deleted_observations",
@@ -113,7 +114,9 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 # In C: naming each attribute in Python takes three times as long, and there are millions.
-_of_version = attrgetter("observation_id", "type", "name", "level", "is_root", "model", "source")
+_of_version = attrgetter(
+    *("observation_id", "type", "name", "level", "is_root", "model", "source", "source_version")
+)
 _of_step = attrgetter(
     "price_id", "langfuse_cost_picousd", "cost_picousd", "billed_cost_picousd", "microcredits"
 )

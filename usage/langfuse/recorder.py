@@ -1,5 +1,5 @@
-"""What recorded a step, and the provider's id of the response that it is of: wherever each
-integration writes them (docs/sources.md, Counted once). Pure.
+"""What recorded a step, in which version, and the provider's id of the response that it is of:
+wherever each integration writes them (docs/sources.md, Counted once). Pure.
 """
 
 import re
@@ -22,6 +22,7 @@ LONGEST = 200
 
 NAMES = {
     "scope": "scope.name",
+    "version": "scope.version",
     # Only on what the callback records; ls_integration goes to the steps inside it, too.
     "langchain": "ls_model_type",
     "gen_ai": "attributes.gen_ai.response.id",
@@ -41,6 +42,7 @@ class Recorder(msgspec.Struct, gc=False, rename=NAMES):
     """
 
     scope: Any = None
+    version: Any = None
     langchain: Any = None
     gen_ai: Any = None
     llm: Any = None
@@ -61,6 +63,16 @@ def recorded_by(recorder: Recorder, observation_id: str) -> tuple[str, str]:
     scope = recorder.scope
     source = scope[:LONGEST] if isinstance(scope, str) else ""
     return source, _response_id(recorder, observation_id)
+
+
+def version_of(recorder: Recorder) -> str:
+    """Of what recorded a step; "" where it doesn't say."""
+    version = recorder.version
+    if not version:
+        return ""
+    # Langfuse reads what is digits alone as a number.
+    text = version if isinstance(version, str) else msgspec.json.encode(version).decode()
+    return text.replace("\x00", "")[:LONGEST]
 
 
 @lru_cache(maxsize=4096)

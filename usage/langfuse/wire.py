@@ -19,7 +19,7 @@ import msgspec
 from kluisz_analytics.identifiers import canonical_id
 from kluisz_analytics.scales import USD_PLACES, round_half_up
 from usage.langfuse.evidence import evidence_of
-from usage.langfuse.recorder import OWN_SCOPE, Recorder, by_own_sdk, recorded_by
+from usage.langfuse.recorder import OWN_SCOPE, Recorder, by_own_sdk, recorded_by, version_of
 
 TEXT_LENGTH = 200
 # So much of a metadata value does Langfuse give.
@@ -74,7 +74,8 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     Absent texts are "", absent numbers None. ``uncosted``: the units that its cost leaves out,
     sorted; ``parent_id``: the step that it is inside of; ``source``: which integration recorded it,
     and ``response_id``: the provider's, of the response that it is of (``recorder``);
-    ``evidence``: what else it says that could name whose it is, by path (``evidence``).
+    ``evidence``: what else it says that could name whose it is, by path (``evidence``);
+    ``source_version``: of that integration.
     """
 
     observation_id: str
@@ -93,6 +94,7 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     source: str = ""
     response_id: str = ""
     evidence: dict[str, str] = {}
+    source_version: str = ""
 
 
 class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
@@ -410,6 +412,7 @@ def _observation(row: WireRow, told: ToldRow | None = None) -> ReceivedObservati
                 else recorded_by(metadata, row.id)
             ),
             NO_EVIDENCE if told is None or _is_ours(row.metadata) else told.evidence(),
+            version_of(metadata),
         ),
     )
 

@@ -186,6 +186,21 @@ class Trace(TokenColumns, DimensionColumns):
         null=True, help_text="What its priced_as_of was before a rule found its owner."
     )
 
+    source = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The integration that recorded its first step. Empty: Langfuse's own SDK.",
+    )
+    source_version = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The version of that integration, where it says one.",
+    )
+
     class Meta:
         db_table = "usage_trace"
         ordering = ["-start_time"]
@@ -362,6 +377,13 @@ class Observation(TokenColumns):
         default="",
         db_default="",
         help_text="The integration that recorded it. Empty: Langfuse's own SDK.",
+    )
+    source_version = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The version of that integration, where it says one.",
     )
     start_time = models.DateTimeField()
     end_time = models.DateTimeField(null=True)

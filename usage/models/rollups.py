@@ -309,6 +309,52 @@ class NoUserUsage(BuiltRollup):
         ]
 
 
+class SourceUsage(models.Model):
+    """What an integration recorded in an hour, in one of its versions and of one environment: runs
+    whose first step it recorded, and calls of models, of whichever runs (usage.rollups.sources).
+    """
+
+    period_start = models.DateTimeField(help_text="The hour in which the runs began.")
+    source = models.CharField(max_length=200, blank=True)
+    source_version = models.CharField(max_length=200, blank=True)
+    environment = models.CharField(max_length=200, blank=True)
+    total_traces = models.BigIntegerField()
+    owned_traces = models.BigIntegerField(help_text="Runs whose tenant and user are known.")
+    priced_observations = models.BigIntegerField()
+    partly_priced_observations = models.BigIntegerField()
+    unpriced_observations = models.BigIntegerField()
+    unmetered_observations = models.BigIntegerField()
+    owned_observations = models.BigIntegerField(
+        help_text="Calls, of these, of runs whose tenant and user are known."
+    )
+    repeated_observations = models.BigIntegerField(
+        help_text="Steps whose usage is counted in another step: they cost nothing."
+    )
+    total_tokens = models.BigIntegerField()
+    total_cost_usd = UsdField()
+    first_activity = models.DateTimeField(help_text="When the first of its runs began.")
+    last_activity = models.DateTimeField(help_text="When the last of its runs began.")
+
+    class Meta:
+        db_table = "source_usage"
+        ordering = ["-period_start"]
+        verbose_name_plural = "source usage"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["period_start", "source", "source_version", "environment"],
+                name="one_source_usage_row",
+            )
+        ]
+        indexes = [
+            # Since when there is each of them is read from this alone.
+            models.Index(
+                fields=["source", "source_version", "environment", "period_start"],
+                include=["first_activity"],
+                name="source_usage_by_source",
+            )
+        ]
+
+
 class StalePeriod(models.Model):
     """A period of the built rollups that the facts have left behind. Added by whoever changes
     facts, in the same transaction.

@@ -26,6 +26,7 @@ from usage.periods import Granularity, period_of
 from usage.rollups.rows import OF_ROWS, model_rows, trace_rows
 from usage.rollups.rules import BUILT, DAY, HOUR, MONTH, WEEK, RollupRule
 from usage.rollups.sketches import Sketch, bucket_sql, pack_latencies, pack_users
+from usage.rollups.sources import build_sources
 
 LOCK = 7_302_211
 """Of PostgreSQL's advisory locks: one builder at a time."""
@@ -128,6 +129,8 @@ def _build_days(days: Sequence[datetime], now: datetime) -> None:
                     else _from_finer(cursor, rule, DAY, days)
                 )
                 _replace(cursor, rule, DAY, days, rows)
+        if hours:
+            build_sources(cursor, hours)
     for granularity in PARENTS if is_over else (DAY, *PARENTS):
         for start in {period_of(granularity, day)[0] for day in days}:
             # One mark will do: only who builds makes these, one after the other.

@@ -95,7 +95,7 @@ def trace_rows(ranges: Sequence[Range], conditions: Sql | None = None) -> Sql:
 
     ``conditions`` begin with AND, and speak of usage_trace as t.
     """
-    traces, number = _traces(ranges, conditions or Sql(""))
+    traces, number = traces_in(ranges, conditions or Sql(""))
     return Sql(
         _filled(TRACE_ROWS, label="''", traces=traces.text, number=number, conditions=""),
         traces.parameters,
@@ -135,7 +135,7 @@ def _model_rows(
 ) -> Sql:
     """The rows of the traces that used one model, or of the others."""
     which = "IS NOT NULL" if template is TRACE_ROWS else "IS NULL"
-    traces, number = _traces(
+    traces, number = traces_in(
         ranges, Sql(f"{conditions.text} AND t.model {which}", conditions.parameters)
     )
     label, by_model = ("''", "") if together else (model, f", {model}")
@@ -158,14 +158,16 @@ def _filled(template: str, **fragments: str) -> str:
     return template.replace("{nobody}", nobody())
 
 
-def _traces(ranges: Sequence[Range], conditions: Sql) -> tuple[Sql, str]:
-    """The traces of the ranges as a table t, and how the number of their range is written: never as
-    a bare number, a place to GROUP BY.
+def traces_in(
+    ranges: Sequence[Range], conditions: Sql, kept: Sequence[str | None] = TRACE_COLUMNS
+) -> tuple[Sql, str]:
+    """The traces of the ranges as a table t with these columns, and how the number of their range
+    is written: never as a bare number, a place to GROUP BY.
 
     PostgreSQL is made to look each of several ranges up by itself: joined, it would rather read all
     traces of a tenant for them.
     """
-    columns = ", ".join(f"t.{name}" for name in TRACE_COLUMNS)
+    columns = ", ".join(f"t.{name}" for name in kept)
     parameters = [*map(stored, conditions.parameters)]
     if len(ranges) == 1:
         ((number, start, end),) = ranges

@@ -158,6 +158,15 @@ def change(ratio: float | None, than: str, more_is: str = "neutral") -> SafeStri
     )
 
 
+@register.simple_tag
+def share_change(points: float | None) -> SafeString | str:
+    """How a share changed, in percentage points: 0.032 → ▲ 3.2."""
+    if points is None or abs(points) < 0.0005:
+        return ""
+    arrow = "▲" if points > 0 else "▼"
+    return format_html('<small class="kz-neutral">{} {}</small>', arrow, f"{abs(100 * points):.1f}")
+
+
 @register.filter
 def width(part: Any) -> str:
     """A ratio as a CSS width."""

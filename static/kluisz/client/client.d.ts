@@ -41,6 +41,8 @@ export type TopFlows = Answer<"top_flows">;
 export type TopTenants = Answer<"top_tenants">;
 export type CostBreakdown = Answer<"cost_breakdown">;
 export type Anomalies = Answer<"anomalies">;
+export type Sources = Answer<"sources">;
+export type UnknownNames = Answer<"unknown_names">;
 export type Traces = Answer<"traces">;
 export type Trace = Answer<"trace">;
 export type CreditStatus = components["schemas"]["CreditStatusAnswer"];
@@ -57,6 +59,8 @@ export interface KluiszClient {
   topTenants(params?: Query<"top_tenants">, options?: RequestOptions): Promise<TopTenants>;
   costBreakdown(params?: Query<"cost_breakdown">, options?: RequestOptions): Promise<CostBreakdown>;
   anomalies(params?: Query<"anomalies">, options?: RequestOptions): Promise<Anomalies>;
+  sources(params?: Query<"sources">, options?: RequestOptions): Promise<Sources>;
+  unknownNames(params?: Query<"unknown_names">, options?: RequestOptions): Promise<UnknownNames>;
   traces(params?: Query<"traces">, options?: RequestOptions): Promise<Traces>;
   trace(traceId: string, options?: RequestOptions): Promise<Trace>;
   /** Of a user, by default the caller. */

@@ -47,6 +47,8 @@ export function createClient({ baseUrl = "", token, fetch = globalThis.fetch } =
     topTenants: analytics("top-tenants"),
     costBreakdown: analytics("cost-breakdown"),
     anomalies: analytics("anomalies"),
+    sources: analytics("sources"),
+    unknownNames: analytics("unknown-names"),
     traces: analytics("traces"),
     trace: (traceId, options) => get(`${ANALYTICS}traces/${part(traceId)}`, {}, options),
     creditStatus: (userId, options) => get(`${CREDITS}${userId ? `${part(userId)}/` : ""}status`, {}, options),

@@ -8,11 +8,13 @@ import type {
   KluiszError,
   PlatformStats,
   Query,
+  Sources,
   TenantStats,
   TimeSeries,
   TopFlows,
   TopTenants,
   TopUsers,
+  UnknownNames,
   UserStats,
 } from "./client";
 
@@ -30,4 +32,6 @@ export declare function useTopFlows(params?: Query<"top_flows">, options?: Optio
 export declare function useTopTenants(params?: Query<"top_tenants">, options?: Options<TopTenants>): Result<TopTenants>;
 export declare function useCostBreakdown(params?: Query<"cost_breakdown">, options?: Options<CostBreakdown>): Result<CostBreakdown>;
 export declare function useAnomalies(params?: Query<"anomalies">, options?: Options<Anomalies>): Result<Anomalies>;
+export declare function useSources(params?: Query<"sources">, options?: Options<Sources>): Result<Sources>;
+export declare function useUnknownNames(params?: Query<"unknown_names">, options?: Options<UnknownNames>): Result<UnknownNames>;
 export declare function useCreditStatus(userId?: string, options?: Options<CreditStatus>): Result<CreditStatus>;

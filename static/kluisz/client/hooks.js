@@ -38,4 +38,6 @@ export const useTopFlows = (params = {}, options) => useKluiszQuery("topFlows", 
 export const useTopTenants = (params = {}, options) => useKluiszQuery("topTenants", [params], options);
 export const useCostBreakdown = (params = {}, options) => useKluiszQuery("costBreakdown", [params], options);
 export const useAnomalies = (params = {}, options) => useKluiszQuery("anomalies", [params], options);
+export const useSources = (params = {}, options) => useKluiszQuery("sources", [params], options);
+export const useUnknownNames = (params = {}, options) => useKluiszQuery("unknownNames", [params], options);
 export const useCreditStatus = (userId = undefined, options) => useKluiszQuery("creditStatus", [userId], options);

@@ -302,6 +302,8 @@ QUERY_BUDGET = 20
         "expected-usage",
         "doubtful",
         "unmetered?estimate=true",
+        "sources",
+        "unknown-names",
         "disputes",
         "/api/v2/credits/transactions",
     ],

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 PERIOD = {"start_date": "2026-11-01", "end_date": "2026-11-30"}
 LISTS = (
     "time-series top-users top-flows top-tenants cost-breakdown traces anomalies unpriced unmetered"
-    " /api/v2/credits/transactions".split()
+    " sources unknown-names /api/v2/credits/transactions".split()
 )
 
 

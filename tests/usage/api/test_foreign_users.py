@@ -51,6 +51,8 @@ FOREIGN_TENANTS_ADMIN_DOORS = [
     "expected-usage",
     "doubtful",
     "unmetered",
+    "sources",
+    "unknown-names",
     "disputes",
 ]
 POSTED = {"disputes/{trace}/settle", "disputes/{trace}/undo"}

@@ -63,6 +63,8 @@ def through(api: Callable[..., Any], people: People) -> Callable[[User], str | N
                 "sync/status",
                 "unpriced",
                 "unmetered",
+                "sources",
+                "unknown-names",
                 "disputes",
             ]
         elif user.is_tenant_admin:

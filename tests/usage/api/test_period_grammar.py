@@ -62,6 +62,7 @@ ENDPOINTS = {
     "analytics/costs": None,
     "analytics/anomalies": None,
     "analytics/expected-usage": None,
+    "analytics/sources": counted,
     "credits/transactions": counted,
     "credits/holds": counted,
 }

@@ -54,6 +54,8 @@ TABLE = {
     ("expected-usage", "GET"): PLATFORM,
     ("doubtful", "GET"): PLATFORM,
     ("unmetered", "GET"): PLATFORM,
+    ("sources", "GET"): PLATFORM,
+    ("unknown-names", "GET"): PLATFORM,
     ("cost-breakdown", "GET"): EVERYONE,
     ("disputes", "GET"): PLATFORM,
     ("settle-dispute", "POST"): GIVING,

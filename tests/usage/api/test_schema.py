@@ -31,6 +31,8 @@ ADDRESSES = {
     "/api/v2/analytics/sync/status": {},
     "/api/v2/analytics/unpriced": {},
     "/api/v2/analytics/unmetered": {},
+    "/api/v2/analytics/sources": {},
+    "/api/v2/analytics/unknown-names": {},
     "/api/v2/analytics/disputes": {},
     "/api/v2/credits/status": {},
     "/api/v2/credits/{user_id}/status": {"user_id": "acme_user"},

@@ -2,6 +2,8 @@
 named and not known.
 """
 
+from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal as D
 from typing import Any
 
@@ -10,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 
 from kluisz_analytics.tenants.models import Tenant, TenantAlias, User, UserAlias
-from tests.conftest import People
+from tests.conftest import NOON, People
 from tests.usage.desk.test_attribution import call, make, owners, rule, store
 from usage.analytics.explain import explain
 from usage.desk.presets import PRESETS
@@ -185,3 +187,37 @@ def test_what_cant_be_named_so_is_said(
     assert says in name(root, bare_connection, **fields)
     assert not TenantAlias.objects.exists()
     assert not UserAlias.objects.exists()
+
+
+def test_who_is_named_and_not_known_is_answered_with_the_money_at_stake(
+    people: People, bare_connection: LangfuseConnection, api: Callable[..., Any]
+) -> None:
+    acme = str(people.acme.pk)
+    store(
+        bare_connection,
+        call("one", tenant_reference="Initech"),
+        call("two", tenant_reference="Initech", start_time=NOON + timedelta(hours=1)),
+        call("three", tenant_reference=acme, user_reference="annie"),
+        call("four", tenant_reference=acme, user_reference=str(people.acme_user.pk)),
+    )
+    body = api(people.platform_admin, "unknown-names").json()
+    named, unnamed = body["results"]
+    assert named == {
+        "kind": "tenant",
+        "text": "Initech",
+        "connection_id": bare_connection.pk,
+        "connection": "bare",
+        "tenant_id": None,
+        "tenant": "",
+        "runs": 2,
+        "cost_usd": "0.120000000000",
+        "first_seen": "2026-11-10T12:00:00Z",
+        "last_seen": "2026-11-10T13:00:00Z",
+    }
+    assert (unnamed["kind"], unnamed["text"], unnamed["tenant_id"], unnamed["tenant"]) == (
+        "user",
+        "annie",
+        acme,
+        "Acme",
+    )
+    assert len(api(people.platform_admin, "unknown-names", limit="1").json()["results"]) == 1

@@ -73,3 +73,24 @@ def test_where_it_is_said(
     else:
         (one,) = page_of(row).observations
     assert (one.step.source, one.step.response_id) == expected
+
+
+@pytest.mark.parametrize(
+    ("metadata", "version"),
+    [
+        ({"scope.version": "5.0.4"}, "5.0.4"),
+        # Langfuse reads digits as a number.
+        ({"scope.version": 2}, "2"),
+        ({"scope.version": ""}, ""),
+        ({"scope.version": "1" * 300}, "1" * 200),
+        ({}, ""),
+        ({"scope": {"name": ANTHROPIC, "version": "2.14.0"}}, "2.14.0"),
+    ],
+)
+def test_in_which_version(metadata: dict[str, Any], version: str) -> None:
+    row = {**GOOD, "metadata": metadata}
+    (one,), _ = decode_rows([msgspec.Raw(json.dumps(row).encode())])
+    assert one.step.source_version == version
+    if "scope" not in metadata:
+        (one,) = page_of(row).observations
+        assert one.step.source_version == version

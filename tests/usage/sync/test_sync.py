@@ -22,6 +22,7 @@ from usage.models import (
     PlatformUsage,
     ReceivedTrace,
     RejectedObservation,
+    SourceUsage,
     SyncRun,
     SyncWindow,
     TenantUsageStats,
@@ -131,6 +132,7 @@ def state() -> dict[str, list[Any]]:
             UserUsageStats,
             UsageCharge,
             *(rule.model for rule in BUILT),
+            SourceUsage,
         )
     }
 
