@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pricing.conditions import context_of
 from pricing.engine import ObservationUsage, PricingEngine
 from pricing.price_book import PriceBook
 from pricing.shipped_book import ShippedPrices, installed
@@ -44,28 +45,25 @@ class Result(NamedTuple):
     reason: str
 
 
+NOT_IN_PACKAGE = "the package doesn't know what such calls of this model cost"
+PER_REQUEST = "Perplexity takes a fee for a request, which the table leaves out or takes a search"
+SEARCH = "the package has the price of OpenAI's tool, the table that of its preview"
 REASONS = {
-    ("ft:gpt-4.1-2025-04-14:acme:x:abc", ""): "the package has no price for it fine-tuned",
-    ("ft:gpt-4o-mini-2024-07-18:acme::abc", "cached"): "the package has no price for cached tokens",
     ("deepseek-ai/DeepSeek-V3", ""): "the name doesn't tell who served it",
     ("accounts/fireworks/models/deepseek-v3", ""): "the package no longer lists it",
     ("qwen-plus", ""): "the package has no prices of Alibaba's",
-    ("mistral-large-latest", ""): "the package has the price of a former version",
-    ("mistral/mistral-large-latest", ""): "the package has the price of a former version",
-    ("codestral-latest", ""): "the package has no price for cached tokens",
-    ("mistral/codestral-latest", ""): "the package has no price for cached tokens",
-    ("magistral-medium-latest", ""): "the package has the price of a former version",
-    ("deepseek/deepseek-chat", ""): "the package has former prices, by the time of day",
-    ("deepseek-reasoner", ""): "the package has former prices, by the time of day",
-    ("perplexity/sonar", ""): "the table leaves out what Perplexity takes for each request",
-    ("sonar-pro", ""): "the table leaves out what Perplexity takes for each request",
-    ("perplexity/sonar-reasoning-pro", ""): (
-        "the table leaves out what Perplexity takes for each request"
-    ),
-    ("", "batch"): "how a call was asked is not read",
-    ("", "flex"): "how a call was asked is not read",
-    ("", "priority"): "how a call was asked is not read",
-    ("", "websearch x3"): "searches have no price",
+    ("magistral-medium-latest", ""): "retired: the table has its successor's price",
+    ("perplexity/sonar", ""): PER_REQUEST,
+    ("sonar-pro", ""): PER_REQUEST,
+    ("perplexity/sonar-reasoning-pro", ""): PER_REQUEST,
+    ("openai/gpt-4o-mini", "websearch x3"): SEARCH,
+    ("gpt-4o-mini-2024-07-18", "websearch x3"): SEARCH,
+    ("openai/gpt-4.1", "websearch x3"): SEARCH,
+    ("gpt-4.1-mini", "websearch x3"): SEARCH,
+    ("azure/gpt-5", "websearch x3"): "the package has OpenAI's price, the table Microsoft's",
+    ("", "flex"): NOT_IN_PACKAGE,
+    ("", "priority"): NOT_IN_PACKAGE,
+    ("", "websearch x3"): NOT_IN_PACKAGE,
 }
 """Why the book is not right, by model and case; "" is any."""
 
@@ -74,7 +72,7 @@ def results() -> Iterator[Result]:
     """Every case, priced by the shipped book."""
     engine = PricingEngine(PriceBook(shipped_books=[ShippedPrices(installed)]))
     for case in msgspec.json.decode(CASES.read_bytes(), type=list[Case]):
-        usage = ObservationUsage(case.model, case.usage, None, AT)
+        usage = ObservationUsage(case.model, case.usage, None, AT, context=context_of(case.context))
         found = engine.cost_of(None, usage).cost_usd
         verdict = _verdict(found, case.cost_usd)
         yield Result(case, found, verdict, "" if verdict == "right" else _reason(case))
@@ -87,7 +85,7 @@ def _verdict(found: Decimal | None, expected: Decimal) -> str:
 
 
 def _reason(case: Case) -> str:
-    keys = (case.model, case.case), ("", case.case), (case.model, "")
+    keys = (case.model, case.case), (case.model, ""), ("", case.case)
     return next((REASONS[key] for key in keys if key in REASONS), "")
 
 

@@ -3,6 +3,7 @@
 Rows of the lists are recorded, replaced and withdrawn (pricing.lists), never edited in place.
 """
 
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -14,7 +15,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from unfold.decorators import action
-from unfold.widgets import UnfoldAdminFileFieldWidget
+from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminTextInputWidget
 
 from kluisz_analytics.admin_pages import (
     InListFilter,
@@ -26,6 +27,7 @@ from kluisz_analytics.admin_pages import (
 )
 from kluisz_analytics.confirmation import confirmed_action
 from kluisz_analytics.figures import counted
+from kluisz_analytics.plain_numbers import checked
 from pricing import lists
 from pricing.models import (
     IN_LIST,
@@ -42,13 +44,19 @@ from pricing.price_csv import (
     PriceListError,
     export_prices,
     import_prices,
-    price_text,
 )
-from pricing.units import UnitKind
+from pricing.price_texts import EXAMPLES, per_million, price_text
+from pricing.units import COUNTED_AS, UnitKind
 
 RECORDED = ["recorded_at", "recorded_by", "withdrawn_at", "withdrawn_by"]
 MAIN_KINDS = [UnitKind.INPUT, UnitKind.CACHED_INPUT, UnitKind.OUTPUT]
-OTHER_KINDS = [kind for kind in UnitKind if kind not in MAIN_KINDS]
+FURTHER_TOKENS = [kind for kind in COUNTED_AS if kind not in MAIN_KINDS]
+NO_TOKENS = [kind for kind in UnitKind if kind not in COUNTED_AS]
+
+
+def _in_threes(kinds: list[UnitKind]) -> list[tuple[str, ...]]:
+    names = [kind.value for kind in kinds]
+    return [tuple(names[at : at + 3]) for at in range(0, len(names), 3)]
 
 
 class TierRateInline(TabularInline):
@@ -188,11 +196,30 @@ class TierAssignmentAdmin(ReadOnlyAdmin):
         )
 
 
+class PriceField(forms.DecimalField):
+    """USD for a million units, also written for so many: 1.50/one."""
+
+    widget = UnfoldAdminTextInputWidget
+
+    # Django's own does the same; only its stubs say otherwise.
+    def to_python(self, value: Any) -> Decimal | None:  # type: ignore[override]
+        if isinstance(value, str) and "/" in value:
+            try:
+                value = per_million(value)
+            except ValueError as error:
+                raise ValidationError(str(error), code="invalid") from error
+        return super().to_python(checked(value))
+
+    def prepare_value(self, value: Any) -> Any:
+        return price_text(value) if isinstance(value, Decimal) else value
+
+
 class ModelPriceForm(forms.ModelForm):
     """A price; saving a changed one records a new one in its place."""
 
     class Meta:
         model = ModelPrice
+        field_classes = {kind.value: PriceField for kind in UnitKind}
         fields = [
             name
             for name in (field.name for field in ModelPrice._meta.fields)
@@ -238,6 +265,7 @@ class ModelPriceAdmin(ModelAdmin):
         "match",
         "owner",
         "precedence",
+        "conditions",
         "valid_from",
         "valid_until",
         *(f"{kind.value}_price" for kind in MAIN_KINDS),
@@ -251,18 +279,17 @@ class ModelPriceAdmin(ModelAdmin):
     actions = ["withdraw", "export_chosen"]
     actions_list = ["import_list", "export_list"]
     fieldsets = [
-        ("For what", {"fields": ["tenant", "model", "match", "precedence"]}),
+        ("For what", {"fields": ["tenant", "model", "match", "precedence", "conditions"]}),
         ("From when", {"fields": ["valid_from", "valid_until"]}),
-        ("USD for a million units", {"fields": [tuple(kind.value for kind in MAIN_KINDS)]}),
         (
-            "Further kinds",
+            "USD for a million units",
             {
-                "fields": [
-                    tuple(kind.value for kind in OTHER_KINDS[at : at + 3])
-                    for at in range(0, len(OTHER_KINDS), 3)
-                ]
+                "description": f"Or for so many: {EXAMPLES}.",
+                "fields": [tuple(kind.value for kind in MAIN_KINDS)],
             },
         ),
+        ("Further tokens", {"fields": _in_threes(FURTHER_TOKENS)}),
+        ("What is no tokens", {"fields": [*_in_threes(NO_TOKENS), "other_units"]}),
     ]
 
     def get_fieldsets(self, request: HttpRequest, obj: ModelPrice | None = None) -> Any:

@@ -87,6 +87,7 @@ def _same_list(price: ModelPrice) -> QuerySet[ModelPrice]:
         model=price.model,
         match=price.match,
         precedence=price.precedence,
+        conditions=price.conditions,
     ).exclude(pk=price.pk)
 
 

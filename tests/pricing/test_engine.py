@@ -124,10 +124,12 @@ class Shipped:
         self.id, self.recorded_at, self.withdrawn_at = key, recorded_at, withdrawn_at
         self.card = RateCard.of({UnitKind.INPUT: D(per_million), UnitKind.OUTPUT: D(per_million)})
 
-    def card_at(self, name: ModelName, moment: datetime) -> RateCard:
+    def card_at(self, name: ModelName, moment: datetime, terms: Mapping[str, str]) -> RateCard:
         return self.card
 
-    def cards(self, name: ModelName) -> list[tuple[datetime, datetime, RateCard]]:
+    def cards(
+        self, name: ModelName, terms: Mapping[str, str]
+    ) -> list[tuple[datetime, datetime, RateCard]]:
         return [(EVER, NEVER, self.card)]
 
 

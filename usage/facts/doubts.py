@@ -231,6 +231,7 @@ def usage_of(step: StepVersion, is_call: bool = False) -> ObservationUsage:
         step.start_time,
         step.uncosted,
         is_call,
+        step.context,
     )
 
 

@@ -58,6 +58,7 @@ STEP_COLUMNS = (
         "is_root",
         "model",
         "source",
+        "context",
         "start_time",
         "end_time",
     ),
@@ -113,7 +114,9 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 # In C: naming each attribute in Python takes three times as long, and there are millions.
-_of_version = attrgetter("observation_id", "type", "name", "level", "is_root", "model", "source")
+_of_version = attrgetter(
+    *("observation_id", "type", "name", "level", "is_root", "model", "source", "context")
+)
 _of_step = attrgetter(
     "price_id", "langfuse_cost_picousd", "cost_picousd", "billed_cost_picousd", "microcredits"
 )

@@ -16,6 +16,7 @@ import msgspec
 
 from kluisz_analytics.identifiers import canonical_id
 from kluisz_analytics.scales import USD_PLACES, round_half_up
+from pricing.conditions import context_of
 from usage.langfuse.evidence import evidence_of
 from usage.langfuse.recorder import Recorder, recorded_by
 
@@ -71,7 +72,8 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     Absent texts are "", absent numbers None. ``uncosted``: the units that its cost leaves out,
     sorted; ``parent_id``: the step that it is inside of; ``source``: which integration recorded it,
     and ``response_id``: the provider's, of the response that it is of (``recorder``);
-    ``evidence``: what else it says that could name whose it is, by path (``evidence``).
+    ``evidence``: what else it says that could name whose it is, by path (``evidence``);
+    ``context``: how the model was asked, where that changes the price (``pricing.conditions``).
     """
 
     observation_id: str
@@ -90,6 +92,7 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     source: str = ""
     response_id: str = ""
     evidence: dict[str, str] = {}
+    context: str = ""
 
 
 class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
@@ -170,6 +173,7 @@ class WireRow(msgspec.Struct, gc=False):
     environment: str | None = None
     model: str | None = None
     providedModelName: str | None = None
+    modelParameters: Any = None
     usageDetails: dict[str, int | None] | None = None
     costDetails: dict[str, Decimal | None] | None = None
 
@@ -383,6 +387,7 @@ def _observation(row: WireRow, told: ToldRow | None = None) -> ReceivedObservati
             _text(row.parentObservationId),
             *recorded_by(metadata, row.name or "", row.id),
             NO_EVIDENCE if told is None or _is_ours(row.metadata) else told.evidence(),
+            context_of(row.modelParameters) if row.modelParameters else "",
         ),
     )
 
