@@ -1,4 +1,4 @@
-"""Prices as people write them: USD for a million units, or for so many. Pure."""
+"""Prices as people write them: USD for a million units, or for so many."""
 
 from decimal import Decimal
 

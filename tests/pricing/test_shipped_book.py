@@ -21,6 +21,7 @@ from pricing.engine import ObservationUsage, PricingEngine
 from pricing.models import ShippedPriceList
 from pricing.price_book import PriceBook
 from pricing.shipped_book import ShippedPrices, installed, packed, unpacked
+from pricing.shipped_corrections import corrected
 
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
 MODELS = [
@@ -123,6 +124,61 @@ def test_gpt_4o_costs_what_openai_says(usage: Mapping[str, int], cost: str) -> N
 def test_a_long_request_costs_more_where_the_provider_says_so() -> None:
     assert shipped_cost("gemini-2.5-pro", {"input": 200_000}) == Decimal("0.25")
     assert shipped_cost("gemini-2.5-pro", {"input": 200_001}) == Decimal("0.5000025")
+
+
+@pytest.mark.parametrize(
+    ("model", "context", "cost"),
+    [
+        ("azure/gpt-4o", "processing=batch", "1.25"),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "processing=batch", "1.65"),
+        ("groq/llama-3.3-70b-versatile", "service_tier=flex", "0.59"),
+        ("gpt-4o", "service_tier=scale", None),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "service_tier=priority", None),
+        ("gpt-4o", "route=any inference_geo=eu", "2.5"),
+    ],
+)
+def test_what_the_book_does_not_say_of_a_call_is_known_or_has_no_price(
+    model: str, context: str, cost: str | None
+) -> None:
+    found = shipped_cost(model, {"input": 1_000_000}, context=context)
+    assert found == (None if cost is None else Decimal(cost))
+
+
+def test_a_batchs_price_held_before_the_package_knew_it() -> None:
+    usage = {"input": 1_000_000}
+    august = NOW.replace(month=8)
+    assert shipped_cost("gpt-4o", usage, august, "processing=batch") == Decimal("1.25")
+    # Of then the package has another usual price.
+    assert shipped_cost("o3", usage, august.replace(year=2025, month=5), "processing=batch") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "since", "before", "after"),
+    [
+        ("mistral-large-latest", datetime(2025, 12, 2, tzinfo=UTC), "2", "0.5"),
+        ("deepseek-reasoner", datetime(2025, 9, 29, tzinfo=UTC), "0.55", "0.28"),
+        ("ft:gpt-4.1-2025-04-14:acme::x", NOW, "3", "3"),
+    ],
+)
+def test_a_former_price_of_the_package_is_put_right(
+    model: str, since: datetime, before: str, after: str
+) -> None:
+    usage = {"input": 1_000_000}
+    # DeepSeek's former prices were by the time of day.
+    assert shipped_cost(model, usage, since - timedelta(hours=12)) == Decimal(before)
+    assert shipped_cost(model, usage, since) == Decimal(after)
+
+
+def test_a_price_that_the_package_has_changed_since_is_not_put_right() -> None:
+    changed = unpacked(packed(providers))
+    mistral = next(one for one in changed if one.id == "mistral")
+    large = mistral.find_model("mistral-large-latest")
+    assert large is not None
+    assert isinstance(large.prices, shipped_book.ModelPrice)
+    large.prices.input_mtok = Decimal(9)
+    engine = PricingEngine(PriceBook(shipped_books=[ShippedPrices(lambda: corrected(changed))]))
+    found = shipped_cost("mistral-large-latest", {"input": 1_000_000}, engine=engine)
+    assert found == Decimal(9)
 
 
 def test_an_invented_model_has_no_price() -> None:
