@@ -23,7 +23,8 @@ def per_million(text: str) -> Decimal:
     times = FOR_HOW_MANY.get(many.strip().lower()) if sign else MILLION
     if times is not None:
         try:
-            return EXACT.multiply(decimal_of(amount), Decimal(MILLION // times))
+            found = EXACT.multiply(decimal_of(amount), Decimal(MILLION // times))
+            return Decimal(price_text(found))
         except ValueError:
             pass
     raise ValueError(f"“{text}”; write USD for a million units or for so many: {EXAMPLES}.")

@@ -173,6 +173,10 @@ class RateCard:
         input_tokens = sum(count for kind, count in units.items() if kind in INPUT_KINDS)
         if input_tokens <= self.above_input_tokens:
             return None
+        return self.prices_beyond(input_tokens)
+
+    def prices_beyond(self, input_tokens: int) -> Mapping[UnitKind, int]:
+        """The prices of a request with so many input tokens."""
         for threshold, prices in self.long_context:
             if input_tokens > threshold:
                 return prices

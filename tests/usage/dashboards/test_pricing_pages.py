@@ -138,10 +138,9 @@ def test_several_prices_of_tenants_come_in_at_once(admin_client: Client, people:
         "acme,m,2026-06-01,,0.5/million,,processing=batch",
         "globex,m,2026-01-01,2026-02-01,3,,",
     ]
-    for answer in ("4 prices entered, 0 replaced, 0 unchanged", "0 replaced, 4 unchanged"):
-        file = SimpleUploadedFile("prices.csv", "\n".join(lines).encode())
-        page = admin_client.post(f"{PRICES}import/", {"file": file}, follow=True)
-        assert answer in page.content.decode()
+    file = SimpleUploadedFile("prices.csv", "\n".join(lines).encode())
+    page = admin_client.post(f"{PRICES}import/", {"file": file}, follow=True)
+    assert "4 prices entered, 0 replaced, 0 unchanged" in page.content.decode()
     listed = ModelPrice.objects.filter(IN_LIST, tenant=people.acme)
     assert sorted(
         (one.conditions, one.valid_from.month, one.input, one.request) for one in listed
