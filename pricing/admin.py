@@ -15,9 +15,14 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from unfold.decorators import action
-from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminFileFieldWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
 
 from kluisz_analytics.admin_pages import (
+    InlineRows,
     InListFilter,
     ModelAdmin,
     ReadOnlyAdmin,
@@ -59,12 +64,37 @@ def _in_threes(kinds: list[UnitKind]) -> list[tuple[str, ...]]:
     return [tuple(names[at : at + 3]) for at in range(0, len(names), 3)]
 
 
+class RateRows(InlineRows):
+    """A tier's rates: one at least, and no two from the same moment."""
+
+    def clean(self) -> None:
+        super().clean()
+        if any(self.errors):
+            return
+        kept = [
+            form.instance.valid_from
+            for form in self.forms
+            if form not in self.deleted_forms and form.instance.valid_from is not None
+        ]
+        if not kept:
+            raise ValidationError(
+                "A tier needs a rate: without one its usage has a cost and no credits."
+            )
+        twice = sorted({moment for moment in kept if kept.count(moment) > 1})
+        if twice:
+            raise ValidationError(
+                f"Two rates begin at {twice[0]:%Y-%m-%d %H:%M}, and only one can hold: choose another"
+                " beginning, or delete the other."
+            )
+
+
 class TierRateInline(TabularInline):
     """The rates in force: new ones are added; one that is wrong is withdrawn by deleting it
     here.
     """
 
     model = TierRate
+    formset = RateRows
     extra = 0
     fields = [
         "valid_from",
@@ -217,6 +247,13 @@ class PriceField(forms.DecimalField):
 class ModelPriceForm(forms.ModelForm):
     """A price; saving a changed one records a new one in its place."""
 
+    with_hole = forms.BooleanField(
+        label="With a hole",
+        required=False,
+        widget=UnfoldBooleanWidget,
+        help_text="Needed where the model has other prices, and none when this one ends.",
+    )
+
     class Meta:
         model = ModelPrice
         field_classes = {kind.value: PriceField for kind in UnitKind}
@@ -231,9 +268,16 @@ class ModelPriceForm(forms.ModelForm):
         if self.errors:
             return
         try:
-            lists.check_price(self.instance, self.replaced())
+            hole = lists.check_price(self.instance, self.replaced())
         except ValidationError as error:
             self.add_error(None, error)
+            return
+        if hole is not None and not self.cleaned_data["with_hole"]:
+            self.add_error(
+                "with_hole",
+                f"“{self.instance.model}” would have no price of this list {hole}: choose another"
+                " end, or tick this if it is meant so.",
+            )
 
     def replaced(self) -> ModelPrice | None:
         """The price that is being changed."""
@@ -280,7 +324,7 @@ class ModelPriceAdmin(ModelAdmin):
     actions_list = ["import_list", "export_list"]
     fieldsets = [
         ("For what", {"fields": ["tenant", "model", "match", "precedence", "conditions"]}),
-        ("From when", {"fields": ["valid_from", "valid_until"]}),
+        ("From when", {"fields": ["valid_from", "valid_until", "with_hole"]}),
         (
             "USD for a million units",
             {

@@ -308,7 +308,11 @@ class ModelPrice(Recorded):
     )
     valid_from = models.DateTimeField()
     valid_until = models.DateTimeField(
-        null=True, blank=True, help_text="Not including this moment. Empty: until the next price."
+        null=True,
+        blank=True,
+        help_text=(
+            "Not including this moment; what held before holds again. Empty: until the next price."
+        ),
     )
     input = UsdField(null=True, blank=True, validators=USD_PER_MILLION)
     cached_input = UsdField(

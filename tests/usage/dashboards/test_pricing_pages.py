@@ -130,6 +130,18 @@ def test_a_changed_price_is_a_new_row_and_the_old_one_is_history(
     )
 
 
+def test_a_hole_is_shown_before_it_is_saved(admin_client: Client) -> None:
+    june = NOON.replace(month=6, day=1, hour=0)
+    lists.enter_price(ModelPrice(model="m", valid_from=june, input=D(1)), None)
+    fields = filled(valid_until_0="2026-03-01", valid_until_1="00:00:00")
+    refused = admin_client.post(f"{PRICES}add/", fields)
+    assert "no price of this list from 2026-03-01 00:00 until 2026-06-01 00:00" in errors_of(
+        refused
+    )
+    assert admin_client.post(f"{PRICES}add/", fields | {"with_hole": "on"}).status_code == 302
+    assert ModelPrice.objects.filter(IN_LIST).count() == 2
+
+
 def test_several_prices_of_tenants_come_in_at_once(admin_client: Client, people: People) -> None:
     lines = [
         "tenant,model,valid_from,valid_until,input,request,conditions",
