@@ -83,8 +83,8 @@ class RateRows(InlineRows):
         twice = sorted({moment for moment in kept if kept.count(moment) > 1})
         if twice:
             raise ValidationError(
-                f"Two rates begin at {twice[0]:%Y-%m-%d %H:%M}, and only one can hold: choose another"
-                " beginning, or delete the other."
+                f"Two rates begin at {twice[0]:%Y-%m-%d %H:%M}, and only one can hold: choose"
+                " another beginning, or delete the other."
             )
 
 

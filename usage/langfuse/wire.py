@@ -153,6 +153,18 @@ class WireMetadata(Recorder, gc=False):
     kluisz_flow_id: Any = None
 
 
+class WireParameters(msgspec.Struct, gc=False):
+    """Of the model's parameters, those that can change a price (pricing.conditions.TERMS)."""
+
+    processing: Any = None
+    service_tier: Any = None
+    serviceTier: Any = None
+    speed: Any = None
+    inference_geo: Any = None
+    search_type: Any = None
+    route: Any = None
+
+
 class WireRow(msgspec.Struct, gc=False):
     """A row with the fields that we ask for. Absent comes as null, "", {} or 0 (langfuse.md)."""
 
@@ -173,7 +185,7 @@ class WireRow(msgspec.Struct, gc=False):
     environment: str | None = None
     model: str | None = None
     providedModelName: str | None = None
-    modelParameters: Any = None
+    modelParameters: WireParameters | str | list[Any] | None = None
     usageDetails: dict[str, int | None] | None = None
     costDetails: dict[str, Decimal | None] | None = None
 
@@ -210,6 +222,7 @@ class LenientRow(WireRow, gc=False):
     """
 
     metadata: Any = None
+    modelParameters: Any = None
     sessionId: Any = None
     tags: Any = None
     release: Any = None
@@ -387,7 +400,7 @@ def _observation(row: WireRow, told: ToldRow | None = None) -> ReceivedObservati
             _text(row.parentObservationId),
             *recorded_by(metadata, row.name or "", row.id),
             NO_EVIDENCE if told is None or _is_ours(row.metadata) else told.evidence(),
-            context_of(row.modelParameters) if row.modelParameters else "",
+            "" if (asked := row.modelParameters) is None or asked == AS_USUAL else _context(asked),
         ),
     )
 
@@ -399,7 +412,14 @@ def _counts(usage: dict[str, int | None]) -> dict[str, int]:
     return cast("dict[str, int]", usage)
 
 
+def _context(parameters: Any) -> str:
+    if isinstance(parameters, WireParameters):
+        return context_of(msgspec.structs.asdict(parameters))
+    return context_of(parameters)
+
+
 NO_METADATA = WireMetadata()
+AS_USUAL = WireParameters()
 NO_EVIDENCE: dict[str, str] = {}
 
 

@@ -11,12 +11,13 @@ import msgspec
 import pytest
 
 from pricing import lists
+from pricing.conditions import TERMS
 from pricing.models import ModelPrice
 from pricing.scenario import Scenario
 from tests.conftest import LONG_AGO, NOON, People
 from tests.usage.facts.test_partly_priced import ROW
 from usage.books import verify_books
-from usage.langfuse.wire import decode_page
+from usage.langfuse.wire import WireParameters, decode_page
 from usage.models import Observation, Trace
 from usage.repricing.stored import stored_traces
 from usage.repricing.what_if import what_if
@@ -45,6 +46,10 @@ def test_it_is_read_from_the_models_parameters(parameters: Any, context: str) ->
     assert context_of_row(modelParameters=parameters) == context
     # A row that is decoded by itself says the same.
     assert context_of_row(modelParameters=parameters, metadata="none") == context
+
+
+def test_the_parameters_that_are_decoded_are_those_that_change_prices() -> None:
+    assert {*WireParameters.__struct_fields__} == {*TERMS}
 
 
 @pytest.mark.django_db
