@@ -59,6 +59,11 @@ def terms_of(context: str, usage_keys: tuple[str, ...] = ()) -> Mapping[str, str
     return terms
 
 
+def whole_context(context: str, usage_keys: tuple[str, ...]) -> str:
+    """The context with what the names of the call's units say."""
+    return _text(terms_of(context, usage_keys))
+
+
 def _text(terms: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(terms.items()))
 

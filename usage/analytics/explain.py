@@ -19,7 +19,7 @@ from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.directory import users_called
 from kluisz_analytics.tenants.models import User
 from pricing.book import load_aliases, load_shipped_books, price_of
-from pricing.conditions import terms_of
+from pricing.conditions import terms_of, whole_context
 from pricing.engine import CostSource, Uncharged
 from pricing.model_names import ModelName
 from pricing.models import ModelPrice, TierRate
@@ -266,7 +266,6 @@ class _Prices:
     def explain(self, row: Observation) -> ObservationExplained:
         usage = msgspec.json.decode(row.usage_details) if row.usage_details else {}
         source, card = self._source(row, usage)
-        terms = terms_of(row.context, tuple(usage))
         return ObservationExplained(
             langfuse_observation_id=row.langfuse_observation_id,
             name=row.name,
@@ -274,7 +273,7 @@ class _Prices:
             model=row.model,
             start_time=row.start_time,
             usage_details=usage,
-            context=" ".join(f"{name}={value}" for name, value in terms.items()),
+            context=whole_context(row.context, tuple(usage)),
             price=source,
             line_items=_line_items(card, row, usage) if card else [],
             cost_usd=row.cost_usd,

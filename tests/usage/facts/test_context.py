@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from django.test import Client
+from django.urls import reverse
 
 from pricing import lists
 from pricing.conditions import TERMS
@@ -70,6 +72,20 @@ def test_a_batch_costs_what_a_batch_costs(
         for usage in stored.usage.observations
     } == {"", "processing=batch"}
     assert verify_books() == []
+
+
+@pytest.mark.django_db
+def test_what_the_book_can_not_know_is_listed_by_how_it_was_asked(
+    people: People, use: Callable[..., None], api: Callable[..., Any]
+) -> None:
+    use(people.acme_user, None, usage_details=USAGE, context="service_tier=scale")
+    use(people.acme_user, None, usage_details=USAGE)
+    (found,) = api(people.platform_admin, "unpriced").json()["results"]
+    assert (found["model"], found["context"]) == ("gpt-4o", "service_tier=scale")
+    client = Client()
+    client.force_login(people.platform_admin)
+    page = client.get(reverse("admin:usage_unpricedusage")).content.decode()
+    assert "conditions=service_tier%3Dscale" in page
 
 
 @pytest.mark.django_db
