@@ -72,6 +72,10 @@ HALF_FOR_BATCH = frozenset({"aws", "azure", "google"})
 https://learn.microsoft.com/azure/ai-services/openai/how-to/batch,
 https://cloud.google.com/vertex-ai/generative-ai/pricing).
 """
+SURCHARGES = {("anthropic", "inference_geo", "us"): 110}
+"""Percent of the tokens' price where inference stays in a region
+(https://docs.claude.com/en/docs/about-claude/pricing).
+"""
 SAME_PRICE = frozenset({("groq", "service_tier", "flex"), ("groq", "service_tier", "performance")})
 """What costs what any call costs (https://console.groq.com/docs/service-tiers)."""
 
@@ -202,6 +206,8 @@ class Listed(NamedTuple):
         share = 100
         if open_terms == {("processing", "batch")} and self.provider in HALF_FOR_BATCH:
             share, open_terms = 50, set()
+        for name, value in terms.items():
+            share = share * SURCHARGES.get((self.provider, name, value), 100) // 100
         return None if open_terms else Priced(standard, variants, share)
 
     def _variants(self, terms: Mapping[str, str]) -> list[PriceVariant]:

@@ -134,7 +134,9 @@ def test_a_long_request_costs_more_where_the_provider_says_so() -> None:
         ("groq/llama-3.3-70b-versatile", "service_tier=flex", "0.59"),
         ("gpt-4o", "service_tier=scale", None),
         ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "service_tier=priority", None),
-        ("gpt-4o", "route=any inference_geo=eu", "2.5"),
+        ("gpt-4o", "inference_geo=us route=any", "2.5"),
+        ("claude-opus-4-8", "inference_geo=us", "5.5"),
+        ("claude-opus-4-8", "inference_geo=us processing=batch", "2.75"),
     ],
 )
 def test_what_the_book_does_not_say_of_a_call_is_known_or_has_no_price(
