@@ -1,7 +1,8 @@
 """LiteLLM's public table of prices (MIT), as a reference beside the shipped book: nothing is priced
 by it. Pure but for the files.
 
-``reference_table.json.gz`` holds what is compared, made by ``check_prices --update``.
+``reference_table.json.gz`` holds what is compared, made by ``check_prices --table FILE --keep
+NAME``. Copyright (c) 2023 Berri AI, under the MIT licence.
 """
 
 import gzip
@@ -15,10 +16,10 @@ from typing import Any
 
 from kluisz_analytics.scales import USD_PLACES, round_half_up
 from pricing.comparison import Offer
+from pricing.prices import MILLION
 from pricing.units import UnitKind
 
 KEPT = Path(__file__).with_name("reference_table.json.gz")
-TOKENS, ONE = 1_000_000, 1_000_000
 K = UnitKind
 KINDS = {
     "input_cost_per_token": K.INPUT,
@@ -66,7 +67,7 @@ def offers_of(table: Mapping[str, Any]) -> Iterator[Offer]:
         by_conditions: defaultdict[str, dict[UnitKind, Decimal]] = defaultdict(dict)
         for key, price in model.items():
             found = NAME.match(key)
-            if found is None or not isinstance(price, Decimal | int):
+            if found is None or not isinstance(price, Decimal):
                 continue
             kind, above, how = KINDS[found[1]], found[2], found[3]
             if not price and kind not in NEVER_FREE:
@@ -74,12 +75,10 @@ def offers_of(table: Mapping[str, Any]) -> Iterator[Offer]:
             terms = [CONDITIONS[how]] if how else []
             if above:
                 terms.append(f"input>{int(above) * 1000}")
-            by_conditions[" ".join(terms)][kind] = round_half_up(
-                Decimal(price) * TOKENS, USD_PLACES
-            )
+            by_conditions[" ".join(terms)][kind] = round_half_up(price * MILLION, USD_PLACES)
         searches = model.get(SEARCH[0])
         if isinstance(searches, Mapping) and searches.get(SEARCH[1]):
-            by_conditions[""][K.WEB_SEARCH] = Decimal(searches[SEARCH[1]]) * ONE
+            by_conditions[""][K.WEB_SEARCH] = searches[SEARCH[1]] * MILLION
         for conditions, prices in by_conditions.items():
             if conditions or K.INPUT in prices or K.SECONDS in prices or K.PAGES in prices:
                 yield Offer(name, conditions, prices)
@@ -87,7 +86,7 @@ def offers_of(table: Mapping[str, Any]) -> Iterator[Offer]:
 
 def read(path: Path) -> list[Offer]:
     """The offers of a copy of the table."""
-    return list(offers_of(json.loads(path.read_text(), parse_float=Decimal)))
+    return list(offers_of(json.loads(path.read_text(), parse_float=Decimal, parse_int=Decimal)))
 
 
 def keep(offers: Iterable[Offer], source: str) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 from kluisz_analytics.scales import USD_PLACES, round_half_up
 from pricing.comparison import Offer
+from pricing.prices import MILLION
 from pricing.units import UnitKind
 from pricing.vocabulary import term_of
-
-MILLION = 1_000_000
 
 
 def offers_of(models: Iterable[Mapping[str, Any]], names: Iterable[str]) -> Iterator[Offer]:
