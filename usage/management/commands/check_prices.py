@@ -17,6 +17,7 @@ from pricing.models import ModelPrice
 from pricing.price_texts import price_text
 from usage.connections import client_for, enabled_connections
 from usage.langfuse.errors import LangfuseError
+from usage.langfuse.http import IMPATIENT
 from usage.langfuse.model_prices import offers_of
 from usage.models import PlatformModelUsage
 
@@ -68,7 +69,7 @@ class Command(BaseCommand):
         found = {}
         for connection in enabled_connections():
             try:
-                with client_for(connection) as client:
+                with client_for(connection, IMPATIENT) as client:
                     found[connection.name] = list(offers_of(client.models(), names))
             except LangfuseError as error:
                 self.stderr.write(f"{connection.name} could not be asked: {error}")
