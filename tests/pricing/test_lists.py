@@ -207,7 +207,6 @@ def test_a_temporary_price_leaves_the_other_in_force_before_and_after(end: datet
         (MARCH, april, D(1)),
         (april, end, D(2)),
     ]
-    assert lists.check_price(price(valid_from=april, valid_until=MAY, input=D(9)), None) is None
 
 
 def test_a_hole_after_a_price_is_said() -> None:
