@@ -82,9 +82,10 @@ class TestCommand:
         return str(path)
 
     def run(self, *args: str) -> str:
-        out = StringIO()
-        call_command("check_prices", *args, stdout=out, stderr=out)
-        return out.getvalue()
+        """What it prints: with --json nothing but that, else also which servers don't answer."""
+        out, err = StringIO(), StringIO()
+        call_command("check_prices", *args, stdout=out, stderr=err)
+        return out.getvalue() if "--json" in args else out.getvalue() + err.getvalue()
 
     def test_it_shows_both_figures_of_each_source(
         self, table: str, connection: LangfuseConnection
