@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo test lint client bench-api bench-sync bench-pricing bench-credits clean
+.PHONY: demo test lint client bench-api bench-sync bench-pricing bench-prices bench-credits clean
 
 demo: $(VENV)/ready
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -30,6 +30,9 @@ bench-credits: $(VENV)/ready-dev
 
 bench-pricing: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.bench_pricing $(ARGS)
+
+bench-prices: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.bench_prices $(ARGS)
 
 $(VENV)/ready: requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }

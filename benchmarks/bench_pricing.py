@@ -2,8 +2,8 @@
 
 The batch form of the engine, which finds prices, tiers and rates and rounds credits, beside
 ``genai_prices.calc_price`` called for each of the same observations, which computes the cost alone;
-in turn, several times, in one process. Both use the installed price book, and the totals have to be
-equal. Needs no database.
+in turn, several times, in one process. Both use the installed package's prices as they are, and the
+totals have to be equal. Needs no database.
 """
 
 import argparse
@@ -16,12 +16,13 @@ from statistics import median
 from uuid import UUID
 
 from genai_prices import Usage, calc_price
+from genai_prices.data import providers
 
 from kluisz_analytics.scales import USD_PLACES, from_scaled
 from pricing.engine import ObservationUsage, PricingEngine, TraceUsage
 from pricing.price_book import PriceBook
 from pricing.prices import LATEST, Assignment, Price, RateCard, TierRate
-from pricing.shipped_book import ShippedPrices, installed
+from pricing.shipped_book import ShippedPrices
 from pricing.units import UnitKind
 
 START = datetime(2026, 8, 1, tzinfo=UTC)
@@ -148,7 +149,7 @@ def price_book() -> PriceBook:
     return PriceBook(
         platform_prices=others,
         tenant_prices={UUID(int=number + 1): others[:2] for number in range(0, TENANTS, 50)},
-        shipped_books=[ShippedPrices(installed)],
+        shipped_books=[ShippedPrices(lambda: providers)],
         rates={
             tier: [
                 TierRate(

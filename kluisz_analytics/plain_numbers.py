@@ -27,7 +27,8 @@ def refuse_underscores(text: str) -> None:
         raise ValueError(f"“{text}” is not a number: write it without underscores.")
 
 
-def _checked(value: Any) -> Any:
+def checked(value: Any) -> Any:
+    """The value of a field. Raises ValidationError for a number with underscores."""
     if isinstance(value, str):
         try:
             refuse_underscores(value)
@@ -41,11 +42,11 @@ class PlainDecimalField(forms.DecimalField):
 
     # Django's own does the same; only its stubs say otherwise.
     def to_python(self, value: Any) -> Decimal | None:  # type: ignore[override]
-        return super().to_python(_checked(value))
+        return super().to_python(checked(value))
 
 
 class PlainIntegerField(forms.IntegerField):
     """An integer in a form."""
 
     def to_python(self, value: Any) -> int | None:
-        return super().to_python(_checked(value))
+        return super().to_python(checked(value))

@@ -3,6 +3,7 @@
 Rows of the lists are recorded, replaced and withdrawn (pricing.lists), never edited in place.
 """
 
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -14,9 +15,14 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from unfold.decorators import action
-from unfold.widgets import UnfoldAdminFileFieldWidget
+from unfold.widgets import (
+    UnfoldAdminFileFieldWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
 
 from kluisz_analytics.admin_pages import (
+    InlineRows,
     InListFilter,
     ModelAdmin,
     ReadOnlyAdmin,
@@ -26,6 +32,7 @@ from kluisz_analytics.admin_pages import (
 )
 from kluisz_analytics.confirmation import confirmed_action
 from kluisz_analytics.figures import counted
+from kluisz_analytics.plain_numbers import checked
 from pricing import lists
 from pricing.models import (
     IN_LIST,
@@ -42,13 +49,43 @@ from pricing.price_csv import (
     PriceListError,
     export_prices,
     import_prices,
-    price_text,
 )
-from pricing.units import UnitKind
+from pricing.price_texts import EXAMPLES, per_million, price_text
+from pricing.units import COUNTED_AS, UnitKind
 
 RECORDED = ["recorded_at", "recorded_by", "withdrawn_at", "withdrawn_by"]
 MAIN_KINDS = [UnitKind.INPUT, UnitKind.CACHED_INPUT, UnitKind.OUTPUT]
-OTHER_KINDS = [kind for kind in UnitKind if kind not in MAIN_KINDS]
+FURTHER_TOKENS = [kind for kind in COUNTED_AS if kind not in MAIN_KINDS]
+NO_TOKENS = [kind for kind in UnitKind if kind not in COUNTED_AS]
+
+
+def _in_threes(kinds: list[UnitKind]) -> list[tuple[str, ...]]:
+    names = [kind.value for kind in kinds]
+    return [tuple(names[at : at + 3]) for at in range(0, len(names), 3)]
+
+
+class RateRows(InlineRows):
+    """A tier's rates: one at least, and no two from the same moment."""
+
+    def clean(self) -> None:
+        super().clean()
+        if any(self.errors):
+            return
+        kept = [
+            form.instance.valid_from
+            for form in self.forms
+            if form not in self.deleted_forms and form.instance.valid_from is not None
+        ]
+        if not kept:
+            raise ValidationError(
+                "A tier needs a rate: without one its usage has a cost and no credits."
+            )
+        twice = sorted({moment for moment in kept if kept.count(moment) > 1})
+        if twice:
+            raise ValidationError(
+                f"Two rates begin at {twice[0]:%Y-%m-%d %H:%M}, and only one can hold: choose"
+                " another beginning, or delete the other."
+            )
 
 
 class TierRateInline(TabularInline):
@@ -57,6 +94,7 @@ class TierRateInline(TabularInline):
     """
 
     model = TierRate
+    formset = RateRows
     extra = 0
     fields = [
         "valid_from",
@@ -194,11 +232,37 @@ class TierAssignmentAdmin(ReadOnlyAdmin):
         )
 
 
+class PriceField(forms.DecimalField):
+    """USD for a million units, also written for so many: 1.50/one."""
+
+    widget = UnfoldAdminTextInputWidget
+
+    # Django's own does the same; only its stubs say otherwise.
+    def to_python(self, value: Any) -> Decimal | None:  # type: ignore[override]
+        if isinstance(value, str) and "/" in value:
+            try:
+                value = per_million(value)
+            except ValueError as error:
+                raise ValidationError(str(error), code="invalid") from error
+        return super().to_python(checked(value))
+
+    def prepare_value(self, value: Any) -> Any:
+        return price_text(value) if isinstance(value, Decimal) else value
+
+
 class ModelPriceForm(forms.ModelForm):
     """A price; saving a changed one records a new one in its place."""
 
+    with_hole = forms.BooleanField(
+        label="With a hole",
+        required=False,
+        widget=UnfoldBooleanWidget,
+        help_text="Needed where the model has other prices, and none when this one ends.",
+    )
+
     class Meta:
         model = ModelPrice
+        field_classes = {kind.value: PriceField for kind in UnitKind}
         fields = [
             name
             for name in (field.name for field in ModelPrice._meta.fields)
@@ -210,9 +274,16 @@ class ModelPriceForm(forms.ModelForm):
         if self.errors:
             return
         try:
-            lists.check_price(self.instance, self.replaced())
+            hole = lists.check_price(self.instance, self.replaced())
         except ValidationError as error:
             self.add_error(None, error)
+            return
+        if hole is not None and not self.cleaned_data["with_hole"]:
+            self.add_error(
+                "with_hole",
+                f"“{self.instance.model}” would have no price of this list {hole}: choose another"
+                " end, or tick this if it is meant so.",
+            )
 
     def replaced(self) -> ModelPrice | None:
         """The price that is being changed."""
@@ -244,6 +315,7 @@ class ModelPriceAdmin(ModelAdmin):
         "match",
         "owner",
         "precedence",
+        "conditions",
         "valid_from",
         "valid_until",
         *(amount_column(kind.value, f"{kind.value.replace('_', ' ')} $/M") for kind in MAIN_KINDS),
@@ -257,18 +329,17 @@ class ModelPriceAdmin(ModelAdmin):
     actions = ["withdraw", "export_chosen"]
     actions_list = ["import_list", "export_list"]
     fieldsets = [
-        ("For what", {"fields": ["tenant", "model", "match", "precedence"]}),
-        ("From when", {"fields": ["valid_from", "valid_until"]}),
-        ("USD for a million units", {"fields": [tuple(kind.value for kind in MAIN_KINDS)]}),
+        ("For what", {"fields": ["tenant", "model", "match", "precedence", "conditions"]}),
+        ("From when", {"fields": ["valid_from", "valid_until", "with_hole"]}),
         (
-            "Further kinds",
+            "USD for a million units",
             {
-                "fields": [
-                    tuple(kind.value for kind in OTHER_KINDS[at : at + 3])
-                    for at in range(0, len(OTHER_KINDS), 3)
-                ]
+                "description": f"Or for so many: {EXAMPLES}.",
+                "fields": [tuple(kind.value for kind in MAIN_KINDS)],
             },
         ),
+        ("Further tokens", {"fields": _in_threes(FURTHER_TOKENS)}),
+        ("What is no tokens", {"fields": [*_in_threes(NO_TOKENS), "other_units"]}),
     ]
 
     def get_fieldsets(self, request: HttpRequest, obj: ModelPrice | None = None) -> Any:

@@ -9,6 +9,7 @@ from django.db.models import Max
 from django.utils import timezone
 from genai_prices.types import Provider
 
+from pricing.conditions import Conditions
 from pricing.model_names import Alias
 from pricing.models import ModelAlias, ModelPrice, ShippedPriceList, TierAssignment
 from pricing.models import TierRate as TierRateRow
@@ -100,16 +101,22 @@ def _newest_first(model: type[TierAssignment] | type[TierRateRow]):  # type: ign
 
 def price_of(row: ModelPrice) -> Price:
     """The row as the engine takes it."""
+    conditions = Conditions.parsed(row.conditions)
     return Price(
         id=row.pk,
         model=row.model,
-        card=RateCard.of(row.usd_per_million()),
+        card=RateCard.of(
+            row.usd_per_million(),
+            above_input_tokens=conditions.above_input_tokens,
+            other_units=row.other_units,
+        ),
         valid_from=row.valid_from,
         valid_until=row.valid_until or NEVER,
         precedence=Precedence(row.precedence),
         is_pattern=row.match == ModelPrice.Match.PATTERN,
         recorded_at=row.recorded_at,
         withdrawn_at=row.withdrawn_at or NEVER,
+        conditions=conditions,
     )
 
 

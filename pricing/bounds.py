@@ -15,7 +15,9 @@ LARGEST_CREDITS_A_TRACE = Decimal(10_000_000)
 LARGEST_CREDITS = Decimal(1_000_000_000)
 """Given at once, or each month, or as grace."""
 LARGEST_USD_PER_MILLION = Decimal(500_000)
-"""Half a dollar a unit: no image, request or token costs that much."""
+"""Half a dollar a token."""
+LARGEST_USD_PER_MILLION_COUNTED = Decimal(5_000_000)
+"""Five dollars for an image, a request, a search, a second, a page: the most that fits a column."""
 
 LARGEST_TRACE_USD = Decimal(100_000)
 LARGEST_TRACE_CREDITS = Decimal(100_000_000_000)

@@ -27,6 +27,7 @@ import msgspec
 from kluisz_analytics.scales import CREDIT_PLACES, USD_PLACES, from_scaled, to_scaled
 from kluisz_analytics.tenants.attributed import is_attributed
 from pricing.bounds import LARGEST_TRACE_CREDITS, LARGEST_TRACE_USD
+from pricing.conditions import terms_of
 from pricing.model_names import ModelName, understand
 from pricing.price_book import PriceBook
 from pricing.prices import EVER, LATEST, MILLION, NEVER, Precedence, TierRate
@@ -164,7 +165,7 @@ class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
     that it cost (None: nothing).
 
     ``uncosted``: the units that are left out of that cost; ``is_call``: whether it is a call of a
-    model, which can't have used nothing.
+    model, which can't have used nothing; ``context``: how it was asked (pricing.conditions).
     """
 
     model: str
@@ -173,6 +174,7 @@ class ObservationUsage(msgspec.Struct, frozen=True, gc=False):
     started_at: datetime
     uncosted: tuple[str, ...] = ()
     is_call: bool = False
+    context: str = ""
 
 
 class TraceUsage(msgspec.Struct, frozen=True, gc=False):
@@ -364,7 +366,7 @@ class PricingEngine:
         """Whether any price is for the model at some time between two moments, both included; it
         may still lack a kind of unit.
         """
-        plan = self._plan_for(self._lists(tenant_id, connection_id), model, ())
+        plan = self._plan_for(self._lists(tenant_id, connection_id), model, "", ())
         return any(
             one.valid_from <= until and since < one.valid_until
             for one in (*plan.before, *plan.after)
@@ -392,7 +394,7 @@ class PricingEngine:
             return self._partly(lists, usage, langfuse_picousd, known_at)
         if lists is None and not self._has_replacing:
             return Cost(langfuse_picousd, FROM_LANGFUSE)
-        before = self._plan_for(lists, usage.model, tuple(usage_details)).before
+        before = self._plan_for(lists, usage.model, usage.context, tuple(usage_details)).before
         replaced = _first(before, usage_details, started_at, max(known_at, started_at))
         return replaced or Cost(langfuse_picousd, FROM_LANGFUSE)
 
@@ -401,9 +403,9 @@ class PricingEngine:
     ) -> Cost:
         """The cost by our own lists, whatever Langfuse says."""
         usage_details, started_at = usage.usage_details, usage.started_at
-        plan = self._plans.get((lists, usage.model, *usage_details))
+        plan = self._plans.get((lists, usage.model, usage.context, *usage_details))
         if plan is None:
-            plan = self._plan_for(lists, usage.model, tuple(usage_details))
+            plan = self._plan_for(lists, usage.model, usage.context, tuple(usage_details))
         _, _, sole, sole_source, sole_price_id = plan
         if sole is not None:
             picousd = sole(usage_details)
@@ -433,7 +435,7 @@ class PricingEngine:
         """The cost where Langfuse left units out of its own: a price that goes before Langfuse's
         is of all units; else what is missing is added by the first price of ours that has it.
         """
-        plan = self._plan_for(lists, usage.model, tuple(usage.usage_details))
+        plan = self._plan_for(lists, usage.model, usage.context, tuple(usage.usage_details))
         started_at, known_at = usage.started_at, max(known_at, usage.started_at)
         whole = _first(plan.before, usage.usage_details, started_at, known_at)
         if whole is not None:
@@ -452,32 +454,33 @@ class PricingEngine:
                         return Cost(langfuse_picousd + added, source, one.price_id)
         return Cost(langfuse_picousd, PARTLY_PRICED)
 
-    def _plan_for(self, lists: Lists | None, model: str, keys: tuple[str, ...]) -> _Plan:
-        key = (lists, model, *keys)
+    def _plan_for(
+        self, lists: Lists | None, model: str, context: str, keys: tuple[str, ...]
+    ) -> _Plan:
+        key = (lists, model, context, *keys)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._plan(lists, model, keys)
+            plan = self._plans[key] = self._plan(lists, model, context, keys)
         return plan
 
-    def _plan(self, lists: Lists | None, model: str, keys: tuple[str, ...]) -> _Plan:
-        book, shape = self.book, shape_of(keys)
+    def _plan(self, lists: Lists | None, model: str, context: str, keys: tuple[str, ...]) -> _Plan:
+        book, shape, terms = self.book, shape_of(keys), terms_of(context, keys)
         own_list, connection_id = lists or (None, None)
         named = book.readings(model, connection_id)
         own: list[Quote] = []
         if own_list is not None:
-            own = quotes_of(
-                CostSource.TENANT_PRICE, book.tenant_prices[UUID(int=own_list)], named, shape
-            )
+            prices = book.tenant_prices[UUID(int=own_list)]
+            own = quotes_of(CostSource.TENANT_PRICE, prices, named, shape, terms)
             if not own:
                 others = None if connection_id is None else (None, connection_id)
-                return self._plan_for(others, model, keys)
+                return self._plan_for(others, model, context, keys)
         replacing, fallback = (
             [one for one in book.platform_prices if one.precedence is precedence]
             for precedence in (Precedence.REPLACES, Precedence.FALLBACK)
         )
-        before = own + quotes_of(CostSource.PLATFORM_PRICE, replacing, named, shape)
-        after = quotes_of(CostSource.FALLBACK_PRICE, fallback, named, shape)
-        after += shipped_quotes(book.shipped_books, named, shape)
+        before = own + quotes_of(CostSource.PLATFORM_PRICE, replacing, named, shape, terms)
+        after = quotes_of(CostSource.FALLBACK_PRICE, fallback, named, shape, terms)
+        after += shipped_quotes(book.shipped_books, named, shape, terms)
         if len(after) == 1 and not before and after[0][:4] == (EVER, NEVER, EVER, NEVER):
             return _Plan((), tuple(after), after[0].amount, after[0].source, after[0].price_id)
         return _Plan(tuple(before), tuple(after), None, CostSource.UNPRICED, None)

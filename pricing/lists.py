@@ -8,7 +8,7 @@ explained.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -51,8 +51,8 @@ def record_price(price: ModelPrice, by: User | None, replaces: ModelPrice | None
     """Record a price (a row that is not saved), in place of ``replaces`` if that is given.
 
     One without an end holds until the next price of its list; one that goes on when this begins
-    ends there. Raises ValidationError for what is no price, and for one that holds at the same time
-    as another of its list.
+    ends there, and goes on again where this ends. Raises ValidationError for what is no price, and
+    for one that holds at the same time as another of its list.
     """
     price.full_clean(validate_constraints=False)
     try:
@@ -61,22 +61,44 @@ def record_price(price: ModelPrice, by: User | None, replaces: ModelPrice | None
             if replaces is not None:
                 withdraw(replaces, by, now)
             until_next = _beginning_of_next(price) if price.valid_until is None else None
-            _end_predecessor(price, until_next, by, now)
+            _make_room(price, until_next, by, now)
             price.valid_until = price.valid_until or until_next
             _record(price, by, now)
     except IntegrityError as error:
         raise ValidationError(_overlap_message(price)) from error
 
 
-def check_price(price: ModelPrice, replaces: ModelPrice | None = None) -> None:
+def check_price(price: ModelPrice, replaces: ModelPrice | None = None) -> "Hole | None":
     """Whether :func:`record_price` would take it; raises ValidationError as that does, and records
-    nothing.
+    nothing. Returns the time after it in which no price of its list would hold, though it has
+    others.
     """
     with transaction.atomic():
-        record_price(_copy(price), None, replaces)
+        entered = _copy(price)
+        record_price(entered, None, replaces)
+        hole = _hole_after(entered)
         transaction.set_rollback(True)
     if replaces is not None:
         replaces.refresh_from_db()
+    return hole
+
+
+class Hole(NamedTuple):
+    """A time without a price, from when until when; None: without an end."""
+
+    start: datetime
+    end: datetime | None
+
+    def __str__(self) -> str:
+        until = "on" if self.end is None else f"until {self.end:%Y-%m-%d %H:%M}"
+        return f"from {self.start:%Y-%m-%d %H:%M} {until}"
+
+
+def _hole_after(price: ModelPrice) -> Hole | None:
+    others, end = _same_list(price), price.valid_until
+    if end is None or not others.exists() or others.filter(valid_from=end).exists():
+        return None
+    return Hole(end, _beginning_of_next(price))
 
 
 def _same_list(price: ModelPrice) -> QuerySet[ModelPrice]:
@@ -87,26 +109,34 @@ def _same_list(price: ModelPrice) -> QuerySet[ModelPrice]:
         model=price.model,
         match=price.match,
         precedence=price.precedence,
+        conditions=price.conditions,
     ).exclude(pk=price.pk)
 
 
-def _end_predecessor(
+def _make_room(
     price: ModelPrice, until_next: datetime | None, by: User | None, now: datetime
 ) -> None:
-    """End the price before this one where it has no end, or goes on until the next price and this
-    one does too.
+    """End the price that is in force when this begins, if this can stand in its place: where it has
+    no end, or where both go on until the next price. A temporary price stands inside another, which
+    goes on where this ends.
     """
-    ends = (
-        Q(valid_until__isnull=True)
-        if until_next is None
-        else Q(valid_until__isnull=True) | Q(valid_until=until_next)
-    )
+    in_force = Q(valid_until__isnull=True) | Q(valid_until__gt=price.valid_from)
     before = (
-        _same_list(price).filter(ends, valid_from__lt=price.valid_from).select_for_update().first()
+        _same_list(price)
+        .filter(in_force, valid_from__lt=price.valid_from)
+        .select_for_update()
+        .first()
     )
-    if before is not None:
-        withdraw(before, by, now)
-        _record(_copy(before, valid_until=price.valid_from), by, now)
+    if before is None:
+        return
+    ends, end = before.valid_until, price.valid_until
+    is_possible = ends is None or (ends == until_next if end is None else ends >= end)
+    if not is_possible:
+        return  # The database refuses the two.
+    withdraw(before, by, now)
+    _record(_copy(before, valid_until=price.valid_from), by, now)
+    if end is not None and end != ends:
+        _record(_copy(before, valid_from=end, valid_until=ends), by, now)
 
 
 def _beginning_of_next(price: ModelPrice) -> datetime | None:

@@ -23,10 +23,12 @@ from pricing.bounds import (
     LARGEST_CREDITS_PER_USD,
     LARGEST_MULTIPLIER,
     LARGEST_USD_PER_MILLION,
+    LARGEST_USD_PER_MILLION_COUNTED,
 )
+from pricing.conditions import EXAMPLES, LONGEST, Conditions
 from pricing.model_names import SPELLINGS
 from pricing.prices import Precedence
-from pricing.units import UnitKind
+from pricing.units import COUNTED_AS, UnitKind
 from pricing.validators import at_most
 
 ABOVE_ZERO = MinValueValidator(
@@ -38,12 +40,29 @@ NOT_BELOW_ZERO = MinValueValidator(
 CREDITS_GIVEN = [NOT_BELOW_ZERO, at_most(LARGEST_CREDITS)]
 CREDITS_A_TRACE = [NOT_BELOW_ZERO, at_most(LARGEST_CREDITS_A_TRACE)]
 USD_PER_MILLION = [NOT_BELOW_ZERO, at_most(LARGEST_USD_PER_MILLION)]
+USD_PER_MILLION_COUNTED = [NOT_BELOW_ZERO, at_most(LARGEST_USD_PER_MILLION_COUNTED)]
 IN_LIST = Q(withdrawn_at__isnull=True)
 
 
 def _at_most(name: str, limit: Decimal) -> Q:
     """Whether the column is empty or no more than the limit."""
     return Q(**{f"{name}__isnull": True}) | Q(**{f"{name}__lte": limit})
+
+
+def _largest_price(kind: UnitKind) -> Decimal:
+    return LARGEST_USD_PER_MILLION if kind in COUNTED_AS else LARGEST_USD_PER_MILLION_COUNTED
+
+
+def _counted(verbose_name: str, help_text: str = "") -> UsdField:
+    """A price of what is no tokens."""
+    return UsdField(
+        verbose_name,
+        null=True,
+        blank=True,
+        max_digits=19,
+        validators=USD_PER_MILLION_COUNTED,
+        help_text=help_text,
+    )
 
 
 def providers() -> list[tuple[str, str]]:
@@ -251,9 +270,9 @@ class ModelPrice(Recorded):
     """What a model costs, in USD for a million units of each kind, for one tenant or the whole
     platform.
 
-    Two prices of one list (the tenant's or the platform's, for one name, of one precedence) never
-    hold at the same time: the database refuses it. A kind without a price is charged as its plain
-    kind (pricing.units.PLAIN_KIND).
+    Two prices of one list (the tenant's or the platform's, for one name, of one precedence and with
+    the same conditions) never hold at the same time: the database refuses it. A kind without a
+    price is charged as its plain kind (pricing.units.PLAIN_KIND).
     """
 
     class Match(models.TextChoices):
@@ -282,9 +301,18 @@ class ModelPrice(Recorded):
         default=PrecedenceChoice.REPLACES,
         help_text="A tenant's own price always replaces.",
     )
+    conditions = models.CharField(
+        max_length=LONGEST,
+        blank=True,
+        help_text=f"Only for such calls: {EXAMPLES}; several apart by spaces. Empty: for all.",
+    )
     valid_from = models.DateTimeField()
     valid_until = models.DateTimeField(
-        null=True, blank=True, help_text="Not including this moment. Empty: until the next price."
+        null=True,
+        blank=True,
+        help_text=(
+            "Not including this moment; what held before holds again. Empty: until the next price."
+        ),
     )
     input = UsdField(null=True, blank=True, validators=USD_PER_MILLION)
     cached_input = UsdField(
@@ -332,15 +360,23 @@ class ModelPrice(Recorded):
         validators=USD_PER_MILLION,
         help_text="Empty: as output.",
     )
-    images = UsdField(
-        null=True, blank=True, validators=USD_PER_MILLION, help_text="For a million images."
-    )
-    request = UsdField(
-        "a request",
-        null=True,
+    images = _counted("an image")
+    request = _counted("a request")
+    web_search = _counted("a web search", "Empty: what a request costs includes it, if it is said.")
+    storage_search = _counted("a search in storage", "As a web search.")
+    search_units = _counted("a search unit", "Of a reranker.")
+    seconds = _counted("a second", "Of audio or video. Empty: free beside tokens.")
+    characters = _counted("a character", "Empty: free beside tokens.")
+    pages = _counted("a page", "Empty: free beside tokens.")
+    other = _counted("another unit", "Empty: free.")
+    other_units = models.CharField(
+        "which other units",
+        max_length=200,
         blank=True,
-        validators=USD_PER_MILLION,
-        help_text="For a million requests.",
+        help_text=(
+            "Names in traces' usage that nobody knows; one * is any text, several apart by spaces:"
+            " tool_calls gpu_*."
+        ),
     )
 
     class Meta:
@@ -359,6 +395,11 @@ class ModelPrice(Recorded):
                 condition=~Q(**{f"{kind.value}__isnull": True for kind in UnitKind}),
                 name="price_has_a_unit",
             ),
+            models.CheckConstraint(
+                condition=Q(other__isnull=True, other_units="")
+                | Q(other__isnull=False) & ~Q(other_units=""),
+                name="other_units_have_names_and_a_price",
+            ),
             *(
                 models.CheckConstraint(
                     condition=Q(**{f"{kind.value}__isnull": True}) | Q(**{f"{kind.value}__gte": 0}),
@@ -368,7 +409,7 @@ class ModelPrice(Recorded):
             ),
             *(
                 models.CheckConstraint(
-                    condition=_at_most(kind.value, LARGEST_USD_PER_MILLION),
+                    condition=_at_most(kind.value, _largest_price(kind)),
                     name=f"{kind.value}_price_within_bounds",
                 )
                 for kind in UnitKind
@@ -380,6 +421,14 @@ class ModelPrice(Recorded):
 
     def clean(self) -> None:
         errors: dict[str, str] = {}
+        try:
+            self.conditions = str(Conditions.parsed(self.conditions))
+        except ValueError as error:
+            errors["conditions"] = str(error)
+        if (self.other is None) != (not self.other_units):
+            errors["other_units"] = (
+                "Other units need both their names and a price; write both, or neither."
+            )
         if self.match == self.Match.PATTERN:
             try:
                 re.compile(self.model)

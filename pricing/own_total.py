@@ -22,6 +22,12 @@ NAMES: Mapping[UnitKind, str] = {
     UnitKind.OUTPUT_IMAGE: "output_image",
     UnitKind.IMAGES: "images",
     UnitKind.REQUEST: "request",
+    UnitKind.WEB_SEARCH: "web_searches",
+    UnitKind.STORAGE_SEARCH: "storage_searches",
+    UnitKind.SEARCH_UNITS: "search_units",
+    UnitKind.SECONDS: "seconds",
+    UnitKind.CHARACTERS: "characters",
+    UnitKind.PAGES: "pages",
 }
 """A name of each kind, so that a map of any of them is read as beside one another."""
 TAKEN_FROM = (UnitKind.INPUT, *INPUT_DETAILS, UnitKind.OUTPUT, *OUTPUT_DETAILS)

@@ -26,10 +26,14 @@ class ShippedBook(Protocol):
     @property
     def withdrawn_at(self) -> datetime: ...
 
-    def card_at(self, name: ModelName, moment: datetime) -> RateCard | None:
-        """The model's prices at a moment; None for an unknown model."""
+    def card_at(
+        self, name: ModelName, moment: datetime, terms: Mapping[str, str]
+    ) -> RateCard | None:
+        """The model's prices at a moment for calls of a context (pricing.conditions); None for an
+        unknown model, and for calls that it has no price for.
+        """
 
-    def cards(self, name: ModelName) -> Cards | None:
+    def cards(self, name: ModelName, terms: Mapping[str, str]) -> Cards | None:
         """The model's prices from when until when, none for an unknown model; None where they
         change with the time of day.
         """
@@ -142,24 +146,36 @@ class PriceBook:
     )
 
 
-def prices_for(prices: Iterable[Price], found: Iterable[Reading]) -> list[Price]:
-    """The prices for a name, each within the time in which the name means its model: the name as it
-    is written first, then as it is understood, a name before a pattern, then what begins last, then
-    what was entered last.
+def prices_for(
+    prices: Iterable[Price], found: Iterable[Reading], terms: Mapping[str, str]
+) -> list[Price]:
+    """The prices for calls of a name and of a context, each within the time in which the name means
+    its model: the name as it is written first, then as it is understood, a name before a pattern;
+    then what asks for more of the call, what begins last, and what was entered last.
     """
     listed = list(prices)
     return [
         price
         for reading in found
-        for one in _ranked(listed, reading.name)
+        for one in _ranked(listed, reading.name, terms)
         if (price := _within(one, reading.span)) is not None
     ]
 
 
-def _ranked(prices: Iterable[Price], name: ModelName) -> list[Price]:
-    ranked = [(rank, one) for one in prices if (rank := _rank(one, name)) is not None]
+def _ranked(prices: Iterable[Price], name: ModelName, terms: Mapping[str, str]) -> list[Price]:
+    ranked = [
+        (rank, one)
+        for one in prices
+        if (rank := _rank(one, name)) is not None and one.conditions.fit(terms, name.region)
+    ]
     ranked.sort(
-        key=lambda pair: (-pair[0], pair[1].valid_from, pair[1].recorded_at, pair[1].id),
+        key=lambda pair: (
+            -pair[0],
+            pair[1].conditions.closeness,
+            pair[1].valid_from,
+            pair[1].recorded_at,
+            pair[1].id,
+        ),
         reverse=True,
     )
     return [one for _, one in ranked]

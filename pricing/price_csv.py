@@ -10,14 +10,19 @@ from decimal import Decimal
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from kluisz_analytics.plain_numbers import decimal_of
 from kluisz_analytics.tenants.models import Tenant, User
 from pricing import lists
+from pricing.conditions import Conditions
 from pricing.models import IN_LIST, ModelPrice
+from pricing.price_texts import per_million, price_text
 from pricing.units import UnitKind
 
 KINDS = [kind.value for kind in UnitKind]
-COLUMNS = ["tenant", "model", "match", "precedence", "valid_from", "valid_until", *KINDS]
+COLUMNS = [
+    *("tenant", "model", "match", "precedence", "valid_from", "valid_until"),
+    *KINDS,
+    *("other_units", "conditions"),
+]
 REQUIRED = ["model", "valid_from"]
 LARGEST_BYTES = 10_000_000
 
@@ -59,16 +64,10 @@ def export_prices(prices: Iterable[ModelPrice]) -> Iterator[str]:
                 _moment_text(price.valid_from),
                 _moment_text(price.valid_until),
                 *amounts,
+                price.other_units,
+                price.conditions,
             ]
         )
-
-
-def price_text(amount: Decimal | None) -> str:
-    """An amount without trailing zeros; "" for none."""
-    if amount is None:
-        return ""
-    text = f"{amount:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _moment_text(moment: datetime | None) -> str:
@@ -97,6 +96,7 @@ def import_prices(text: str, by: User | None) -> Imported:
                 "model": price.model,
                 "match": price.match,
                 "precedence": price.precedence,
+                "conditions": price.conditions,
             }
             known = ModelPrice.objects.filter(IN_LIST, valid_from=price.valid_from, **key).first()
             if known is not None and lists.same_price(known, price):
@@ -185,9 +185,11 @@ def _price(values: dict[str, str], tenants: dict[str, Tenant]) -> ModelPrice:
         model=values["model"],
         match=_choice(values, "match", ModelPrice.Match.values),
         precedence=_choice(values, "precedence", ModelPrice.PrecedenceChoice.values),
+        conditions=str(Conditions.parsed(values.get("conditions", ""))),
         valid_from=_moment(values, "valid_from"),
         valid_until=_moment(values, "valid_until") if values.get("valid_until") else None,
         **{kind: _amount(values, kind) for kind in KINDS},
+        other_units=values.get("other_units", ""),
     )
 
 
@@ -215,8 +217,6 @@ def _amount(values: dict[str, str], name: str) -> Decimal | None:
     if not text:
         return None
     try:
-        return decimal_of(text)
-    except ValueError:
-        raise ValueError(
-            f"{name} is “{text}”; write USD for a million units, for example 2.5."
-        ) from None
+        return per_million(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is {error}") from None

@@ -6,15 +6,26 @@ dollar.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from kluisz_analytics.scales import EXACT, USD_PLACES, Usd, Written, from_scaled, to_scaled
-from pricing.units import INPUT_KINDS, PLAIN_KIND, UnitKind
+from pricing.conditions import UNCONDITIONAL, Conditions
+from pricing.units import (
+    BESIDE_TOKENS,
+    COUNTED_AS,
+    FREE_WITHOUT_PRICE,
+    INPUT_KINDS,
+    PLAIN_KIND,
+    SEARCHES,
+    UnitKind,
+    units_named,
+    units_of,
+)
 
 MILLION = 1_000_000
 EVER = datetime.min.replace(tzinfo=UTC)
@@ -52,15 +63,38 @@ class RateCard:
 
     A kind without a price of its own is charged as its plain kind (PLAIN_KIND). ``long_context``:
     prices of all units of a request with more than so many input tokens, the highest threshold
-    first, as some providers have them.
+    first, as some providers have them. ``above_input_tokens``: for requests with more than so many
+    only. ``other_units``: which names of units, of those that nobody knows, ``OTHER`` is of.
     """
 
     usd_per_million: Mapping[UnitKind, int]
     long_context: Sequence[tuple[int, Mapping[UnitKind, int]]] = ()
+    above_input_tokens: int = -1
+    other_units: str = ""
 
     @classmethod
-    def of(cls, usd_per_million: Mapping[UnitKind, Decimal]) -> "RateCard":
-        return cls({kind: to_scaled(price, USD_PLACES) for kind, price in usd_per_million.items()})
+    def of(cls, usd_per_million: Mapping[UnitKind, Decimal], **more: Any) -> "RateCard":
+        scaled = {kind: to_scaled(price, USD_PLACES) for kind, price in usd_per_million.items()}
+        return cls(scaled, **more)
+
+    def of_tokens(self, percent: int) -> "RateCard":
+        """Tokens at so many percent, and all else as it is."""
+
+        def share(prices: Mapping[UnitKind, int]) -> dict[UnitKind, int]:
+            return {
+                kind: half_up(price * percent, 100) if kind in COUNTED_AS else price
+                for kind, price in prices.items()
+            }
+
+        longer = tuple((above, share(prices)) for above, prices in self.long_context)
+        return replace(self, usd_per_million=share(self.usd_per_million), long_context=longer)
+
+    def units_of(self, usage_details: Mapping[str, int]) -> dict[UnitKind, int]:
+        """The units of a usage map, by the kinds that the card has."""
+        units = units_of(usage_details)
+        if self.other_units and (others := units_named(usage_details, self.other_units)):
+            units[UnitKind.OTHER] = others
+        return units
 
     def rate(self, kind: UnitKind, prices: Mapping[UnitKind, int] | None = None) -> int | None:
         """The kind's price for a million units; None where neither it nor its plain kind has
@@ -81,10 +115,12 @@ class RateCard:
         A request costs nothing where it has no price; one is counted where the usage counts none.
         """
         prices = self._prices_for(units)
+        if prices is None:
+            return None
         total = 0 if UnitKind.REQUEST in units else prices.get(UnitKind.REQUEST, 0)
         for kind, count in units.items():
             rate = self.rate(kind, prices)
-            if rate is None and kind is not UnitKind.REQUEST:
+            if rate is None and not _is_included(kind, units, prices):
                 return None
             total += count * (rate or 0)
         return half_up(total, MILLION)
@@ -96,6 +132,8 @@ class RateCard:
         request's; None where a kind of it has no price.
         """
         prices = self._prices_for(units)
+        if prices is None:
+            return None
         rates = [self.rate(kind, prices) for kind in part]
         if None in rates:
             return None
@@ -106,7 +144,7 @@ class RateCard:
         """The line items of ``units``, all of which have a price; they sum to the cost before it is
         rounded.
         """
-        if UnitKind.REQUEST in units or UnitKind.REQUEST not in self._prices_for(units):
+        if UnitKind.REQUEST in units or UnitKind.REQUEST not in (self._prices_for(units) or {}):
             return self.line_items_of_part(units, units)
         return self.line_items_of_part({**units, UnitKind.REQUEST: 1}, units)
 
@@ -128,13 +166,32 @@ class RateCard:
             )
         return items
 
-    def _prices_for(self, units: Mapping[UnitKind, int]) -> Mapping[UnitKind, int]:
-        if self.long_context:
-            input_tokens = sum(count for kind, count in units.items() if kind in INPUT_KINDS)
-            for threshold, prices in self.long_context:
-                if input_tokens > threshold:
-                    return prices
+    def _prices_for(self, units: Mapping[UnitKind, int]) -> Mapping[UnitKind, int] | None:
+        """None where they are not for a request of this length."""
+        if not self.long_context and self.above_input_tokens < 0:
+            return self.usd_per_million
+        input_tokens = sum(count for kind, count in units.items() if kind in INPUT_KINDS)
+        if input_tokens <= self.above_input_tokens:
+            return None
+        return self.prices_beyond(input_tokens)
+
+    def prices_beyond(self, input_tokens: int) -> Mapping[UnitKind, int]:
+        """The prices of a request with so many input tokens."""
+        for threshold, prices in self.long_context:
+            if input_tokens > threshold:
+                return prices
         return self.usd_per_million
+
+
+def _is_included(
+    kind: UnitKind, units: Mapping[UnitKind, int], prices: Mapping[UnitKind, int]
+) -> bool:
+    """Whether units of a kind without a price cost nothing more: in what the others cost."""
+    if kind in FREE_WITHOUT_PRICE:
+        return True
+    if kind in SEARCHES:
+        return UnitKind.REQUEST in prices
+    return kind in BESIDE_TOKENS and not units.keys().isdisjoint(COUNTED_AS)
 
 
 @dataclass(frozen=True)
@@ -143,7 +200,7 @@ class Price:
     (``recorded_at``, ``withdrawn_at``).
 
     ``model`` is an exact name, or with ``is_pattern`` a regular expression that the whole name has
-    to match.
+    to match. ``conditions``: of which calls it is; how long they are, its card says.
     """
 
     id: int
@@ -155,6 +212,7 @@ class Price:
     is_pattern: bool = False
     recorded_at: datetime = EVER
     withdrawn_at: datetime = NEVER
+    conditions: Conditions = UNCONDITIONAL
 
     def fits(self, model: str) -> bool:
         """Whether its pattern is for the name."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pricing.model_names import ModelName, Reading, Span
 from pricing.price_book import ShippedBook, prices_for
 from pricing.prices import EVER, MILLION, NEVER, Price, RateCard
-from pricing.units import INPUT_KINDS, Shape, UnitKind, stands_as_it_is, units_of
+from pricing.units import INPUT_KINDS, Shape, UnitKind, stands_as_it_is
 
 HALF = MILLION // 2
 Amount = Callable[[Mapping[str, int]], int | None]
@@ -69,31 +69,38 @@ class Quote(NamedTuple):
 
 
 def quotes_of(
-    source: CostSource, prices: Iterable[Price], named: Sequence[Reading], shape: Shape
+    source: CostSource,
+    prices: Iterable[Price],
+    named: Sequence[Reading],
+    shape: Shape,
+    terms: Mapping[str, str],
 ) -> list[Quote]:
-    """The prices for a model's name."""
-    return [
-        Quote(
-            one.valid_from,
-            one.valid_until,
-            one.recorded_at,
-            one.withdrawn_at,
-            source,
-            one.id,
-            amount_for(one.card, shape),
-            card_at=partial(_card, one.card),
-        )
-        for one in prices_for(prices, named)
-    ]
+    """The prices for calls of a model's name and of a context."""
+    return [_quote(source, one, shape) for one in prices_for(prices, named, terms)]
+
+
+def _quote(source: CostSource, price: Price, shape: Shape) -> Quote:
+    dates = price.valid_from, price.valid_until, price.recorded_at, price.withdrawn_at
+    amount = amount_for(price.card, shape)
+    if price.conditions.between is None:
+        return Quote(*dates, source, price.id, amount, None, partial(_card, price.card))
+    return Quote(
+        *dates,
+        source,
+        price.id,
+        None,
+        lambda moment: amount if price.conditions.hold_at(moment) else None,
+        lambda moment: price.card if price.conditions.hold_at(moment) else None,
+    )
 
 
 def shipped_quotes(
-    books: Sequence[ShippedBook], named: Iterable[Reading], shape: Shape
+    books: Sequence[ShippedBook], named: Iterable[Reading], shape: Shape, terms: Mapping[str, str]
 ) -> Iterator[Quote]:
-    """What the states of the shipped book have for a model's name."""
+    """What the states of the shipped book have for calls of a model's name and of a context."""
     for span, name in named:
         for book in books:
-            for one in _shipped(book, name, shape):
+            for one in _shipped(book, name, shape, terms):
                 common = span.within(
                     Span(one.valid_from, one.valid_until, one.recorded_at, one.withdrawn_at)
                 )
@@ -101,13 +108,16 @@ def shipped_quotes(
                     yield one if common == one[:4] else one._replace(**common._asdict())
 
 
-def _shipped(book: ShippedBook, name: ModelName, shape: Shape) -> Iterator[Quote]:
+def _shipped(
+    book: ShippedBook, name: ModelName, shape: Shape, terms: Mapping[str, str]
+) -> Iterator[Quote]:
     """What one state has for a model."""
-    cards = book.cards(name)
+    cards = book.cards(name, terms)
     known = book.recorded_at, book.withdrawn_at, CostSource.PRICE_BOOK, book.id
     if cards is None:
-        by_time = _by_time_of_day(book, name, shape)
-        yield Quote(EVER, NEVER, *known, None, by_time, partial(book.card_at, name))
+        by_time = _by_time_of_day(book, name, shape, terms)
+        card_at = partial(book.card_at, name, terms=terms)
+        yield Quote(EVER, NEVER, *known, None, by_time, card_at)
         return
     for valid_from, valid_until, card in cards:
         amount = amount_for(card, shape)
@@ -119,12 +129,12 @@ def _card(card: RateCard, moment: datetime) -> RateCard:
 
 
 def _by_time_of_day(
-    book: ShippedBook, name: ModelName, shape: Shape
+    book: ShippedBook, name: ModelName, shape: Shape, terms: Mapping[str, str]
 ) -> Callable[[datetime], Amount | None]:
     ready: dict[int, Amount] = {}
 
     def amount_at(moment: datetime) -> Amount | None:
-        card = book.card_at(name, moment)
+        card = book.card_at(name, moment, terms)
         if card is None:
             return None
         return ready.get(id(card)) or ready.setdefault(id(card), amount_for(card, shape))
@@ -139,14 +149,15 @@ def amount_for(card: RateCard, shape: Shape) -> Amount:
         """Sorts units by kind first: for usage that may count a unit twice, and for cards that lack
         a kind.
         """
-        units = units_of(usage_details)
+        units = card.units_of(usage_details)
         if any(count.__class__ is not int for count in units.values()):
             raise TypeError(f"A usage count is not an integer: {dict(usage_details)}.")
         return card.picousd(units) if units else None
 
     rates = _rates(card, card.usd_per_million, shape)
     asks_for_requests = UnitKind.REQUEST in shape.kinds and UnitKind.REQUEST in card.usd_per_million
-    if rates is None or asks_for_requests or not shape.is_plain:
+    is_of_some_calls = card.above_input_tokens >= 0 or bool(card.other_units)
+    if rates is None or asks_for_requests or not shape.is_plain or is_of_some_calls:
         return by_kind
     if card.long_context:
         return _by_length(card, shape, rates, by_kind)

@@ -42,6 +42,10 @@ COUNTED_ONCE = frozenset(
 )
 """Kinds that a producer counts under one name; a second known name is the same count again."""
 MODALITIES = frozenset({K.INPUT_AUDIO, K.INPUT_IMAGE})
+COUNTED_UNDER_ONE_NAME = frozenset(
+    {K.WEB_SEARCH, K.STORAGE_SEARCH, K.SEARCH_UNITS, K.SECONDS, K.CHARACTERS, K.PAGES}
+)
+"""Units that are no tokens, and that a second name counts again."""
 # How unlikely a place is where it is not the first of its key's.
 COSTS = {
     Place.UNTOLD: 1,
@@ -208,6 +212,14 @@ def _is_of_the_rest(key: str, term: Term) -> bool:
     return term.kind in PLAIN or key in OF_A_TIER
 
 
+def _is_second_name(keys: tuple[str, ...], terms: Sequence[Term], at: int) -> bool:
+    """Whether another key counts the same units."""
+    return terms[at].kind in COUNTED_UNDER_ONE_NAME and any(
+        term.kind is terms[at].kind and key < keys[at]
+        for key, term in zip(keys, terms, strict=True)
+    )
+
+
 def _reading(keys: tuple[str, ...], terms: Sequence[Term], places: Sequence[Place]) -> Reading:
     columns: dict[Column, list[int]] = {}
     weights = [0] * len(keys)
@@ -227,7 +239,7 @@ def _reading(keys: tuple[str, ...], terms: Sequence[Term], places: Sequence[Plac
             shown.append(None)
             continue
         if term.role is Role.OTHER:
-            columns.setdefault(kind, [0] * len(keys))[at] += 1
+            columns.setdefault(kind, [0] * len(keys))[at] += not _is_second_name(keys, terms, at)
             shown.append(None)
             continue
         shown.append(place)

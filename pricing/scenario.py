@@ -66,6 +66,11 @@ class Scenario:
             usage
             if other is None
             else ObservationUsage(
-                other, usage.usage_details, None, self.as_of, is_call=usage.is_call
+                other,
+                usage.usage_details,
+                None,
+                self.as_of,
+                is_call=usage.is_call,
+                context=usage.context,
             )
         )

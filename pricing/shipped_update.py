@@ -3,7 +3,6 @@ publish since.
 """
 
 import logging
-from importlib.metadata import version
 
 import httpx2  # what genai-prices fetches with
 
@@ -16,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 def record_installed() -> ShippedPriceList | None:
     """Keep what the installed package holds, once for each version of it. Returns the new state."""
-    installed_version = version("genai-prices")
+    installed_version = shipped_book.installed_version()
     if ShippedPriceList.objects.filter(
         origin=ShippedPriceList.Origin.INSTALLED, version=installed_version
     ).exists():
@@ -51,7 +50,7 @@ def _record(
 ) -> ShippedPriceList:
     return ShippedPriceList.objects.create(
         origin=origin,
-        version=version("genai-prices"),
+        version=shipped_book.installed_version(),
         models_count=sum(len(provider.models) for provider in providers),
         data=data,
     )

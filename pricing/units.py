@@ -9,12 +9,20 @@ stored, the count carries a *doubt*.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import compress
 from operator import itemgetter, mul
 from typing import NamedTuple
 
-from pricing.readings import PLAIN, PLAIN_OF, Reading, Readings, readings_of
+from pricing.readings import (
+    COUNTED_UNDER_ONE_NAME,
+    PLAIN,
+    PLAIN_OF,
+    Reading,
+    Readings,
+    readings_of,
+)
 from pricing.vocabulary import Place, Role, Term, UnitKind, term_of
 
 PLAIN_KIND = {
@@ -28,6 +36,16 @@ PLAIN_KIND = {
     UnitKind.OUTPUT_IMAGE: UnitKind.OUTPUT,
 }
 """What a kind is charged as where it has no price of its own."""
+
+FREE_WITHOUT_PRICE = frozenset({UnitKind.REQUEST, UnitKind.OTHER})
+SEARCHES = frozenset({UnitKind.WEB_SEARCH, UnitKind.STORAGE_SEARCH})
+"""What a price for a request includes, where there is one and none for these."""
+BESIDE_TOKENS = frozenset(
+    {UnitKind.SECONDS, UnitKind.CHARACTERS, UnitKind.PAGES, UnitKind.SEARCH_UNITS}
+)
+"""What says once more how much a call's tokens are of, where it has tokens and no price for
+these.
+"""
 
 INPUT_DETAILS = (
     UnitKind.CACHED_INPUT,
@@ -92,7 +110,7 @@ COUNTED_AS = {
     UnitKind.OUTPUT_AUDIO: ("output", "audio"),
     UnitKind.OUTPUT_IMAGE: ("output",),
 }
-"""Which counts the tokens of a kind are part of; images and requests are no tokens."""
+"""Which counts the tokens of a kind are part of; images, requests, searches are no tokens."""
 COUNTED_AT = {
     kind: tuple(map(TokenCounts._fields.index, names)) for kind, names in COUNTED_AS.items()
 }
@@ -335,7 +353,7 @@ def _doubt(
         taken_out = {PLAIN_OF[kind] for kind in units if kind in TAKEN_OUT}
         lost = [kind for kind in form.emptied if kind in taken_out and kind not in units]
         return Doubt.BELOW_ZERO if lost else Doubt.NONE
-    if form.is_raw and units.keys() <= PLAIN:
+    if form.is_raw and units.keys() - COUNTED_UNDER_ONE_NAME <= PLAIN:
         return Doubt.DETAILS_DROPPED
     return Doubt.NONE
 
@@ -381,6 +399,20 @@ def counted(usage_details: Mapping[str, int]) -> tuple[TokenCounts, Doubt]:
     return TokenCounts(into, out, into + out, *parts), NO_DOUBT
 
 
+def units_named(usage_details: Mapping[str, int], names: str) -> int:
+    """How many units there are of keys that count nothing known and are called so: names apart by
+    spaces, in which * is any text.
+    """
+    patterns = names.lower().split()
+    return sum(
+        count
+        for key, count in usage_details.items()
+        if (term := term_of(key)).kind is None
+        and term.role is not Role.TOTAL
+        and any(fnmatchcase(key.lower(), pattern) for pattern in patterns)
+    )
+
+
 def units_left_out(
     usage_details: Mapping[str, int], uncosted: Collection[str]
 ) -> dict[UnitKind, int] | None:
@@ -401,6 +433,8 @@ def units_left_out(
         if term.role is Role.UNKNOWN:
             return None
         if term.kind is None or term.kind is UnitKind.REQUEST:
+            continue
+        if term.kind in BESIDE_TOKENS and found.tokens.total:
             continue
         if found.reading.places[at] is Place.INSIDE and PLAIN_OF[term.kind] not in uncovered:
             continue

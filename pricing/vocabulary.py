@@ -30,6 +30,14 @@ class UnitKind(StrEnum):
     OUTPUT_IMAGE = "output_image"
     IMAGES = "images"
     REQUEST = "request"
+    WEB_SEARCH = "web_search"
+    STORAGE_SEARCH = "storage_search"
+    SEARCH_UNITS = "search_units"
+    SECONDS = "seconds"
+    CHARACTERS = "characters"
+    PAGES = "pages"
+    OTHER = "other"
+    """Of names that a price says itself (RateCard.other_units)."""
 
 
 class Place(IntEnum):
@@ -90,6 +98,10 @@ def whole(kind: UnitKind, rank: int = 1) -> Term:
 
 def part(kind: UnitKind, places: tuple[Place, ...], rank: int = 1) -> Term:
     return Term(Role.PART, kind, places, rank=rank)
+
+
+def other(kind: UnitKind) -> Term:
+    return Term(Role.OTHER, kind)
 
 
 def lifetime(kind: UnitKind, places: tuple[Place, ...]) -> Term:
@@ -179,8 +191,8 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         "cache_creation_ephemeral_1h_input_tokens": lifetime(K.CACHE_WRITE_1H, INSIDE),
         "ephemeral_5m_input_tokens": lifetime(K.CACHE_WRITE, INSIDE),
         "ephemeral_1h_input_tokens": lifetime(K.CACHE_WRITE_1H, INSIDE),
-        "server_tool_use_web_search_requests": OTHER,
-        "web_search_requests": OTHER,
+        "server_tool_use_web_search_requests": other(K.WEB_SEARCH),
+        "web_search_requests": other(K.WEB_SEARCH),
         "web_fetch_requests": OTHER,
     },
     # GenerateContentResponse.usageMetadata: cached inside the prompt; thoughts beside the
@@ -322,7 +334,7 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
         "input_token_details_cache_write_tokens": part(K.CACHE_WRITE, INSIDE),
         "output_token_details_text_tokens": part(K.OUTPUT, INSIDE),
         "output_token_details_reasoning_tokens": part(K.REASONING, INSIDE),
-        "input_characters": OTHER,
+        "input_characters": other(K.CHARACTERS),
         "output_characters": OTHER,
         "input_images": OTHER,
     },
@@ -330,20 +342,29 @@ VOCABULARIES: Mapping[str, Mapping[str, Term]] = {
     "Cohere": {
         "billed_units.input_tokens": whole(K.INPUT),
         "billed_units.output_tokens": whole(K.OUTPUT),
-        "billed_units.search_units": OTHER,
+        "billed_units.search_units": other(K.SEARCH_UNITS),
         "tokens.input_tokens": whole(K.INPUT, 2),
         "tokens.output_tokens": whole(K.OUTPUT, 2),
     },
     "Ollama": {"prompt_eval_count": whole(K.INPUT), "eval_count": whole(K.OUTPUT)},
-    "Perplexity": {"citation_tokens": OTHER, "num_search_queries": OTHER},
-    "images, requests": {
-        "image": Term(Role.OTHER, K.IMAGES),
-        "images": Term(Role.OTHER, K.IMAGES),
-        "image_count": Term(Role.OTHER, K.IMAGES),
-        "output_images": Term(Role.OTHER, K.IMAGES),
-        "request": Term(Role.OTHER, K.REQUEST),
-        "requests": Term(Role.OTHER, K.REQUEST),
-        "request_count": Term(Role.OTHER, K.REQUEST),
+    "Perplexity": {"citation_tokens": OTHER, "num_search_queries": other(K.WEB_SEARCH)},
+    # No tokens: what is counted one by one, or measured. Mistral's and Groq's names among them.
+    "units": {
+        name: other(kind)
+        for kind, names in {
+            K.IMAGES: "image images image_count output_images",
+            K.REQUEST: "request requests request_count",
+            K.WEB_SEARCH: "web_search web_searches web_search_calls web_search_queries"
+            " web_search_count prompt_tokens_details_web_search_requests",
+            K.STORAGE_SEARCH: "storage_search storage_searches file_search file_searches"
+            " file_search_calls file_search_requests",
+            K.SEARCH_UNITS: "search_units",
+            K.SECONDS: "seconds audio_seconds input_audio_seconds prompt_audio_seconds"
+            " duration_seconds billed_seconds",
+            K.CHARACTERS: "characters character_count billed_characters",
+            K.PAGES: "pages page_count pages_processed usage_info_pages_processed",
+        }.items()
+        for name in names.split()
     },
 }
 KNOWN: Mapping[str, Term] = {

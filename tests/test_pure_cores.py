@@ -14,9 +14,9 @@ CONTRACT = "The pure cores know no database"
 CORES = """
 kluisz_analytics.identifiers kluisz_analytics.periods kluisz_analytics.scales
 kluisz_analytics.tenants.attributed kluisz_analytics.tenants.membership
-pricing.bounds pricing.engine pricing.model_names pricing.price_book pricing.prices pricing.quotes
-pricing.own_total pricing.readings pricing.scenario pricing.shipped_book pricing.units
-pricing.vocabulary
+pricing.bounds pricing.conditions pricing.engine pricing.model_names pricing.price_book
+pricing.prices pricing.quotes pricing.own_total pricing.readings pricing.scenario
+pricing.shipped_book pricing.shipped_corrections pricing.units pricing.vocabulary
 credits.burn credits.forecast credits.recurrence
 usage.analytics.calendar usage.analytics.comparison usage.analytics.question
 usage.analytics.segments usage.environments usage.facts.contributions usage.facts.decide

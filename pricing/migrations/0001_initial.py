@@ -58,7 +58,7 @@ class Migration(migrations.Migration):
                 ('match', models.CharField(choices=[('exact', 'Exact name'), ('pattern', 'Pattern (regular expression)')], default='exact', max_length=10)),
                 ('precedence', models.CharField(choices=[('replaces', "Replaces Langfuse's cost"), ('fallback', 'Where Langfuse has none')], default='replaces', help_text="A tenant's own price always replaces.", max_length=10)),
                 ('valid_from', models.DateTimeField()),
-                ('valid_until', models.DateTimeField(blank=True, help_text='Not including this moment. Empty: until the next price.', null=True)),
+                ('valid_until', models.DateTimeField(blank=True, help_text='Not including this moment; what held before holds again. Empty: until the next price.', null=True)),
                 ('input', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, max_digits=18, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('500000'), message='%(show_value)s is too large: at most 500,000 is possible.')])),
                 ('cached_input', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Empty: as input.', max_digits=18, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('500000'), message='%(show_value)s is too large: at most 500,000 is possible.')])),
                 ('cache_write', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Empty: as input.', max_digits=18, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('500000'), message='%(show_value)s is too large: at most 500,000 is possible.')], verbose_name='cache write (5 minutes)')),
@@ -69,16 +69,25 @@ class Migration(migrations.Migration):
                 ('reasoning', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Empty: as output.', max_digits=18, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('500000'), message='%(show_value)s is too large: at most 500,000 is possible.')])),
                 ('output_audio', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Empty: as output.', max_digits=18, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('500000'), message='%(show_value)s is too large: at most 500,000 is possible.')], verbose_name='audio out')),
                 ('output_image', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Empty: as output.', max_digits=18, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('500000'), message='%(show_value)s is too large: at most 500,000 is possible.')], verbose_name='image tokens out')),
-                ('images', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='For a million images.', max_digits=18, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('500000'), message='%(show_value)s is too large: at most 500,000 is possible.')])),
-                ('request', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='For a million requests.', max_digits=18, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('500000'), message='%(show_value)s is too large: at most 500,000 is possible.')], verbose_name='a request')),
+                ('images', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, max_digits=19, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('5000000'), message='%(show_value)s is too large: at most 5,000,000 is possible.')], verbose_name='an image')),
+                ('request', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, max_digits=19, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('5000000'), message='%(show_value)s is too large: at most 5,000,000 is possible.')], verbose_name='a request')),
                 ('recorded_by', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('tenant', models.ForeignKey(blank=True, help_text='Empty: the whole platform.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='model_prices', to='tenants.tenant')),
                 ('withdrawn_by', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('characters', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Empty: free beside tokens.', max_digits=19, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('5000000'), message='%(show_value)s is too large: at most 5,000,000 is possible.')], verbose_name='a character')),
+                ('conditions', models.CharField(blank=True, help_text='Only for such calls: service_tier=flex, processing=batch, region=eu, time=00:30-16:30, input>200000; several apart by spaces. Empty: for all.', max_length=100)),
+                ('other', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Empty: free.', max_digits=19, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('5000000'), message='%(show_value)s is too large: at most 5,000,000 is possible.')], verbose_name='another unit')),
+                ('other_units', models.CharField(blank=True, help_text="Names in traces' usage that nobody knows; one * is any text, several apart by spaces: tool_calls gpu_*.", max_length=200, verbose_name='which other units')),
+                ('pages', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Empty: free beside tokens.', max_digits=19, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('5000000'), message='%(show_value)s is too large: at most 5,000,000 is possible.')], verbose_name='a page')),
+                ('search_units', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Of a reranker.', max_digits=19, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('5000000'), message='%(show_value)s is too large: at most 5,000,000 is possible.')], verbose_name='a search unit')),
+                ('seconds', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Of audio or video. Empty: free beside tokens.', max_digits=19, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('5000000'), message='%(show_value)s is too large: at most 5,000,000 is possible.')], verbose_name='a second')),
+                ('storage_search', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='As a web search.', max_digits=19, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('5000000'), message='%(show_value)s is too large: at most 5,000,000 is possible.')], verbose_name='a search in storage')),
+                ('web_search', kluisz_analytics.fields.UsdField(blank=True, decimal_places=12, help_text='Empty: what a request costs includes it, if it is said.', max_digits=19, null=True, validators=[django.core.validators.MinValueValidator(Decimal('0'), message='%(show_value)s is not possible: write 0 or a number above it.'), django.core.validators.MaxValueValidator(Decimal('5000000'), message='%(show_value)s is too large: at most 5,000,000 is possible.')], verbose_name='a web search')),
             ],
             options={
                 'db_table': 'pricing_model_price',
                 'ordering': ['model', '-valid_from', '-recorded_at'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('valid_until__isnull', True), ('valid_until__gt', models.F('valid_from')), _connector='OR'), name='price_ends_after_it_begins'), models.CheckConstraint(condition=models.Q(('tenant__isnull', True), ('precedence', 'replaces'), _connector='OR'), name='a_tenants_price_replaces'), models.CheckConstraint(condition=models.Q(('cache_write_1h__isnull', True), ('cache_write__isnull', True), ('cached_input__isnull', True), ('images__isnull', True), ('input__isnull', True), ('input_audio__isnull', True), ('input_image__isnull', True), ('output__isnull', True), ('output_audio__isnull', True), ('output_image__isnull', True), ('reasoning__isnull', True), ('request__isnull', True), _negated=True), name='price_has_a_unit'), models.CheckConstraint(condition=models.Q(('input__isnull', True), ('input__gte', 0), _connector='OR'), name='input_price_not_negative'), models.CheckConstraint(condition=models.Q(('cached_input__isnull', True), ('cached_input__gte', 0), _connector='OR'), name='cached_input_price_not_negative'), models.CheckConstraint(condition=models.Q(('cache_write__isnull', True), ('cache_write__gte', 0), _connector='OR'), name='cache_write_price_not_negative'), models.CheckConstraint(condition=models.Q(('cache_write_1h__isnull', True), ('cache_write_1h__gte', 0), _connector='OR'), name='cache_write_1h_price_not_negative'), models.CheckConstraint(condition=models.Q(('input_audio__isnull', True), ('input_audio__gte', 0), _connector='OR'), name='input_audio_price_not_negative'), models.CheckConstraint(condition=models.Q(('input_image__isnull', True), ('input_image__gte', 0), _connector='OR'), name='input_image_price_not_negative'), models.CheckConstraint(condition=models.Q(('output__isnull', True), ('output__gte', 0), _connector='OR'), name='output_price_not_negative'), models.CheckConstraint(condition=models.Q(('reasoning__isnull', True), ('reasoning__gte', 0), _connector='OR'), name='reasoning_price_not_negative'), models.CheckConstraint(condition=models.Q(('output_audio__isnull', True), ('output_audio__gte', 0), _connector='OR'), name='output_audio_price_not_negative'), models.CheckConstraint(condition=models.Q(('output_image__isnull', True), ('output_image__gte', 0), _connector='OR'), name='output_image_price_not_negative'), models.CheckConstraint(condition=models.Q(('images__isnull', True), ('images__gte', 0), _connector='OR'), name='images_price_not_negative'), models.CheckConstraint(condition=models.Q(('request__isnull', True), ('request__gte', 0), _connector='OR'), name='request_price_not_negative')],
+                'constraints': [models.CheckConstraint(condition=models.Q(('valid_until__isnull', True), ('valid_until__gt', models.F('valid_from')), _connector='OR'), name='price_ends_after_it_begins'), models.CheckConstraint(condition=models.Q(('tenant__isnull', True), ('precedence', 'replaces'), _connector='OR'), name='a_tenants_price_replaces'), models.CheckConstraint(condition=models.Q(('input__isnull', True), ('input__gte', 0), _connector='OR'), name='input_price_not_negative'), models.CheckConstraint(condition=models.Q(('cached_input__isnull', True), ('cached_input__gte', 0), _connector='OR'), name='cached_input_price_not_negative'), models.CheckConstraint(condition=models.Q(('cache_write__isnull', True), ('cache_write__gte', 0), _connector='OR'), name='cache_write_price_not_negative'), models.CheckConstraint(condition=models.Q(('cache_write_1h__isnull', True), ('cache_write_1h__gte', 0), _connector='OR'), name='cache_write_1h_price_not_negative'), models.CheckConstraint(condition=models.Q(('input_audio__isnull', True), ('input_audio__gte', 0), _connector='OR'), name='input_audio_price_not_negative'), models.CheckConstraint(condition=models.Q(('input_image__isnull', True), ('input_image__gte', 0), _connector='OR'), name='input_image_price_not_negative'), models.CheckConstraint(condition=models.Q(('output__isnull', True), ('output__gte', 0), _connector='OR'), name='output_price_not_negative'), models.CheckConstraint(condition=models.Q(('reasoning__isnull', True), ('reasoning__gte', 0), _connector='OR'), name='reasoning_price_not_negative'), models.CheckConstraint(condition=models.Q(('output_audio__isnull', True), ('output_audio__gte', 0), _connector='OR'), name='output_audio_price_not_negative'), models.CheckConstraint(condition=models.Q(('output_image__isnull', True), ('output_image__gte', 0), _connector='OR'), name='output_image_price_not_negative'), models.CheckConstraint(condition=models.Q(('images__isnull', True), ('images__gte', 0), _connector='OR'), name='images_price_not_negative'), models.CheckConstraint(condition=models.Q(('request__isnull', True), ('request__gte', 0), _connector='OR'), name='request_price_not_negative')],
             },
         ),
         migrations.CreateModel(
@@ -164,14 +173,6 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(condition=models.Q(('output_image__isnull', True), ('output_image__lte', Decimal('500000')), _connector='OR'), name='output_image_price_within_bounds'),
         ),
         migrations.AddConstraint(
-            model_name='modelprice',
-            constraint=models.CheckConstraint(condition=models.Q(('images__isnull', True), ('images__lte', Decimal('500000')), _connector='OR'), name='images_price_within_bounds'),
-        ),
-        migrations.AddConstraint(
-            model_name='modelprice',
-            constraint=models.CheckConstraint(condition=models.Q(('request__isnull', True), ('request__lte', Decimal('500000')), _connector='OR'), name='request_price_within_bounds'),
-        ),
-        migrations.AddConstraint(
             model_name='pricingtier',
             constraint=models.CheckConstraint(condition=models.Q(('default_credits__lte', Decimal('1000000000')), ('default_credits_per_month__lte', Decimal('1000000000'))), name='tier_gives_no_more_than_possible'),
         ),
@@ -182,5 +183,77 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='tierrate',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('minimum_credits_per_trace__isnull', True), ('minimum_credits_per_trace__lte', Decimal('10000000')), _connector='OR'), models.Q(('maximum_credits_per_trace__isnull', True), ('maximum_credits_per_trace__lte', Decimal('10000000')), _connector='OR')), name='limits_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('cache_write_1h__isnull', True), ('cache_write__isnull', True), ('cached_input__isnull', True), ('characters__isnull', True), ('images__isnull', True), ('input__isnull', True), ('input_audio__isnull', True), ('input_image__isnull', True), ('other__isnull', True), ('output__isnull', True), ('output_audio__isnull', True), ('output_image__isnull', True), ('pages__isnull', True), ('reasoning__isnull', True), ('request__isnull', True), ('search_units__isnull', True), ('seconds__isnull', True), ('storage_search__isnull', True), ('web_search__isnull', True), _negated=True), name='price_has_a_unit'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('other__isnull', True), ('other_units', '')), models.Q(('other__isnull', False), models.Q(('other_units', ''), _negated=True)), _connector='OR'), name='other_units_have_names_and_a_price'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('web_search__isnull', True), ('web_search__gte', 0), _connector='OR'), name='web_search_price_not_negative'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('storage_search__isnull', True), ('storage_search__gte', 0), _connector='OR'), name='storage_search_price_not_negative'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('search_units__isnull', True), ('search_units__gte', 0), _connector='OR'), name='search_units_price_not_negative'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('seconds__isnull', True), ('seconds__gte', 0), _connector='OR'), name='seconds_price_not_negative'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('characters__isnull', True), ('characters__gte', 0), _connector='OR'), name='characters_price_not_negative'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('pages__isnull', True), ('pages__gte', 0), _connector='OR'), name='pages_price_not_negative'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('other__isnull', True), ('other__gte', 0), _connector='OR'), name='other_price_not_negative'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('images__isnull', True), ('images__lte', Decimal('5000000')), _connector='OR'), name='images_price_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('request__isnull', True), ('request__lte', Decimal('5000000')), _connector='OR'), name='request_price_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('web_search__isnull', True), ('web_search__lte', Decimal('5000000')), _connector='OR'), name='web_search_price_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('storage_search__isnull', True), ('storage_search__lte', Decimal('5000000')), _connector='OR'), name='storage_search_price_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('search_units__isnull', True), ('search_units__lte', Decimal('5000000')), _connector='OR'), name='search_units_price_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('seconds__isnull', True), ('seconds__lte', Decimal('5000000')), _connector='OR'), name='seconds_price_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('characters__isnull', True), ('characters__lte', Decimal('5000000')), _connector='OR'), name='characters_price_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('pages__isnull', True), ('pages__lte', Decimal('5000000')), _connector='OR'), name='pages_price_within_bounds'),
+        ),
+        migrations.AddConstraint(
+            model_name='modelprice',
+            constraint=models.CheckConstraint(condition=models.Q(('other__isnull', True), ('other__lte', Decimal('5000000')), _connector='OR'), name='other_price_within_bounds'),
         ),
     ]

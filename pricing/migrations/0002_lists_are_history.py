@@ -17,7 +17,7 @@ POSTGRESQL = [
     """
     ALTER TABLE pricing_model_price ADD CONSTRAINT model_prices_do_not_overlap EXCLUDE USING gist (
         COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000') WITH =, model WITH =,
-            "match" WITH =, precedence WITH =,
+            "match" WITH =, precedence WITH =, conditions WITH =,
         tstzrange(valid_from, valid_until) WITH &&
     ) WHERE (withdrawn_at IS NULL)
     """,
@@ -46,6 +46,7 @@ SQLITE_OVERLAP = f"""
         WHERE other.withdrawn_at IS NULL AND other.tenant_id IS NEW.tenant_id
             AND other.model = NEW.model
             AND other."match" = NEW."match" AND other.precedence = NEW.precedence
+            AND other.conditions = NEW.conditions
             AND (other.valid_until IS NULL OR NEW.valid_from < other.valid_until)
             AND (NEW.valid_until IS NULL OR other.valid_from < NEW.valid_until)
     )

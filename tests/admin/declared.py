@@ -144,6 +144,17 @@ def add_forms(world: People) -> dict[type[Model], Form]:
                     "no charge fits both",
                 ),
                 ({"rates-0-valid_from_0": ""}, "required"),
+                ({"rates-TOTAL_FORMS": "0"}, "A tier needs a rate"),
+                (
+                    {
+                        "rates-TOTAL_FORMS": "2",
+                        **moment("rates-1-valid_from", "2026-01-01"),
+                        "rates-1-credits_per_usd": "200",
+                        "rates-1-pricing_multiplier": "1",
+                        "rates-1-grace_credits": "0",
+                    },
+                    "Two rates begin at 2026-01-01 00:00",
+                ),
             ],
         ),
         TierAssignment: Form(
@@ -163,6 +174,10 @@ def add_forms(world: People) -> dict[type[Model], Form]:
             },
             [
                 ({"input": "500001"}, "at most 500,000"),
+                ({"request": "6/one"}, "at most 5,000,000"),
+                ({"request": "1/dozen"}, "for a million units or for so many"),
+                ({"conditions": "tier=flex"}, "is no condition"),
+                ({"other": "1"}, "both their names and a price"),
                 ({"input": "2_5"}, "2_5"),
                 ({"model": "m(", "match": "pattern"}, "not a valid pattern"),
                 ({"precedence": "fallback"}, "always goes first"),

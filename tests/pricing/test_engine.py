@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kluisz_analytics.scales import EXACT, to_scaled
+from pricing.conditions import Conditions
 from pricing.engine import (
     Charge,
     Cost,
@@ -27,7 +29,7 @@ from pricing.engine import (
 from pricing.model_names import ModelName
 from pricing.price_book import PriceBook, Repriced
 from pricing.prices import EVER, LATEST, NEVER, Assignment, Precedence, Price, RateCard, TierRate
-from pricing.units import PLAIN_KIND, UnitKind, units_of
+from pricing.units import COUNTED_AS, PLAIN_KIND, UnitKind, units_of
 
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
@@ -124,10 +126,12 @@ class Shipped:
         self.id, self.recorded_at, self.withdrawn_at = key, recorded_at, withdrawn_at
         self.card = RateCard.of({UnitKind.INPUT: D(per_million), UnitKind.OUTPUT: D(per_million)})
 
-    def card_at(self, name: ModelName, moment: datetime) -> RateCard:
+    def card_at(self, name: ModelName, moment: datetime, terms: Mapping[str, str]) -> RateCard:
         return self.card
 
-    def cards(self, name: ModelName) -> list[tuple[datetime, datetime, RateCard]]:
+    def cards(
+        self, name: ModelName, terms: Mapping[str, str]
+    ) -> list[tuple[datetime, datetime, RateCard]]:
         return [(EVER, NEVER, self.card)]
 
 
@@ -397,9 +401,18 @@ KEYS = [
     "output_reasoning_tokens",
     "images",
     "requests",
+    "web_search_requests",
+    "seconds",
+    "input_flex",
     "own",
     "total",
 ]
+CONTEXTS = ["", "processing=batch", "service_tier=flex", "processing=batch service_tier=flex"]
+CONDITIONS = [
+    *("", "", "processing=batch", "service_tier=flex", "service_tier=flex input>1000000"),
+    *("time=12:30-14:30", "time=15:00-13:00 processing=batch", "region=eu", "input>50000"),
+]
+"""NOW is noon."""
 moments = st.sampled_from([NOW + step * HOUR for step in range(6)])
 amounts = st.decimals(min_value=0, max_value=100, places=6)
 cards = st.dictionaries(st.sampled_from(list(UnitKind)), amounts, min_size=1).map(RateCard.of)
@@ -409,6 +422,7 @@ usages = st.builds(
     st.dictionaries(st.sampled_from(KEYS), st.integers(0, 10**7), max_size=6),
     st.none() | costs,
     moments,
+    context=st.sampled_from(CONTEXTS),
 )
 owners = st.sampled_from([None, TENANT, UUID(int=8)])
 traces = st.builds(
@@ -421,11 +435,19 @@ traces = st.builds(
 )
 
 
+def conditional(conditions: str, other_units: str, card: RateCard, **fields: Any) -> Price:
+    found = Conditions.parsed(conditions)
+    card = replace(card, above_input_tokens=found.above_input_tokens, other_units=other_units)
+    return Price(conditions=found, card=card, **fields)
+
+
 @st.composite
 def books(draw: st.DrawFn) -> PriceBook:
     def prices(first_id: int) -> list[Price]:
         built = st.builds(
-            Price,
+            conditional,
+            conditions=st.sampled_from(CONDITIONS),
+            other_units=st.sampled_from(["", "own", "o*"]),
             id=st.just(0),
             model=st.sampled_from(["m", "m.*", "other"]),
             card=cards,
@@ -529,8 +551,12 @@ def test_a_cost_is_units_times_prices_rounded_once(card: RateCard, usage: Observ
     def unit_price(kind: UnitKind) -> int | None:
         if kind in card.usd_per_million:
             return card.usd_per_million[kind]
-        if kind is UnitKind.REQUEST:
+        if kind in (UnitKind.REQUEST, UnitKind.OTHER):
             return 0
+        if kind is UnitKind.WEB_SEARCH:
+            return 0 if UnitKind.REQUEST in card.usd_per_million else None
+        if kind is UnitKind.SECONDS:
+            return 0 if COUNTED_AS.keys() & units.keys() else None
         return unit_price(PLAIN_KIND[kind]) if kind in PLAIN_KIND else None
 
     if not units or any(unit_price(kind) is None for kind in units):

@@ -188,11 +188,37 @@ def test_an_open_price_ends_where_the_next_begins_and_its_old_form_is_history(
 
 def test_a_price_within_one_that_has_an_end_is_refused_with_the_way_out() -> None:
     other = lists.enter_price(price(valid_until=MAY), None)
-    with pytest.raises(
-        ValidationError, match=rf"until 2026-05-01 00:00 already \(number {other.pk}\)"
-    ):
-        lists.enter_price(price(valid_from=MARCH, valid_until=MAY), None)
+    for beyond in (None, MAY + timedelta(days=1)):
+        with pytest.raises(
+            ValidationError, match=rf"until 2026-05-01 00:00 already \(number {other.pk}\)"
+        ):
+            lists.enter_price(price(valid_from=MARCH, valid_until=beyond), None)
     assert ModelPrice.objects.count() == 1
+
+
+@pytest.mark.parametrize("end", [None, MAY, datetime(2026, 6, 1, tzinfo=UTC)])
+def test_a_temporary_price_leaves_the_other_in_force_before_and_after(end: datetime | None) -> None:
+    lists.enter_price(price(valid_until=end), None)
+    april = datetime(2026, 4, 1, tzinfo=UTC)
+    lists.enter_price(price(valid_from=MARCH, valid_until=april, input=D(1)), None)
+    listed = ModelPrice.objects.filter(IN_LIST).order_by("valid_from")
+    assert list(listed.values_list("valid_from", "valid_until", "input")) == [
+        (JANUARY, MARCH, D(2)),
+        (MARCH, april, D(1)),
+        (april, end, D(2)),
+    ]
+
+
+def test_a_hole_after_a_price_is_said() -> None:
+    assert lists.check_price(price(valid_until=MARCH)) is None, "the list's only one"
+    lists.enter_price(price(valid_until=MARCH), None)
+    april = datetime(2026, 4, 1, tzinfo=UTC)
+    hole = lists.check_price(price(valid_from=MARCH, valid_until=april))
+    assert str(hole) == "from 2026-04-01 00:00 on"
+    lists.enter_price(price(valid_from=MAY), None)
+    hole = lists.check_price(price(valid_from=MARCH, valid_until=april))
+    assert str(hole) == "from 2026-04-01 00:00 until 2026-05-01 00:00"
+    assert lists.check_price(price(valid_from=MARCH, valid_until=MAY)) is None
 
 
 def test_changing_a_price_withdraws_it_and_records_another(people: People) -> None:

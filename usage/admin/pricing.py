@@ -27,7 +27,7 @@ from usage.access import platform_scope
 from usage.admin.rework import ReworkAdmin
 from usage.analytics import names
 from usage.analytics.unmetered import unmetered_calls
-from usage.analytics.unpriced import unpriced_models
+from usage.analytics.unpriced import UnpricedModel, unpriced_models
 from usage.desk.doubtful import undecided
 from usage.desk.views import platform_admins_only
 from usage.measures import Dimension
@@ -248,11 +248,7 @@ def unpriced_view(request: HttpRequest) -> HttpResponse:
     rows = [
         (
             one,
-            (
-                reverse("admin:pricing_modelprice_add")
-                + "?"
-                + urlencode(_price_to_enter(one.model, one.first_seen))
-            ),
+            (reverse("admin:pricing_modelprice_add") + "?" + urlencode(_price_to_enter(one))),
         )
         for one in unpriced_models()
     ]
@@ -268,9 +264,10 @@ def unpriced_view(request: HttpRequest) -> HttpResponse:
     return render(request, "admin/usage/unpriced.html", context)
 
 
-def _price_to_enter(model: str, first_seen: datetime) -> dict[str, str]:
-    since = first_seen.replace(hour=0, minute=0, second=0, microsecond=0)
-    return {"model": model, "precedence": "fallback", "valid_from": since.isoformat()}
+def _price_to_enter(unpriced: UnpricedModel) -> dict[str, str]:
+    since = unpriced.first_seen.replace(hour=0, minute=0, second=0, microsecond=0)
+    found = {"model": unpriced.model, "precedence": "fallback", "valid_from": since.isoformat()}
+    return found | ({"conditions": unpriced.context} if unpriced.context else {})
 
 
 def what_if_view(request: HttpRequest) -> HttpResponse:

@@ -19,6 +19,7 @@ from kluisz_analytics.tenants.access import sees_user
 from kluisz_analytics.tenants.directory import users_called
 from kluisz_analytics.tenants.models import User
 from pricing.book import load_aliases, load_shipped_books, price_of
+from pricing.conditions import terms_of, whole_context
 from pricing.engine import CostSource, Uncharged
 from pricing.model_names import ModelName
 from pricing.models import ModelPrice, TierRate
@@ -26,7 +27,7 @@ from pricing.own_total import by_own_total
 from pricing.price_book import PriceBook
 from pricing.prices import LineItem, RateCard
 from pricing.shipped_book import ShippedPrices
-from pricing.units import units_left_out, units_of
+from pricing.units import units_left_out
 from usage.access import visible_traces
 from usage.analytics.attribution import why_owned
 from usage.analytics.names import name_of_person
@@ -68,6 +69,7 @@ class PriceSource:
     valid_until: datetime | None = None
     recorded_at: datetime | None = None
     recorded_by: str = ""
+    conditions: str = ""
     url_name: str = ""
 
 
@@ -83,6 +85,8 @@ class ObservationExplained:
     model: str
     start_time: datetime
     usage_details: dict[str, int]
+    context: str
+    """How the model was asked, where that changes the price; "" as usual."""
     price: PriceSource
     line_items: Sequence[LineItem]
     cost_usd: Usd | None
@@ -237,7 +241,7 @@ COMPLETED = (CostSource.LANGFUSE_AND_PRICE, CostSource.LANGFUSE_AND_BOOK)
 def _line_items(card: RateCard, row: Observation, usage: dict[str, int]) -> list[LineItem]:
     if row.takes == Takes.TOTAL:
         usage = by_own_total(usage)
-    units = units_of(usage)
+    units = card.units_of(usage)
     if row.cost_source not in COMPLETED:
         return card.line_items(units)
     left_out = units_left_out(usage, msgspec.json.decode(row.uncosted, type=tuple[str, ...]))
@@ -261,7 +265,7 @@ class _Prices:
 
     def explain(self, row: Observation) -> ObservationExplained:
         usage = msgspec.json.decode(row.usage_details) if row.usage_details else {}
-        source, card = self._source(row)
+        source, card = self._source(row, usage)
         return ObservationExplained(
             langfuse_observation_id=row.langfuse_observation_id,
             name=row.name,
@@ -269,6 +273,7 @@ class _Prices:
             model=row.model,
             start_time=row.start_time,
             usage_details=usage,
+            context=whole_context(row.context, tuple(usage)),
             price=source,
             line_items=_line_items(card, row, usage) if card else [],
             cost_usd=row.cost_usd,
@@ -277,10 +282,12 @@ class _Prices:
             credits=row.credits,
         )
 
-    def _source(self, row: Observation) -> tuple[PriceSource, RateCard | None]:
+    def _source(
+        self, row: Observation, usage: dict[str, int]
+    ) -> tuple[PriceSource, RateCard | None]:
         source, label = CostSource(row.cost_source), row.get_cost_source_display()
         if source in SHIPPED:
-            return self._shipped_source(self._shipped[row.price_id], row, label)
+            return self._shipped_source(self._shipped[row.price_id], row, usage, label)
         price = self._listed.get(row.price_id or 0)
         if price is None:
             return PriceSource(source, label), None
@@ -294,16 +301,17 @@ class _Prices:
                 valid_until=price.valid_until,
                 recorded_at=price.recorded_at,
                 recorded_by=name_of_person(price.recorded_by, self._viewer),
+                conditions=price.conditions,
                 url_name="admin:pricing_modelprice_change",
             ),
             price_of(price).card,
         )
 
     def _shipped_source(
-        self, book: ShippedPrices, row: Observation, label: str
+        self, book: ShippedPrices, row: Observation, usage: dict[str, int], label: str
     ) -> tuple[PriceSource, RateCard | None]:
         recorded_at = book.recorded_at if book.recorded_at.year > 1 else None
-        name, card = self._understood(book, row)
+        name, card = self._understood(book, row, usage)
         return PriceSource(
             CostSource(row.cost_source),
             label,
@@ -313,9 +321,12 @@ class _Prices:
         ), card
 
     def _understood(
-        self, book: ShippedPrices, row: Observation
+        self, book: ShippedPrices, row: Observation, usage: dict[str, int]
     ) -> tuple[ModelName, RateCard | None]:
-        """What the model's name meant when it was priced, and that model's prices."""
+        """What the model's name meant when it was priced, and that model's prices for a call of its
+        context.
+        """
+        terms = terms_of(row.context, tuple(usage))
         named = self._names.readings(row.model, self._connection_id)
         known_at = max(self._known_at, row.start_time)
         later = sorted({one.span.recorded_at for one in named if one.span.recorded_at > known_at})
@@ -325,7 +336,7 @@ class _Prices:
             for reading in named
             if reading.span.holds(row.start_time, moment)
         ]
-        cards = ((name, book.card_at(name, row.start_time)) for name in meant)
+        cards = ((name, book.card_at(name, row.start_time, terms)) for name in meant)
         return next((found for found in cards if found[1] is not None), (meant[0], None))
 
 

@@ -13,10 +13,12 @@ from usage.models.facts import WITHOUT_WHOLE_COST
 @dataclass(frozen=True, slots=True)
 class UnpricedModel:
     """A model without a price, or with one for a part of its units, and what waits for one. "" is
-    usage that names no model.
+    usage that names no model. ``context``: calls that were asked so (pricing.conditions), which a
+    model with a price may lack one for.
     """
 
     model: str
+    context: str
     unpriced_observations: int
     total_tokens: int
     input_tokens: int
@@ -36,7 +38,7 @@ def unpriced_models() -> list[UnpricedModel]:
         Observation.objects.filter(cost_source__in=WITHOUT_WHOLE_COST, trace__is_voided=False)
         .exclude(cost_source=CostSource.UNMETERED.value)
         .order_by()
-        .values("model")
+        .values("model", "context")
     )
     found = billed.annotate(
         count=Count("pk"),
@@ -48,10 +50,11 @@ def unpriced_models() -> list[UnpricedModel]:
         tenants=Count("trace__tenant", distinct=True),
         first_seen=Min("start_time"),
         last_seen=Max("start_time"),
-    ).order_by("-count", "model")
+    ).order_by("-count", "model", "context")
     return [
         UnpricedModel(
             model=row["model"],
+            context=row["context"],
             unpriced_observations=row["count"] - row["partly"],
             partly_priced_observations=row["partly"],
             total_tokens=int(row["tokens"]),

@@ -171,6 +171,7 @@ def _step(key: str, row: Observation) -> StepVersion:
         *(row.start_time, row.model, decode(row.usage_details) if row.usage_details else {}),
         None,
         source=row.source,
+        context=row.context,
     )
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from kluisz_analytics.scales import USD_PLACES, to_scaled
+from pricing.conditions import whole_context
 from pricing.engine import WITHOUT_USAGE, Cost, CostSource, ObservationUsage, PricingEngine
 from pricing.model_names import ModelName
 from pricing.own_total import CONTRADICTED, by_own_total
@@ -236,13 +237,16 @@ def usage_of(step: StepVersion, is_call: bool = False) -> ObservationUsage:
         step.start_time,
         step.uncosted,
         is_call,
+        step.context,
     )
 
 
 def counted_by_own_total(usage: ObservationUsage) -> ObservationUsage:
     """Of what Langfuse's cost is not."""
     details = by_own_total(usage.usage_details)
-    return msgspec.structs.replace(without_langfuse(usage), usage_details=details)
+    # Its units are named anew, so what their names said is kept beside them.
+    context = whole_context(usage.context, tuple(usage.usage_details))
+    return msgspec.structs.replace(without_langfuse(usage), usage_details=details, context=context)
 
 
 def without_langfuse(usage: ObservationUsage) -> ObservationUsage:

@@ -59,6 +59,7 @@ STEP_COLUMNS = (
         "model",
         "source",
         "source_version",
+        "context",
         "start_time",
         "end_time",
     ),
@@ -115,7 +116,8 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 # In C: naming each attribute in Python takes three times as long, and there are millions.
 _of_version = attrgetter(
-    *("observation_id", "type", "name", "level", "is_root", "model", "source", "source_version")
+    *("observation_id", "type", "name", "level", "is_root", "model", "source", "source_version"),
+    "context",
 )
 _of_step = attrgetter(
     "price_id", "langfuse_cost_picousd", "cost_picousd", "billed_cost_picousd", "microcredits"

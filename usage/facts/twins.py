@@ -281,7 +281,7 @@ def _says_most(step: StepVersion, name: ModelName) -> tuple[int, bool, bool, dat
 
 def completed(counted: Record, others: Sequence[Record]) -> StepVersion:
     """What is counted, with what it lacks and its twins say: kinds of units, a cost of all of
-    them, the model's date or the model at all.
+    them, the model's date or the model at all, how it was asked.
     """
     step, name = counted
     if not others:
@@ -300,6 +300,9 @@ def completed(counted: Record, others: Sequence[Record]) -> StepVersion:
     model = next((one.model for one, other in ordered if _says_model(name, other)), None)
     if model is not None:
         changes["model"] = model
+    context = next((one.context for one in records if one.context), "")
+    if context != step.context:
+        changes["context"] = context
     return msgspec.structs.replace(step, **changes) if changes else step
 
 

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 OBSERVATIONS = "/api/public/v2/observations"
 METRICS = "/api/public/v2/metrics"
 PROJECTS = "/api/public/projects"
+MODELS = "/api/public/models"
+MODELS_A_PAGE = 100
 MOST_FIGURES = 1000
 COUNTED = [
     {"measure": "count", "aggregation": "count"},
@@ -191,6 +193,22 @@ class LangfuseClientService:
                 " project (its settings, API keys)."
             )
         return projects[0]
+
+    def models(self) -> list[Mapping[str, Any]]:
+        """What the server knows of models and their prices, page by page."""
+        found: list[Mapping[str, Any]] = []
+        page, pages = 1, 1
+        while page <= pages:
+            body = self._http.get_json(MODELS, {"limit": MODELS_A_PAGE, "page": page})
+            try:
+                found += body["data"]
+                pages = int(body["meta"]["totalPages"])
+            except (TypeError, KeyError, ValueError) as error:
+                raise NotLangfuse(
+                    f"{self.host} answers {MODELS}, but not as Langfuse does."
+                ) from error
+            page += 1
+        return found
 
     def find_api(self) -> str:
         """How the server is read; asks it once."""

@@ -18,6 +18,7 @@ import msgspec
 
 from kluisz_analytics.identifiers import canonical_id
 from kluisz_analytics.scales import USD_PLACES, round_half_up
+from pricing.conditions import context_of
 from usage.langfuse.evidence import evidence_of
 from usage.langfuse.recorder import OWN_SCOPE, Recorder, by_own_sdk, recorded_by, version_of
 
@@ -75,7 +76,8 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     sorted; ``parent_id``: the step that it is inside of; ``source``: which integration recorded it,
     and ``response_id``: the provider's, of the response that it is of (``recorder``);
     ``evidence``: what else it says that could name whose it is, by path (``evidence``);
-    ``source_version``: of that integration.
+    ``source_version``: of that integration; ``context``: how the model was asked, where that
+    changes the price (``pricing.conditions``).
     """
 
     observation_id: str
@@ -95,6 +97,7 @@ class StepVersion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     response_id: str = ""
     evidence: dict[str, str] = {}
     source_version: str = ""
+    context: str = ""
 
 
 class ReceivedObservation(msgspec.Struct, frozen=True, gc=False):
@@ -155,6 +158,18 @@ class WireMetadata(Recorder, gc=False):
     kluisz_flow_id: Any = None
 
 
+class WireParameters(msgspec.Struct, gc=False):
+    """Of the model's parameters, those that can change a price (pricing.conditions.TERMS)."""
+
+    processing: Any = None
+    service_tier: Any = None
+    serviceTier: Any = None
+    speed: Any = None
+    inference_geo: Any = None
+    search_type: Any = None
+    route: Any = None
+
+
 class WireRow(msgspec.Struct, gc=False):
     """A row with the fields that we ask for. Absent comes as null, "", {} or 0 (langfuse.md)."""
 
@@ -175,6 +190,7 @@ class WireRow(msgspec.Struct, gc=False):
     environment: str | None = None
     model: str | None = None
     providedModelName: str | None = None
+    modelParameters: WireParameters | str | list[Any] | None = None
     usageDetails: dict[str, int | None] | None = None
     costDetails: dict[str, Decimal | None] | None = None
 
@@ -212,6 +228,7 @@ class LenientRow(WireRow, gc=False):
     """
 
     metadata: Any = None
+    modelParameters: Any = None
     sessionId: Any = None
     tags: Any = None
     release: Any = None
@@ -413,6 +430,7 @@ def _observation(row: WireRow, told: ToldRow | None = None) -> ReceivedObservati
             ),
             NO_EVIDENCE if told is None or _is_ours(row.metadata) else told.evidence(),
             version_of(metadata),
+            "" if (asked := row.modelParameters) is None or asked == AS_USUAL else _context(asked),
         ),
     )
 
@@ -425,7 +443,16 @@ def _counts(usage: dict[str, int | None]) -> dict[str, int]:
 
 
 NOTHING = Decimal(0)
+
+
+def _context(parameters: Any) -> str:
+    if isinstance(parameters, WireParameters):
+        return context_of(msgspec.structs.asdict(parameters))
+    return context_of(parameters)
+
+
 NO_METADATA = WireMetadata()
+AS_USUAL = WireParameters()
 NO_EVIDENCE: dict[str, str] = {}
 
 

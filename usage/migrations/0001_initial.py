@@ -438,6 +438,7 @@ class Migration(migrations.Migration):
                 ('billed_cost_usd', kluisz_analytics.fields.UsdField(decimal_places=12, help_text='Its part of what the trace is billed.', max_digits=18, null=True)),
                 ('credits', kluisz_analytics.fields.CreditsField(decimal_places=6, help_text="Its part of the trace's credits.", max_digits=18, null=True)),
                 ('trace', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='billed_observations', to='usage.trace')),
+                ('context', models.CharField(blank=True, db_default='', default='', help_text='How the model was asked, where that changes the price: service_tier=flex.', max_length=100)),
             ],
             options={
                 'db_table': 'usage_observation',

@@ -385,6 +385,13 @@ class Observation(TokenColumns):
         db_default="",
         help_text="The version of that integration, where it says one.",
     )
+    context = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="How the model was asked, where that changes the price: service_tier=flex.",
+    )
     start_time = models.DateTimeField()
     end_time = models.DateTimeField(null=True)
     usage_details = models.TextField(

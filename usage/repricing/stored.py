@@ -95,6 +95,7 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
         "usage_details",
         "uncosted",
         "cost_source",
+        "context",
     )
     amounts = map(_scaled, ("langfuse_cost_usd", "cost_usd", "credits"))
     for row in (
@@ -117,12 +118,13 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
                 ObservationUsage(
                     step[4],
                     decode(step[5]) if step[5] else {},
-                    step[8],
+                    step[9],
                     step[2],
                     units(step[6]) if step[6] else (),
                     step[7] == CostSource.UNMETERED.value,
+                    step[8],
                 ),
-                step[11],
+                step[12],
             )
             for step in steps
         ]
@@ -137,8 +139,8 @@ def _with_usage(rows: Sequence[tuple[Any, ...]]) -> Iterator[StoredTrace]:
                 is_billed=uncharged not in (Uncharged.ENVIRONMENT, Uncharged.TWICE),
                 connection_id=read_by,
             ),
-            list(map(itemgetter(9), steps)),
             list(map(itemgetter(10), steps)),
+            list(map(itemgetter(11), steps)),
             cost,
             billed_cost,
             credits,

@@ -55,9 +55,37 @@ def test_a_price_is_entered(admin_client: Client, people: People) -> None:
     assert (price.input, price.recorded_by) == (D("2.5"), people.platform_admin)
 
 
+def test_a_tenants_price_says_all_of_what_it_is_for(admin_client: Client, people: People) -> None:
+    fields = filled(
+        tenant=str(people.acme.pk),
+        conditions="input>200000, service_tier=FLEX",
+        request="1.50/one",
+        web_search="10/thousand",
+        other="0.01/one",
+        other_units="tool_*",
+    )
+    assert admin_client.post(f"{PRICES}add/", fields).status_code == 302
+    price = ModelPrice.objects.get()
+    assert (price.tenant, price.conditions) == (people.acme, "service_tier=flex input>200000")
+    assert (price.request, price.web_search, price.other) == (D(1_500_000), D(10_000), D(10_000))
+    address = reverse("admin:pricing_modelprice_change", args=[price.pk])
+    assert b'value="1500000"' in admin_client.get(address).content
+    assert admin_client.post(address, fields | {"input": "3"}).status_code == 302
+    changed = ModelPrice.objects.filter(IN_LIST).get()
+    assert (changed.tenant, changed.input, changed.request) == (people.acme, D(3), D(1_500_000))
+    # For other calls it is another price, at the same time.
+    assert admin_client.post(f"{PRICES}add/", fields | {"conditions": ""}).status_code == 302
+    assert ModelPrice.objects.filter(IN_LIST).count() == 2
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"request": "5.01/one"}, "5010000 is too large: at most 5,000,000 is possible."),
+        ({"request": "1/dozen"}, "“1/dozen”; write USD for a million units or for so many"),
+        ({"conditions": "tier=flex"}, "“tier=flex” is no condition; write for example"),
+        ({"other": "1"}, "Other units need both their names and a price"),
+        ({"other_units": "x"}, "Other units need both their names and a price"),
         ({"input": "-1"}, "-1 is not possible: write 0 or a number above it."),
         ({"input": "abc"}, "Enter a number."),
         ({"input": ""}, "Write a price for at least one kind of unit"),
@@ -102,10 +130,45 @@ def test_a_changed_price_is_a_new_row_and_the_old_one_is_history(
     )
 
 
+def test_a_hole_is_shown_before_it_is_saved(admin_client: Client) -> None:
+    june = NOON.replace(month=6, day=1, hour=0)
+    lists.enter_price(ModelPrice(model="m", valid_from=june, input=D(1)), None)
+    fields = filled(valid_until_0="2026-03-01", valid_until_1="00:00:00")
+    refused = admin_client.post(f"{PRICES}add/", fields)
+    assert "no price of this list from 2026-03-01 00:00 until 2026-06-01 00:00" in errors_of(
+        refused
+    )
+    assert admin_client.post(f"{PRICES}add/", fields | {"with_hole": "on"}).status_code == 302
+    assert ModelPrice.objects.filter(IN_LIST).count() == 2
+
+
+def test_several_prices_of_tenants_come_in_at_once(admin_client: Client, people: People) -> None:
+    lines = [
+        "tenant,model,valid_from,valid_until,input,request,conditions",
+        "acme,m,2026-01-01,,1,,",
+        "acme,m,2026-06-01,,2,1.50/one,",
+        "acme,m,2026-06-01,,0.5/million,,processing=batch",
+        "globex,m,2026-01-01,2026-02-01,3,,",
+    ]
+    file = SimpleUploadedFile("prices.csv", "\n".join(lines).encode())
+    page = admin_client.post(f"{PRICES}import/", {"file": file}, follow=True)
+    assert "4 prices entered, 0 replaced, 0 unchanged" in page.content.decode()
+    listed = ModelPrice.objects.filter(IN_LIST, tenant=people.acme)
+    assert sorted(
+        (one.conditions, one.valid_from.month, one.input, one.request) for one in listed
+    ) == [("", 1, D(1), None), ("", 6, D(2), D(1_500_000)), ("processing=batch", 6, D("0.5"), None)]
+    out = b"".join(admin_client.get(f"{PRICES}export/"))
+    again = admin_client.post(
+        f"{PRICES}import/", {"file": SimpleUploadedFile("prices.csv", out)}, follow=True
+    )
+    assert "0 replaced, 4 unchanged" in again.content.decode()
+
+
 def test_a_price_list_goes_out_and_in(admin_client: Client) -> None:
     lists.enter_price(ModelPrice(model="m", valid_from=LONG_AGO, input=D(1)), None)
     out = b"".join(admin_client.get(f"{PRICES}export/")).decode()
     assert out.splitlines()[1].startswith(",m,exact,replaces,2020-01-01T00:00:00Z,,1,")
+    assert out.splitlines()[0].endswith(",other,other_units,conditions")
     file = SimpleUploadedFile("prices.csv", out.replace(",m,", ",n,").encode())
     assert admin_client.post(f"{PRICES}import/", {"file": file}).status_code == 302
     assert set(ModelPrice.objects.values_list("model", flat=True)) == {"m", "n"}

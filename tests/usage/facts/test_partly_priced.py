@@ -121,6 +121,9 @@ def test_what_another_units_cost_covers_is_not_left_out() -> None:
     assert found == Cost(10**10, CostSource.LANGFUSE)
     searches = {"input": 60, "web_search_requests": 2, "total": 62}
     found = cost_of(PriceBook(), ("web_search_requests",), searches)
+    assert found == Cost(10**10, CostSource.PARTLY_PRICED)
+    seconds = {"input": 60, "seconds": 2, "total": 62}
+    found = cost_of(PriceBook(), ("seconds",), seconds)
     assert found == Cost(10**10, CostSource.LANGFUSE)
 
 

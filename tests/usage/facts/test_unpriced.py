@@ -44,8 +44,8 @@ def price(**fields: Any) -> ModelPrice:
 @pytest.mark.usefixtures("unpriced_usage")
 def test_it_is_listed_by_model() -> None:
     assert unpriced_models() == [
-        UnpricedModel("acme-7b", 2, 30, 20, 10, 2, NOON, NOON + timedelta(hours=1)),
-        UnpricedModel("globex-7b", 1, 15, 10, 5, 1, NOON, NOON),
+        UnpricedModel("acme-7b", "", 2, 30, 20, 10, 2, NOON, NOON + timedelta(hours=1)),
+        UnpricedModel("globex-7b", "", 1, 15, 10, 5, 1, NOON, NOON),
     ]
 
 

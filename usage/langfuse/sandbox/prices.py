@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 STORE_PLACES = Decimal("1e-12")
 
@@ -33,6 +34,22 @@ def known_models() -> list[KnownModel]:
 
 
 MODELS = known_models()
+
+
+def answered_models() -> dict[str, Any]:
+    """The models as Langfuse's API lists them, all on one page."""
+    data = [
+        {
+            "id": model.id,
+            "matchPattern": model.pattern.pattern,
+            "startDate": None,
+            "unit": "TOKENS",
+            "prices": {unit: {"price": float(price)} for unit, price in model.prices.items()},
+            "isLangfuseManaged": True,
+        }
+        for model in MODELS
+    ]
+    return {"data": data, "meta": {"page": 1, "totalPages": 1, "totalItems": len(data)}}
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,7 @@ from werkzeug.wrappers import Request, Response
 
 from usage.langfuse.sandbox.ingestion import answer_to, read_batch
 from usage.langfuse.sandbox.otlp import JSON, read_export
+from usage.langfuse.sandbox.prices import answered_models
 from usage.langfuse.sandbox.query import (
     BadRequest,
     StoreGaveUp,
@@ -31,7 +32,7 @@ from usage.langfuse.sandbox.v1 import find_v1_trace, list_v1_observations, list_
 
 VERSION = "4.16.0"
 PROJECT_ID = "sandbox"
-PROJECTS = "/api/public/projects"
+PROJECTS, MODELS = "/api/public/projects", "/api/public/models"
 WRONG_KEY = {"message": "Invalid credentials. Confirm that you've configured the correct host."}
 # Whatever it ran out of, time or memory.
 TIMED_OUT = {
@@ -187,6 +188,8 @@ class Sandbox:
             return self._read_v1(request)
         if request.path == PROJECTS:
             return self._projects()
+        if request.path == MODELS:
+            return _json(answered_models())
         if request.path.startswith(V1_READS):
             if self.write_mode == WriteMode.EVENTS_ONLY:
                 return _json(ONLY_V2, 404)
