@@ -18,11 +18,17 @@ function findNames(form) {
   const list = form.querySelector("[role=listbox]");
   let asked = 0;
   let timer;
+  // Enter, pressed before the answer is there, means its first one.
+  let takesFirst = false;
 
   const close = () => {
     list.hidden = true;
     input.setAttribute("aria-expanded", "false");
     input.removeAttribute("aria-activedescendant");
+  };
+  const open = () => {
+    list.hidden = false;
+    input.setAttribute("aria-expanded", "true");
   };
   const mark = (option) => {
     for (const one of list.children) one.setAttribute("aria-selected", String(one === option));
@@ -37,7 +43,18 @@ function findNames(form) {
     }
     location.assign(address);
   };
+  const say = (words) => {
+    const said = document.createElement("li");
+    said.textContent = words;
+    said.className = "kz-soft";
+    list.replaceChildren(said);
+    open();
+  };
   const show = (results) => {
+    if (!results.length) {
+      say("Nobody and nothing is called so.");
+      return;
+    }
     list.replaceChildren(
       ...results.map((one, place) => {
         const option = document.createElement("li");
@@ -55,24 +72,25 @@ function findNames(form) {
         return option;
       }),
     );
-    if (!results.length) {
-      const none = document.createElement("li");
-      none.textContent = "Nobody and nothing is called so.";
-      none.className = "kz-soft";
-      list.append(none);
-    }
-    list.hidden = false;
-    input.setAttribute("aria-expanded", "true");
+    open();
+    if (takesFirst) choose(list.firstElementChild);
   };
   const find = async () => {
     const number = ++asked;
     const query = new URLSearchParams({ of: of.value, q: input.value });
     if (form.dataset.tenant && of.value !== "tenant") query.set("tenant_id", form.dataset.tenant);
     const answer = await fetch(`${form.dataset.finds}?${query}`, { credentials: "same-origin" });
-    if (number !== asked || !answer.ok) return;
-    show((await answer.json()).results);
+    const found = answer.ok ? (await answer.json()).results : null;
+    if (number !== asked) return;
+    if (found) show(found);
+    else say(`The server answered ${answer.status}: try again.`);
   };
   input.addEventListener("input", () => {
+    // What was found for another text is not to be chosen from.
+    asked += 1;
+    takesFirst = false;
+    list.replaceChildren();
+    close();
     clearTimeout(timer);
     timer = setTimeout(find, 120);
   });
@@ -86,6 +104,7 @@ function findNames(form) {
     if (event.key === "ArrowDown" && options.length) mark(options[(at + 1) % options.length]);
     if (event.key === "ArrowUp" && options.length) mark(options.at(at < 1 ? -1 : at - 1));
     if (event.key === "Enter" && options.length) choose(options[Math.max(at, 0)]);
+    else if (event.key === "Enter") takesFirst = true;
     if (["ArrowDown", "ArrowUp", "Enter"].includes(event.key)) event.preventDefault();
   });
   form.addEventListener("submit", (event) => event.preventDefault());
