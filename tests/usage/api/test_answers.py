@@ -369,7 +369,7 @@ def test_unpriced_models_are_listed_with_what_waits(
         1,
     )
     text = api(people.platform_admin, "unpriced", format="csv").content.decode()
-    assert text.splitlines()[1].startswith("acme-7b,1,15,10,5,1,2026-11-10T12:00:00Z")
+    assert text.splitlines()[1].startswith("acme-7b,,1,15,10,5,1,2026-11-10T12:00:00Z")
 
 
 @pytest.mark.parametrize("cost", ["52.631579", "9999.123456789012"])
