@@ -5,7 +5,7 @@ so that the bad row is set aside with its reason and the others are kept.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -353,7 +353,7 @@ def _broken_rule(row: WireRow) -> str | None:
 def _broken_cost(details: Mapping[str, Decimal | None]) -> str | None:
     if len(details) > MOST_COSTS:
         return f"There are {len(details)} costs; at most {MOST_COSTS} can be of one call."
-    costs = cast("Collection[Decimal]", details.values())
+    costs: Any = details.values()
     # Nearly always all are known and good; what isn't is looked for one by one.
     with contextlib.suppress(TypeError, InvalidOperation):
         if min(costs) >= 0 and max(costs) <= LARGEST_COST_USD:
@@ -429,7 +429,9 @@ def _observation(row: WireRow, told: ToldRow | None = None) -> ReceivedObservati
                 else recorded_by(metadata, row.id)
             ),
             NO_EVIDENCE if told is None or _is_ours(row.metadata) else told.evidence(),
-            version_of(metadata),
+            _text(version)
+            if (version := metadata.version).__class__ is str
+            else version_of(metadata),
             "" if (asked := row.modelParameters) is None or asked == AS_USUAL else _context(asked),
         ),
     )
@@ -460,8 +462,9 @@ def _cost_usd(details: Mapping[str, Decimal | None]) -> Decimal | None:
     """The sum of the parts where it agrees with ``total``, else ``total``; None where no part is
     known (langfuse.md).
     """
+    costs: Any = details.values()
     try:
-        together = sum(cast("Collection[Decimal]", details.values()), NOTHING)
+        together: Decimal = sum(costs, NOTHING)
     except TypeError:
         known = {unit: cost for unit, cost in details.items() if cost is not None}
         return _cost_usd(known) if known else None
