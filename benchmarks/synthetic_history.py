@@ -23,9 +23,10 @@ TABLES = ("usage_trace", "usage_observation", "user_usage_stats")
 ZONES = ("UTC", "Europe/Amsterdam", "America/New_York", "Asia/Kolkata")
 
 DIRECTORY = f"""
-INSERT INTO tenant (id, name, slug, is_active, is_default, timezone, created_at)
+INSERT INTO tenant (id, name, slug, is_active, is_default, timezone, created_at,
+    finds_users_by_email, finds_users_by_username)
     SELECT md5('t' || n)::uuid, 'Tenant ' || n, 'tenant-' || n, true, false,
-        (ARRAY{list(ZONES)})[1 + n %% 4], now()
+        (ARRAY{list(ZONES)})[1 + n %% 4], now(), false, false
     FROM generate_series(0, {TENANTS - 1}) n;
 INSERT INTO "user" (id, password, is_superuser, username, first_name, last_name, email, is_staff,
     is_active, date_joined, tenant_id,
@@ -59,9 +60,9 @@ FROM (SELECT n, floor({TENANTS} * power(random(), 2))::int AS tenant,
 INSERT INTO usage_trace (id, connection_id, langfuse_trace_id, name, start_time, hour, latency_ms,
     is_failed, tenant_id, user_id,
         tenant_reference, user_reference, project_id, flow_id, environment, model,
-        set_aside, uncharged, observations, deleted_observations, priced_observations,
-            unpriced_observations, partly_priced_observations, unmetered_observations,
-        doubtful_observations,
+        set_aside, uncharged, dispute, settled_as, observations, deleted_observations,
+            priced_observations, unpriced_observations, partly_priced_observations,
+            unmetered_observations, doubtful_observations,
         cost_usd, billed_cost_usd, credits, priced_as_of, is_voided,
         input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens,
             reasoning_tokens, audio_tokens)
@@ -70,7 +71,7 @@ INSERT INTO usage_trace (id, connection_id, langfuse_trace_id, name, start_time,
         CASE WHEN NOT lost THEN md5('u' || member)::uuid END, '', '',
             md5('p' || tenant)::uuid::text, md5('f' || flow)::uuid::text, 'production',
         CASE WHEN used THEN 'model-' || model ELSE '' END,
-        '', '', 5, 0, used::int, 0, 0, 0, 0, used::int * cost, used::int * cost, CASE
+        '', '', '', '', 5, 0, used::int, 0, 0, 0, 0, used::int * cost, used::int * cost, CASE
             WHEN NOT lost THEN used::int * cost / 10000 END, now(), false,
         used::int * input, used::int * output, used::int * (input + output), 0, 0, 0, 0
     FROM (SELECT *, (input * 2500000 + output * 10000000) * (1 + model) AS cost FROM made) priced
@@ -119,18 +120,29 @@ def load(traces: int) -> None:
         cursor.execute("SET synchronous_commit = off")
         cursor.execute("SET maintenance_work_mem = '1GB'")
         cursor.execute("SET work_mem = '512MB'")
-        cursor.execute("SELECT setseed(0.5)")
-        _run(cursor, DIRECTORY, traces, connection_row.pk)
+        fill_directory(cursor)
         indexes = _take_indexes(cursor)
-        for statement in TRACES.split(";\n"):
-            _run(cursor, statement, traces, connection_row.pk)
-        cursor.execute(STATS)
+        fill(cursor, traces, connection_row.pk)
         for definition in indexes:
             cursor.execute(definition)
         cursor.execute("ANALYZE")
     build_rollups()
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
+
+
+# a cursor of Django's
+def fill_directory(cursor) -> None:  # type: ignore[no-untyped-def]
+    """The tenants, users, projects and flows."""
+    _run(cursor, DIRECTORY, 0, 0)
+
+
+# a cursor of Django's
+def fill(cursor, traces: int, connection_pk: int) -> None:  # type: ignore[no-untyped-def]
+    """The traces, and all that a sync adds up of them but the rollups."""
+    cursor.execute("SELECT setseed(0.5)")
+    for statement in (*TRACES.split(";\n"), STATS):
+        _run(cursor, statement, traces, connection_pk)
 
 
 # a cursor of Django's
