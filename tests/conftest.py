@@ -44,6 +44,11 @@ examples.register_profile(
 )
 examples.load_profile("suite")
 
+ORDERS = 40 if database.vendor == "sqlite" else 20
+"""How many random orders of events a test tries: what they are decided by is the same code on both
+databases, and PostgreSQL takes longer for each.
+"""
+
 RECORDED = Path(__file__).parent / "fixtures" / "langfuse"
 PUBLIC_KEY, SECRET_KEY = "pk-lf-test", "sk-lf-test"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

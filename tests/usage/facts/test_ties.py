@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kluisz_analytics.tenants.models import User
-from tests.conftest import NOON, People
+from tests.conftest import NOON, ORDERS, People
 from tests.usage.facts.test_decide import received
 from tests.usage.sync.test_convergence import comparable
 from usage.books import verify_books
@@ -229,7 +229,7 @@ def all_of_it() -> Any:
     return comparable(), list(rows)
 
 
-@settings(max_examples=40)
+@settings(max_examples=ORDERS)
 @given(data=st.data())
 def test_any_order_of_batches_counts_the_same(
     connection: LangfuseConnection, people: People, data: st.DataObject
@@ -365,7 +365,7 @@ def test_likely_twins_count_twice_until_that_is_ruled_on_and_after_it_is_undone(
     assert before
 
 
-@settings(max_examples=25)
+@settings(max_examples=ORDERS)
 @given(data=st.data())
 def test_with_a_ruling_on_an_integration_any_order_counts_the_same(
     connection: LangfuseConnection, people: People, data: st.DataObject

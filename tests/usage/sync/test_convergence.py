@@ -15,7 +15,7 @@ from credits.grants import NewGrant, grant
 from credits.models import Grant, UsageCharge
 from kluisz_analytics.tenants.directory import Move, record_moves
 from kluisz_analytics.tenants.models import User
-from tests.conftest import People
+from tests.conftest import ORDERS, People
 from tests.usage.facts.test_decide import received
 from tests.usage.stored import stored_steps
 from tests.usage.sync.test_sync import state
@@ -83,7 +83,7 @@ def give(people: People, number: int, one: tuple[bool, Decimal, int, int | None]
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=ORDERS)
 @given(data=st.data())
 def test_any_order_of_batches_ends_as_one_clean_batch(
     connection: LangfuseConnection, people: People, data: st.DataObject
@@ -120,7 +120,7 @@ def test_any_order_of_batches_ends_as_one_clean_batch(
     assert stepwise == clean
 
 
-@settings(max_examples=40)
+@settings(max_examples=ORDERS)
 @given(data=st.data())
 def test_moves_and_settlements_at_any_time_end_as_if_they_were_known_before(
     connection: LangfuseConnection, people: People, data: st.DataObject

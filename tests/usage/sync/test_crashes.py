@@ -14,7 +14,7 @@ from hypothesis import event, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from tests.conftest import People, RunningSandbox
+from tests.conftest import ORDERS, People, RunningSandbox
 from tests.usage.stored import deleted_steps, stored_steps
 from tests.usage.sync.test_convergence import comparable
 from tests.usage.sync.test_sync import call, owned
@@ -85,7 +85,7 @@ def iso(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-@examples(max_examples=40)
+@examples(max_examples=ORDERS)
 @given(data=st.data())
 def test_whatever_happens_the_end_is_as_of_one_clean_sync(
     connection: LangfuseConnection,
